@@ -5,7 +5,7 @@
 # STACK=cpu or STACK=cuda overrides what is chosen below; PIP_FLAGS goes to every pip install (an index, say).
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab export lint clean
+.PHONY: help install demo test lab export readme lint clean
 
 PYTHON ?= python3
 STACK := $(or $(STACK),$(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu))
@@ -52,6 +52,11 @@ lab: install
 export: install
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+
+readme: install
+	$(BIN)/jupyter-execute --inplace nbs/index.ipynb
+	$(BIN)/nbdev_clean --fname nbs/index.ipynb
+	$(BIN)/python scripts/readme.py
 
 lint: install
 	$(BIN)/ruff check

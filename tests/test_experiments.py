@@ -5,7 +5,7 @@ from conftest import ROOT, name, outputs, run, run_papermill, tail
 
 EXPERIMENTS = sorted((ROOT / "nbs" / "experiments").glob("*.ipynb"))
 DSSM = ROOT / "nbs" / "experiments" / "run_dssm.ipynb"
-SMALL = {"dataset": "planted", "epochs": 1, "top_k": 5}
+SMALL = {"dataset": "planted", "planted_users": 200, "planted_items": 300, "epochs": 1, "top_k": 5}
 DOCUMENTED = {"dataset", "top_k", "epochs", "batch_size", "embedding_dim", "output_dim", "similarity", "temperature", "negatives", "num_sample", "log_q", "device", "seed"}
 
 

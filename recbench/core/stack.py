@@ -55,10 +55,10 @@ def stack_problems(
     if "torch" not in versions: return ["torch is not installed"]
     n, tagged = _minor(versions["torch"]) - 5, re.search(r"\+(cpu|cu)", versions["torch"])
     cpu = tagged[1] == "cpu" if tagged else "fbgemm-gpu" not in versions
-    fbgemm = "fbgemm-gpu-cpu" if cpu else "fbgemm-gpu"
+    fbgemm = "fbgemm-gpu-cpu" if cpu or "fbgemm-gpu" not in versions and "fbgemm-gpu-cpu" in versions else "fbgemm-gpu"
     problems = [f"{name} {versions.get(name, 'is not installed')}; torch {versions['torch']} needs 1.{n}" for name in ("torchrec", fbgemm) if not versions.get(name, "").startswith(f"1.{n}.")]
     if cpu and "fbgemm-gpu" in versions: problems.append(f"fbgemm-gpu {versions['fbgemm-gpu']} is built for CUDA and torch {versions['torch']} is not: its library cannot be loaded; uninstall it")
-    if not cpu and "fbgemm-gpu-cpu" in versions: problems.append(f"fbgemm-gpu-cpu {versions['fbgemm-gpu-cpu']} has no CUDA kernels and torch {versions['torch']} has; uninstall it")
+    if not cpu and {"fbgemm-gpu", "fbgemm-gpu-cpu"} <= set(versions): problems.append(f"fbgemm-gpu-cpu {versions['fbgemm-gpu-cpu']} stands beside fbgemm-gpu and both write the same files; uninstall it and install fbgemm-gpu again")
     if versions.get("torchmetrics") != "1.0.3": problems.append(f"torchmetrics {versions.get('torchmetrics', 'is not installed')}; torchrec needs 1.0.3")
     return problems
 

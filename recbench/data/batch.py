@@ -6,6 +6,11 @@
 __all__ = ['BASE', 'NEG', 'Batch', 'to_sparse', 'to_dense', 'join', 'make_batch']
 
 # %% ../../nbs/10_data/40_batch.ipynb #9a2c8d92
+from ..core.stack import check_stack
+
+check_stack()   # before the first import of torchrec: versions that do not match are named, instead of an undefined symbol
+
+# %% ../../nbs/10_data/40_batch.ipynb #d3cb4b58
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
@@ -15,7 +20,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 
 from .table import Table
 
-# %% ../../nbs/10_data/40_batch.ipynb #9b1d56d6
+# %% ../../nbs/10_data/40_batch.ipynb #db798eb4
 BASE, NEG = "__BASE__", "__NEG__"
 
 
@@ -46,7 +51,7 @@ def _pin(value: Tensor | KeyedTensor | KeyedJaggedTensor | JaggedTensor):
     if isinstance(value, JaggedTensor): return JaggedTensor(value.values().pin_memory(), lengths=value.lengths().pin_memory())
     return value.pin_memory()
 
-# %% ../../nbs/10_data/40_batch.ipynb #dbc73452
+# %% ../../nbs/10_data/40_batch.ipynb #e14ea300
 def to_sparse(table: Table) -> KeyedJaggedTensor | None:
     "All ids of the table as one `KeyedJaggedTensor`: single ids first, ragged columns after; None without any."
     rows = len(table)
@@ -56,7 +61,7 @@ def to_sparse(table: Table) -> KeyedJaggedTensor | None:
         lengths.append(torch.ones_like(values[0]))
         weights.append(None)
     for name, column in table.jagged.items():
-        packed = column.take(torch.arange(rows, device=column.lengths.device))
+        packed = column.packed()
         names.append(name), sizes.append(len(packed.values))
         values.append(packed.values), lengths.append(packed.lengths), weights.append(packed.weights)
     if not names: return None
@@ -70,7 +75,7 @@ def to_dense(table: Table) -> KeyedTensor | None:
     "All numbers of the table as one `KeyedTensor` [rows, sum of widths]; None without any."
     return None if table.dense is None else KeyedTensor(list(table.dense_names), list(table.dense_dims), table.dense)
 
-# %% ../../nbs/10_data/40_batch.ipynb #bbdea546
+# %% ../../nbs/10_data/40_batch.ipynb #70e5c96c
 def join(tables: Sequence[Table]) -> Table:
     "Tables of the same rows as one; a feature that stands in two of them is refused."
     if len({len(table) for table in tables}) != 1: raise ValueError(f"tables to join have {[len(t) for t in tables]} rows; they must agree")

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from .batch import Batch, join, make_batch
-from .features import Feature, IdFeature, Schema, SequenceFeature
+from .features import Feature, IdFeature, RawFeature, Schema, SequenceFeature
 from .table import Jagged, Table, encode_table, fit_vocabularies
 from .vocabulary import Vocabulary
 
@@ -141,23 +141,25 @@ def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
         if frame[key].duplicated().any(): raise ValueError(f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in its table; every {key} needs one row")
 
 
-def _with_history(schema: Schema, max_history: int) -> Schema:
-    ids = [feature for feature in schema.features if feature.name == schema.item_key and isinstance(feature, IdFeature)]
-    if not ids or max_history == 0: return schema
-    history = SequenceFeature(name="history", embedding_name=ids[0].table, embedding_dim=ids[0].embedding_dim, max_length=max_history, init_std=ids[0].init_std)
-    return schema.model_copy(update={"features": (*schema.features, history)})
-
-
 def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
-    features = tuple(feature.model_copy(update={"num_buckets": len(vocabularies[feature.table])}) if feature.table in vocabularies
-                     else feature.model_copy(update={"num_buckets": len(feature.boundaries) + 1}) if feature.is_sparse and hasattr(feature, "boundaries")
-                     else feature for feature in schema.features)
-    return schema.model_copy(update={"features": features})
+    sizes = {table: len(vocabulary) for table, vocabulary in vocabularies.items()}
+    sizes |= {feature.table: len(feature.boundaries) + 1 for feature in schema.features if isinstance(feature, RawFeature) and feature.boundaries}
+    fitted = (feature.model_copy(update={"num_buckets": sizes[feature.table]}) if feature.is_sparse and feature.table in sizes else feature for feature in schema.features)
+    return schema.model_copy(update={"features": tuple(fitted)})
+
+
+def _with_windows(schema: Schema, windows: Mapping[str, int]) -> Schema:
+    "The schema with one more sequence feature a window; the long one reads the item's own table, a shorter one its own."
+    ids = [feature for feature in schema.features if feature.name == schema.item_key and isinstance(feature, IdFeature)]
+    if not ids: return schema
+    extra = tuple(SequenceFeature(name=name, embedding_name=ids[0].table if name == "history" else None, max_length=size, num_buckets=ids[0].num_buckets,
+                                  embedding_dim=ids[0].embedding_dim, init_std=ids[0].init_std) for name, size in windows.items())
+    return schema.model_copy(update={"features": (*schema.features, *extra)})
 
 # %% ../../nbs/10_data/42_dataset.ipynb #ca0b7ab0
-def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, max_history: int,
+def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, windows: Mapping[str, int],
                   features: list[Feature], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Table]:
-    "Each split's events with user_index, item_index, label, timestamp, and the history window."
+    "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
     keys = {}
     for name, frame in splits.items():
         index = {"user": _index(name, schema.user_key, frame[schema.user_key], users), "item": _index(name, schema.item_key, frame[schema.item_key], items)}
@@ -170,9 +172,10 @@ def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
         table = encode_table(features, frame, vocabularies, columns)
         if item_ids is not None:
             past = keys["train"] if name != "test" else pd.concat([keys["train"], keys["valid"]], ignore_index=True)
-            order, window = history_windows(keys[name], past, name == "train", max_history)
+            order, longest = history_windows(keys[name], past, name == "train", max(windows.values()))
             sequence = item_ids[torch.from_numpy(past["item"].to_numpy().copy())[order]]
-            table = join([table, Table(len(table), jagged={"history": Jagged(sequence, window.starts, window.lengths)})])
+            kept = {window: longest.lengths.clamp(max=size) for window, size in windows.items()}
+            table = join([table, Table(len(table), jagged={window: Jagged(sequence, longest.starts + longest.lengths - size, size) for window, size in kept.items()})])
         tables[name] = table
     return tables
 
@@ -187,11 +190,14 @@ def build_dataset(
     items: pd.DataFrame,                            # item_key and item features, one row an item: the catalogue
     *,
     protocol: str,                                  # how the splits were made, as it shall stand in metric names
-    max_history: int = 50,                          # newest earlier items a user's history holds; 0: no history
+    max_history: int = 50,                          # newest earlier items in the feature `history`; 0: no such feature
+    max_recent: int = 5,                            # newest earlier items in the feature `recent`; 0: no such feature
     ceiling: Mapping[str, float] | None = None,
     dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives
 ) -> Dataset:
     "Encode frames; vocabularies are fitted on users and items of training rows, the rest is out of vocabulary."
+    for window, size in (("max_history", max_history), ("max_recent", max_recent)):
+        if size < 0: raise ValueError(f"{window} is {size}; must be 0 (no such feature) or more")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     splits = {"train": train, "valid": valid, "test": test}
     _check_frames(schema, splits, users, items)
@@ -203,11 +209,12 @@ def build_dataset(
         **fit_vocabularies(item_features, items[items[schema.item_key].isin(train[schema.item_key])]),
         **fit_vocabularies(event_features, train),
     }
-    schema = _fitted(_with_history(schema, max_history), vocabularies)
+    windows = {name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0}
     item_table = encode_table(item_features, items, vocabularies)
-    has_history = any(feature.name == "history" for feature in schema.features)
-    item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)] if has_history else None
-    tables = _event_tables(schema, splits, users, items, item_ids, max_history, event_features, vocabularies)
+    has_past = bool(windows) and schema.item_key in item_table.single_names
+    item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)] if has_past else None
+    schema = _with_windows(_fitted(schema, vocabularies), windows)
+    tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies)
     return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
                    item_table, users, items, vocabularies, ceiling, None if dislikes is None else _dislikes(schema, dislikes, users, items))
 

@@ -6,7 +6,7 @@
 __all__ = ['Feature', 'IdFeature', 'SequenceFeature', 'RawFeature', 'Schema', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/10_features.ipynb #0443bdf3
-from typing import Annotated, Literal, Union
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -94,7 +94,7 @@ class RawFeature(_Feature):
     def output_dim(self) -> int: return self.embedding_dim if self.boundaries else self.value_dim
 
 # %% ../../nbs/10_data/10_features.ipynb #c00fea15
-Feature = Annotated[Union[IdFeature, SequenceFeature, RawFeature], Field(union_mode="left_to_right")]
+Feature = IdFeature | SequenceFeature | RawFeature
 
 
 class Schema(BaseModel):

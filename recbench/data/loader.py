@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch, join, make_batch
@@ -50,14 +51,21 @@ class TrainLoader:
         for name, place in ((self.dataset.schema.label, batch.labels), (self.dataset.schema.sample_weight, batch.sample_weights)):
             if name in events: place[name] = events[name][rows]
         if self.negatives.mask_hits and self.negatives.kind != "full":
-            own = self.consumed.take(events["user_index"][rows])
-            batch.additional_infos.update(known_positives=own.values, known_offsets=torch.nn.functional.pad(own.lengths.cumsum(0), (1, 0)))
+            batch.additional_infos.update(self._known_positives(events["user_index"][rows], batch.additional_infos["item_index"]))
         return batch
 
 # %% ../../nbs/10_data/80_loader.ipynb #4e48fb27
 def _infos(self: TrainLoader, items: Tensor, log_q: Tensor) -> dict[str, Tensor]:
     corrections = {"log_q": log_q.float()} if self.negatives.log_q else {}
     return {**corrections, **({"item_index": items} if self.negatives.mask_hits else {})}
+
+
+def _known_positives(self: TrainLoader, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+    "What each row's user consumed, as far as it stands among the item rows: nothing else can be masked."
+    own = self.consumed.take(users)
+    stands = torch.zeros(len(self.dataset.items), dtype=torch.bool).index_fill(0, items, True).index_select(0, own.values)
+    offsets, count = F.pad(own.lengths.cumsum(0), (1, 0)), F.pad(stands.cumsum(0), (1, 0))
+    return {"known_positives": own.values[stands], "known_offsets": count.index_select(0, offsets)}
 
 
 def _in_batch(self: TrainLoader, base, rows: Tensor, positives: Tensor) -> Batch:
@@ -92,4 +100,4 @@ def _full(self: TrainLoader, base, rows: Tensor, positives: Tensor) -> Batch:
     return make_batch(base, self.dataset.items, positive_index=positives)
 
 
-for method in (_in_batch, _mixed, _sampled, _hard, _full): setattr(TrainLoader, method.__name__, method)
+for method in (_known_positives, _in_batch, _mixed, _sampled, _hard, _full): setattr(TrainLoader, method.__name__, method)

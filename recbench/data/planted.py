@@ -7,7 +7,6 @@ __all__ = ['TOP_K', 'World', 'draw_world', 'click_order', 'Stream', 'draw_stream
            'next_click', 'expected_ranking', 'expected_auc', 'expected_logloss', 'ceiling', 'planted']
 
 # %% ../../nbs/10_data/55_planted.ipynb #30b238ea
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -344,10 +343,11 @@ def planted(
     clicks: int = 22,
     popularity: float = 0.6,
     max_history: int = 50,     # newest earlier clicks a user's history holds
+    max_recent: int = 5,       # the newest of them, as a feature of their own
 ) -> Dataset:                  # leave-last over clicks, with `ceiling` and `dislikes`
     "Clicks of a planted world as a `Dataset` that knows its best reachable metrics."
     frames = planted_frames(users, items, seed, clicks, popularity)
     made = frames.impressions.loc[frames.impressions["click"] == 1, ["user_id", "item_id", "timestamp"]]
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     return build_dataset("planted", _SCHEMA, *leave_last(made), frames.users, catalogue, protocol="leave-last",
-                         max_history=max_history, ceiling=ceiling(frames), dislikes=_dislikes(frames.impressions))
+                         max_history=max_history, max_recent=max_recent, ceiling=ceiling(frames), dislikes=_dislikes(frames.impressions))

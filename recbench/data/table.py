@@ -31,16 +31,21 @@ class Jagged:
 
     def positions(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         "Positions in `values` of all entries of `rows`, one row after the other, and the rows' lengths."
-        lengths = self.lengths[rows]
-        ends = lengths.cumsum(0)
-        shift = self.starts[rows] - (ends - lengths)          # where a row begins here, less where it begins in the answer
-        return torch.arange(int(lengths.sum()), device=rows.device) + torch.repeat_interleave(shift, lengths), lengths
+        lengths = self.lengths.index_select(0, rows)
+        ends, total = lengths.cumsum(0), int(lengths.sum())
+        shift = self.starts.index_select(0, rows) - (ends - lengths)          # where a row begins here, less where it begins in the answer
+        return torch.arange(total, device=rows.device) + torch.repeat_interleave(shift, lengths, output_size=total), lengths
 
     def take(self, rows: Tensor) -> "Jagged":
         "The given rows, packed without overlap."
         positions, lengths = self.positions(rows)
-        weights = None if self.weights is None else self.weights[positions]
-        return Jagged(self.values[positions], lengths.cumsum(0) - lengths, lengths, weights)
+        weights = None if self.weights is None else self.weights.index_select(0, positions)
+        return Jagged(self.values.index_select(0, positions), lengths.cumsum(0) - lengths, lengths, weights)
+
+    def packed(self) -> "Jagged":
+        "The same rows without overlap or gap; itself where they lie so already."
+        lie_so = len(self.values) == int(self.lengths.sum()) and torch.equal(self.starts, self.lengths.cumsum(0) - self.lengths)
+        return self if lie_so else self.take(torch.arange(len(self), device=self.lengths.device))
 
     def to_lists(self) -> list[list]:
         "Rows as Python lists, for looking at."

@@ -114,9 +114,8 @@ def locate(batch: Batch) -> dict[str, str]:
     return places
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #4238b31c
-def read_uses(batch: Batch, uses: Sequence[Use], tables: EmbeddingTables, weighted: frozenset[str]) -> dict[Use, Tensor]:
-    "The looked-up tensor of every use, all ids in one call of the tables."
-    places = locate(batch)
+def read_uses(batch: Batch, places: dict[str, str], uses: Sequence[Use], tables: EmbeddingTables, weighted: frozenset[str]) -> dict[Use, Tensor]:
+    "The looked-up tensor of every use, all ids in one call of the tables; `places` as `locate` gives them."
     missing = [use.feature for use in uses if use.feature not in places]
     if missing: raise ValueError(f"features {missing} are missing in the batch; it has {sorted(places)}")
     blocks: dict[tuple[str, int], list[Use]] = {}
@@ -140,9 +139,11 @@ def read_uses(batch: Batch, uses: Sequence[Use], tables: EmbeddingTables, weight
 def _block(ids: KeyedJaggedTensor, members: Sequence[Use]) -> Tensor:
     rows = ids.stride()
     columns = [slice_feature(ids, use.feature) for use in members]
-    on_cpu = ids.values().device.type == "cpu"                                  # elsewhere the look into the lengths would wait for the device
-    uneven = [use.feature for use, column in zip(members, columns) if len(column.values) != rows or (on_cpu and not (column.lengths == 1).all())]
-    if uneven: raise ValueError(f"features {uneven} must hold exactly one id in each of the {rows} rows; declare value_dim=0 for any number of ids")
+    even = [len(column.values) == rows for column in columns]
+    if ids.values().device.type == "cpu":                                       # elsewhere the look into the lengths would wait for the device
+        single = (torch.stack([column.lengths for column in columns]) == 1).all(1).tolist()
+        even = [size and ones for size, ones in zip(even, single)]
+    if not all(even): raise ValueError(f"features {[use.feature for use, good in zip(members, even) if not good]} must hold exactly one id in each of the {rows} rows; declare value_dim=0 for any number of ids")
     return torch.stack([column.values for column in columns], 1)                # [rows, F]
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #3518e0b7
@@ -188,18 +189,17 @@ class EmbeddingGroup(nn.Module):
         return sum(self.group_feature_dims(group_name).values())
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #e806ccaf
-def _pool(self: EmbeddingGroup, batch: Batch, answers: dict[Use, Tensor]) -> None:
+def _pool(self: EmbeddingGroup, batch: Batch, places: dict[str, str], answers: dict[Use, Tensor]) -> None:
     "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
-    places = locate(batch)
     for use in self.uses:
         if use.how == "bag" and self.features[use.feature].pooling == "mean":
             lengths = slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
             answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
 
 
-def _sequence(self: EmbeddingGroup, batch: Batch, plan: GroupPlan, answers: dict[Use, Tensor]) -> dict[str, Tensor]:
+def _sequence(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor]) -> dict[str, Tensor]:
     "Query, sequence and its lengths of a sequence group; every sequence feature must have the same lengths."
-    ids = [slice_feature(batch.sparse_features[locate(batch)[use.feature]], use.feature) for use in plan.sequence]
+    ids = [slice_feature(batch.sparse_features[places[use.feature]], use.feature) for use in plan.sequence]
     uneven = [use.feature for use, column in zip(plan.sequence, ids) if len(column.values) != len(ids[0].values)]
     if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from {plan.sequence[0].feature}; they must run in step")
     lengths = ids[0].lengths
@@ -217,15 +217,15 @@ def pad(values: Tensor, lengths: Tensor, max_length: int) -> Tensor:
 
 def forward(self: EmbeddingGroup, batch: Batch) -> dict[str, Tensor]:
     "The tensors of all groups, by key."
-    answers = read_uses(batch, self.uses, self.tables, self.weighted)
-    _pool(self, batch, answers)
-    result: dict[str, Tensor] = {}
     places = locate(batch)
+    answers = read_uses(batch, places, self.uses, self.tables, self.weighted)
+    _pool(self, batch, places, answers)
+    result: dict[str, Tensor] = {}
     for plan in self.plans:
         if len({places[use.feature] for use in plan.query}) > 1:
             raise ValueError(f"features {[use.feature for use in plan.query]} of group {plan.name} come from different data groups; they should not belong to the same feature group")
-        if plan.sequence: result.update(_sequence(self, batch, plan, answers)); continue
-        inner = {key: value for part in plan.encoded for key, value in _sequence(self, batch, part, answers).items()}
+        if plan.sequence: result.update(_sequence(self, batch, places, plan, answers)); continue
+        inner = {key: value for part in plan.encoded for key, value in _sequence(self, batch, places, part, answers).items()}
         encoded = [encoder(inner[f"{name}.sequence"], inner[f"{name}.sequence_length"]) for encoder, name in zip(self.encoders[plan.name], self.inputs[plan.name])] if plan.encoded else []
         result[plan.name] = torch.cat([*(answers[use] for use in plan.query), *encoded], 1)
     return result

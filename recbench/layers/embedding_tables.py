@@ -69,7 +69,8 @@ def stack_tables(weights: Sequence[Tensor], optimizer: str, learning_rate: float
         [(sum(map(len, weights)), weights[0].shape[1], EmbeddingLocation.HOST if cpu else EmbeddingLocation.DEVICE, ComputeDevice.CPU if cpu else ComputeDevice.CUDA)],
         optimizer=EmbOptimType[OPTIMIZERS[optimizer]], learning_rate=learning_rate, eps=eps, pooling_mode=PoolingMode.SUM,
         bounds_check_mode=BoundsCheckMode.NONE, device=device)
-    stack.split_embedding_weights()[0].copy_(torch.cat([weight.detach() for weight in weights]))
+    rows = stack.split_embedding_weights()[0].split([len(weight) for weight in weights])
+    for part, weight in zip(rows, weights): part.copy_(weight.detach())
     return stack
 
 

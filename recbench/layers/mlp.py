@@ -9,7 +9,7 @@ __all__ = ['ACTIVATIONS', 'Perceptron', 'MLP']
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #8e5691ba
 ACTIVATIONS: dict[str, type[nn.Module]] = {

@@ -72,7 +72,8 @@ class MatchTower(MatchTowerWoEG):
 class MatchModel(BaseModel):
     "Similarity, softmax matching loss and recall; subclasses give `towers`."
 
-    similarity_cells = 2**20   # above so many cells training never holds the similarity matrix but goes through it in chunks
+    similarity_cells = 2**18   # above so many cells training never holds the similarity matrix but goes through it in chunks
+    metric_cells = 2**20       # then train metrics look at the first rows only, at most so many cells
 
     def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
@@ -173,7 +174,7 @@ def relevance(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) ->
     infos, similarity = batch.additional_infos, predictions.get("similarity")
     if similarity is None:
         user_emb, item_emb = predictions["user_tower_emb"].detach(), predictions["item_tower_emb"].detach()
-        similarity = user_emb[:max(1, self.similarity_cells // len(item_emb))] @ item_emb.T
+        similarity = user_emb[:max(1, self.metric_cells // len(item_emb))] @ item_emb.T
     if "positive_index" in infos: return similarity, F.one_hot(infos["positive_index"][:len(similarity)], similarity.shape[1]).bool()
     return similarity, (in_batch_relevance if self.in_batch_negative else sampled_relevance)(similarity)
 
