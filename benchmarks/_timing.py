@@ -1,8 +1,4 @@
 """What the benchmarks share: CPU time of one thread, contenders taking turns, medians, verdicts."""
-import os
-
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"   # before torch starts its threads
-
 from collections.abc import Callable, Mapping
 from statistics import median
 from time import process_time
@@ -16,7 +12,7 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    "CPU seconds of each call in each round; every other round runs backwards, a first one warms up and is dropped."
+    "CPU seconds of each call in each round, on one thread; every other round runs backwards, a first one warms up and is dropped."
     import torch
     torch.set_num_threads(1)
     took: dict[str, list[float]] = {name: [] for name in calls}
@@ -26,13 +22,13 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def ratio(took: Mapping[str, list[float]], name: str, other: str) -> float:
-    "Median of `name` over `other`, each round for itself: what slows the machine slows both."
+    "Median over rounds of `name` over `other`: what slows the machine in a round slows both."
     return median(a / b for a, b in zip(took[name], took[other]))
 
 
-def verdict(name: str, value: float, at_most: float | None = None, at_least: float | None = None) -> bool:
+def verdict(name: str, value: float, *, at_most: float | None = None, at_least: float | None = None, kind: str = "ratio") -> bool:
     "Print `NAME ratio R (target ...) ok|MISS`; True when the target is met."
     holds = value <= at_most if at_least is None else value >= at_least
     target = f"at most {at_most:.3g}" if at_least is None else f"at least {at_least:.3g}"
-    print(f"{name} ratio {value:.3g} (target {target}) {'ok' if holds else 'MISS'}")
+    print(f"{name} {kind} {value:.3g} (target {target}) {'ok' if holds else 'MISS'}")
     return holds

@@ -19,13 +19,12 @@ from collections.abc import Callable
 from itertools import chain, cycle, repeat
 from statistics import median
 
-from _timing import interleaved, ratio, verdict
-
 import torch
 import torch.nn.functional as F
+from _timing import interleaved, ratio, verdict
+from _worlds import HIDDEN, OUTPUT, TEMPERATURE, WIDTH, make_dataset, make_model
 from torch import Tensor, nn
 
-from _worlds import HIDDEN, OUTPUT, TEMPERATURE, WIDTH, make_dataset, make_model
 from recbench.data.dataset import Dataset
 from recbench.data.negatives import Negatives
 from recbench.train.trainer import Trainer

@@ -12,14 +12,13 @@ Target: the step with large tables at most 1.3 times the step with small ones.
 """
 import argparse
 from collections.abc import Callable
-from itertools import chain, repeat
+from itertools import chain, cycle, repeat
 from statistics import median
 
-from _timing import interleaved, ratio, verdict
-
 import torch
-
+from _timing import interleaved, ratio, verdict
 from _worlds import make_dataset, make_model
+
 from recbench.train.trainer import Trainer
 
 
@@ -29,13 +28,15 @@ def steps(fields: int, buckets: int, batch: int) -> tuple[Callable[[], None], Ca
     trainer = Trainer(make_model(dataset), dataset, batch_size=batch, progress=False)
     trainer.model.train()
     batches = chain.from_iterable(repeat(trainer.loader))
+    ready = cycle([next(batches) for _ in range(32)])
     groups = [tower.embedding_group for tower in (trainer.model.user_tower, trainer.model.item_tower)]
 
-    def step() -> None: trainer.train_step(next(batches))
+    def step() -> None:
+        trainer.train_step(next(batches))
 
-    def tables(loaded=[next(batches) for _ in range(32)]) -> None:
-        loaded.append(loaded.pop(0))
-        for group in groups: torch.cat(list(group(loaded[0]).values())).sum().backward()
+    def tables() -> None:
+        batch = next(ready)
+        for group in groups: torch.cat(list(group(batch).values())).sum().backward()
     return step, tables
 
 

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from .batch import Batch, join, make_batch
-from .features import Feature, IdFeature, RawFeature, Schema, SequenceFeature
+from .features import Feature, IdFeature, Schema, SequenceFeature
 from .table import Jagged, Table, encode_table, fit_vocabularies
 from .vocabulary import Vocabulary
 
@@ -143,7 +143,6 @@ def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
 
 def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
     sizes = {table: len(vocabulary) for table, vocabulary in vocabularies.items()}
-    sizes |= {feature.table: len(feature.boundaries) + 1 for feature in schema.features if isinstance(feature, RawFeature) and feature.boundaries}
     fitted = (feature.model_copy(update={"num_buckets": sizes[feature.table]}) if feature.is_sparse and feature.table in sizes else feature for feature in schema.features)
     return schema.model_copy(update={"features": tuple(fitted)})
 
@@ -157,6 +156,15 @@ def _with_windows(schema: Schema, windows: Mapping[str, int]) -> Schema:
     return schema.model_copy(update={"features": (*schema.features, *extra)})
 
 # %% ../../nbs/10_data/42_dataset.ipynb #ca0b7ab0
+def _numbers(split: str, column: pd.Series, least: float | None) -> Tensor:
+    "A timestamp, label or weight as a tensor; dates become int64 ticks, text and missing values are refused."
+    if column.isna().any(): raise ValueError(f"column {column.name} of {split} misses {int(column.isna().sum())} values; fill or drop those rows first")
+    if pd.api.types.is_datetime64_any_dtype(column): column = column.astype("int64")
+    if not pd.api.types.is_numeric_dtype(column): raise ValueError(f"column {column.name} of {split} holds {column.dtype} values; allowed are numbers and dates")
+    if least is not None and column.min() < least: raise ValueError(f"column {column.name} of {split} holds {column.min()}; must be at least {least}")
+    return torch.from_numpy(column.to_numpy().copy())
+
+# %% ../../nbs/10_data/42_dataset.ipynb #27b4f7eb
 def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, windows: Mapping[str, int],
                   features: list[Feature], vocabularies: Mapping[str, Vocabulary]) -> dict[str, Table]:
     "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
@@ -168,7 +176,7 @@ def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
     for name, frame in splits.items():
         columns = {"user_index": torch.from_numpy(keys[name]["user"].to_numpy().copy()), "item_index": torch.from_numpy(keys[name]["item"].to_numpy().copy())}
         for column in filter(None, (schema.timestamp, schema.label, schema.sample_weight)):
-            if column in frame: columns[column] = torch.from_numpy(frame[column].to_numpy().copy())
+            if column in frame: columns[column] = _numbers(name, frame[column], least=0 if column == schema.sample_weight else None)
         table = encode_table(features, frame, vocabularies, columns)
         if item_ids is not None:
             past = keys["train"] if name != "test" else pd.concat([keys["train"], keys["valid"]], ignore_index=True)
@@ -179,7 +187,7 @@ def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
         tables[name] = table
     return tables
 
-# %% ../../nbs/10_data/42_dataset.ipynb #27b4f7eb
+# %% ../../nbs/10_data/42_dataset.ipynb #de20dcd5
 def build_dataset(
     name: str,
     schema: Schema,
@@ -193,7 +201,7 @@ def build_dataset(
     max_history: int = 50,                          # newest earlier items in the feature `history`; 0: no such feature
     max_recent: int = 5,                            # newest earlier items in the feature `recent`; 0: no such feature
     ceiling: Mapping[str, float] | None = None,
-    dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives
+    dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives; pairs that stand in train are left out
 ) -> Dataset:
     "Encode frames; vocabularies are fitted on users and items of training rows, the rest is out of vocabulary."
     for window, size in (("max_history", max_history), ("max_recent", max_recent)):
@@ -216,12 +224,14 @@ def build_dataset(
     schema = _with_windows(_fitted(schema, vocabularies), windows)
     tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies)
     return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
-                   item_table, users, items, vocabularies, ceiling, None if dislikes is None else _dislikes(schema, dislikes, users, items))
+                   item_table, users, items, vocabularies, ceiling, None if dislikes is None else _dislikes(schema, dislikes, tables["train"], users, items))
 
 
-def _dislikes(schema: Schema, pairs: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame) -> Jagged:
-    "Item indices each user disliked, row = user index, each item once."
-    pairs = pairs.drop_duplicates([schema.user_key, schema.item_key])
+def _dislikes(schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFrame, items: pd.DataFrame) -> Jagged:
+    "Item indices each user disliked, row = user index, each item once and none that trains as the user's positive."
     user, item = _index("dislikes", schema.user_key, pairs[schema.user_key], users), _index("dislikes", schema.item_key, pairs[schema.item_key], items)
-    lengths = torch.bincount(user, minlength=len(users))
-    return Jagged(item[torch.argsort(user, stable=True)], lengths.cumsum(0) - lengths, lengths)
+    positive = train.columns["user_index"] * len(items) + train.columns["item_index"]
+    pair = torch.unique(user * len(items) + item)
+    pair = pair[~torch.isin(pair, positive)]
+    lengths = torch.bincount(pair // len(items), minlength=len(users))
+    return Jagged(pair % len(items), lengths.cumsum(0) - lengths, lengths)

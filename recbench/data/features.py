@@ -22,6 +22,11 @@ class _Feature(BaseModel):
     trainable: bool = True                     # False freezes the table
     init_std: float | None = Field(None, gt=0) # spread of the first weights; default uniform(+-1/sqrt(rows))
 
+    @model_validator(mode="after")
+    def _check_table(self) -> "_Feature":
+        if self.is_sparse and "." in self.table: raise ValueError(f"embedding_name of {self.name} is {self.table!r}; a table's name holds no dot, give another embedding_name")
+        return self
+
     @property
     def table(self) -> str:
         "Name of the embedding table this feature reads."
@@ -79,12 +84,20 @@ class RawFeature(_Feature):
     value_dim: PositiveInt = 1
     boundaries: tuple[float, ...] = ()         # rising; bucket b holds boundaries[b-1] <= x < boundaries[b]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_buckets(cls, fields: dict) -> dict:
+        if not isinstance(fields, dict) or not fields.get("boundaries") or fields.get("num_buckets"): return fields
+        return {**fields, "num_buckets": len(fields["boundaries"]) + 1}
+
     @model_validator(mode="after")
     def _check_boundaries(self) -> "RawFeature":
         if list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"boundaries of {self.name} are {list(self.boundaries)}; they must rise strictly")
         if self.boundaries and self.value_dim != 1:
             raise ValueError(f"value_dim of {self.name} is {self.value_dim}; a bucketised feature is a scalar, value_dim=1")
+        if self.boundaries and self.num_buckets <= len(self.boundaries):
+            raise ValueError(f"num_buckets of {self.name} is {self.num_buckets}; {len(self.boundaries)} boundaries make {len(self.boundaries) + 1} buckets")
         return self
 
     @property

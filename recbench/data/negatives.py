@@ -24,8 +24,8 @@ class Negatives(Config):
     num_sample: PositiveInt = 1024   # N, shared negatives drawn per batch (sampled, hard, mixed)
     num_hard: PositiveInt = 4        # hard negatives per row, at most (hard)
     power: NonNegativeFloat = 0.75   # sampling weight = (training count of the item) ** power; 0 is uniform
-    log_q: bool = True               # subtract log expected counts from negative columns
-    mask_hits: bool = True           # mask negatives that are known positives of their row
+    log_q: bool = True               # subtract log expected counts from negative columns (all but full)
+    mask_hits: bool = True           # mask negatives that are known positives of their row (all but full)
 
 # %% ../../nbs/10_data/45_negatives.ipynb #3dbc2050
 def popularity_weights(
@@ -75,12 +75,11 @@ class NegativeSampler:
         self,
         positives: Tensor,        # int64 [B], items not to draw
     ) -> tuple[Tensor, Tensor]:   # where each cut lies on the shorter line; length cut out up to and with each, both int64
-        "The cuts of a batch; refuses unknown items and a pool that is too small."
+        "The cuts of a batch; refuses unknown items and a batch that leaves none."
         cut = torch.unique(positives)
         if len(cut) and not 0 <= cut[0] <= cut[-1] < len(self.end): raise ValueError(f"positives lie in {int(cut[0])}..{int(cut[-1])}; items are 0..{len(self.end) - 1}")
         length = self.length[cut]
-        pool = self.drawable - int(length.count_nonzero())
-        if pool < self.num_sample: raise ValueError(f"num_sample is {self.num_sample}, but only {pool} of {self.drawable} drawable items are left outside the batch's {len(cut)} positives; lower num_sample or use full softmax")
+        if length.count_nonzero() == self.drawable: raise ValueError(f"all {self.drawable} drawable items are among the batch's {len(cut)} positives, none is left to draw; lower batch_size or use full softmax")
         removed = length.cumsum(0)
         return self.end[cut] - removed, removed
 

@@ -7,6 +7,7 @@ __all__ = ['TOP_K', 'World', 'draw_world', 'click_order', 'Stream', 'draw_stream
            'next_click', 'expected_ranking', 'expected_auc', 'expected_logloss', 'ceiling', 'planted']
 
 # %% ../../nbs/10_data/55_planted.ipynb #30b238ea
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -259,19 +260,20 @@ def next_click(
 def expected_ranking(
     probability: np.ndarray,             # [n, I], of the next click
     score: np.ndarray | None = None,     # [n, I], what is sorted by; default the probability, which is best
-    top_k: tuple[int, ...] = TOP_K,
-) -> dict[str, float]:                   # recall@k, hit_rate@k, ndcg@k, mrr: means over the n rows
+    top_k: Sequence[int] = TOP_K,
+) -> dict[str, float]:                   # recall@k, hit_rate@k, ndcg@k, mrr@k, mrr: means over the n rows
     "Expected retrieval metrics of a ranking, given the law of the next click."
     order = np.argsort(-(probability if score is None else score), axis=1, kind="stable")
     hit = np.take_along_axis(probability, order, axis=1).mean(0)      # [I], chance that the click stands at this rank
     rank = np.arange(1, len(hit) + 1)
-    recall, gain = hit.cumsum(), (hit / np.log2(rank + 1)).cumsum()
+    recall, gain, reciprocal = hit.cumsum(), (hit / np.log2(rank + 1)).cumsum(), (hit / rank).cumsum()
     last = {k: min(k, len(hit)) - 1 for k in top_k}
     return {
         **{f"recall@{k}": float(recall[at]) for k, at in last.items()},
         **{f"hit_rate@{k}": float(recall[at]) for k, at in last.items()},
         **{f"ndcg@{k}": float(gain[at]) for k, at in last.items()},
-        "mrr": float((hit / rank).sum()),
+        **{f"mrr@{k}": float(reciprocal[at]) for k, at in last.items()},
+        "mrr": float(reciprocal[-1]),
     }
 
 # %% ../../nbs/10_data/55_planted.ipynb #8058ba60
@@ -304,8 +306,8 @@ def _seen(made: pd.DataFrame, users: np.ndarray, items: int) -> np.ndarray:
 
 def ceiling(
     frames: PlantedFrames,
-    top_k: tuple[int, ...] = TOP_K,
-) -> dict[str, float]:  # recall@k, hit_rate@k, ndcg@k, mrr; auc, logloss of clicks; conversion_auc, conversion_logloss
+    top_k: Sequence[int] = TOP_K,
+) -> dict[str, float]:  # recall@k, hit_rate@k, ndcg@k, mrr@k, mrr; auc, logloss of clicks; conversion_auc, conversion_logloss
     "Expected test metrics of the best possible model under leave-last."
     made = frames.impressions[frames.impressions["click"] == 1]
     users, items = len(frames.users), len(frames.items)
@@ -344,10 +346,11 @@ def planted(
     popularity: float = 0.6,
     max_history: int = 50,     # newest earlier clicks a user's history holds
     max_recent: int = 5,       # the newest of them, as a feature of their own
+    top_k: Sequence[int] = TOP_K,  # cut-offs of the ceiling
 ) -> Dataset:                  # leave-last over clicks, with `ceiling` and `dislikes`
     "Clicks of a planted world as a `Dataset` that knows its best reachable metrics."
     frames = planted_frames(users, items, seed, clicks, popularity)
     made = frames.impressions.loc[frames.impressions["click"] == 1, ["user_id", "item_id", "timestamp"]]
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     return build_dataset("planted", _SCHEMA, *leave_last(made), frames.users, catalogue, protocol="leave-last",
-                         max_history=max_history, max_recent=max_recent, ceiling=ceiling(frames), dislikes=_dislikes(frames.impressions))
+                         max_history=max_history, max_recent=max_recent, ceiling=ceiling(frames, top_k), dislikes=_dislikes(frames.impressions))

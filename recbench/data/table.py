@@ -44,8 +44,8 @@ class Jagged:
 
     def packed(self) -> "Jagged":
         "The same rows without overlap or gap; itself where they lie so already."
-        lie_so = len(self.values) == int(self.lengths.sum()) and torch.equal(self.starts, self.lengths.cumsum(0) - self.lengths)
-        return self if lie_so else self.take(torch.arange(len(self), device=self.lengths.device))
+        in_order = len(self.values) == int(self.lengths.sum()) and torch.equal(self.starts, self.lengths.cumsum(0) - self.lengths)
+        return self if in_order else self.take(torch.arange(len(self), device=self.lengths.device))
 
     def to_lists(self) -> list[list]:
         "Rows as Python lists, for looking at."

@@ -9,6 +9,7 @@ __all__ = ['OPTIMIZERS', 'Lookup', 'merge_configs', 'plain_lookup', 'stack_table
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,15 @@ def merge_configs(configs: Sequence[EmbeddingBagConfig]) -> list[EmbeddingBagCon
     return list(merged.values())
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f9d633fc
+def _constant(numbers: Sequence[int], device: torch.device) -> Tensor:
+    "The numbers as int64 on a device; anywhere but on the CPU one copy is kept for all steps."
+    return torch.tensor(numbers) if device.type == "cpu" else _kept_constant(tuple(numbers), device)
+
+
+@cache
+def _kept_constant(numbers: tuple[int, ...], device: torch.device) -> Tensor: return torch.tensor(numbers, device=device)
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9e0a1b1e
 def _check_range(ids: Tensor, rows: Tensor, tables: Sequence[str]) -> None:
     "Every id in 0..rows-1: `ValueError` on the CPU, an asynchronous device assertion elsewhere."
     inside = ((ids >= 0) & (ids < rows)).all()
@@ -54,7 +64,7 @@ def plain_lookup(tables: Mapping[str, nn.Embedding], lookup: Lookup) -> Tensor:
     offsets = lookup.lengths.cumsum(0) - lookup.lengths
     return F.embedding_bag(lookup.ids, weight, offsets, mode="sum", per_sample_weights=lookup.weights)                                           # [B, D]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #3a827493
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #ba5fd5f3
 OPTIMIZERS = {"rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD", "adagrad": "EXACT_ADAGRAD", "sgd": "EXACT_SGD"}   # what FBGEMM fuses on a CPU
 
 
@@ -76,7 +86,7 @@ def stack_tables(weights: Sequence[Tensor], optimizer: str, learning_rate: float
 
 def stacked_lookup(stack: nn.Module, lookups: Sequence[Lookup], first_rows: Mapping[str, int]) -> list[Tensor]:
     "All lookups of one width in one call; shapes as `plain_lookup` gives them."
-    ids = [(lookup.ids + lookup.ids.new_tensor([first_rows[name] for name in lookup.tables])).reshape(-1) for lookup in lookups]
+    ids = [(lookup.ids + _constant([first_rows[name] for name in lookup.tables], lookup.ids.device)).reshape(-1) for lookup in lookups]
     bags = [len(flat) if lookup.lengths is None else len(lookup.lengths) for flat, lookup in zip(ids, lookups)]
     values = torch.cat(ids)
     if all(lookup.lengths is None for lookup in lookups): offsets = torch.arange(len(values) + 1, device=values.device)
@@ -87,7 +97,7 @@ def stacked_lookup(stack: nn.Module, lookups: Sequence[Lookup], first_rows: Mapp
     parts = stack(values, offsets, per_sample_weights=weights).split(bags)
     return [part.view(len(lookup.ids), -1) if lookup.ids.ndim == 2 else part for part, lookup in zip(parts, lookups)]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #5bd5d340
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #f1cf961c
 class EmbeddingTables(nn.ModuleDict):
     "Named tables with one lookup for all; plain `nn.Embedding`s until `fuse` hands them to FBGEMM."
 
@@ -126,13 +136,13 @@ class EmbeddingTables(nn.ModuleDict):
         rows, width = self.sizes[name]
         return self._stacks[width].split_embedding_weights()[0][self._first_rows[name]:self._first_rows[name] + rows]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #ba5fd5f3
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #4ea0c9e6
 def forward(self: EmbeddingTables, lookups: Sequence[Lookup]) -> list[Tensor]:
     "Answers in the order of the lookups; the tables of one block must have one width."
     answers: list[Tensor | None] = [None] * len(lookups)
     waiting: dict[int, list[int]] = {}
     for i, lookup in enumerate(lookups):
-        _check_range(lookup.ids, lookup.ids.new_tensor([self.sizes[name][0] for name in lookup.tables]), lookup.tables)
+        _check_range(lookup.ids, _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device), lookup.tables)
         if lookup.tables[0] in self: answers[i] = plain_lookup(self, lookup)
         else: waiting.setdefault(self.sizes[lookup.tables[0]][1], []).append(i)
     for width, places in waiting.items():

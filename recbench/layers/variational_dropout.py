@@ -32,7 +32,7 @@ class VariationalDropout(nn.Module):
         "`noise` [B, F] in (0, 1) replaces the random draw, for tests; it is read in training only."
         p = self.feature_p.sigmoid()                                                                   # [F]
         keep = 1 - (self._coin(p, len(x), noise) if self.training else p)                              # [B, F] or [F]
-        penalty = self.regularization_lambda / len(x) * (1 - p).sum()
+        penalty = self.regularization_lambda / max(len(x), 1) * (1 - p).sum()
         return x * keep.repeat_interleave(self.repeats, -1, output_size=self.width), penalty
 
     def _coin(self, p: Tensor, rows: int, noise: Tensor | None) -> Tensor:

@@ -102,6 +102,7 @@ def block_hits(
     chunk: int,                               # rows a block
 ) -> list[tuple[torch.Tensor, torch.Tensor]]: # for each block, rows counted from its first row
     "Masked cells of each block."
+    if not rows: return []
     starts = torch.arange(0, rows, chunk, device=hits[0].device)
     ends = torch.searchsorted(hits[0], starts[1:]).tolist() if len(hits[0]) else [0] * (len(starts) - 1)
     bounds = [0, *ends, len(hits[0])]

@@ -101,6 +101,9 @@ def mask_accidental_hits(
 ) -> tuple[torch.Tensor, torch.Tensor]:                               # masked similarity [B, C], number of masked cells (int64 scalar)
     "Similarity without the negatives that are positives of their row."
     check_positives(positives)
+    room = similarity.shape[1] - (positives == "first")
+    if len(row_items) != len(similarity): raise ValueError(f"row_items holds {len(row_items)} items; the similarity has {len(similarity)} rows")
+    if len(column_items) > room or (positives == "diagonal" and len(column_items) < room): raise ValueError(f"column_items holds {len(column_items)} items; the similarity has {room} columns for them")
     rows, columns = accidental_hits(row_items, column_items, known_positives)
     if positives == "first": columns = columns + 1
     else: rows, columns = rows[rows != columns], columns[rows != columns]

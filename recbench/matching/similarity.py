@@ -72,6 +72,8 @@ def sampled_similarity(
     check_widths(user_emb, item_emb)
     if hard_neg_indices is None: hard_neg_indices = torch.zeros(0, 2, dtype=torch.int64, device=user_emb.device)
     rows, hard = len(user_emb), len(hard_neg_indices)
+    if hard_neg_indices.shape != (hard, 2) or (hard and hard_neg_indices.is_floating_point()):
+        raise ValueError(f"hard_neg_indices is {hard_neg_indices.dtype} {list(hard_neg_indices.shape)}; must be integers [H, 2], (row, column) of each hard negative")
     if len(item_emb) < rows + hard: raise ValueError(f"item_emb has {len(item_emb)} rows; {rows} positives and {hard} hard negatives need at least {rows + hard}")
     positive, shared, own = item_emb.split([rows, len(item_emb) - rows - hard, hard])
     similarity = torch.cat([(user_emb * positive).sum(1, keepdim=True), user_emb @ shared.T], 1)       # [B, 1+N]

@@ -61,7 +61,7 @@ class RecallAtK(Metric):
         **kwargs,        # passed to `torchmetrics.Metric`
     ) -> None:
         super().__init__(**kwargs)
-        if top_k < 1: raise ValueError(f"top_k is {top_k}; must be at least 1")
+        if not isinstance(top_k, int) or top_k < 1: raise ValueError(f"top_k is {top_k!r}; must be an integer of at least 1")
         self.top_k = top_k
         self.add_state("hits", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("positives", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

@@ -24,7 +24,7 @@ MODELS: dict[str, "type[BaseModel]"] = {}
 
 
 class BaseModel(nn.Module):
-    "Base of all models; subclasses define `predict`, `init_loss`, `loss`, `init_metric` and `update_metric`."
+    "Base of all models; subclasses define `predict`, `init_loss`, `loss`, `init_metric`, `update_metric` and `update_train_metric`."
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,6 +64,10 @@ class BaseModel(nn.Module):
         "Add a batch to the metrics."
         raise NotImplementedError
 
+    def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
+        "Add a batch to the train metrics."
+        raise NotImplementedError
+
     def forward(self, batch: Batch) -> dict[str, Tensor]: return self.predict(batch)
 
 # %% ../../nbs/60_models/10_base.ipynb #e42283a8
@@ -99,6 +103,17 @@ def compute_train_metric(self: BaseModel) -> dict[str, Tensor]:
     return {name: metric.compute() for name, metric in self.train_metric_modules.items()}
 
 # %% ../../nbs/60_models/10_base.ipynb #307fd120
+def _load_from_state_dict(self: BaseModel, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    place = f"{prefix}train_metric_modules."
+    own = self.train_metric_modules.state_dict(prefix=place)
+    for name in [name for name in state_dict if name.startswith(place) and name not in own]: del state_dict[name]
+    for name, value in own.items(): state_dict.setdefault(name, value)
+    nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
+
+
+BaseModel._load_from_state_dict = _load_from_state_dict
+
+# %% ../../nbs/60_models/10_base.ipynb #c0b67644
 def embedding_tables(model: nn.Module) -> list[EmbeddingTables]:
     "The distinct `EmbeddingTables` of a model, in module order."
     return [module for module in model.modules() if isinstance(module, EmbeddingTables)]
@@ -113,7 +128,7 @@ def sparse_parameters(self: BaseModel) -> tuple[list[nn.Parameter], list[nn.Para
 for method in (feature_group, get_features_in_feature_groups, update_loss_metrics, compute_metric, compute_train_metric, sparse_parameters):
     setattr(BaseModel, method.__name__, method)
 
-# %% ../../nbs/60_models/10_base.ipynb #21e84b09
+# %% ../../nbs/60_models/10_base.ipynb #bd699752
 def create_model(model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs) -> BaseModel:
     "The model that the config names; an unknown name raises with the known ones and the nearest spelling."
     return lookup(MODELS, model_config.model_type, "model")(model_config, features, labels, sample_weights, **kwargs)
