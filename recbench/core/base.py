@@ -6,6 +6,7 @@
 __all__ = ['read_text', 'Formats', 'OneOf', 'Config', 'Choice']
 
 # %% ../../nbs/00_core/50_base.ipynb #a7940b04
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +20,9 @@ from .textproto import parse_textproto
 def read_text(
     path_or_text: str | Path,  # a file, or the text itself
 ) -> str:
-    "The content of a file; a string is taken for a file when it is one line that names an existing one."
+    "The content of a file; a string is taken for a file when it names an existing one."
     if isinstance(path_or_text, Path): return path_or_text.read_text(encoding="utf-8")
-    is_name = "\n" not in path_or_text and len(path_or_text) < 1000
-    return read_text(Path(path_or_text)) if is_name and Path(path_or_text).is_file() else path_or_text
+    return read_text(Path(path_or_text)) if os.path.isfile(path_or_text) else path_or_text    # False too where text is too long for a name
 
 # %% ../../nbs/00_core/50_base.ipynb #8775058b
 class Formats:

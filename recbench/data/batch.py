@@ -6,9 +6,12 @@
 __all__ = ['BASE', 'NEG', 'Batch', 'to_sparse', 'to_dense', 'join', 'make_batch']
 
 # %% ../../nbs/10_data/40_batch.ipynb #9a2c8d92
+import logging
+
 from ..core.stack import check_stack
 
 check_stack()   # before the first import of torchrec: versions that do not match are named, instead of an undefined symbol
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)   # torchrec calls what torch has renamed, and every run would warn of it
 
 # %% ../../nbs/10_data/40_batch.ipynb #d3cb4b58
 from collections.abc import Sequence
@@ -42,8 +45,8 @@ class Batch:
         return self._map(lambda value: value.to(torch.device(device), non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        "The same batch in page-locked memory, from where a copy to a GPU need not wait."
-        return self._map(_pin)
+        "The same batch in page-locked memory, from where a copy to a GPU need not wait; the batch itself where there is no GPU."
+        return self._map(_pin) if torch.accelerator.is_available() else self
 
 
 def _pin(value: Tensor | KeyedTensor | KeyedJaggedTensor | JaggedTensor):
@@ -62,8 +65,11 @@ def to_sparse(table: Table) -> KeyedJaggedTensor | None:
         weights.append(None)
     for name, column in table.jagged.items():
         packed = column.packed()
-        names.append(name), sizes.append(len(packed.values))
-        values.append(packed.values), lengths.append(packed.lengths), weights.append(packed.weights)
+        names.append(name)
+        sizes.append(len(packed.values))
+        values.append(packed.values)
+        lengths.append(packed.lengths)
+        weights.append(packed.weights)
     if not names: return None
     if any(weight is not None for weight in weights): all_weights = torch.cat([torch.ones_like(v, dtype=torch.float32) if w is None else w for v, w in zip(values, weights)])
     else: all_weights = None

@@ -7,7 +7,7 @@ __all__ = ['Dataset', 'consumed', 'seen', 'interactions', 'user_rows', 'user_bat
            'build_dataset']
 
 # %% ../../nbs/10_data/42_dataset.ipynb #b5403856
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from .batch import Batch, join, make_batch
 from .features import Feature, IdFeature, Schema, SequenceFeature
 from .table import Jagged, Table, encode_table, fit_vocabularies
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, fit_vocabulary
 
 # %% ../../nbs/10_data/42_dataset.ipynb #d7e91872
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Dataset:
     vocabularies: Mapping[str, Vocabulary]
     ceiling: Mapping[str, float] | None = None  # best reachable metrics, where the data's law is known
     dislikes: Jagged | None = None            # for each user, items shown or rated and not liked
+    account: Mapping[str, int] | None = None  # where every row that was read went, for data read from files
 
     def features(self, side: str | None = None) -> list[Feature]:
         "Features with fitted table sizes, of one side or of both."
@@ -141,6 +142,14 @@ def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
         if frame[key].duplicated().any(): raise ValueError(f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in its table; every {key} needs one row")
 
 
+def _united(parts: Iterable[Mapping[str, Vocabulary]]) -> dict[str, Vocabulary]:
+    "One vocabulary a table, also where features of both sides, or of an event, read it."
+    tables: dict[str, list[Vocabulary]] = {}
+    for part in parts:
+        for table, vocabulary in part.items(): tables.setdefault(table, []).append(vocabulary)
+    return {table: found[0] if len(found) == 1 else fit_vocabulary(table, pd.concat([pd.Series(one.tokens) for one in found], ignore_index=True)) for table, found in tables.items()}
+
+
 def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
     sizes = {table: len(vocabulary) for table, vocabulary in vocabularies.items()}
     fitted = (feature.model_copy(update={"num_buckets": sizes[feature.table]}) if feature.is_sparse and feature.table in sizes else feature for feature in schema.features)
@@ -212,12 +221,14 @@ def build_dataset(
     user_features = [feature for feature in schema.side("user") if feature.name in users]
     item_features = list(schema.side("item"))
     event_features = [feature for feature in schema.side("user") if feature.name not in users]
-    vocabularies = {
-        **fit_vocabularies(user_features, users[users[schema.user_key].isin(train[schema.user_key])]),
-        **fit_vocabularies(item_features, items[items[schema.item_key].isin(train[schema.item_key])]),
-        **fit_vocabularies(event_features, train),
-    }
+    vocabularies = _united([
+        fit_vocabularies(user_features, users[users[schema.user_key].isin(train[schema.user_key])]),
+        fit_vocabularies(item_features, items[items[schema.item_key].isin(train[schema.item_key])]),
+        fit_vocabularies(event_features, train),
+    ])
     windows = {name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0}
+    taken = sorted(set(windows) & {feature.name for feature in schema.features})
+    if taken: raise ValueError(f"features {taken} stand in the schema and would be built as well; rename them, or give max_{taken[0]}=0")
     item_table = encode_table(item_features, items, vocabularies)
     has_past = bool(windows) and schema.item_key in item_table.single_names
     item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)] if has_past else None

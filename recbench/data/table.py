@@ -94,8 +94,9 @@ def encode_ids(feature: Feature, values: np.ndarray | pd.Series, vocabularies: M
 
 # %% ../../nbs/10_data/30_table.ipynb #52b97142
 def encode_lists(feature: Feature, column: pd.Series, vocabularies: Mapping[str, Vocabulary]) -> Jagged:
-    "A column of lists; weighted features hold lists of (id, weight) pairs."
+    "A column of lists; weighted features hold lists of (id, weight) pairs. Of a sequence the newest `max_length` ids are kept."
     lists = [[] if value is None or (np.ndim(value) == 0 and pd.isna(value)) else list(value) for value in column]
+    if feature.is_sequence: lists = [value[-feature.max_length:] for value in lists]
     lengths = torch.tensor([len(value) for value in lists], dtype=torch.int64)
     flat = [token for value in lists for token in value]
     weights = torch.tensor([weight for _, weight in flat], dtype=torch.float32) if feature.is_weighted else None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Popularity', 'ItemKNN', 'EASE', 'history_scorer', 'validation_ndcg', 'fit_baselines']
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #7b4ac8c1
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #f8f6b537
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor
 from ..data.dataset import Dataset
 from .ranks import ndcg_at, rank_counts
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #52028b56
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #91f398a1
 @dataclass
 class Popularity:
     "Every item's number of consumers, whoever asks."
@@ -32,7 +32,7 @@ class Popularity:
         "Float32 [B, I] for histories [B, I]."
         return self.counts.expand(history.shape[0], -1)
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #3c9643ed
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #64a30d2d
 _BLOCK = 1 << 24   # cells of a dense block: 64 MB of float32
 
 
@@ -66,7 +66,7 @@ class ItemKNN:
         "Float32 [B, I] for histories [B, I]."
         return torch.from_numpy((csr_matrix(history) @ self.weights).toarray().astype(np.float32, copy=False))
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #c4dcaaef
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #5ebbaace
 @dataclass
 class EASE:
     "The linear item-to-item model with a zero diagonal; the closed form of Steck (2019)."
@@ -85,7 +85,7 @@ class EASE:
         "Float32 [B, I] for histories [B, I]."
         return torch.from_numpy(csr_matrix(history, dtype=np.float32).toarray()) @ self.weights
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #1c0e63aa
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #a93190e9
 def history_scorer(
     model,                         # has `score(history)`
     dataset: Dataset,
@@ -112,7 +112,7 @@ def validation_ndcg(
     gains = [ndcg_at(*rank_counts(score(part), targets[part], seen.take(part)), k) for part in parts]
     return torch.cat(gains).mean().item()
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #e1e83f0a
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #242afbc9
 _L2 = (50.0, 100.0, 200.0, 500.0, 1000.0)
 _NEIGHBOURS = (10, 20, 50, 100)
 _SHRINK = (0.0, 10.0, 50.0)

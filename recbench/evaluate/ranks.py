@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['seen_cells', 'rank_counts', 'expected_gain', 'recall_at', 'ndcg_at', 'hit_rate_at', 'mrr_at']
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #85ec2741
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #ff6f6cfe
 import torch
 from torch import Tensor
 
 from ..data.table import Jagged
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #509cafc4
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #eed196a7
 _SLICE = 1 << 17       # cells compared at once, small enough for the cache
 _NEVER = 2**31 - 1     # items that "beat" a target without a score
 
@@ -22,7 +22,7 @@ def seen_cells(seen: Jagged) -> tuple[Tensor, Tensor]:
     positions, lengths = seen.positions(rows)
     return rows.repeat_interleave(lengths), seen.values[positions]
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #a0f7a6ee
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #4c6a0045
 def rank_counts(
     scores: Tensor,                                       # [B, I], any floating type
     targets: Tensor,                                      # int64 [B], item index of each row
@@ -38,7 +38,7 @@ def rank_counts(
     equal = torch.cat([(part == mine).count_nonzero(1) for part, mine in parts])
     return greater.masked_fill(own.isnan().squeeze(1), _NEVER), equal
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #970d83e0
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #53ce8bfa
 def expected_gain(
     greater: Tensor,   # int64 [B]
     equal: Tensor,     # int64 [B]
@@ -54,7 +54,7 @@ def _places(k: int, like: Tensor) -> Tensor:
     if k < 1: raise ValueError(f"k is {k}; must be at least 1")
     return torch.arange(1, k + 1, dtype=torch.float64, device=like.device)
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #b7f48187
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #48d4c8eb
 def _log_choose(n: Tensor, m: Tensor) -> Tensor:
     "log of n over m, minus infinity where n < m."
     inside = (n - m).clamp(min=0)
@@ -75,7 +75,7 @@ def _first_place(greater: Tensor, equal: Tensor, user: Tensor, k: int) -> Tensor
     none_yet = torch.exp(_log_choose(group - tried, wanted) - _log_choose(group, wanted))       # S_j
     return none_yet[:, :-1] - none_yet[:, 1:]
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #1d5b0404
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #0bae259f
 def _per_user(values: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
     "Sum [U] of the rows' values and number [U] of rows of each user."
     count = torch.bincount(user)
@@ -103,7 +103,7 @@ def ndcg_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) 
     total, count = _per_user(gain, user)
     return total / discount.cumsum(0)[(count - 1).clamp(0, k - 1)]
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #06674c96
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #b2980684
 def hit_rate_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
     "Chance that at least one target is among the first k; arguments and result as in `recall_at`."
     if user is None: return recall_at(greater, equal, k)

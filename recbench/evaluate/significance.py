@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['bootstrap_interval', 'paired_interval']
 
-# %% ../../nbs/70_evaluate/30_significance.ipynb #2286c0a1
+# %% ../../nbs/70_evaluate/30_significance.ipynb #9bf13ff1
 import numpy as np
 from torch import Tensor
 
-# %% ../../nbs/70_evaluate/30_significance.ipynb #80790546
+# %% ../../nbs/70_evaluate/30_significance.ipynb #ea72432e
 _BLOCK = 1 << 21   # weights held at once: 16 MB
 
 
@@ -25,7 +25,7 @@ def _resampled_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
         means.append(weights.astype(np.float64) @ values / users)
     return np.concatenate(means)
 
-# %% ../../nbs/70_evaluate/30_significance.ipynb #19b5d8f8
+# %% ../../nbs/70_evaluate/30_significance.ipynb #b5d8ef8f
 def _checked(values: Tensor | np.ndarray, confidence: float, draws: int) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
     if not 0 < confidence < 1: raise ValueError(f"confidence is {confidence}; must lie between 0 and 1")
@@ -47,7 +47,7 @@ def bootstrap_interval(
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return values.mean(0), low.reshape(values.shape[1:])[()], high.reshape(values.shape[1:])[()]
 
-# %% ../../nbs/70_evaluate/30_significance.ipynb #0f928d6c
+# %% ../../nbs/70_evaluate/30_significance.ipynb #047406d5
 def paired_interval(
     a: Tensor | np.ndarray,    # [U] or [U, M]: values of one model
     b: Tensor | np.ndarray,    # values of the other, of the same users in the same order

@@ -80,9 +80,16 @@ def table_configs(features: Sequence[Feature], feature_groups: Sequence[FeatureG
     uses = [use for use in all_uses([plan_group(group, by_name, wide_embedding_dim) for group in feature_groups]) if use.table]
     for use in uses:
         if by_name[use.feature].num_buckets is None: raise ValueError(f"num_buckets of {use.feature} is not set; fit a vocabulary (build_dataset does) or declare it")
+    for use in uses: _check_alike([by_name[other.feature] for other in uses if other.table == use.table])
     configs = [EmbeddingBagConfig(name=use.table, num_embeddings=by_name[use.feature].num_buckets, embedding_dim=use.width, feature_names=[use.feature],
                                   init_fn=_normal(by_name[use.feature].init_std)) for use in uses]
     return configs, sorted({use.table for use in uses if not by_name[use.feature].trainable})
+
+
+def _check_alike(sharing: list[Feature]) -> None:
+    for setting in ("trainable", "init_std"):
+        values = {feature.name: getattr(feature, setting) for feature in sharing}
+        if len(set(values.values())) > 1: raise ValueError(f"features of one table differ in {setting}, {values}; features can share a table only with equal settings")
 
 
 def _normal(std: float | None):
@@ -200,7 +207,7 @@ def _pool(self: EmbeddingGroup, batch: Batch, places: dict[str, str], answers: d
 def _sequence(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor]) -> dict[str, Tensor]:
     "Query, sequence and its lengths of a sequence group; every sequence feature must have the same lengths."
     ids = [slice_feature(batch.sparse_features[places[use.feature]], use.feature) for use in plan.sequence]
-    uneven = [use.feature for use, column in zip(plan.sequence, ids) if len(column.values) != len(ids[0].values)]
+    uneven = [use.feature for use, column in zip(plan.sequence, ids) if len(column.values) != len(ids[0].values) or (column.lengths.is_cpu and not torch.equal(column.lengths, ids[0].lengths))]
     if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from {plan.sequence[0].feature}; they must run in step")
     lengths = ids[0].lengths
     sequence = torch.cat([answers[use] for use in plan.sequence], 1)                                       # [sum of lengths, s]
@@ -222,13 +229,19 @@ def forward(self: EmbeddingGroup, batch: Batch) -> dict[str, Tensor]:
     _pool(self, batch, places, answers)
     result: dict[str, Tensor] = {}
     for plan in self.plans:
-        if len({places[use.feature] for use in plan.query}) > 1:
-            raise ValueError(f"features {[use.feature for use in plan.query]} of group {plan.name} come from different data groups; they should not belong to the same feature group")
-        if plan.sequence: result.update(_sequence(self, batch, places, plan, answers)); continue
-        inner = {key: value for part in plan.encoded for key, value in _sequence(self, batch, places, part, answers).items()}
-        encoded = [encoder(inner[f"{name}.sequence"], inner[f"{name}.sequence_length"]) for encoder, name in zip(self.encoders[plan.name], self.inputs[plan.name])] if plan.encoded else []
-        result[plan.name] = torch.cat([*(answers[use] for use in plan.query), *encoded], 1)
+        groups = {use.feature: places[use.feature] for use in all_uses([plan])}
+        if len(set(groups.values())) > 1: raise ValueError(f"features of group {plan.name} come from different data groups, {groups}; they should not belong to the same feature group")
+        if plan.sequence: result.update(_sequence(self, batch, places, plan, answers))
+        else: result[plan.name] = _pooled(self, batch, places, plan, answers)
     return result
+
+
+def _pooled(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor]) -> Tensor:
+    "Columns of a DEEP or WIDE group, encoded sequences last."
+    inner = {key: value for part in plan.encoded for key, value in _sequence(self, batch, places, part, answers).items()}
+    encoders = zip(self.encoders[plan.name], self.inputs[plan.name]) if plan.encoded else []
+    encoded = [encoder(inner[f"{name}.sequence"], inner[f"{name}.sequence_length"]) for encoder, name in encoders]
+    return torch.cat([*(answers[use] for use in plan.query), *encoded], 1)
 
 
 EmbeddingGroup.forward = forward

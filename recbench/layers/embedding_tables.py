@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'Lookup', 'merge_configs', 'plain_lookup', 'stack_tables', 'stacked_lookup', 'EmbeddingTables',
-           'forward']
+           'cut_by_home', 'join_homes', 'forward', 'optimizer_state', 'load_optimizer_state']
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -105,7 +105,8 @@ class EmbeddingTables(nn.ModuleDict):
         merged = merge_configs(configs)
         super().__init__({config.name: nn.Embedding(config.num_embeddings, config.embedding_dim) for config in merged})
         self.sizes = {config.name: (config.num_embeddings, config.embedding_dim) for config in merged}
-        self._stacks: dict[int, nn.Module] = {}           # width -> FBGEMM table; kept out of the module tree: it trains itself
+        self._stacks: dict[tuple[int, float], nn.Module] = {}   # (width, rate) -> FBGEMM table; kept out of the module tree: it trains itself
+        self._homes: dict[str, tuple[int, float]] = {}          # fused table -> its stack
         self._first_rows: dict[str, int] = {}
         for config in merged:
             scale = config.num_embeddings ** -0.5
@@ -113,19 +114,31 @@ class EmbeddingTables(nn.ModuleDict):
             self[config.name].weight.requires_grad_(config.name not in frozen)
 
     @torch.no_grad()
-    def fuse(self, optimizer: str = "rowwise_adagrad", learning_rate: float = 0.1, eps: float = 1e-8) -> "EmbeddingTables":
+    def fuse(
+        self,
+        optimizer: str = "rowwise_adagrad",
+        learning_rate: float = 0.1,
+        eps: float = 1e-8,
+        rates: Mapping[str, float] | None = None,   # tables that have their own learning rate
+    ) -> "EmbeddingTables":
         "From now on the backward pass updates the trainable tables itself; no other optimiser must be given them."
         if optimizer not in OPTIMIZERS: raise ValueError(f"optimizer is {optimizer!r}; FBGEMM fuses {sorted(OPTIMIZERS)} on a CPU")
-        if learning_rate <= 0: raise ValueError(f"learning_rate is {learning_rate}; must be positive")
         names = [name for name in self if self[name].weight.requires_grad]
+        for name, rate in {"all": learning_rate, **(rates or {})}.items():
+            if rate <= 0: raise ValueError(f"learning_rate of {name} is {rate}; must be positive")
         odd = {name: self.sizes[name][1] for name in names if self.sizes[name][1] % 4}
         if odd: raise ValueError(f"tables {odd} have widths that FBGEMM cannot fuse; embedding_dim must be a multiple of 4")
-        for width in sorted({self.sizes[name][1] for name in names}):
-            stacked = [name for name in names if self.sizes[name][1] == width]
-            self._stacks[width] = stack_tables([self[name].weight for name in stacked], optimizer, learning_rate, eps)
+        self._homes = {name: (self.sizes[name][1], (rates or {}).get(name, learning_rate)) for name in names}
+        for home in sorted(set(self._homes.values())):
+            stacked = [name for name in names if self._homes[name] == home]
+            self._stacks[home] = stack_tables([self[name].weight for name in stacked], optimizer, home[1], eps)
             for i, name in enumerate(stacked): self._first_rows[name] = sum(self.sizes[other][0] for other in stacked[:i])
         for name in names: del self[name]
         return self
+
+    def set_learning_rate(self, rate_of: Callable[[float], float]) -> None:
+        "Rates of the coming backward passes, each from the rate its tables were fused with."
+        for (_, rate), stack in self._stacks.items(): stack.set_learning_rate(rate_of(rate))
 
     @property
     def is_fused(self) -> bool: return bool(self._stacks)
@@ -133,21 +146,38 @@ class EmbeddingTables(nn.ModuleDict):
     def table(self, name: str) -> Tensor:
         "Weights [rows, D] of a table; fused ones as a view on FBGEMM's memory."
         if name in self: return self[name].weight
-        rows, width = self.sizes[name]
-        return self._stacks[width].split_embedding_weights()[0][self._first_rows[name]:self._first_rows[name] + rows]
+        rows = self.sizes[name][0]
+        return self._stacks[self._homes[name]].split_embedding_weights()[0][self._first_rows[name]:self._first_rows[name] + rows]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #4ea0c9e6
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
+def cut_by_home(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable, Lookup]:
+    "The lookup of each home's tables; a home is `None` for tables that are not fused."
+    columns: dict[Hashable, list[int]] = {}
+    for f, name in enumerate(lookup.tables): columns.setdefault(homes.get(name), []).append(f)
+    if len(columns) == 1: return {next(iter(columns)): lookup}
+    return {home: Lookup(tuple(lookup.tables[f] for f in members), lookup.ids.index_select(1, _constant(members, lookup.ids.device))) for home, members in columns.items()}
+
+
+def join_homes(lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]) -> Tensor:
+    "The answer of a lookup from those of its homes."
+    if len(answers) == 1: return next(iter(answers.values()))
+    width = sum(answer.shape[1] for answer in answers.values()) // len(lookup.tables)
+    columns = {home: iter(answer.split(width, 1)) for home, answer in answers.items()}
+    return torch.cat([next(columns[homes.get(name)]) for name in lookup.tables], 1)   # [B, F*D]
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #7743ec52
 def forward(self: EmbeddingTables, lookups: Sequence[Lookup]) -> list[Tensor]:
     "Answers in the order of the lookups; the tables of one block must have one width."
-    answers: list[Tensor | None] = [None] * len(lookups)
-    waiting: dict[int, list[int]] = {}
+    waiting: dict[Hashable, list[tuple[int, Lookup]]] = {}
+    answers: list[dict[Hashable, Tensor]] = [{} for _ in lookups]
     for i, lookup in enumerate(lookups):
         _check_range(lookup.ids, _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device), lookup.tables)
-        if lookup.tables[0] in self: answers[i] = plain_lookup(self, lookup)
-        else: waiting.setdefault(self.sizes[lookup.tables[0]][1], []).append(i)
-    for width, places in waiting.items():
-        for i, answer in zip(places, stacked_lookup(self._stacks[width], [lookups[i] for i in places], self._first_rows)): answers[i] = answer
-    return answers
+        for home, part in cut_by_home(lookup, self._homes).items(): waiting.setdefault(home, []).append((i, part))
+    for home, members in waiting.items():
+        parts = [part for _, part in members]
+        found = [plain_lookup(self, part) for part in parts] if home is None else stacked_lookup(self._stacks[home], parts, self._first_rows)
+        for (i, _), answer in zip(members, found): answers[i][home] = answer
+    return [join_homes(lookup, self._homes, answer) for lookup, answer in zip(lookups, answers)]
 
 
 def _save_to_state_dict(self: EmbeddingTables, destination: dict, prefix: str, keep_vars: bool) -> None:
@@ -166,3 +196,22 @@ def _load_from_state_dict(self: EmbeddingTables, state_dict, prefix, local_metad
 
 
 EmbeddingTables.forward, EmbeddingTables._save_to_state_dict, EmbeddingTables._load_from_state_dict = forward, _save_to_state_dict, _load_from_state_dict
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #e2eb8a9b
+def optimizer_state(self: EmbeddingTables) -> dict[str, list[Tensor]]:
+    "Moments of each fused table, views on FBGEMM's memory: [rows] for row-wise Adagrad, [rows, D] for Adagrad, none for SGD."
+    moments = {home: next(iter(stack.split_optimizer_states()), ()) for home, stack in self._stacks.items()}
+    return {name: [moment[first:first + self.sizes[name][0]] for moment in moments[self._homes[name]]] for name, first in self._first_rows.items()}
+
+
+@torch.no_grad()
+def load_optimizer_state(self: EmbeddingTables, state: Mapping[str, Sequence[Tensor]]) -> None:
+    "Continue from the moments of `optimizer_state`; tables and shapes must agree."
+    own = self.optimizer_state()
+    shapes = [{name: [tuple(moment.shape) for moment in moments] for name, moments in part.items()} for part in (state, own)]
+    if shapes[0] != shapes[1]: raise ValueError(f"optimiser state has moments {shapes[0]}; these tables have {shapes[1]}")
+    for name, moments in own.items():
+        for moment, given in zip(moments, state[name]): moment.copy_(given)
+
+
+EmbeddingTables.optimizer_state, EmbeddingTables.load_optimizer_state = optimizer_state, load_optimizer_state

@@ -10,7 +10,8 @@ __all__ = ['absent_cells', 'accidental_hits', 'arange_int_label', 'chunked_in_ba
 
 # %% ../../nbs/30_matching/99_matching.ipynb #31a54357
 from .chunked import chunked_in_batch_cross_entropy, matching_cross_entropy, softmax_matching_loss
-from .corrections import accidental_hits, expected_log_count, log_q_correction, mask_accidental_hits, observed_log_count
+from ..data.negatives import expected_log_count, observed_log_count
+from .corrections import accidental_hits, log_q_correction, mask_accidental_hits
 from .labels import arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
 from .similarity import absent_cells, in_batch_similarity, sampled_similarity
 

@@ -26,9 +26,9 @@ MODELS: dict[str, "type[BaseModel]"] = {}
 class BaseModel(nn.Module):
     "Base of all models; subclasses define `predict`, `init_loss`, `loss`, `init_metric`, `update_metric` and `update_train_metric`."
 
-    def __init_subclass__(cls, **kwargs) -> None:
+    def __init_subclass__(cls, abstract: bool = False, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        MODELS[cls.__name__] = cls
+        if not abstract: MODELS[cls.__name__] = cls
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, ModelConfig, Tower
+from ..core.registry import lookup
 from ..data.batch import Batch
 from ..data.features import Feature
 from ..layers.embedding_group import EmbeddingGroup
@@ -69,7 +70,7 @@ class MatchTower(MatchTowerWoEG):
         return self.project(grouped[self.input]), penalties
 
 # %% ../../nbs/60_models/20_match_model.ipynb #132425ce
-class MatchModel(BaseModel):
+class MatchModel(BaseModel, abstract=True):
     "Similarity, softmax matching loss and recall; subclasses give `towers`."
 
     similarity_cells = 2**18   # above so many cells training never holds the similarity matrix but goes through it in chunks
@@ -149,7 +150,7 @@ def chunked_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch,
 
 def loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "`softmax_cross_entropy` and the penalties; `predictions['masked_hits']` counts masked negatives."
-    weight = batch.sample_weights[self.sample_weights[0]] if self.sample_weights else None
+    weight = lookup(batch.sample_weights, self.sample_weights[0], "sample weight") if self.sample_weights else None
     if "similarity" in predictions:
         similarity, target, masked = self.corrected_similarity(predictions["similarity"], batch)
         value = softmax_matching_loss(similarity, target, weight, self.label_smoothing)
