@@ -28,6 +28,7 @@ from recbench.layers import VariationalDropout
 from recbench.matching import absent_cells, arange_int_label, in_batch_similarity, sampled_similarity, softmax_matching_loss, zero_int_label
 from recbench.metrics import RecallAtK, TrainMetricWrapper
 from recbench.models import create_model
+from recbench.train import schedules
 
 SUM_ATOL = 1e-5  # losses and gradients are sums over many float32 terms
 
@@ -201,6 +202,16 @@ def check_variational_dropout(content: dict, report: Report) -> None:
             same(layer.feature_p.grad, stored["grad_feature_p_of_sum(train_out)+penalty"], "gradient", SUM_ATOL)
 
 
+# ---- training
+
+def check_lr_schedules(content: list, report: Report) -> None:
+    for i, stored in enumerate(content):
+        with report.case(f"{i}_{stored['class']}"):
+            schedule = getattr(schedules, stored["class"].removesuffix("LR"))(**stored["kwargs"])
+            rates = stored["lr_at_step_0..12"]
+            same(torch.tensor([schedule.at(step, stored["base_lr"]) for step in range(len(rates))], dtype=torch.float64), rates, "rates", atol=1e-9)
+
+
 # ---- models
 
 def table_shapes(state: dict) -> dict[str, list[int]]:
@@ -289,6 +300,7 @@ CHECKERS = {
     "train_metric_wrapper*": check_train_metric_wrapper,
     "match_similarity_loss*": check_match_similarity_loss,
     "variational_dropout*": check_variational_dropout,
+    "lr_schedules*": check_lr_schedules,
     "model_*": check_model,
 }
 

@@ -39,6 +39,7 @@ class Dataset:
     vocabularies: Mapping[str, Vocabulary]
     ceiling: Mapping[str, float] | None = None  # best reachable metrics, where the data's law is known
     dislikes: Jagged | None = None            # for each user, items shown or rated and not liked
+    masked: Jagged | None = None              # for each user, items that no evaluation offers, though no training row has them
     account: Mapping[str, int] | None = None  # where every row that was read went, for data read from files
 
     def features(self, side: str | None = None) -> list[Feature]:
@@ -56,9 +57,9 @@ class Dataset:
         return torch.bincount(self.train.columns["item_index"], minlength=len(self.items)).double()
 
 # %% ../../nbs/10_data/42_dataset.ipynb #4cf0942b
-def _by_user(dataset: Dataset, splits: tuple[str, ...]) -> Jagged:
-    users = torch.cat([dataset.split(name).columns["user_index"] for name in splits])
-    items = torch.cat([dataset.split(name).columns["item_index"] for name in splits])
+def _by_user(dataset: Dataset, splits: tuple[str, ...], more: Jagged | None = None) -> Jagged:
+    users = torch.cat([dataset.split(name).columns["user_index"] for name in splits] + ([] if more is None else [torch.arange(len(more)).repeat_interleave(more.lengths)]))
+    items = torch.cat([dataset.split(name).columns["item_index"] for name in splits] + ([] if more is None else [more.packed().values]))
     lengths = torch.bincount(users, minlength=len(dataset.users))
     return Jagged(items[torch.argsort(users, stable=True)], lengths.cumsum(0) - lengths, lengths)
 
@@ -69,9 +70,9 @@ def consumed(dataset: Dataset, *splits: str) -> Jagged:
 
 
 def seen(dataset: Dataset, split: str) -> Jagged:
-    "Item indices consumed before each row of `valid` (train) or `test` (train and valid)."
+    "Item indices consumed before each row of `valid` (train) or `test` (train and valid), and what is masked besides."
     if split not in ("valid", "test"): raise ValueError(f"split is {split!r}; 'seen' is defined for 'valid' and 'test'")
-    items = _by_user(dataset, ("train",) if split == "valid" else ("train", "valid"))
+    items = _by_user(dataset, ("train",) if split == "valid" else ("train", "valid"), dataset.masked)
     users = dataset.split(split).columns["user_index"]
     return Jagged(items.values, items.starts[users], items.lengths[users])
 
@@ -211,6 +212,7 @@ def build_dataset(
     max_recent: int = 5,                            # newest earlier items in the feature `recent`; 0: no such feature
     ceiling: Mapping[str, float] | None = None,
     dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives; pairs that stand in train are left out
+    masked: pd.DataFrame | None = None,             # user_key, item_key: rated before, never to be offered again, and no positives
 ) -> Dataset:
     "Encode frames; vocabularies are fitted on users and items of training rows, the rest is out of vocabulary."
     for window, size in (("max_history", max_history), ("max_recent", max_recent)):
@@ -235,12 +237,12 @@ def build_dataset(
     schema = _with_windows(_fitted(schema, vocabularies), windows)
     tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies)
     return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
-                   item_table, users, items, vocabularies, ceiling, None if dislikes is None else _dislikes(schema, dislikes, tables["train"], users, items))
+                   item_table, users, items, vocabularies, ceiling, *(None if pairs is None else _pairs(schema, pairs, tables["train"], users, items) for pairs in (dislikes, masked)))
 
 
-def _dislikes(schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFrame, items: pd.DataFrame) -> Jagged:
-    "Item indices each user disliked, row = user index, each item once and none that trains as the user's positive."
-    user, item = _index("dislikes", schema.user_key, pairs[schema.user_key], users), _index("dislikes", schema.item_key, pairs[schema.item_key], items)
+def _pairs(schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFrame, items: pd.DataFrame) -> Jagged:
+    "Item indices of the pairs, row = user index, each item once and none that trains as the user's positive."
+    user, item = _index("pairs", schema.user_key, pairs[schema.user_key], users), _index("pairs", schema.item_key, pairs[schema.item_key], items)
     positive = train.columns["user_index"] * len(items) + train.columns["item_index"]
     pair = torch.unique(user * len(items) + item)
     pair = pair[~torch.isin(pair, positive)]

@@ -32,7 +32,7 @@ class ControlRow(HBox):
 
     def __init__(self, controls: dict[str, ValueWidget]):
         self.named = controls
-        super().__init__(list(controls.values()))
+        super().__init__(list(controls.values()), layout={"align_items": "center"})
 
     def values(self) -> dict:
         "Value of every control by name."

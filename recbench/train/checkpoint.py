@@ -89,20 +89,19 @@ def _aside(path: Path, ending: str) -> Path: return path.with_name(f".{path.name
 
 def remove(path: Path) -> None:
     "Delete a folder so that no half of it is ever seen under its name."
-    if not path.exists(): return
     shutil.rmtree(_aside(path, "old"), ignore_errors=True)
     path.rename(_aside(path, "old"))
     shutil.rmtree(_aside(path, "old"))
 
 
 def write_state(path: Path | str, state: Any) -> None:
-    "Write a folder with the state; a failure leaves nothing new and nothing changed."
+    "Write a new folder with the state; a failure leaves nothing behind."
     path = Path(path)
     part = _aside(path, "part")
+    if path.exists(): raise CheckpointError(f"{path} exists already; a checkpoint is never overwritten")
     try:
         shutil.rmtree(part, ignore_errors=True)
         write_files(part, state)
-        remove(path)
         part.rename(path)
         sync(path.parent)
     except (OSError, SafetensorError) as error:
@@ -144,7 +143,7 @@ def read_state(path: Path | str) -> Any:
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #97289ad1
 class Checkpoints:
-    "The checkpoints `step-<number>` of a folder."
+    "The numbered checkpoints of a folder."
 
     def __init__(
         self,
@@ -154,33 +153,34 @@ class Checkpoints:
         if keep < 1: raise ValueError(f"keep is {keep}; must be at least 1")
         self.folder, self.keep = Path(folder), keep
 
-    def path(self, step: int) -> Path: return self.folder / f"step-{step:08d}"
+    def paths(self) -> list[Path]:
+        "Checkpoints that are there, oldest first; whether they are whole shows when they are read."
+        found = self.folder.iterdir() if self.folder.is_dir() else []
+        return sorted((path for path in found if re.fullmatch(r"checkpoint-\d+", path.name)), key=lambda path: int(path.name[11:]))
 
-    def steps(self) -> list[int]:
-        "Steps with a checkpoint, oldest first."
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-\d+", name))
-
-    def save(self, step: int, state: Any) -> None:
-        "Write the state of a step, then drop the oldest; later steps are left until they are written again."
-        write_state(self.path(step), state)
-        for old in [other for other in self.steps() if other <= step][:-self.keep]: remove(self.path(old))
+    def save(self, state: Any) -> Path:
+        "Write the state under the next number, then drop the oldest."
+        last = max((int(path.name[11:]) for path in self.paths()), default=0)
+        path = self.folder / f"checkpoint-{last + 1:06d}"
+        write_state(path, state)
+        for old in self.paths()[:-self.keep]: remove(old)
+        return path
 
     def load(self) -> Any:
         "The newest state that is whole; None where there is no checkpoint."
         refused = []
-        for step in reversed(self.steps()):
-            try: state = read_state(self.path(step))
+        for path in reversed(self.paths()):
+            try: state = read_state(path)
             except CheckpointError as error: refused.append(str(error))
             else:
-                if refused: warnings.warn(f"{'; '.join(refused)}. Using the checkpoint before it, {self.path(step)}", stacklevel=2)
+                if refused: warnings.warn(f"{'; '.join(refused)}. Using the checkpoint before it, {path}", stacklevel=2)
                 return state
         if refused: raise CheckpointError(f"no checkpoint of {self.folder} can be used: {'; '.join(refused)}")
         return None
 
     def clean(self) -> None:
         "Delete what killed writers left; only for who holds the folder's lock."
-        for rest in self.folder.glob(".step-*"): shutil.rmtree(rest, ignore_errors=True)
+        for rest in self.folder.glob(".checkpoint-*"): shutil.rmtree(rest, ignore_errors=True)
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #b3968f40
 class FolderLock:

@@ -21,12 +21,10 @@ from ..data.batch import Batch
 class Interrupts:
     "Holds Ctrl-C back inside `held()`; elsewhere, and in threads other than the main one, all stays as it was."
 
-    def __init__(self):
-        self.holding = self.pending = False
-        self.broken = False    # a second Ctrl-C broke into a step: the state is between two steps
-        self.before = None
+    def __init__(self): self.holding, self.before = False, None
 
     def __enter__(self) -> "Interrupts":
+        self.pending = self.broken = False    # broken: a second Ctrl-C broke into a step, the state is between two
         if threading.current_thread() is threading.main_thread(): self.before = signal.signal(signal.SIGINT, self._note)
         return self
 
@@ -44,6 +42,10 @@ class Interrupts:
         self.holding = True
         try: yield
         finally: self.holding = False
+        self.let_through()
+
+    def let_through(self) -> None:
+        "Here the state is whole: raise what was held back."
         if self.pending: raise KeyboardInterrupt
 
 # %% ../../nbs/80_train/45_guards.ipynb #fdf4dddc

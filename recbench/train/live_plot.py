@@ -33,7 +33,7 @@ def exponential_mean(
     if not 0 <= factor < 1: raise ValueError(f"smoothing factor is {factor}; allowed is 0 <= factor < 1")
     return pd.Series(np.asarray(values, dtype=float)).ewm(alpha=1 - factor).mean().to_numpy()
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #43fa9824
+# %% ../../nbs/80_train/30_live_plot.ipynb #c756aa7f
 def thin(
     values: np.ndarray,  # [n]
     limit: int = 500,    # most points to keep
@@ -42,7 +42,7 @@ def thin(
     if len(values) <= limit: return values
     return values[np.linspace(0, len(values) - 1, limit).round().astype(int)]
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #6c62da5a
+# %% ../../nbs/80_train/30_live_plot.ipynb #022a4208
 def spread(
     heights,     # wanted heights in [0, 1], in any order
     gap: float,  # least distance between two
@@ -56,7 +56,7 @@ def spread(
     places[order] = np.clip(fitted, 0, 1 - steps[-1]) + steps
     return places.tolist()
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #64029e96
+# %% ../../nbs/80_train/30_live_plot.ipynb #e5fa1b92
 class Place:
     "A place among the outputs of a cell whose content is replaced."
 
@@ -75,7 +75,7 @@ class Place:
         if self.handle: self.handle.update(content, raw=raw)
         elif get_ipython(): self.handle = display(content, raw=raw, display_id=True)
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #e5fa1b92
+# %% ../../nbs/80_train/30_live_plot.ipynb #a71faf3c
 def to_png(
     figure: Figure,
     colors: int = 128,  # of the palette; line drawings need few
@@ -88,7 +88,7 @@ def to_png(
     picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(png, format="png")
     return png.getvalue()
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #24cb73da
+# %% ../../nbs/80_train/30_live_plot.ipynb #cf86cd67
 class Curve:
     "Points of one line, in the order they came."
 
@@ -104,7 +104,7 @@ class Curve:
         "x and smoothed y, at most 500 of each."
         return thin(np.array(self.x)), thin(exponential_mean(self.y, smoothing))
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #68ee874f
+# %% ../../nbs/80_train/30_live_plot.ipynb #7a9190dc
 class Panel:
     "One pair of axes: growing curves, standing reference lines, their names in the right margin."
 
@@ -134,7 +134,7 @@ class Panel:
         last = {series: exponential_mean(curve.y, self.smoothing)[-1] for series, curve in self.curves.items()}
         return {**self.lines, **last}
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #a6306f81
+# %% ../../nbs/80_train/30_live_plot.ipynb #d776c7d5
 def limits(values: np.ndarray, margin: float) -> tuple[float, float]:
     "Lower and upper end of an axis around the finite values."
     finite = values[np.isfinite(values)]
@@ -143,7 +143,7 @@ def limits(values: np.ndarray, margin: float) -> tuple[float, float]:
     pad = (high - low) * margin or max(abs(high) * margin, 1e-9)
     return low - pad, high + pad
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #d776c7d5
+# %% ../../nbs/80_train/30_live_plot.ipynb #70a2f5cd
 def refresh(panel: Panel):
     "Give a panel's artists the newest points."
     for series, (faint, bold) in panel.drawn.items():
@@ -157,7 +157,7 @@ def refresh(panel: Panel):
     panel.axes.set_ylim(*limits(np.concatenate([y, list(panel.lines.values())]), 0.07))
     write_labels(panel)
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #70a2f5cd
+# %% ../../nbs/80_train/30_live_plot.ipynb #37311016
 def write_labels(panel: Panel):
     "Name and last value beside the end of each line, apart from each other, tied to the line by a hair."
     ends = panel.ends()
@@ -179,7 +179,7 @@ def new_label(panel: Panel, name: str):
     tie = panel.axes.plot([1.0, 1.05], [0, 0], lw=0.8, scalex=False, scaley=False, **style)[0]
     return text, tie
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #e31c7252
+# %% ../../nbs/80_train/30_live_plot.ipynb #d480f76b
 def fixed_axes(figure: Figure, count: int, left: float = 0.6, right: float = 1.65, top: float = 0.4, bottom: float = 0.55) -> list:
     "Axes side by side, with margins in inches that hold labels of any value."
     width, height = figure.get_size_inches()
@@ -187,7 +187,7 @@ def fixed_axes(figure: Figure, count: int, left: float = 0.6, right: float = 1.6
     box = (bottom / height, share - (left + right) / width, 1 - (top + bottom) / height)
     return [figure.add_axes((i * share + left / width, *box)) for i in range(count)]
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #d480f76b
+# %% ../../nbs/80_train/30_live_plot.ipynb #c2af0a6f
 class LivePlot:
     "Panels of growing curves, shown as one PNG that is replaced in place."
 
@@ -248,7 +248,7 @@ def in_words(ends: dict[str, float]) -> str:
     "Names and values in one line."
     return ", ".join(f"{name} {value:.3f}" for name, value in ends.items())
 
-# %% ../../nbs/80_train/30_live_plot.ipynb #16298620
+# %% ../../nbs/80_train/30_live_plot.ipynb #591d7e57
 class LiveCurves(LivePlot):
     "Trainer callback: loss by step, validation metrics by epoch."
 
@@ -261,6 +261,11 @@ class LiveCurves(LivePlot):
     ):
         super().__init__({"loss": "step", **dict.fromkeys(metrics, "epoch")}, lines=lines, smoothing={"loss": smoothing}, **options)
         self.waiting = []
+
+    def on_start(self, trainer):
+        "Begin with what a resumed training has behind it."
+        if getattr(trainer, "recorder", None): self.waiting += trainer.recorder.past_losses()
+        for row in getattr(trainer, "history", []): self.on_epoch(trainer, row["epoch"], row)
 
     def on_step(self, trainer, step: int, loss):
         "Put the loss aside, unread."

@@ -1,0 +1,200 @@
+"Trainings that are killed, starved of disk, shut out of their folder or handed spoilt checkpoints."
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ONE_THREAD, ROOT, run, tail
+
+from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
+from recbench.data.planted import planted
+from recbench.models.dssm import DSSM
+from recbench.train.checkpoint import TENSORS, CheckpointError, Checkpoints, FolderLock
+from recbench.train.guards import NonFiniteError, batch_from_state
+from recbench.train.runs import Run, read_state, runs
+from recbench.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    "Sums of several threads may differ in the last bit from run to run."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return planted(users=200, items=100, seed=0)
+
+
+def trainer(dataset, folder=None, callbacks=(), **options):
+    towers = {f"{side}_tower": Tower(input=side, mlp=MLP(hidden_units=[16], dropout_ratio=[0.2])) for side in ("user", "item")}
+    config = ModelConfig(
+        feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
+        dssm=DSSMConfig(**towers, output_dim=8, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
+    torch.manual_seed(1)
+    return Trainer(DSSM(config, dataset.features(), []), dataset, **{**dict(batch_size=512, epochs=3, callbacks=callbacks, progress=False, run_dir=folder, save_every_steps=2), **options})
+
+
+class At:
+    "Does something after a step."
+
+    def __init__(self, step, action): self.step, self.action = step, action
+
+    def on_step(self, trainer, step, loss):
+        if step == self.step: self.action()
+
+
+def stop_at(dataset, folder, step):
+    "A run that Ctrl-C ended after a step; its checkpoints."
+    trainer(dataset, folder, [At(step, lambda: os.kill(os.getpid(), signal.SIGINT))]).fit()
+    return Checkpoints(folder / "checkpoints").paths()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def same_numbers(history, other):
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), other.drop(columns="seconds"), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def unbroken(dataset):
+    return trainer(dataset).fit()
+
+
+def test_killed_trainings_end_as_if_nothing_had_happened():
+    result = run("python", "benchmarks/kills.py", "--kills", 6, "--kills-a-run", 3, **ONE_THREAD)
+    assert result.returncode == 0 and "6 kills" in result.stdout and "all resumed" in result.stdout, tail(result)
+    assert "MISS" not in result.stdout and "DIFFERENT" not in result.stdout, tail(result)
+
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, "tests")
+    from test_survival import At, planted, trainer
+    import time
+    dataset = planted(users=200, items=100, seed=0)
+    def slow():
+        print("ready", flush=True)
+        time.sleep(3)
+    trainer(dataset, Path(sys.argv[1]), [At(5, slow)]).fit()
+    """
+
+
+def start(folder):
+    "A training in a process of its own, in the middle of step 5."
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD})
+    while process.stdout.readline().strip() != "ready": assert process.poll() is None
+    return process
+
+
+def test_one_folder_one_training_and_kill_of_a_fresh_process(dataset, tmp_path, unbroken):
+    process = start(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=f"in use by process {process.pid}"): trainer(dataset, tmp_path / "run").fit()
+    assert runs(tmp_path)["state"].tolist() == ["training"]
+    process.kill(), process.wait(), process.stdout.close()
+    assert runs(tmp_path)["state"].tolist() == ["killed"]
+    same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
+    assert runs(tmp_path)["state"].tolist() == ["finished"]
+
+
+def test_interrupt_waits_for_the_step(dataset, tmp_path, unbroken):
+    process = start(tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    process.stdout.close()
+    assert Checkpoints(tmp_path / "run" / "checkpoints").load()["step"] == 5
+    assert runs(tmp_path)["state"].tolist() == ["interrupted"]
+    same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
+
+
+def test_spoilt_checkpoint_is_refused_and_the_one_before_it_used(dataset, tmp_path, unbroken):
+    newest = stop_at(dataset, tmp_path, 5)[-1] / TENSORS
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed = trainer(dataset, tmp_path)
+    with pytest.warns(UserWarning, match=f"{TENSORS} has .* bytes, .* were written.*Using the checkpoint before it"): same_numbers(resumed.fit(), unbroken)
+
+
+def test_nothing_starts_afresh_when_all_checkpoints_are_spoilt(dataset, tmp_path):
+    for path in stop_at(dataset, tmp_path, 5): (path / "state.json").write_text("{")
+    before = contents(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint of .* can be used.*state.json has 1 bytes"): trainer(dataset, tmp_path).fit()
+    assert contents(tmp_path) == before
+
+
+def test_full_disk_stops_the_training_and_loses_nothing(dataset, tmp_path, unbroken):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = At(5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)))
+    try:
+        with pytest.raises(CheckpointError, match="cannot write .*checkpoint-.*File too large.*untouched"): trainer(dataset, tmp_path, [full]).fit()
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Checkpoints(tmp_path / "checkpoints").load()["step"] == 4 and runs(tmp_path.parent).loc[tmp_path.name, "state"] == "failed"
+    assert not list(tmp_path.rglob("*.part"))
+    same_numbers(trainer(dataset, tmp_path).fit(), unbroken)
+
+
+@pytest.fixture
+def as_nobody():
+    "For root, whom no permission stops: somebody whom they do."
+    if os.geteuid() == 0: os.seteuid(65534)
+    yield
+    if os.getuid() == 0: os.seteuid(0)
+
+
+def test_folder_that_cannot_be_written(dataset, request):
+    home = Path(tempfile.mkdtemp())
+    trainer(dataset, home / "run", epochs=1).fit()
+    before = contents(home)
+    for path in (home / "run", home): path.chmod(0o555)
+    request.getfixturevalue("as_nobody")
+    with pytest.raises(CheckpointError, match="Permission denied"): trainer(dataset, home / "run").fit()
+    with pytest.raises(CheckpointError, match="cannot make .*new: Permission denied"): trainer(dataset, home / "new").fit()
+    if os.getuid() == 0: os.seteuid(0)
+    assert contents(home) == before
+    for path in (home, home / "run"): path.chmod(0o755)
+    subprocess.run(["rm", "-r", home], check=True)
+
+
+def test_other_settings_and_other_data_are_refused(dataset, tmp_path):
+    stop_at(dataset, tmp_path, 3)
+    before = contents(tmp_path)
+    for changed, said in ((dict(learning_rate=0.1), "trainer.learning_rate was 0.001 and is 0.1"), (dict(seed=3), "trainer.seed"), (dict(resume=False), "resume is False")):
+        with pytest.raises((ValueError, CheckpointError), match=said): trainer(dataset, tmp_path, **changed).fit()
+    with pytest.raises(ValueError, match="data.fingerprint"): trainer(planted(users=200, items=100, seed=5), tmp_path).fit()
+    assert contents(tmp_path) == before
+
+
+def test_infinite_gradient_is_named_before_it_is_used(dataset, tmp_path):
+    stopped = trainer(dataset, tmp_path)
+
+    class Overflow:
+        def on_backward(self, trainer, step, total):
+            if step == 4: trainer.model.item_tower.output.weight.grad[0, 0] = float("inf")
+
+    stopped.callbacks.insert(0, Overflow())
+    with pytest.raises(NonFiniteError, match="gradient is inf at step 4"): stopped.fit()
+    kept = read_state(tmp_path / "nonfinite-step-00000004")
+    assert kept["gradients"] == ["item_tower.output.weight"] and all(value.isfinite().all() for value in kept["model"].values() if value.is_floating_point())
+    assert len(batch_from_state(kept["batch"]).additional_infos["positive_index"]) == 512
+    assert Checkpoints(tmp_path / "checkpoints").load()["step"] == 2
+
+
+def test_run_holds_text_and_tensors_only(dataset, tmp_path):
+    trainer(dataset, tmp_path, epochs=1).fit()
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".jsonl", ".yaml", ".safetensors", ""}
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and not path.suffix] == ["lock"]
+    text = "".join(path.read_text() for path in tmp_path.rglob("*.*") if path.is_file() and path.suffix != ".safetensors")
+    assert os.uname().nodename not in text and str(Path.home()) not in text and str(tmp_path) not in text
+    with FolderLock(tmp_path): assert len(Run.load(tmp_path).recommend(dataset.user_frame.head(2).assign(history=[[1], []]), k=3)) == 6
