@@ -5,7 +5,7 @@
 # STACK=cpu or STACK=cuda overrides what is chosen below; PIP_FLAGS goes to every pip install (an index, say).
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab export readme lint clean
+.PHONY: help install demo test browser lab export readme lint clean
 
 PYTHON ?= python3
 STACK := $(or $(STACK),$(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu))
@@ -43,8 +43,16 @@ demo: install
 	$(BIN)/python -m papermill nbs/experiments/run_dssm.ipynb out.ipynb -p top_k 50
 	@$(BIN)/python scripts/final_table.py out.ipynb
 
-test: install
+test: install browser
 	$(BIN)/python -m pytest
+
+# The browser test wants Debian's chromium. Where it cannot be had, that test skips and says why; nothing fails here.
+# Tried once for each .venv.
+browser: .venv/browser-tried
+
+.venv/browser-tried: | $(STAMP)
+	-@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && timeout 120 apt-get update -q && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -q -y --no-install-recommends chromium; } || echo "no chromium: to install it takes root and a working apt-get; the browser test will skip"
+	@touch $@
 
 lab: install
 	$(BIN)/python -m jupyterlab --notebook-dir=nbs

@@ -106,7 +106,7 @@ def child(folder: Path, result: Path, dataset: Dataset, seconds: float | None = 
 
 
 def killed_run(folder: Path, result: Path, dataset: Dataset, kills: int, seconds: float, rng: random.Random) -> tuple[list[str], list[int]]:
-    "One run through up to so many kills: the kind of each, and the steps that had to be done again after each."
+    "One run through up to so many kills: what each was, and the steps that had to be done again after each."
     kinds: list[str] = []
     again: list[int] = []
     reached = 0
@@ -116,7 +116,7 @@ def killed_run(folder: Path, result: Path, dataset: Dataset, kills: int, seconds
         if steps:
             if kinds: again.append(reached - steps[0])
             reached = steps[1]
-        if killed: kinds.append(kind)
+        if killed: kinds.append(kind + (", checkpoint half written" if any(folder.glob("checkpoints/.checkpoint-*")) else ""))
     return kinds, again
 
 
@@ -139,9 +139,10 @@ def main() -> None:
             new_kinds, new_again = killed_run(Path(home, f"run{number}"), result, dataset, min(args.kills_a_run, args.kills - len(kinds)), seconds, rng)
             kinds, again, same = kinds + new_kinds, again + new_again, json.loads(result.read_text()) == unbroken
             equal += same
-            print(f"run {number}: killed {len(new_kinds)} times ({', '.join(new_kinds) or 'never'}), steps done again {new_again}, {'equal' if same else 'DIFFERENT'}", flush=True)
+            print(f"run {number}: killed {len(new_kinds)} times ({'; '.join(new_kinds) or 'never'}), steps done again {new_again}, {'equal' if same else 'DIFFERENT'}", flush=True)
     print(f"unbroken run: {len(unbroken['history'])} epochs, {unbroken['history'][-1]['step']} steps, {seconds:.1f} s; a checkpoint every {EVERY} steps and at the end of each epoch")
-    print(f"{len(kinds)} kills: {kinds.count('moment')} at a random moment, {kinds.count('file operation')} at a file operation; all resumed")
+    print(f"{len(kinds)} kills: {sum(kind.startswith('moment') for kind in kinds)} at a random moment, {sum(kind.startswith('file') for kind in kinds)} at a file operation, "
+          f"{sum('half written' in kind for kind in kinds)} of them with a checkpoint half written or half deleted; all resumed")
     verdict("steps lost by a kill", max(again, default=0), at_most=EVERY, kind="most")
     verdict("runs that end with the numbers of the unbroken one", equal / number, at_least=1, kind="share")
 

@@ -55,6 +55,7 @@ def stream(path: Path | str):
 def one_epoch(path: Path | str) -> int:
     "Rows of one pass as batches."
     import torch
+
     from recbench.data.stream import stream_batches
     torch.set_num_threads(1)
     return sum(len(batch.labels["label"]) for batch in stream_batches(stream(path), ["label"]))
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     import torch
+
     from recbench.data.batch import make_batch
     from recbench.data.stream import stack_tables
     torch.set_num_threads(1)

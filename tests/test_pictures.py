@@ -17,5 +17,8 @@ def test_survive(path, tmp_path):
 
 
 def test_controls_have_a_text_form():
-    rows = [output["data"] for output in outputs(EXPLORER) if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
-    assert ["".join(row["text/plain"]) for row in rows] == ["metric = recall, k = 50, smoothing = 0.6"]
+    "And in the repository nothing else: a view of a widget that lives in no kernel says 'Loading widget...' for ever."
+    data = [output["data"] for output in outputs(EXPLORER) if "data" in output]
+    captions = ["".join(kinds["text/plain"]) for kinds in data if "image/png" not in kinds]
+    assert "metric = recall, k = 50, smoothing = 0.6" in captions
+    assert not any("application/vnd.jupyter.widget-view+json" in kinds for kinds in data)

@@ -98,7 +98,8 @@ def read_file(
     if not path.is_file(): raise ValueError(f"{path.name} is missing in {path.parent.name or path.parent}; {nearest(path.name, [other.name for other in path.parent.glob('*')])}")
     if not path.stat().st_size: raise ValueError(f"{path.name} is empty (0 bytes)")
     table = _read_csv(path) if path.name.lower().endswith(_CSV) else _read_parquet(path, columns)
-    return _checked(Source(path.name, table))
+    try: return _checked(Source(path.name, table))
+    except UnicodeDecodeError as error: raise ValueError(f"{path.name}: the names of its columns are not UTF-8, {error.object!r}; save the file in UTF-8") from error
 
 
 def read_frame(name: str, frame: pd.DataFrame) -> Source:

@@ -6,7 +6,7 @@
 __all__ = ['account_line', 'describe', 'dataset_from_sources', 'dataset_from_frames', 'load_folder']
 
 # %% ../../nbs/10_data/54_own_data.ipynb #9ed7422d
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ def _id_column(source: Source, name: str) -> pa.Array:
     "Integers or text; numbers with a fraction and other types are refused, whole floats (integers with gaps in pandas) become integers."
     values = source.column(name)
     if pa.types.is_floating(values.type):
+        values = values.cast(pa.float64())
         values = pc.if_else(pc.is_nan(values), None, values)
         broken = pc.or_kleene(pc.not_equal(values, pc.round(values)), pc.greater(pc.abs(values), 2**53))
         if pc.any(broken).as_py(): source.refuse(name, "ids must be integers or text", broken)
@@ -55,7 +56,7 @@ def _key_column(source: Source, name: str) -> pa.Array:
 def _list_column(source: Source, feature: Feature, separator: str) -> pa.Array:
     "Lists of ids; text is divided at the separator, a missing list is an empty one, a missing value in a list is refused."
     values = source.column(feature.name)
-    if is_text(values.type): values = _divided(values, separator)
+    if is_text(values.type): values = _divided(source, feature.name, values, separator)
     if not is_list_type(values.type): source.refuse(feature.name, f"holds {values.type}; must be lists, or text with {separator!r} between values")
     lengths = pc.fill_null(pc.list_value_length(values), 0)
     parents, inner = pc.list_parent_indices(values), pc.list_flatten(values)
@@ -70,7 +71,9 @@ def _list_column(source: Source, feature: Feature, separator: str) -> pa.Array:
     return values
 
 
-def _divided(values: pa.Array, separator: str) -> pa.Array:
+def _divided(source: Source, name: str, values: pa.Array, separator: str) -> pa.Array:
+    printed = pc.match_substring_regex(values, r"^\s*[\[({].*[\])}]\s*$")
+    if pc.any(printed).as_py(): source.refuse(name, f"holds lists printed as text; write Parquet, or the values with {separator!r} between them", printed)
     return pc.if_else(pc.equal(pc.utf8_length(values), 0), None, pc.split_pattern(values, separator))      # no text is no value, not one empty value
 
 
@@ -119,6 +122,12 @@ def _time_column(source: Source, name: str) -> pa.Array:
     return values
 
 # %% ../../nbs/10_data/54_own_data.ipynb #785dfb4d
+def _tried(check: Callable[..., pa.Array], source: Source, name: str, *args) -> pa.Array:
+    "What the check answers; whatever Arrow cannot do with the column is said of this file and column."
+    try: return check(source, *args)
+    except pa.ArrowException as error: source.refuse(name, f"holds {source.column(name).type}: {' '.join(str(error).split())[:300]}")
+
+
 def _feature_column(source: Source, feature: Feature, separator: str) -> pa.Array:
     if isinstance(feature, RawFeature): return _vector_column(source, feature)
     if feature.is_list: return _list_column(source, feature, separator)
@@ -146,12 +155,9 @@ def _user_features(schema: SchemaFile, sources: Mapping[str, Source]) -> tuple[l
 
 
 def _event_frame(source: Source, schema: SchemaFile, features: list[Feature], split: str | None) -> pd.DataFrame:
-    columns = {key: _key_column(source, key) for key in (schema.user_key, schema.item_key)}
-    if schema.timestamp: columns[schema.timestamp] = _time_column(source, schema.timestamp)
-    if schema.label: columns[schema.label] = _number_column(source, schema.label)
-    if schema.sample_weight: columns[schema.sample_weight] = _number_column(source, schema.sample_weight, least=0)
-    if split: columns[split] = _split_column(source, split)
-    columns |= {feature.name: _feature_column(source, feature, schema.separator) for feature in features if feature.name not in columns}
+    roles = {schema.user_key: (_key_column,), schema.item_key: (_key_column,), schema.timestamp: (_time_column,), schema.label: (_number_column,), schema.sample_weight: (_number_column, 0), split: (_split_column,)}
+    columns = {name: _tried(check, source, name, name, *args) for name, (check, *args) in roles.items() if name}
+    columns |= {feature.name: _tried(_feature_column, source, feature.name, feature, schema.separator) for feature in features if feature.name not in columns}
     return _frame(columns)
 
 
@@ -171,10 +177,10 @@ def _side_frame(name: str, key: str, features: list[Feature], sources: Mapping[s
         keys = pd.DataFrame({key: events[key].drop_duplicates().sort_values(ignore_index=True)})
         return keys
     source = sources[name]
-    columns = {key: _key_column(source, key)}
+    columns = {key: _tried(_key_column, source, key, key)}
     twice = pa.array(pd.Series(columns[key].to_pandas()).duplicated().to_numpy())
     if pc.any(twice).as_py(): source.refuse(key, f"every one of the {name} needs one row, these stand there again", twice)
-    return _frame(columns | {feature.name: _feature_column(source, feature, separator) for feature in features if feature.name != key})
+    return _frame(columns | {feature.name: _tried(_feature_column, source, feature.name, feature, separator) for feature in features if feature.name != key})
 
 # %% ../../nbs/10_data/54_own_data.ipynb #29bc4e93
 def _check_known(source: Source, key: str, events: pd.DataFrame, table: pd.DataFrame, table_name: str) -> None:
@@ -278,7 +284,8 @@ def dataset_from_sources(name: str, schema: SchemaFile, sources: Mapping[str, So
     kept = {part: frame[liked[part]] for part, frame in frames.items()}
     turned_down = pd.concat([frame[~liked[part]] for part, frame in frames.items()], ignore_index=True)
     parts = kept if given else _divide(sources["events"].name, kept["events"], schema)
-    dataset = _encoded(name, schema if not given else schema.model_copy(update={"split": "given"}), parts, users, items, turned_down)
+    try: dataset = _encoded(name, schema if not given else schema.model_copy(update={"split": "given"}), parts, users, items, turned_down)
+    except ValueError as error: raise ValueError(f"{', '.join(source.name for source in sources.values())}: {error}") from error
     if verbose: print(describe(dataset, parts, schema))
     return dataset
 

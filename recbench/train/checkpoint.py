@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -183,6 +184,14 @@ class Checkpoints:
         for rest in self.folder.glob(".checkpoint-*"): shutil.rmtree(rest, ignore_errors=True)
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #b3968f40
+def _try_lock(file, kind: int, tries: int = 1) -> bool:
+    for left in reversed(range(tries)):
+        try: fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError: time.sleep(0.1 if left else 0)
+        else: return True
+    return False
+
+
 class FolderLock:
     "Holds a folder for one training; a second one is refused, naming the first."
 
@@ -192,10 +201,9 @@ class FolderLock:
     def __enter__(self) -> "FolderLock":
         try: self.file = self.path.open("a+", encoding="utf-8")
         except OSError as error: raise CheckpointError(f"cannot write in {self.path.parent}: {error.strerror}") from error
-        try: fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _try_lock(self.file, fcntl.LOCK_EX, tries=3):   # `is_locked` of another process may hold it for a moment
             self.file.close()
-            raise CheckpointError(f"{self.path.parent} is in use by process {self.path.read_text(encoding='utf-8').strip()}; give each training a folder of its own") from error
+            raise CheckpointError(f"{self.path.parent} is in use by process {self.path.read_text(encoding='utf-8').strip()}; give each training a folder of its own")
         self.file.truncate(0)
         self.file.write(f"{os.getpid()}\n")
         self.file.flush()
@@ -208,7 +216,4 @@ def is_locked(folder: Path | str) -> bool:
     "True while some process trains in the folder."
     path = Path(folder) / "lock"
     if not path.is_file(): return False
-    with path.open(encoding="utf-8") as file:
-        try: fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError: return True
-    return False
+    with path.open(encoding="utf-8") as file: return not _try_lock(file, fcntl.LOCK_SH)

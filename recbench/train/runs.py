@@ -39,7 +39,7 @@ from ..data.features import Schema, SequenceFeature
 from ..data.table import Jagged, Table, encode_table
 from ..data.vocabulary import Vocabulary
 from ..models.base import MODELS, BaseModel
-from .checkpoint import CheckpointError, Checkpoints, FolderLock, is_locked, read_state, write_state, write_text
+from .checkpoint import CheckpointError, Checkpoints, FolderLock, is_locked, read_state, sync, write_state, write_text
 from .guards import NonFiniteError, bad_gradients, batch_to_state
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
@@ -210,6 +210,7 @@ def begin(self: Recorder, trainer) -> None:
     try: save_encoding(dataset, self.folder)
     except OSError as error: raise CheckpointError(f"cannot write in {self.folder}: {error.strerror}") from error
     write_text(self.folder / "environment.json", json.dumps(environment(), indent=1))
+    write_lines(self.folder / "steps.jsonl", [])
     write_text(self.folder / "config.yaml", yaml.safe_dump({"started": time.strftime("%Y-%m-%d %H:%M:%S"), **describe(trainer)}, sort_keys=False))
 
 
@@ -235,8 +236,9 @@ def flush(self: Recorder) -> None:
 
 
 def save(self: Recorder, trainer) -> None:
-    "A checkpoint of now."
+    "A checkpoint of now; the losses before it are on the disk first."
     self.flush()
+    sync(self.folder / "steps.jsonl")
     self.checkpoints.save(trainer.state_dict())
     self.saved = time.monotonic()
 
@@ -248,7 +250,7 @@ def past_losses(self: Recorder) -> list[tuple[int, float]]:
 
 def status(self: Recorder, trainer, state: str) -> None:
     "What is going on, for `runs`."
-    write_text(self.folder / "status.json", json.dumps({"state": state, "why": trainer.stopped, "step": trainer.step, "best_epoch": trainer.best_epoch, "monitor": trainer.monitor}))
+    write_text(self.folder / "status.json", json.dumps({"state": state, "why": trainer.stopped, "step": trainer.step}))
 
 
 for method in (begin, reopen, flush, save, past_losses, status): setattr(Recorder, method.__name__, method)
@@ -354,15 +356,16 @@ Run.recommend = recommend
 def summary(path: Path) -> dict[str, Any]:
     "What one run says of itself."
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    status = json.loads((path / "status.json").read_text(encoding="utf-8")) if (path / "status.json").exists() else {"state": "training", "why": "", "step": 0, "best_epoch": 0}
+    status = json.loads((path / "status.json").read_text(encoding="utf-8")) if (path / "status.json").exists() else {"state": "training", "why": "", "step": 0}
     epochs = read_lines(path / "epochs.jsonl")
-    best = epochs[status["best_epoch"] - 1] if 0 < status["best_epoch"] <= len(epochs) else max(epochs, key=lambda row: row[config["trainer"]["monitor"]], default={})
+    best = max(epochs, key=lambda row: row[config["trainer"]["monitor"]], default={})
+    model = {name: part for name, part in config["model"]["config"].items() if name != "feature_groups"}
     state = "killed" if status["state"] == "training" and not is_locked(path) else status["state"]
     return {
         "run": path.name, "started": config["started"], "state": state, "why": status["why"], "model": config["model"]["class"], "data": config["data"]["name"], "protocol": config["data"]["protocol"],
         "fingerprint": config["data"]["fingerprint"], "epochs": len(epochs), "steps": epochs[-1]["step"] if epochs else status["step"], "seconds": sum(row["seconds"] for row in epochs),
         **{"best epoch" if name == "epoch" else name: value for name, value in best.items() if name not in ("step", "seconds")},
-        **flat({"trainer": config["trainer"], "model": config["model"]["config"].get(next((name for name in config["model"]["config"] if isinstance(config["model"]["config"][name], dict)), ""), {})}),
+        **flat({"trainer": config["trainer"], "model": model}),
     }
 
 

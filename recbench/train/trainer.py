@@ -24,7 +24,7 @@ from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.loader import TrainLoader
 from ..data.negatives import Negatives
-from ..evaluate.retrieval import evaluate
+from ..evaluate.retrieval import METRICS, check_cut_offs, evaluate
 from ..models.base import embedding_tables
 from ..models.match_model import MatchModel
 from .guards import FiniteGuard, Interrupts, gradient_norm
@@ -87,6 +87,8 @@ class Trainer:
             if value < 1: raise ValueError(f"{name} is {value}; must be at least 1")
         self.negatives = self.settings["negatives"] = negatives or default_negatives(model, dataset)
         check_negatives(model, self.negatives)
+        check_cut_offs(top_k)
+        lookup({f"{metric}@{k}": k for metric in METRICS for k in top_k}, monitor, "monitor")
         self.model, self.dataset, self.device = model.to(device), dataset, torch.device(device)
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
         self.loader = TrainLoader(dataset, batch_size, self.negatives, seed)
@@ -149,9 +151,7 @@ def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
 
 def validate(self: Trainer) -> dict[str, float]:
     "Means of the full-catalogue metrics over the validation users."
-    metrics = evaluate(self.model, self.dataset, self.top_k, split="valid").mean().to_dict()
-    lookup(metrics, self.monitor, "monitor")
-    return metrics
+    return evaluate(self.model, self.dataset, self.top_k, split="valid").mean().to_dict()
 
 # %% ../../nbs/80_train/40_trainer.ipynb #704ac40c
 def reason_to_stop(self: Trainer) -> str:

@@ -1,0 +1,71 @@
+"A folder of runs, compared as its user would: papermill on compare_runs.ipynb."
+import pytest
+import yaml
+from conftest import ROOT, outputs, run_papermill, tail
+
+NOTEBOOK = ROOT / "nbs" / "experiments" / "compare_runs.ipynb"
+
+
+def said(path) -> str:
+    "Everything a notebook printed or showed as text."
+    return "\n".join("".join(output.get("text", "") or output.get("data", {}).get("text/plain", "")) for output in outputs(path))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    "Two tested runs of one config, one of another, and one that was not tested."
+    import torch
+
+    from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
+    from recbench.data.planted import planted
+    from recbench.explore import evaluate_run
+    from recbench.models import DSSM
+    from recbench.train import Trainer
+
+    data, place = planted(users=200, items=120, seed=0), tmp_path_factory.mktemp("runs")
+    groups = [FeatureGroup(group_name=side, feature_names=[feature.name for feature in data.features(side)]) for side in ("user", "item")]
+    for name, width, seed in (("wide-s0", 16, 0), ("wide-s1", 16, 1), ("20260131-221500-narrow", 2, 0), ("untested", 8, 0)):
+        towers = {f"{side}_tower": Tower(input=side, mlp=MLP(hidden_units=[16])) for side in ("user", "item")}
+        torch.manual_seed(seed)
+        config = ModelConfig(feature_groups=groups, dssm=DSSMConfig(**towers, output_dim=width, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
+        Trainer(DSSM(config, data.features(), []), data, epochs=2, run_dir=place / name, seed=seed, progress=False, learning_rate=0.01).fit()
+        if name != "untested": evaluate_run(place / name, data, (5, 10))
+    return place
+
+
+def compare(tmp_path, **parameters):
+    result = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", tmp_path, parameters)
+    return result, tmp_path / "out.ipynb"
+
+
+def test_without_a_folder_it_makes_its_own(tmp_path):
+    result, out = compare(tmp_path, demo_users=100, demo_epochs=1, draws=200)
+    assert result.returncode == 0, tail(result)
+    assert "4 runs of 2 configs, 4 of them tested" in said(out)
+    assert sum("image/png" in output.get("data", {}) for output in outputs(out)) == 2
+
+
+def test_a_run_outside_its_band_is_flagged(folder, tmp_path):
+    bands = {"wide": {"recall@10": {"mean": 0.0, "tolerance": 1.0}}, "narrow": {"ndcg@5": {"mean": 0.9, "tolerance": 0.01}}}
+    (tmp_path / "bands.yaml").write_text(yaml.safe_dump(bands))
+    result, out = compare(tmp_path, folder=folder, bands=tmp_path / "bands.yaml", metric="ndcg", top_k=5, draws=200)
+    assert result.returncode == 0, tail(result)
+    text = said(out)
+    assert "4 runs of 3 configs, 3 of them tested" in text and "without test values, and left out below: ['untested']" in text
+    assert "2 bands; outside of theirs: ['20260131-221500-narrow']" in text and "is not in 0.9000 ± 0.0100" in text
+    assert "ndcg@5: " in text and "p = " in text
+
+
+@pytest.mark.parametrize(("parameters", "words"), [
+    ({"folder": "nowhere"}, "nowhere is not a folder"),
+    ({"folder": "."}, "holds no run"),
+    ({"foldr": "runs"}, "unknown parameter 'foldr'"),
+], ids=["absent", "empty", "misspelt"])
+def test_says_what_is_wrong(parameters, words, tmp_path):
+    result, _ = compare(tmp_path, **parameters)
+    assert result.returncode != 0 and words in result.stderr, tail(result)
+
+
+def test_unknown_metric_is_refused_with_the_known_ones(folder, tmp_path):
+    result, _ = compare(tmp_path, folder=folder, metric="recal")
+    assert result.returncode != 0 and "recal@10" in result.stderr and "recall@10" in result.stderr, tail(result)
