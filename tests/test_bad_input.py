@@ -119,7 +119,7 @@ def rows_of(path: Path) -> int:
     return pq.read_metadata(path).num_rows
 
 
-@settings(max_examples=300, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(mutations=st.lists(st.one_of(frame_mutation, frame_mutation, byte_mutation), min_size=1, max_size=2))
 def check(folder: Path, mutations: list) -> None:
     from recbench.data import load_dataset

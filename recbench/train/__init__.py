@@ -6,7 +6,7 @@
 __all__ = ['CheckpointError', 'Checkpoints', 'Constant', 'CosineAnnealing', 'CosineAnnealingWarmRestarts', 'ExponentialAverage',
            'ExponentialDecay', 'LearningRate', 'LiveCurves', 'LivePlot', 'ManualStep', 'NonFiniteError', 'Part', 'Run',
            'StopAfter', 'TensorBoardWriter', 'TrainWrapper', 'Trainer', 'Updates', 'clip_gradients', 'dense_optimizer',
-           'fuse_tables', 'loss_scaler', 'new_run_dir', 'runs', 'schedule_of']
+           'fuse_tables', 'loss_scaler', 'new_run_dir', 'run_notebook', 'runs', 'schedule_of']
 
 # %% ../../nbs/80_train/99_train.ipynb #3e151309
 from .averages import ExponentialAverage
@@ -14,6 +14,7 @@ from .callbacks import StopAfter, TensorBoardWriter
 from .checkpoint import CheckpointError, Checkpoints
 from .guards import NonFiniteError
 from .live_plot import LiveCurves, LivePlot
+from .notebook_runs import run_notebook
 from .optimizers import Part, dense_optimizer, fuse_tables
 from .runs import Run, new_run_dir, runs
 from .schedules import Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate, ManualStep, schedule_of
@@ -25,5 +26,5 @@ from .wrappers import TrainWrapper
 _all_ = [
     "CheckpointError", "Checkpoints", "Constant", "CosineAnnealing", "CosineAnnealingWarmRestarts", "ExponentialAverage", "ExponentialDecay", "LearningRate",
     "LiveCurves", "LivePlot", "ManualStep", "NonFiniteError", "Part", "Run", "StopAfter", "TensorBoardWriter", "TrainWrapper", "Trainer", "Updates", "clip_gradients",
-    "dense_optimizer", "fuse_tables", "loss_scaler", "new_run_dir", "runs", "schedule_of",
+    "dense_optimizer", "fuse_tables", "loss_scaler", "new_run_dir", "run_notebook", "runs", "schedule_of",
 ]
