@@ -1,7 +1,7 @@
 "A folder of runs, compared as its user would: papermill on compare_runs.ipynb."
 import pytest
 import yaml
-from conftest import ROOT, outputs, run_papermill, tail
+from conftest import ROOT, copy_tree, outputs, run_papermill, tail
 
 NOTEBOOK = ROOT / "nbs" / "experiments" / "compare_runs.ipynb"
 
@@ -48,12 +48,24 @@ def test_without_a_folder_it_makes_its_own(tmp_path):
 def test_a_run_outside_its_band_is_flagged(folder, tmp_path):
     bands = {"wide": {"recall@10": {"mean": 0.0, "tolerance": 1.0}}, "narrow": {"ndcg@5": {"mean": 0.9, "tolerance": 0.01}}}
     (tmp_path / "bands.yaml").write_text(yaml.safe_dump(bands))
-    result, out = compare(tmp_path, folder=folder, bands=tmp_path / "bands.yaml", metric="ndcg", top_k=5, draws=200)
+    result, out = compare(tmp_path, folder=folder, bands=tmp_path / "bands.yaml", metric="ndcg", top_k=5, draws=200, test_missing=False)
     assert result.returncode == 0, tail(result)
     text = said(out)
     assert "4 runs of 3 configs, 3 of them tested" in text and "without test values, and left out below: ['untested']" in text
     assert "2 bands; outside of theirs: ['20260131-221500-narrow']" in text and "is not in 0.9000 ± 0.0100" in text
     assert "ndcg@5: " in text and "p = " in text
+
+
+def test_runs_without_a_test_are_tested_where_their_data_is_known(folder, tmp_path):
+    copy_tree(folder, tmp_path / "runs")
+    config = tmp_path / "runs" / "wide-s1" / "config.yaml"
+    config.write_text(config.read_text().replace("fingerprint: ", "fingerprint: 0"))
+    (tmp_path / "runs" / "wide-s1" / "test_values.parquet").unlink()
+    result, out = compare(tmp_path, folder="runs", draws=200)
+    assert result.returncode == 0, tail(result)
+    text = said(out)
+    assert "wide-s1 cannot be tested: " in text and "trained on planted with fingerprint 0" in text and "3 of them tested" in text
+    assert (tmp_path / "runs" / "untested" / "test_values.parquet").exists()
 
 
 def test_absent_folder_is_refused(tmp_path):

@@ -109,9 +109,10 @@ def config_names(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     key = {run: json.dumps(chosen, sort_keys=True) for run, chosen in settings.items()}
     first = {}
     for run in settings: first.setdefault(key[run], run)
-    names = [short_name(run) for run in first.values()]
-    differ = differences({run: settings[run] for run in first.values()})
-    full = {run: name if names.count(name) == 1 else ", ".join([name, *(f"{column} {value}" for column, value in differ.loc[run].items())]) for run, name in zip(first.values(), names)}
+    full = {}
+    for name in map(short_name, first.values()):
+        differ = differences({run: settings[run] for run in first.values() if short_name(run) == name})
+        full |= {run: ", ".join([name, *(f"{column} {value}" for column, value in differ.loc[run].items())]) for run in differ.index}
     return {run: full[first[key[run]]] for run in settings}
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #2852556a
