@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['movielens_small', 'movielens_small_dataset']
 
-# %% ../../nbs/10_data/67_movielens_small.ipynb #949b8807
+# %% ../../nbs/10_data/67_movielens_small.ipynb #d606710b
+import warnings
 import zipfile
 from io import BytesIO
 
@@ -44,7 +45,7 @@ def _films(movies: pd.DataFrame, tags: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"movieId": movies["movieId"], "title": movies["title"], "year": year, "genres": genres,
                          "tags": movies["movieId"].map(by_film).map(lambda words: words if isinstance(words, list) else [])})
 
-# %% ../../nbs/10_data/67_movielens_small.ipynb #aef2a6a6
+# %% ../../nbs/10_data/67_movielens_small.ipynb #8901732f
 _FEATURES = (IdFeature(name="userId"), IdFeature(name="movieId", side="item"), IdFeature(name="year", side="item"),
              IdFeature(name="genres", side="item", value_dim=0, pooling="mean"), IdFeature(name="tags", side="item", value_dim=0, pooling="mean"))
 
@@ -56,6 +57,8 @@ def movielens_small(
 ) -> Dataset:
     "MovieLens latest small for retrieval."
     frames = {name: pd.read_csv(BytesIO(text)) for name, text in _texts().items()}
+    found = len(frames["ratings.csv"])
+    if found != _ROWS: warnings.warn(f"this edition of ml-latest-small has {found:,} ratings, not the {_ROWS:,} of September 2018; numbers of the two do not compare", stacklevel=2)
     return movielens_small_dataset(frames, split, min_label, verbose)
 
 
