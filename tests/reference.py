@@ -1,4 +1,4 @@
-"""Compare recbench with numbers that TorchEasyRec produced: `python tests/reference.py FOLDER`.
+"""Compare recbench with numbers that TorchEasyRec and EasyRec produced: `python tests/reference.py FOLDER`.
 
 Prints `ok NAME`, `MISS NAME what` or `unsupported NAME reason` for every case of every JSON file,
 then `N passed, N failed, N unsupported`. The exit code is 1 when anything missed.
@@ -11,13 +11,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import reference_layers
+import reference_losses
 import reference_matching
 import reference_metrics
 import reference_models
+import reference_sequences
 import reference_train
 from reference_common import Report, Unsupported
 
-CHECKERS = {pattern: check for part in (reference_layers, reference_matching, reference_metrics, reference_train, reference_models) for pattern, check in part.CHECKERS.items()}
+CHECKERS = {pattern: check for part in (reference_layers, reference_losses, reference_matching, reference_metrics, reference_sequences, reference_train, reference_models) for pattern, check in part.CHECKERS.items()}
 
 
 def check_file(path: Path, counts: Counter) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 from conftest import ROOT, SHARED, run, tail
 
-GOLDEN = SHARED / "golden" / "torcheasyrec"
+GOLDEN, EASYREC = SHARED / "golden" / "torcheasyrec", SHARED / "golden" / "easyrec"
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no reference numbers: ../shared/golden/torcheasyrec is not there")
 
 
@@ -19,6 +19,12 @@ def check(folder):
 
 def test_torcheasyrec():
     result, passed, failed, _ = check(GOLDEN)
+    assert result.returncode == 0 and failed == 0 and passed > 0, tail(result)
+
+
+@pytest.mark.skipif(not EASYREC.is_dir(), reason="no reference numbers: ../shared/golden/easyrec is not there")
+def test_easyrec():
+    result, passed, failed, _ = check(EASYREC)
     assert result.returncode == 0 and failed == 0 and passed > 0, tail(result)
 
 

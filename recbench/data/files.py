@@ -20,7 +20,7 @@ from pyarrow import csv
 
 from ..core.registry import nearest
 
-# %% ../../nbs/10_data/51_files.ipynb #f7bb8b21
+# %% ../../nbs/10_data/51_files.ipynb #acf03154
 @dataclass(frozen=True)
 class Source:
     "A table and what to call it in messages: a file name, or `events`."
@@ -33,7 +33,8 @@ class Source:
         "A column in one piece, without dictionary or decimal types; `ValueError` with the nearest spelling for a name it does not have."
         names = self.table.column_names
         if name not in names: raise ValueError(f"{self.name} ({len(self):,} rows) has no column {name!r}; {nearest(name, names)}it has {', '.join(names)}")
-        column = self.table[name].combine_chunks()
+        chunks = self.table[name]
+        column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()      # which copies even a single one
         if pa.types.is_dictionary(column.type): column = column.dictionary_decode()
         return column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOP_K', 'World', 'draw_world', 'click_order', 'Stream', 'draw_stream', 'PlantedFrames', 'planted_frames',
-           'next_click', 'expected_ranking', 'expected_auc', 'expected_logloss', 'ceiling', 'planted']
+           'next_click', 'expected_ranking', 'expected_auc', 'expected_logloss', 'ceiling', 'planted', 'planted_clicks']
 
 # %% ../../nbs/10_data/55_planted.ipynb #30b238ea
 from collections.abc import Sequence
@@ -354,3 +354,20 @@ def planted(
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     return build_dataset("planted", _SCHEMA, *leave_last(made), frames.users, catalogue, protocol="leave-last",
                          max_history=max_history, max_recent=max_recent, ceiling=ceiling(frames, top_k), dislikes=_dislikes(frames.impressions))
+
+# %% ../../nbs/10_data/55_planted.ipynb #000725d4
+def planted_clicks(
+    users: int = 1000,
+    items: int = 500,
+    seed: int = 0,
+    clicks: int = 22,
+    popularity: float = 0.6,
+    max_history: int = 50,     # newest earlier impressions in `history`, with `history_label`
+) -> Dataset:                  # labels `click` and `conversion`; train ends with each user's last but two clicks
+    "Impressions of a planted world for ranking, with the best reachable AUC and logloss."
+    frames = planted_frames(users, items, seed, clicks, popularity)
+    parts = (frames.impressions[frames.impressions["split"] == split] for split in ("train", "valid", "test"))
+    catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
+    best = {name: value for name, value in ceiling(frames, (1,)).items() if name in ("auc", "logloss")}
+    return build_dataset("planted", _SCHEMA.model_copy(update={"label": "click"}), *parts, frames.users, catalogue, protocol="rows, by user's clicks",
+                         max_history=max_history, max_recent=0, ceiling=best, label_windows=max_history > 0, more_labels=["conversion"])

@@ -97,17 +97,20 @@ def stacked_lookup(stack: nn.Module, lookups: Sequence[Lookup], first_rows: Mapp
     parts = stack(values, offsets, per_sample_weights=weights).split(bags)
     return [part.view(len(lookup.ids), -1) if lookup.ids.ndim == 2 else part for part, lookup in zip(parts, lookups)]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #f1cf961c
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #722511fb
 class EmbeddingTables(nn.ModuleDict):
     "Named tables with one lookup for all; plain `nn.Embedding`s until `fuse` hands them to FBGEMM."
 
     def __init__(self, configs: Sequence[EmbeddingBagConfig], frozen: Sequence[str] = ()):
+        super().__init__()
         merged = merge_configs(configs)
-        super().__init__({config.name: nn.Embedding(config.num_embeddings, config.embedding_dim) for config in merged})
         self.sizes = {config.name: (config.num_embeddings, config.embedding_dim) for config in merged}
         self._stacks: dict[tuple[int, float], nn.Module] = {}   # (width, rate) -> FBGEMM table; kept out of the module tree: it trains itself
         self._homes: dict[str, tuple[int, float]] = {}          # fused table -> its stack
         self._first_rows: dict[str, int] = {}
+        taken = [name for name in self.sizes if not name or "." in name or hasattr(self, name)]
+        if taken: raise ValueError(f"tables {taken} cannot be parts of a module; a table's name is not empty, has no dot and is no attribute of a ModuleDict, choose another embedding_name")
+        self.update({config.name: nn.Embedding(config.num_embeddings, config.embedding_dim) for config in merged})
         for config in merged:
             scale = config.num_embeddings ** -0.5
             (config.init_fn or (lambda weight: nn.init.uniform_(weight, -scale, scale)))(self[config.name].weight)

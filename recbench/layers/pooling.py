@@ -5,28 +5,31 @@
 # %% auto #0
 __all__ = ['PoolingEncoder']
 
-# %% ../../nbs/20_layers/30_pooling.ipynb #39940ebe
-import torch
-from torch import Tensor, nn
+# %% ../../nbs/20_layers/30_pooling.ipynb #649b905d
+from collections.abc import Mapping
 
-# %% ../../nbs/20_layers/30_pooling.ipynb #a99de291
-class PoolingEncoder(nn.Module):
-    "Sum or mean over the valid positions: sequence [B, T, s], lengths [B] -> [B, s]; empty rows give 0."
+from torch import Tensor
+
+from .sequences import SequenceEncoder, sum_by
+
+# %% ../../nbs/20_layers/30_pooling.ipynb #17804dd1
+class PoolingEncoder(SequenceEncoder):
+    "Sum or mean over the positions: [B, sequence_dim]; empty rows give 0."
+    reads_query = False
 
     def __init__(
         self,
         sequence_dim: int,             # width s of a position
+        input: str,                    # name of the sequence group
         pooling_type: str = "mean",    # "sum" or "mean"
         max_seq_length: int = 0,       # keep the first positions only; 0 keeps all
     ):
-        super().__init__()
+        super().__init__(input, sequence_dim, max_seq_length=max_seq_length)
         if pooling_type not in ("sum", "mean"): raise ValueError(f"pooling_type is {pooling_type!r}; allowed are 'sum', 'mean'")
-        if max_seq_length < 0: raise ValueError(f"max_seq_length is {max_seq_length}; 0 keeps the whole sequence, a positive number its first positions")
-        self.pooling_type, self.max_seq_length, self.output_dim = pooling_type, max_seq_length, sequence_dim
+        self.pooling_type = pooling_type
 
-    def forward(self, sequence: Tensor, lengths: Tensor) -> Tensor:
-        if self.max_seq_length:
-            sequence, lengths = sequence[:, :self.max_seq_length], lengths.clamp(max=self.max_seq_length)
-        valid = torch.arange(sequence.shape[1], device=lengths.device) < lengths[:, None]             # [B, T]
-        total = sequence.masked_fill(~valid[..., None], 0).sum(1)                                     # [B, s]
-        return total if self.pooling_type == "sum" else total / lengths.clamp(min=1)[:, None]
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        "Reads `<input>.sequence` and `<input>.sequence_length`."
+        ragged = self.read_sequence(inputs)
+        total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(ragged.values.dtype)       # [B, s]
+        return total if self.pooling_type == "sum" else total / ragged.lengths.clamp(min=1)[:, None]

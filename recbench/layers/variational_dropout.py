@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/20_layers/50_variational_dropout.ipynb #b6022b60
+# %% ../../nbs/20_layers/50_variational_dropout.ipynb #470b5067
 class VariationalDropout(nn.Module):
     "Drops whole features of a pooled group with learnt probabilities: [B, sum of dims] -> the same shape, and the penalty."
 
@@ -32,8 +32,11 @@ class VariationalDropout(nn.Module):
         "`noise` [B, F] in (0, 1) replaces the random draw, for tests; it is read in training only."
         p = self.feature_p.sigmoid()                                                                   # [F]
         keep = 1 - (self._coin(p, len(x), noise) if self.training else p)                              # [B, F] or [F]
-        penalty = self.regularization_lambda / max(len(x), 1) * (1 - p).sum()
-        return x * keep.repeat_interleave(self.repeats, -1, output_size=self.width), penalty
+        return x * keep.repeat_interleave(self.repeats, -1, output_size=self.width), self.penalty(len(x))
+
+    def penalty(self, rows: int) -> Tensor:
+        "Price of the features that are kept, over the rows of the batch."
+        return self.regularization_lambda / max(rows, 1) * (1 - self.feature_p.sigmoid()).sum()
 
     def _coin(self, p: Tensor, rows: int, noise: Tensor | None) -> Tensor:
         u = torch.rand(rows, len(p), device=p.device) if noise is None else noise

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-# %% ../../nbs/50_metrics/20_train_metric.ipynb #e349f8aa
+# %% ../../nbs/50_metrics/20_train_metric.ipynb #202fdf3a
 class TrainMetricWrapper(nn.Module):
     "Window by window exponential average of `metric`; a metric that has `decay(rate)` forgets by itself."
 
@@ -25,7 +25,8 @@ class TrainMetricWrapper(nn.Module):
         self.metric, self.decay_rate, self.decay_step = metric, decay_rate, decay_step
         self.metric.persistent(True)
         self.register_buffer("value", torch.zeros(()))
-        self.steps, self.has_window = 0, False
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        self.steps = 0
 
     def update(self, *args, **kwargs) -> None:
         "One batch, with the arguments of the wrapped metric; closes the window when it is full."
@@ -40,16 +41,16 @@ class TrainMetricWrapper(nn.Module):
     def _close_window(self) -> None:
         if hasattr(self.metric, "decay"):
             self.metric.decay(self.decay_rate)
-            blended = self.metric.compute()
+            self.value.copy_(self.metric.compute())
         else:
-            window = self.metric.compute()
+            self._blend(self.metric.compute().to(self.value))
             self.metric.reset()
-            blended = torch.lerp(window.to(self.value), self.value, self.decay_rate) if self.has_window else window
-        self.value.copy_(blended)
-        self.has_window = True
 
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor([self.steps, self.has_window])
+    def _blend(self, window: Tensor) -> None:
+        blended = torch.where(self.started, torch.lerp(window, self.value, self.decay_rate), window)
+        self.value.copy_(torch.where(window.isnan(), self.value, blended))
+        self.started |= ~window.isnan()
 
-    def set_extra_state(self, state: Tensor) -> None:
-        self.steps, self.has_window = int(state[0]), bool(state[1])
+    def get_extra_state(self) -> Tensor: return torch.tensor(self.steps)
+
+    def set_extra_state(self, state: Tensor) -> None: self.steps = int(state)
