@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
 from recbench.metrics import AUC, XAUC, ExactAUC, GroupedAUC, GroupedXAUC, NDCGAtK, RecallAtK
+from recbench.metrics.pairs import draw_pairs
 
 
 def once(make: Callable[[], Metric], *columns: torch.Tensor, batch: int = 1 << 20) -> Callable[[], torch.Tensor]:
@@ -61,6 +62,8 @@ def main() -> None:
     few = len(seconds) // 10
     took = report("XAUC, all pairs", {f"XAUC() of {n:,} rows": once(XAUC, model[:n], seconds[:n]) for n in (few, len(seconds))}, args.rounds)
     verdict("XAUC() of ten times the rows", ratio(took, *reversed(took)), at_most=20)
+    start, number = torch.zeros(1, dtype=torch.int64), torch.tensor([few])
+    report("XAUC, pairs drawn", {f"{n} a row, {few:,} rows": lambda n=n: draw_pairs(model[:few], seconds[:few], start, number, n * few, seed=0).share("half") for n in (1, 10)}, args.rounds)
     report(f"GroupedXAUC of {len(key):,} rows in {size(100_000):,} groups", {"GroupedXAUC(), all pairs": once(GroupedXAUC, model[:len(key)], seconds[:len(key)], key)}, args.rounds)
 
     scores, first = torch.randn(size(2_000_000) // 201, 201, generator=draw), torch.zeros(size(2_000_000) // 201, 201, dtype=torch.bool)

@@ -4,13 +4,24 @@ import re
 import torch
 from reference_common import SUM_ATOL, Report, Unsupported, same, same_similarity, tensor
 from reference_matching import repeats
+from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recbench.core.config import Loss, ModelConfig, SoftmaxCrossEntropy
 from recbench.data.batch import BASE, NEG, Batch
 from recbench.data.features import Feature, IdFeature, RawFeature, SequenceFeature
 from recbench.interop import convert_tzrec_state_dict, read_tzrec_config
+from recbench.layers import VariationalDropout
 from recbench.models import create_model
+
+
+def model_field(text: str) -> str:
+    "The field of the config that names the model; '' for one that recbench does not have."
+    text = re.sub(r'"[^"]*"|#.*', "", text)
+    if wrapper := re.search(r"\bmodel_config\s*:?\s*\{", text): text = text[wrapper.end():]
+    while text != (text := re.sub(r"\{[^{}]*\}", "", text)): pass
+    known = next(names for mark, names in ModelConfig.choices().items() if mark.choice == "model")
+    return next((name for name in known if re.search(rf"\b{name}\b", text)), "")
 
 
 def table_shapes(state: dict) -> dict[str, list[int]]:
@@ -19,24 +30,41 @@ def table_shapes(state: dict) -> dict[str, list[int]]:
     return {match[1]: state[name]["shape"] for name, match in found.items() if match}
 
 
+def find_table(name: str, shapes: dict[str, list[int]]) -> tuple[str, list[int]] | None:
+    "Embedding name of a feature and [rows, width]; `clicks__item` may read the table of `item`, and a wide table has a width of its own."
+    for base in dict.fromkeys((name, name.rpartition("__")[2])):
+        found = [table for table in shapes if f"{table}_".startswith(f"{base}_emb_")]
+        if found: return f"{base}_emb", shapes[min(found, key=lambda table: "_wide" in table.removeprefix(f"{base}_emb"))]
+    return None
+
+
+def sequence_names(config: ModelConfig, sparse: dict[str, list[list[int]]]) -> set[str]:
+    "Features that are read position by position: in a sequence group `<sequence>__<feature>`, else those without exactly one id a row, else all."
+    groups = [group.feature_names for group in config.feature_groups if "SEQUENCE" in group.group_type]
+    groups += [part.feature_names for group in config.feature_groups for part in group.sequence_groups]
+    return {name for names in groups for name in
+            [n for n in names if "__" in n] or [n for n in names if any(len(row) != 1 for row in sparse.get(n, []))] or names}
+
+
 def make_features(content: dict, config: ModelConfig) -> list[Feature]:
-    "Features of the config's groups as the file implies them; a group's sequence features are those its encoders read."
+    "A feature for every input of the file, in groups or not (a session id), with the tables that the file has."
     shapes = table_shapes(content["state_dict"])
     parts = [content.get(part) or {} for part in ("base_sparse", "neg_sparse", "base_dense", "neg_dense")]
     sparse, dense = parts[0] | parts[1], parts[2] | parts[3]
+    if any(isinstance(row_id, list) for rows in sparse.values() for row in rows for row_id in row): raise Unsupported("a sequence with several ids a position")
+    tower, in_sequence = getattr(config.model, "item_tower", None), sequence_names(config, sparse)
+    items = {name for group in config.feature_groups if tower and group.group_name == tower.input
+             for names in (group.feature_names, *(part.feature_names for part in group.sequence_groups)) for name in names}
 
-    def make(name: str, side: str, in_sequence: bool) -> Feature:
+    def make(name: str) -> Feature:
+        side = "item" if name in items else "user"
         if name in dense: return RawFeature(name=name, side=side, value_dim=len(dense[name][0]))
-        rows, width = next(shape for table, shape in shapes.items() if f"{table}_".startswith(f"{name}_emb_"))
-        settings = {"name": name, "side": side, "num_buckets": rows, "embedding_dim": width}
-        return SequenceFeature(**settings, max_length=max(1, *map(len, sparse[name]))) if in_sequence else IdFeature(**settings, value_dim=0)
+        table, (rows, width) = find_table(name, shapes) or (None, (1 + max([0, *sum(sparse[name], [])]), 4))
+        settings = {"name": name, "side": side, "num_buckets": rows, "embedding_dim": width, "embedding_name": table}
+        if name in in_sequence: return SequenceFeature(**settings, pooling="sum", max_length=max(1, *map(len, sparse[name])))
+        return IdFeature(**settings, value_dim=0)
 
-    features = {}
-    for group in config.feature_groups:
-        side = "item" if group.group_name == config.model.item_tower.input else "user"
-        features |= {name: make(name, side, False) for name in group.feature_names}
-        features |= {name: make(name, side, True) for part in group.sequence_groups for name in part.feature_names}
-    return list(features.values())
+    return [make(name) for name in (*sparse, *dense)]
 
 
 def make_batch(content: dict) -> Batch:
@@ -58,10 +86,16 @@ def unsmoothed(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"losses": [Loss(softmax_cross_entropy=SoftmaxCrossEntropy()) for _ in config.losses]})
 
 
-def check_dssm(content: dict, report: Report) -> None:
+def is_random(model: nn.Module) -> bool:
+    "Does a forward pass in training draw numbers?"
+    return any(isinstance(part, VariationalDropout) or isinstance(part, nn.Dropout) and part.p > 0 or isinstance(part, nn.MultiheadAttention) and part.dropout > 0
+               for part in model.modules())
+
+
+def check_model(content: dict, report: Report) -> None:
+    if not model_field(content["config_text"]): raise Unsupported("this model is not there yet")
     config = read_tzrec_config(content["config_text"]).model_config
-    smoothing = [loss.softmax_cross_entropy.label_smoothing for loss in config.losses]
-    if any(smoothing):
+    if hasattr(config.model, "item_tower") and any(loss.softmax_cross_entropy.label_smoothing for loss in config.losses):
         with report.case("label_smoothing"): raise Unsupported("ignored there; compared below without smoothing")
         config = unsmoothed(config)
     batch = make_batch(content)
@@ -70,7 +104,7 @@ def check_dssm(content: dict, report: Report) -> None:
     model.load_state_dict(convert_tzrec_state_dict(model, {name: tensor(value) for name, value in content["state_dict"].items()}), strict=True)
     model.init_loss()
     for mode, expected in content["outputs"].items():
-        with report.case(mode): check_outputs(model.train(mode == "train"), batch, expected, random=mode == "train" and config.variational_dropout is not None)
+        with report.case(mode): check_outputs(model.train(mode == "train"), batch, expected, random=mode == "train" and is_random(model))
 
 
 def check_outputs(model, batch: Batch, expected: dict, random: bool) -> None:
@@ -85,11 +119,6 @@ def check_outputs(model, batch: Batch, expected: dict, random: bool) -> None:
     for name, value in expected["predictions"].items():
         compare = same_similarity if name == "similarity" else same
         compare(predictions[name], value, name)
-
-
-def check_model(content: dict, report: Report) -> None:
-    if re.search(r"\bdssm\s*:?\s*\{", content["config_text"]): return check_dssm(content, report)
-    with report.case(): raise Unsupported("this model is not there yet")
 
 
 CHECKERS = {"model_*": check_model}

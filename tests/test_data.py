@@ -1,6 +1,7 @@
 "MovieLens-100K is split as the protocol says, row for row."
 import pandas as pd
 import pytest
+import torch
 from conftest import SHARED
 
 PROTOCOLS = SHARED / "data" / "movielens-100k" / "protocols"
@@ -31,3 +32,40 @@ def test_rows(dataset, split, rows):
 
 def test_catalogue_holds_every_item(dataset):
     assert len(dataset.item_frame) == 1682
+
+
+# Protocol P2: every rating is a row, three splits
+
+@pytest.mark.parametrize("split", ["random", "temporal_user", "temporal"])
+def test_ranking_splits_row_for_row(split):
+    from recbench.data.fetch import fetch_movielens_100k
+    from recbench.data.movielens import read_movielens
+    from recbench.data.movielens_rank import SPLITS
+    parts = SPLITS[split](read_movielens(fetch_movielens_100k()).ratings)
+    for number, name in enumerate(("train", "valid", "test")):
+        assert set((parts == number).nonzero()[0]) == set(pd.read_csv(PROTOCOLS / f"p2_{split}_{name}.csv")["row_id"])
+
+
+def test_ranking_rows_hold_the_features_of_the_table():
+    from recbench.data import load_dataset
+    table, data = pd.read_parquet(PROTOCOLS / "p2_table.parquet"), load_dataset("movielens-100k", task="rank", split="temporal_user")
+    rows = table[table["split_temporal_user"] == "test"].reset_index(drop=True)
+    columns = data.test.columns
+    assert (data.user_frame["user_id"].to_numpy()[columns["user_index"]] == rows["user_id"]).all()
+    assert (data.item_frame["item_id"].to_numpy()[columns["item_index"]] == rows["item_id"]).all()
+    assert (columns["label"].numpy() == rows["label"]).all()
+    batch = next(data.pair_batches("test", len(rows)))[1].sparse_features["__BASE__"].to_dict()
+    for name in ("age", "gender", "occupation", "zip3"):
+        assert data.vocabularies[f"{name}_emb"].decode(batch[name].values().numpy()) == [value if name != "age" else int(value) for value in rows[name]]
+
+
+def test_a_rating_knows_only_earlier_ones():
+    from recbench.data import load_dataset
+    data = load_dataset("movielens-100k", task="rank", split="temporal_user")
+    for name, before in (("train", ["train"]), ("valid", ["train"]), ("test", ["train", "valid"])):
+        past = pd.concat([pd.DataFrame({key: data.split(part).columns[key].numpy() for key in ("user_index", "item_index", "timestamp", "label")}) for part in before])
+        columns, history, labels = data.split(name).columns, data.split(name).jagged["history"], data.split(name).jagged["history_label"]
+        for row in range(0, len(data.split(name)), 997):
+            mine = past[(past["user_index"] == columns["user_index"][row].item()) & (past["timestamp"] < columns["timestamp"][row].item())]
+            newest = mine.sort_values(["timestamp", "item_index"], kind="stable").tail(50)
+            assert labels.take(torch.tensor([row])).values.tolist() == newest["label"].tolist() and history.lengths[row] == len(newest)

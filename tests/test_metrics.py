@@ -5,35 +5,18 @@ from math import isnan, log2
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import BinaryAUROC
 
-from recbench.metrics import (
-    AUC,
-    XAUC,
-    CalibrationError,
-    DecayAUC,
-    ExactAUC,
-    GroupedAUC,
-    GroupedXAUC,
-    HitRateAtK,
-    MRRAtK,
-    MulticlassAUC,
-    NDCGAtK,
-    NormalizedEntropy,
-    PredictedOverSeen,
-    RecallAtK,
-    RelativeL1,
-    TrainMetricWrapper,
-    UniqueRatio,
-)
-from recbench.metrics.auc import error_bound
+pytest.importorskip("hypothesis", reason="hypothesis is not installed: no drawn rows")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 
-settings.register_profile("metrics", max_examples=60, deadline=None, derandomize=True)
-settings.load_profile("metrics")
+from recbench import metrics  # noqa: E402
+from recbench.metrics.auc import error_bound  # noqa: E402
+
+drawn = settings(max_examples=60, deadline=None, derandomize=True)   # the same ones every run
 
 scores = st.one_of(st.integers(-3, 3).map(lambda n: n / 4), st.floats(width=32, allow_nan=False))   # ties, and every kind of float
 probabilities = st.one_of(st.integers(0, 4).map(lambda n: n / 4), st.floats(0, 1, width=32))
@@ -80,16 +63,18 @@ def mean(values: list[tuple[float, float]]) -> float:
     return sum(v * w for v, w in kept) / sum(w for _, w in kept) if kept else float("nan")
 
 
+@drawn
 @given(rows(scores, st.integers(0, 1)), st.integers(0, 40))
 def test_exact_auc(table, split):
     expected = auc(*table)
-    assert close(value(ExactAUC(), *table, split=split), expected)
+    assert close(value(metrics.ExactAUC(), *table, split=split), expected)
     if not isnan(expected) and all(abs(p) < 1e30 for p in table[0]): assert close(roc_auc_score(table[1], table[0]), expected)
 
 
+@drawn
 @given(rows(probabilities, st.integers(0, 1), least=1), st.integers(0, 40), st.sampled_from([0, 2, 5, 200]))
 def test_auc_from_bins(table, split, thresholds):
-    metric, expected = AUC(thresholds), auc(*table)
+    metric, expected = metrics.AUC(thresholds), auc(*table)
     got = value(metric, *table, split=split)
     if isnan(expected): assert isnan(got)
     elif thresholds:
@@ -99,37 +84,41 @@ def test_auc_from_bins(table, split, thresholds):
     else: assert close(got, expected, float(error_bound(metric.counts)) + 1e-6)
 
 
+@drawn
 @given(rows(scores, st.integers(0, 1), keys), st.integers(0, 40))
 def test_grouped_auc(table, split):
     values = [(auc(*group), len(group[0])) for group in within(*table).values()]
-    assert close(value(GroupedAUC(), *table, split=split), mean([(v, 1) for v, _ in values]))
-    assert close(value(GroupedAUC("rows"), *table, split=split), mean(values))
+    assert close(value(metrics.GroupedAUC(), *table, split=split), mean([(v, 1) for v, _ in values]))
+    assert close(value(metrics.GroupedAUC("rows"), *table, split=split), mean(values))
 
 
+@drawn
 @given(rows(scores, labels, most=25), st.integers(0, 25), st.sampled_from(["half", "wrong"]))
 def test_xauc(table, split, ties):
     kinds, expected = (torch.float32, torch.float64), xauc(*table, ties)
-    assert close(value(XAUC(ties=ties), *table, kinds=kinds, split=split), expected)
-    assert close(value(XAUC(ties=ties, sample_ratio=1e-3), *table, kinds=kinds, split=split), expected)
+    assert close(value(metrics.XAUC(ties=ties), *table, kinds=kinds, split=split), expected)
+    assert close(value(metrics.XAUC(ties=ties, sample_ratio=1e-3), *table, kinds=kinds, split=split), expected)
     parts = [xauc(*(column[part] for column in table), ties) for part in (slice(split), slice(split, None))]
-    assert close(value(XAUC(ties=ties, in_batch=True), *table, kinds=kinds, split=split), mean([(v, 1) for v in parts]))
+    assert close(value(metrics.XAUC(ties=ties, in_batch=True), *table, kinds=kinds, split=split), mean([(v, 1) for v in parts]))
 
 
+@drawn
 @given(rows(scores, labels, keys), st.integers(0, 40), st.sampled_from(["half", "wrong"]))
 def test_grouped_xauc(table, split, ties):
     expected = mean([(xauc(*group, ties), len(group[0])) for group in within(*table).values()])
-    assert close(value(GroupedXAUC(ties=ties), *table, kinds=(torch.float32, torch.float64, torch.int64), split=split), expected)
+    assert close(value(metrics.GroupedXAUC(ties=ties), *table, kinds=(torch.float32, torch.float64, torch.int64), split=split), expected)
 
 
+@drawn
 @given(rows(st.floats(1e-6, 1 - 1e-6), st.integers(0, 1), least=1), st.integers(0, 40))
 def test_probabilities(table, split):
     preds, target = table
     kinds, share = (torch.float64, torch.int64), sum(target) / len(target)
     if 0 < share < 1:
         base = log_loss(target, [share] * len(target))
-        assert close(value(NormalizedEntropy(), *table, kinds=kinds, split=split), log_loss(target, preds) / base, 1e-5)
-        assert close(value(PredictedOverSeen(), *table, kinds=kinds, split=split), sum(preds) / sum(target), 1e-5 * len(preds))
-    assert close(value(CalibrationError(bins=1), *table, kinds=kinds, split=split), abs(sum(preds) / len(preds) - share))
+        assert close(value(metrics.NormalizedEntropy(), *table, kinds=kinds, split=split), log_loss(target, preds) / base, 1e-5)
+        assert close(value(metrics.PredictedOverSeen(), *table, kinds=kinds, split=split), sum(preds) / sum(target), 1e-5 * len(preds))
+    assert close(value(metrics.CalibrationError(bins=1), *table, kinds=kinds, split=split), abs(sum(preds) / len(preds) - share))
 
 
 def ranked(line: list[float], wanted: list[bool], k: int) -> list[float]:
@@ -143,16 +132,16 @@ def ranked(line: list[float], wanted: list[bool], k: int) -> list[float]:
     return totals
 
 
+@drawn
 @given(st.lists(st.tuples(st.lists(st.one_of(st.integers(0, 2), st.sampled_from([float("-inf"), float("inf")])), min_size=5, max_size=5),
                           st.lists(st.booleans(), min_size=5, max_size=5)), min_size=1, max_size=4), st.integers(1, 7))
-@settings(max_examples=40)
 def test_ranking(table, k):
     preds, target = torch.tensor([line for line, _ in table], dtype=torch.float32), torch.tensor([wanted for _, wanted in table])
     judged = [ranked(line, wanted, k) for line, wanted in table if any(wanted)]
-    for i, kind in enumerate((NDCGAtK, MRRAtK, HitRateAtK, RecallAtK)):
+    for i, kind in enumerate((metrics.NDCGAtK, metrics.MRRAtK, metrics.HitRateAtK, metrics.RecallAtK)):
         metric = kind(k)
         metric.update(preds, target)
-        number = target.sum().item() if kind is RecallAtK else len(judged)
+        number = target.sum().item() if kind is metrics.RecallAtK else len(judged)
         assert close(float(metric.compute()), sum(row[i] for row in judged) / number if number else float("nan"))
 
 
@@ -161,14 +150,14 @@ def test_ranking(table, k):
 def world() -> tuple[dict, list[dict]]:
     "Every metric with the columns it reads, and five batches of different sizes; groups are spread over all of them."
     kinds = {
-        "recall": (RecallAtK(3), ("wide", "positives")), "ndcg": (NDCGAtK(3), ("wide", "positives")), "mrr": (MRRAtK(3), ("wide", "positives")), "hit rate": (HitRateAtK(3), ("wide", "positives")),
-        "auc": (AUC(), ("probs", "click")), "auc 200": (AUC(200), ("probs", "click")), "exact auc": (ExactAUC(), ("probs", "click")),
-        "classes": (MulticlassAUC(3), ("classes", "label")), "classes, weighted": (MulticlassAUC(3, 200, "weighted"), ("classes", "label")),
-        "grouped auc": (GroupedAUC(), ("probs", "click", "key")), "grouped auc, rows": (GroupedAUC("rows"), ("probs", "click", "key")),
-        "xauc": (XAUC(), ("probs", "seconds")), "xauc, drawn": (XAUC(max_pairs=5000), ("probs", "seconds")), "xauc in batch": (XAUC(in_batch=True), ("probs", "seconds")),
-        "grouped xauc": (GroupedXAUC(None), ("probs", "seconds", "key")), "grouped xauc, drawn": (GroupedXAUC(100), ("probs", "seconds", "key")),
-        "entropy": (NormalizedEntropy(), ("probs", "click")), "calibration": (CalibrationError(5), ("probs", "click")), "ratio": (PredictedOverSeen(), ("probs", "click")),
-        "unique": (UniqueRatio(), ("codes",)), "relative": (RelativeL1(), ("probs", "seconds")),
+        "recall": (metrics.RecallAtK(3), ("wide", "positives")), "ndcg": (metrics.NDCGAtK(3), ("wide", "positives")), "mrr": (metrics.MRRAtK(3), ("wide", "positives")), "hit rate": (metrics.HitRateAtK(3), ("wide", "positives")),
+        "auc": (metrics.AUC(), ("probs", "click")), "auc 200": (metrics.AUC(200), ("probs", "click")), "exact auc": (metrics.ExactAUC(), ("probs", "click")),
+        "classes": (metrics.MulticlassAUC(3), ("classes", "label")), "classes, weighted": (metrics.MulticlassAUC(3, 200, "weighted"), ("classes", "label")),
+        "grouped auc": (metrics.GroupedAUC(), ("probs", "click", "key")), "grouped auc, rows": (metrics.GroupedAUC("rows"), ("probs", "click", "key")),
+        "xauc": (metrics.XAUC(), ("probs", "seconds")), "xauc, drawn": (metrics.XAUC(max_pairs=5000), ("probs", "seconds")), "xauc in batch": (metrics.XAUC(in_batch=True), ("probs", "seconds")),
+        "grouped xauc": (metrics.GroupedXAUC(None), ("probs", "seconds", "key")), "grouped xauc, drawn": (metrics.GroupedXAUC(100), ("probs", "seconds", "key")),
+        "entropy": (metrics.NormalizedEntropy(), ("probs", "click")), "calibration": (metrics.CalibrationError(5), ("probs", "click")), "ratio": (metrics.PredictedOverSeen(), ("probs", "click")),
+        "unique": (metrics.UniqueRatio(), ("codes",)), "relative": (metrics.RelativeL1(), ("probs", "seconds")),
     }
     draw, batches = torch.Generator().manual_seed(0), []
     for n in (3000, 17, 1, 2400, 160):
@@ -208,8 +197,8 @@ def check_process(rank: int, folder: str) -> None:
 
 def check_train_metrics(rank: int, batches: list[dict]) -> None:
     "Windows closed by two processes at the same step, against one process with the rows of both."
-    for metric, columns in ((RecallAtK(3), ("wide", "positives")), (DecayAUC(), ("probs", "click")), (GroupedAUC(), ("probs", "click", "key")), (XAUC(), ("probs", "seconds"))):
-        mine, alone = TrainMetricWrapper(metric.clone(), 0.5, 1), TrainMetricWrapper(metric.clone(), 0.5, 2)
+    for metric, columns in ((metrics.RecallAtK(3), ("wide", "positives")), (metrics.DecayAUC(), ("probs", "click")), (metrics.GroupedAUC(), ("probs", "click", "key")), (metrics.XAUC(), ("probs", "seconds"))):
+        mine, alone = metrics.TrainMetricWrapper(metric.clone(), 0.5, 1), metrics.TrainMetricWrapper(metric.clone(), 0.5, 2)
         alone.metric.sync_on_compute = False
         for left, right in zip(batches[0:4:2], batches[1:4:2]):
             fed(mine, columns, [(left, right)[rank]])
@@ -227,7 +216,7 @@ def test_two_processes(tmp_path):
 def test_train_metric_wrapper(name):
     "Any update arguments; saved and loaded in the middle of a window, nothing is lost."
     (metric, columns), batches = world()[0][name], world()[1]
-    straight, before, after = (TrainMetricWrapper(metric.clone(), 0.5, 2) for _ in range(3))
+    straight, before, after = (metrics.TrainMetricWrapper(metric.clone(), 0.5, 2) for _ in range(3))
     fed(straight, columns, batches[:4])
     fed(before, columns, batches[:3])
     after.load_state_dict(before.state_dict())
@@ -237,10 +226,10 @@ def test_train_metric_wrapper(name):
 
 
 def test_a_window_without_a_value_changes_nothing():
-    metric = TrainMetricWrapper(GroupedAUC(), 0.5, 1)
+    metric = metrics.TrainMetricWrapper(metrics.GroupedAUC(), 0.5, 1)
     for target in ([1, 0], [1, 1], [0, 1]):
         metric.update(torch.tensor([.9, .1]), torch.tensor(target), grouping_key=torch.tensor([7, 7]))
     assert metric.compute() == 0.5
-    errors = TrainMetricWrapper(MeanAbsoluteError(), 0.5, 1)
+    errors = metrics.TrainMetricWrapper(MeanAbsoluteError(), 0.5, 1)
     for error in (0.0, 1.0): errors.update(torch.tensor([error]), torch.tensor([0.0]))
     assert errors.compute() == 0.5

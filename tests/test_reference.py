@@ -1,12 +1,17 @@
 "Numbers of other implementations are met."
 import json
 import re
+from collections import Counter
 
 import pytest
+import reference_models
+import torch
+import tzrec_stand_in as stand_in
 from conftest import ROOT, SHARED, run, tail
+from reference_common import Report
 
 GOLDEN, EASYREC = SHARED / "golden" / "torcheasyrec", SHARED / "golden" / "easyrec"
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no reference numbers: ../shared/golden/torcheasyrec is not there")
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no reference numbers: ../shared/golden/torcheasyrec is not there")
 
 
 def check(folder):
@@ -17,6 +22,7 @@ def check(folder):
     return result, *map(int, counts.groups())
 
 
+@needs_golden
 def test_torcheasyrec():
     result, passed, failed, _ = check(GOLDEN)
     assert result.returncode == 0 and failed == 0 and passed > 0, tail(result)
@@ -28,6 +34,7 @@ def test_easyrec():
     assert result.returncode == 0 and failed == 0 and passed > 0, tail(result)
 
 
+@needs_golden
 def test_a_wrong_number_is_a_miss(tmp_path):
     golden = json.loads((GOLDEN / "variational_dropout.json").read_text(encoding="utf-8"))
     golden["cases"][1]["eval_penalty"]["data"] *= 1.01
@@ -35,3 +42,20 @@ def test_a_wrong_number_is_a_miss(tmp_path):
     result, passed, failed, _ = check(tmp_path)
     assert result.returncode != 0 and failed == 1 and passed == len(golden["cases"]) - 1, tail(result)
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("MISS")] == ["variational_dropout/feature_p_1"]
+
+
+@pytest.mark.parametrize("model", stand_in.CONFIGS, ids=lambda model: model.__name__)
+def test_models_without_stored_numbers(model, tmp_path):
+    "Every loss, with and without weights, against the same formulas written out in plain torch."
+    torch.manual_seed(0)
+    counts, weights = Counter(), [1.0, 0.0, 2.0, 0.5, 3.0]
+    for loss in stand_in.LOSSES:
+        labels = [2, 0, 1, 0, 1] if loss == "softmax_cross_entropy" else [1, 0, 1, 0, 0]
+        for weight in (None, weights): reference_models.check_model(stand_in.reference(model, loss, labels, weight), Report(f"{model.__name__}_{loss}", counts))
+    assert counts == {"ok": 4 * len(stand_in.LOSSES)}
+
+
+def test_multi_task_and_tree_models_are_not_taken_for_ranking_models():
+    text = 'feature_groups { group_name: "mmoe" feature_names: "dssm" }'
+    assert reference_models.model_field("model_config {" + text + 'deepfm { deep { hidden_units: 2 } } } train_input_path: "a"') == "deepfm"
+    for model in ("no_such_model { num_expert: 3 }", "other { mask_net { } }"): assert reference_models.model_field(text + model) == ""

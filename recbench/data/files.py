@@ -31,8 +31,9 @@ class Source:
 
     def column(self, name: str) -> pa.Array:
         "A column in one piece, without dictionary or decimal types; `ValueError` with the nearest spelling for a name it does not have."
-        names = self.table.column_names
-        if name not in names: raise ValueError(f"{self.name} ({len(self):,} rows) has no column {name!r}; {nearest(name, names)}it has {', '.join(names)}")
+        if self.table.schema.get_field_index(name) < 0:
+            names = self.table.column_names
+            raise ValueError(f"{self.name} ({len(self):,} rows) has no column {name!r}; {nearest(name, names)}it has {', '.join(names)}")
         chunks = self.table[name]
         column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()      # which copies even a single one
         if pa.types.is_dictionary(column.type): column = column.dictionary_decode()

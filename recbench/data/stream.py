@@ -20,7 +20,7 @@ import torch
 from .batch import Batch, make_batch
 from .features import Feature, RawFeature
 from .files import Source
-from .table import Jagged, Table, encode_flat, encode_tokens, is_list_type
+from .table import Jagged, Table, concatenate, encode_flat, encode_tokens, is_list_type
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/57_stream.ipynb #c3e089e2
@@ -100,9 +100,9 @@ def stack_tables(tables: Sequence[Table]) -> Table:
     "Rows of tables with the same columns, one after the other."
     first = tables[0]
     if len(tables) == 1: return first
-    def cat(get): return None if get(first) is None else torch.cat([get(table) for table in tables])
+    singles, dense = ([part for part in parts if part is not None] for parts in zip(*((table.singles, table.dense) for table in tables)))
     jagged = {name: stack_jagged([table.jagged[name] for table in tables]) for name in first.jagged}
-    return Table(sum(map(len, tables)), first.single_names, cat(lambda table: table.singles), jagged, first.dense_names, first.dense_dims, cat(lambda table: table.dense),
+    return Table(sum(map(len, tables)), first.single_names, concatenate(singles, 0), jagged, first.dense_names, first.dense_dims, concatenate(dense, 0),
                  {name: torch.cat([table.columns[name] for table in tables]) for name in first.columns})
 
 # %% ../../nbs/10_data/57_stream.ipynb #40019c3f

@@ -88,7 +88,7 @@ def best_of(candidates: list, dataset: Dataset):
 @dataclass
 class Linear:
     "Logistic regression on one-hot ids and standardised numbers."
-    c: float = 0.1   # inverse of the ridge
+    c: float = 1.0   # inverse of the ridge
 
     def fit(self, dataset: Dataset) -> "Linear":
         "Learn from the training rows."
@@ -96,7 +96,7 @@ class Linear:
         self.sizes = _plain(dataset)
         dense = self._table(dataset, "train").dense
         self.scale = None if dense is None else (dense.numpy().mean(0), dense.numpy().std(0) + 1e-9)
-        self.model = LogisticRegression(C=self.c, max_iter=300, tol=1e-3).fit(self._matrix(dataset, "train"), dataset.train.columns[dataset.schema.label].numpy())
+        self.model = LogisticRegression(C=self.c, max_iter=1000).fit(self._matrix(dataset, "train"), dataset.train.columns[dataset.schema.label].numpy())
         return self
 
     def _table(self, dataset: Dataset, split: str) -> Table: return _all_rows(dataset, split, self.sizes)
@@ -120,9 +120,9 @@ def target_means(ids: np.ndarray, label: np.ndarray, size: int, shrink: float) -
 @dataclass
 class Trees:
     "Histogram gradient boosting on target-encoded ids and numbers."
-    learning_rate: float = 0.08
+    learning_rate: float = 0.05
     leaves: int = 31
-    folds: int = 5
+    folds: int = 10
     shrink: float = 10.0
     seed: int = 0
 
@@ -132,15 +132,17 @@ class Trees:
         from threadpoolctl import threadpool_limits
         self.sizes = _plain(dataset)
         label, table = dataset.train.columns[dataset.schema.label].numpy(), _all_rows(dataset, "train", self.sizes)
+        self.counts = {name: np.log1p(np.bincount(self._flat(table, name, label)[0], minlength=size)) for name, size in self.sizes.items()}
         self.means = {name: target_means(*self._flat(table, name, label), size, self.shrink) for name, size in self.sizes.items()}
         fold = np.random.default_rng(self.seed).integers(self.folds, size=len(label))
-        x = np.empty((len(label), len(self.sizes) + sum(table.dense_dims)), np.float32)
+        x = np.empty((len(label), 2 * len(self.sizes) + sum(table.dense_dims)), np.float32)
         for part in range(self.folds):
             rest = torch.from_numpy(np.flatnonzero(fold != part))
             others, kept = table.take(rest), label[fold != part]
             means = {name: target_means(*self._flat(others, name, kept), size, self.shrink) for name, size in self.sizes.items()}
             x[fold == part] = self._numbers(table.take(torch.from_numpy(np.flatnonzero(fold == part))), means)
-        self.model = HistGradientBoostingClassifier(learning_rate=self.learning_rate, max_leaf_nodes=self.leaves, max_iter=500, early_stopping=True, n_iter_no_change=15, random_state=self.seed)
+        self.model = HistGradientBoostingClassifier(learning_rate=self.learning_rate, max_leaf_nodes=self.leaves, min_samples_leaf=50, l2_regularization=1.0, max_iter=500,
+                                                    early_stopping=True, n_iter_no_change=15, random_state=self.seed)
         with threadpool_limits(torch.get_num_threads(), "openmp"): self.model.fit(x, label, X_val=self._numbers(_all_rows(dataset, "valid", self.sizes), self.means), y_val=dataset.valid.columns[dataset.schema.label].numpy())
         return self
 
@@ -151,8 +153,8 @@ class Trees:
         return packed.values.numpy(), np.repeat(label, packed.lengths.numpy())
 
     def _numbers(self, table: Table, means: dict[str, np.ndarray]) -> np.ndarray:
-        "Means of ids, then numbers, float32 [R, features]."
-        columns = [one_hot(table, {name: len(mean)}) @ mean for name, mean in means.items()]
+        "Means and counts of ids, then numbers, float32 [R, features]."
+        columns = [one_hot(table, {name: len(values)}) @ values for part in (means, self.counts) for name, values in part.items()]
         return np.column_stack([*columns, *([] if table.dense is None else [table.dense.numpy()])]).astype(np.float32)
 
     def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray:
@@ -160,7 +162,7 @@ class Trees:
         return self.model.predict_proba(self._numbers(_all_rows(dataset, split, self.sizes), self.means))[:, 1]
 
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #1f942c00
-_C = (0.03, 0.1, 0.3, 1.0)
+_C = (0.1, 0.3, 1.0, 3.0)
 
 
 def fit_row_baselines(dataset: Dataset, keep: Callable[[str], bool] = lambda name: True) -> dict[str, object]:   # name -> fitted model
@@ -168,7 +170,7 @@ def fit_row_baselines(dataset: Dataset, keep: Callable[[str], bool] = lambda nam
     made = {
         "means": lambda: best_of([UserItemMean(shrink) for shrink in (2.0, 5.0, 10.0)], dataset),
         "logistic regression": lambda: best_of([Linear(c) for c in _C], dataset),
-        "trees": lambda: best_of([Trees(leaves=leaves) for leaves in (8, 31)], dataset),
+        "trees": lambda: best_of([Trees(leaves=leaves) for leaves in (15, 63)], dataset),
     }
     if "user_index" not in dataset.train.columns: del made["means"]
     return {name: make() for name, make in made.items() if keep(name)}

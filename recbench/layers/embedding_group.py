@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'Use', 'make_use', 'GroupPlan', 'plan_group', 'plan_sequence', 'all_uses', 'table_configs',
-           'slice_feature', 'locate', 'read_uses', 'make_encoder', 'make_encoders', 'EmbeddingGroup', 'forward']
+           'slice_feature', 'locate', 'Columns', 'read_uses', 'join_uses', 'make_encoder', 'make_encoders',
+           'EmbeddingGroup', 'forward']
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #2106ab0b
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from ..core import config
 from ..core.config import FeatureGroup
@@ -129,15 +130,22 @@ def locate(batch: Batch) -> dict[str, str]:
     return places
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #819bcc4a
-def read_uses(batch: Batch, places: dict[str, str], uses: Sequence[Use], tables: EmbeddingTables, weighted: frozenset[str]) -> dict[Use, Tensor]:
-    "The looked-up tensor of every use, all ids in one call of the tables; `places` as `locate` gives them."
+class Columns(NamedTuple):
+    "Where the columns of a use stand in a wider matrix."
+    block: Tensor
+    start: int
+    stop: int
+
+
+def read_uses(batch: Batch, places: dict[str, str], uses: Sequence[Use], tables: EmbeddingTables, weighted: frozenset[str]) -> tuple[dict[Use, Tensor], dict[Use, Columns]]:
+    "The looked-up tensor of every use, all ids in one call of the tables; and for those that share a matrix their place in it. `places` as `locate` gives them."
     missing = [use.feature for use in uses if use.feature not in places]
     if missing: raise ValueError(f"features {missing} are missing in the batch; it has {sorted(places)}")
     blocks: dict[tuple[str, int], list[Use]] = {}
-    lookups, owners, answers = [], [], {}
+    lookups, owners, answers, columns = [], [], {}, {}
     for use in uses:
         group = places[use.feature]
-        if use.how == "dense": answers[use] = batch.dense_features[group][use.feature]
+        if use.how == "dense": columns[use] = _number_columns(batch.dense_features[group], use)
         elif use.how == "numbers": answers[use] = batch.sequence_dense_features[use.feature].values().reshape(-1, use.width)
         elif use.how == "single": blocks.setdefault((group, use.width), []).append(use)
         else:
@@ -148,8 +156,24 @@ def read_uses(batch: Batch, places: dict[str, str], uses: Sequence[Use], tables:
         lookups.append(Lookup(tuple(use.table for use in members), _block(batch.sparse_features[group], members)))
         owners.append(members)
     for members, answer in zip(owners, tables(lookups)):
-        answers.update(zip(members, answer.split(members[0].width, 1) if len(members) > 1 else [answer]))
-    return answers
+        if members[0].how != "single": answers[members[0]] = answer
+        else: columns |= {use: Columns(answer, i * use.width, (i + 1) * use.width) for i, use in enumerate(members)}
+    return answers | {use: block[:, start:stop] for use, (block, start, stop) in columns.items()}, columns
+
+
+def _number_columns(numbers: KeyedTensor, use: Use) -> Columns:
+    start, stop = numbers.offset_per_key()[(place := numbers.keys().index(use.feature)):place + 2]
+    return Columns(numbers.values(), start, stop)
+
+
+def join_uses(uses: Sequence[Use], answers: dict[Use, Tensor], columns: dict[Use, Columns]) -> list[Tensor]:
+    "The tensors of the uses in order; neighbours in one matrix stay in one piece, which saves a copy there and back."
+    pieces: list[Columns] = []
+    for use in uses:
+        place = columns.get(use, Columns(answers[use], 0, use.width))
+        if pieces and pieces[-1].block is place.block and pieces[-1].stop == place.start: pieces[-1] = Columns(place.block, pieces[-1].start, place.stop)
+        else: pieces.append(place)
+    return [block if stop - start == block.shape[1] else block[:, start:stop] for block, start, stop in pieces]
 
 
 def _block(ids: KeyedJaggedTensor, members: Sequence[Use]) -> Tensor:
@@ -231,14 +255,17 @@ def _pool(self: EmbeddingGroup, batch: Batch, places: dict[str, str], answers: d
             answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
 
 
-def _embed(self: EmbeddingGroup, answers: dict[Use, Tensor]) -> None:
-    "Turn numbers into their embeddings, a block of features at a time; never in half types, for numbers come in any size."
+def _embed(self: EmbeddingGroup, answers: dict[Use, Tensor]) -> list[Use]:
+    "Turn numbers into their embeddings, a block of features at a time; never in half types, for numbers come in any size. What was turned."
+    turned: list[Use] = []
     for block, layer in zip(self.dense_blocks, self.dense_embeddings):
         uses = [make_use(feature) for feature in block]
         rows = {use.feature: len(answers[use]) for use in uses}
         if len(set(rows.values())) > 1: raise ValueError(f"features with one kind of dense_emb come with different numbers of rows, {rows}; give those of one side in one data group")
         with torch.autocast(answers[uses[0]].device.type, enabled=False):
             answers.update(zip(uses, layer(torch.cat([answers[use] for use in uses], 1)).split(uses[0].width, 1)))
+        turned += uses
+    return turned
 
 
 def _sequence(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor]) -> dict[str, Tensor]:
@@ -267,23 +294,24 @@ def _longest(lengths: Tensor, max_length: int) -> int:
 def forward(self: EmbeddingGroup, batch: Batch) -> dict[str, Tensor]:
     "The tensors of all groups, by key."
     places = locate(batch)
-    answers = read_uses(batch, places, self.uses, self.tables, self.weighted)
+    answers, columns = read_uses(batch, places, self.uses, self.tables, self.weighted)
     _pool(self, batch, places, answers)
-    _embed(self, answers)
+    for use in _embed(self, answers): columns.pop(use)
     result: dict[str, Tensor] = {}
     for plan in self.plans:
         groups = {use.feature: places[use.feature] for use in all_uses([plan]) if use.how != "numbers"}
         if len(set(groups.values())) > 1: raise ValueError(f"features of group {plan.name} come from different data groups, {groups}; they should not belong to the same feature group")
         if plan.sequence: result.update(_sequence(self, batch, places, plan, answers))
-        else: result[plan.name] = _pooled(self, batch, places, plan, answers)
+        else: result[plan.name] = _pooled(self, batch, places, plan, answers, columns)
     return result
 
 
-def _pooled(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor]) -> Tensor:
+def _pooled(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor], columns: dict[Use, Columns]) -> Tensor:
     "Columns of a DEEP or WIDE group, encoded sequences last."
     inner = {key: value for part in plan.encoded for key, value in _sequence(self, batch, places, part, answers).items()}
     encoders = self.seq_encoders[plan.name] if plan.encoded else []
-    return torch.cat([*(answers[use] for use in plan.query), *(encoder(inner) for encoder in encoders)], 1)
+    parts = [*join_uses(plan.query, answers, columns), *(encoder(inner) for encoder in encoders)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 EmbeddingGroup.forward = forward

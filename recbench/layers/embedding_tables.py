@@ -64,7 +64,7 @@ def plain_lookup(tables: Mapping[str, nn.Embedding], lookup: Lookup) -> Tensor:
     offsets = lookup.lengths.cumsum(0) - lookup.lengths
     return F.embedding_bag(lookup.ids, weight, offsets, mode="sum", per_sample_weights=lookup.weights)                                           # [B, D]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #ba5fd5f3
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #1ee37326
 OPTIMIZERS = {"rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD", "adagrad": "EXACT_ADAGRAD", "sgd": "EXACT_SGD"}   # what FBGEMM fuses on a CPU
 
 
@@ -77,24 +77,41 @@ def stack_tables(weights: Sequence[Tensor], optimizer: str, learning_rate: float
     cpu = device.type == "cpu"
     stack = SplitTableBatchedEmbeddingBagsCodegen(
         [(sum(map(len, weights)), weights[0].shape[1], EmbeddingLocation.HOST if cpu else EmbeddingLocation.DEVICE, ComputeDevice.CPU if cpu else ComputeDevice.CUDA)],
-        optimizer=EmbOptimType[OPTIMIZERS[optimizer]], learning_rate=learning_rate, eps=eps, pooling_mode=PoolingMode.SUM,
-        bounds_check_mode=BoundsCheckMode.NONE, device=device)
+        feature_table_map=[0, 0], optimizer=EmbOptimType[OPTIMIZERS[optimizer]], learning_rate=learning_rate, eps=eps,
+        pooling_mode=PoolingMode.SUM, bounds_check_mode=BoundsCheckMode.NONE, device=device)
     rows = stack.split_embedding_weights()[0].split([len(weight) for weight in weights])
     for part, weight in zip(rows, weights): part.copy_(weight.detach())
     return stack
+
+
+def _single_ids(stack: nn.Module, values: Tensor) -> Tensor:
+    "Rows [V, D] of single ids: even places are the first feature, odd ones the second, so that their answers lie side by side in order."
+    even = F.pad(values, (0, len(values) % 2))                                                   # an odd one more reads row 0, and its answer is cut off
+    offsets = torch.arange(len(even) + 1, device=values.device)
+    pairs = stack(even.view(len(even) // 2, 2).t().reshape(-1), offsets)                           # [V/2, 2D]
+    return pairs.view(len(even), pairs.shape[1] // 2)[:len(values)]
+
+
+def _bags(stack: nn.Module, values: Tensor, lengths: Tensor, weights: Tensor | None) -> Tensor:
+    "Sums [N, D] of N bags: the first half is one feature, the second the other, an empty bag more where N is odd."
+    half = (len(lengths) + 1) // 2
+    offsets = F.pad(F.pad(lengths, (0, 2 * half - len(lengths))).cumsum(0), (1, 0))
+    return stack(values, offsets, per_sample_weights=weights).unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1)[:len(lengths)]
 
 
 def stacked_lookup(stack: nn.Module, lookups: Sequence[Lookup], first_rows: Mapping[str, int]) -> list[Tensor]:
     "All lookups of one width in one call; shapes as `plain_lookup` gives them."
     ids = [(lookup.ids + _constant([first_rows[name] for name in lookup.tables], lookup.ids.device)).reshape(-1) for lookup in lookups]
     bags = [len(flat) if lookup.lengths is None else len(lookup.lengths) for flat, lookup in zip(ids, lookups)]
-    values = torch.cat(ids)
-    if all(lookup.lengths is None for lookup in lookups): offsets = torch.arange(len(values) + 1, device=values.device)
-    else: offsets = F.pad(torch.cat([torch.ones_like(flat) if lookup.lengths is None else lookup.lengths for flat, lookup in zip(ids, lookups)]).cumsum(0), (1, 0))
-    weights = None
+    values, weights = torch.cat(ids), None
+    if all(lookup.lengths is None for lookup in lookups): return _shaped(_single_ids(stack, values).split(bags), lookups)
+    lengths = torch.cat([torch.ones_like(flat) if lookup.lengths is None else lookup.lengths for flat, lookup in zip(ids, lookups)])
     if any(lookup.weights is not None for lookup in lookups):
         weights = torch.cat([torch.ones_like(flat, dtype=torch.float32) if lookup.weights is None else lookup.weights for flat, lookup in zip(ids, lookups)])
-    parts = stack(values, offsets, per_sample_weights=weights).split(bags)
+    return _shaped(_bags(stack, values, lengths, weights).split(bags), lookups)
+
+
+def _shaped(parts: Sequence[Tensor], lookups: Sequence[Lookup]) -> list[Tensor]:
     return [part.view(len(lookup.ids), -1) if lookup.ids.ndim == 2 else part for part, lookup in zip(parts, lookups)]
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #722511fb

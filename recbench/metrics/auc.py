@@ -87,10 +87,10 @@ def add_counts(
         counts.view(-1).index_add_(0, index, counts.new_ones(()).expand_as(index))
 
 
-def check_thresholds(thresholds: int, least: int = 0) -> int:
+def check_thresholds(thresholds: int) -> int:
     "The number of bins; what is no number of cuts is refused."
-    if isinstance(thresholds, int) and (thresholds > 1 or thresholds == least == 0): return thresholds or BINS
-    raise ValueError(f"thresholds is {thresholds!r}; must be an integer of at least 2{', or 0 for the fine histogram' if least == 0 else ''}")
+    if isinstance(thresholds, int) and thresholds >= 0 and thresholds != 1: return thresholds or BINS
+    raise ValueError(f"thresholds is {thresholds!r}; must be an integer of at least 2, or 0 for the fine histogram")
 
 # %% ../../nbs/50_metrics/30_auc.ipynb #0598502c
 class AUC(Metric):

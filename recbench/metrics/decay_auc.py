@@ -19,22 +19,23 @@ class DecayAUC(Metric):
     is_differentiable, higher_is_better, full_state_update = False, True, False
 
     def __init__(self,
-        thresholds: int = 200,  # cuts from 0 to 1, at least 2
+        thresholds: int = 200,  # cuts even in probability; 0: 65,536 bins even in logits, as in `AUC`
         **kwargs,               # passed to `torchmetrics.Metric`
     ) -> None:
         super().__init__(**{"compute_with_cache": False, **kwargs})   # `decay` changes the value without an update
-        for name in ("counts", "window"): self.add_state(name, torch.zeros(2, check_thresholds(thresholds, least=2), dtype=torch.float64), dist_reduce_fx="sum")
+        self.thresholds = thresholds
+        for name in ("counts", "window"): self.add_state(name, torch.zeros(2, check_thresholds(thresholds), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self,
         preds: Tensor,   # [B] probabilities, or logits where any of the batch is outside [0, 1]
         target: Tensor,  # [B] 0 or 1
     ) -> None:
         preds, target = binary_rows(preds, target)
-        add_counts(self.window, preds.float(), target, cuts=True)
+        add_counts(self.window, preds.float(), target, cuts=self.thresholds > 0)
 
     def decay(self, rate: float) -> None:
         "Blend the window into the counts and open a new one; `rate` is the weight of the past."
         self.counts = torch.where(self.counts.any(), rate * self.counts + (1 - rate) * self.window, self.window)
         self.window = torch.zeros_like(self.window)
 
-    def compute(self) -> Tensor: return area(self.counts, closed=False).nan_to_num(nan=0.0).float()
+    def compute(self) -> Tensor: return area(self.counts, closed=self.thresholds == 0).nan_to_num(nan=0.0).float()

@@ -17,7 +17,7 @@ from ..data.features import Feature
 from ..layers.fm import FactorizationMachine
 from .wide_and_deep import WideAndDeep
 
-# %% ../../nbs/60_models/41_deepfm.ipynb #7d47abfd
+# %% ../../nbs/60_models/41_deepfm.ipynb #a5cc3c91
 class DeepFM(WideAndDeep):
     "Groups `wide` (type WIDE), `deep`, and `fm` where the factorization machine reads other features than `deep`."
     optional_groups = ("fm",)

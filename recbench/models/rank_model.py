@@ -26,6 +26,7 @@ from ..losses import LOSSES
 from ..losses.several import LossSet, loss_names
 from ..losses.ziln import expected_amount
 from ..metrics.auc import AUC, MulticlassAUC
+from ..metrics.calibration import NormalizedEntropy
 from ..metrics.decay_auc import DecayAUC
 from ..metrics.grouped_auc import GroupedAUC
 from ..metrics.train_metric import TrainMetricWrapper
@@ -104,6 +105,7 @@ METRIC_KINDS: dict[str, MetricKind] = {
     "auc": MetricKind(lambda config, classes: AUC(config.thresholds), "probability"),
     "multiclass_auc": MetricKind(lambda config, classes: MulticlassAUC(classes, config.thresholds, config.average), "classes"),
     "grouped_auc": MetricKind(lambda config, classes: GroupedAUC(), "probability"),
+    "normalized_entropy": MetricKind(lambda config, classes: NormalizedEntropy(config.eta), "probability"),
     "accuracy": MetricKind(lambda config, classes: MulticlassAccuracy(classes, config.top_k, average="micro") if classes > 1 else BinaryAccuracy(config.threshold), "decision"),
     "mean_absolute_error": MetricKind(lambda config, classes: MeanAbsoluteError(), "value"),
     "mean_squared_error": MetricKind(lambda config, classes: MeanSquaredError(), "value"),

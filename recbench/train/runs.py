@@ -8,7 +8,7 @@ __all__ = ['FREE', 'table_state', 'table_from_state', 'data_fingerprint', 'plain
            'past_losses', 'status', 'window_features', 'encode_users', 'Run', 'build_model', 'recommend', 'seen_items',
            'summary', 'runs']
 
-# %% ../../nbs/80_train/60_runs.ipynb #e94428f4
+# %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
 import json
 import os
@@ -38,6 +38,7 @@ from ..data.encoding import load_encoding, save_encoding
 from ..data.features import Schema, SequenceFeature
 from ..data.table import Jagged, Table, encode_table
 from ..data.vocabulary import Vocabulary
+from ..evaluate.ranking import lower_is_better
 from ..models.base import MODELS, BaseModel
 from .checkpoint import CheckpointError, Checkpoints, FolderLock, is_locked, read_state, sync, write_state, write_text
 from .guards import NonFiniteError, bad_gradients, batch_to_state
@@ -352,13 +353,14 @@ def seen_items(history: pd.Series, item_keys: pd.Index) -> tuple[Tensor, Tensor]
 
 Run.recommend = recommend
 
-# %% ../../nbs/80_train/60_runs.ipynb #d8d3a1a2
+# %% ../../nbs/80_train/60_runs.ipynb #6510fc92
 def summary(path: Path) -> dict[str, Any]:
     "What one run says of itself."
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     status = json.loads((path / "status.json").read_text(encoding="utf-8")) if (path / "status.json").exists() else {"state": "training", "why": "", "step": 0}
     epochs = read_lines(path / "epochs.jsonl")
-    best = max(epochs, key=lambda row: row[config["trainer"]["monitor"]], default={})
+    monitor = config["trainer"]["monitor"]
+    best = (min if lower_is_better(monitor) else max)(epochs, key=lambda row: row[monitor], default={})
     model = {name: part for name, part in config["model"]["config"].items() if name != "feature_groups"}
     state = "killed" if status["state"] == "training" and not is_locked(path) else status["state"]
     return {

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LRSchedule', 'SCHEDULES', 'warmed', 'Constant', 'ExponentialDecay', 'ManualStep', 'half_cosine', 'CosineAnnealing',
-           'CosineAnnealingWarmRestarts', 'schedule_of', 'LearningRate']
+           'CosineAnnealingWarmRestarts', 'schedule_of', 'set_rates', 'LearningRate', 'ReduceOnPlateau']
 
-# %% ../../nbs/80_train/25_schedules.ipynb #43a745d5
+# %% ../../nbs/80_train/25_schedules.ipynb #61e63a99
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import cos, pi
 from typing import Self
@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from ..core.base import Config
 from ..core.pipeline import ConstantLR, ExponentialDecayLR, ManualStepLR, Schedule
+from ..evaluate.ranking import lower_is_better
 from ..models.base import embedding_tables
 
 # %% ../../nbs/80_train/25_schedules.ipynb #06984cfe
@@ -121,7 +122,13 @@ def schedule_of(
     name, config = optimizer.chosen("learning rate")
     return SCHEDULES[name](**config.model_dump() if config else {})
 
-# %% ../../nbs/80_train/25_schedules.ipynb #fc4d716c
+# %% ../../nbs/80_train/25_schedules.ipynb #2941c149
+def set_rates(trainer, dense: Callable[[float], float], tables: Callable[[float], float]) -> None:
+    "Rates of the optimiser's groups and of the fused tables, each from the one it began with."
+    for group in trainer.optimizer.param_groups: group["lr"] = dense(group.setdefault("initial_lr", group["lr"]))
+    for module in embedding_tables(trainer.model): module.set_learning_rate(tables)
+
+
 class LearningRate:
     "Trainer callback: schedules for the dense part and for the tables."
 
@@ -136,6 +143,30 @@ class LearningRate:
 
     def set_rates(self, trainer):
         "Rates of the step to come, from the steps and epochs the trainer has behind it."
-        dense, tables = (partial(schedule.at, len(trainer.history) if schedule.by_epoch else trainer.step) for schedule in (self.dense, self.tables))
-        for group in trainer.optimizer.param_groups: group["lr"] = dense(group.setdefault("initial_lr", group["lr"]))
-        for module in embedding_tables(trainer.model): module.set_learning_rate(tables)
+        set_rates(trainer, *(partial(schedule.at, len(trainer.history) if schedule.by_epoch else trainer.step) for schedule in (self.dense, self.tables)))
+
+# %% ../../nbs/80_train/25_schedules.ipynb #99af8aa6
+class ReduceOnPlateau:
+    "Trainer callback: all rates times `factor` whenever `patience` epochs in a row were no new best."
+
+    def __init__(self, factor: float = 0.1, patience: int = 1):
+        if not 0 < factor < 1: raise ValueError(f"factor is {factor}; must lie between 0 and 1")
+        if patience < 1: raise ValueError(f"patience is {patience}; must be at least 1")
+        self.factor, self.patience = factor, patience
+
+    def cuts(self, values: Sequence[float], less: bool) -> int:
+        "How often the rates have fallen after epochs with these values of the monitored metric."
+        best, waited, count = None, 0, 0
+        for value in values:
+            best, waited = (value, 0) if best is None or (value < best if less else value > best) else (best, waited + 1)
+            if waited == self.patience: count, waited = count + 1, 0
+        return count
+
+    def on_start(self, trainer):
+        "Refuse a second owner of the rates; set those a resumed training stopped with."
+        if any(isinstance(callback, LearningRate) for callback in trainer.callbacks): raise ValueError("ReduceOnPlateau and LearningRate both set the rates; choose one")
+        self.on_epoch(trainer, len(trainer.history), {})
+
+    def on_epoch(self, trainer, epoch: int, metrics: dict):
+        share = self.factor ** self.cuts([row[trainer.monitor] for row in trainer.history], lower_is_better(trainer.monitor))
+        set_rates(trainer, lambda rate: share * rate, lambda rate: share * rate)

@@ -58,8 +58,9 @@ class Trainer:
         steps: int | None = None,                     # at most so many steps, wherever in an epoch; whichever of the two ends first
         learning_rate: float = 1e-3,                  # Adam, dense part
         weight_decay: float = 0.0,                    # decoupled, dense part
-        table_optimizer: str = "rowwise_adagrad",
-        table_learning_rate: float | None = None,     # None: the task's
+        table_optimizer: str = "rowwise_adagrad",     # fused into the lookup: "rowwise_adagrad", "adagrad", "sgd"; or "adam", for small tables
+        table_learning_rate: float | None = None,     # None: the task's; with "adam" that of the dense part
+        table_weight_decay: float = 0.0,              # with "adam": L2 penalty on all rows
         parts: Sequence[Part] = (),                   # parameters by name pattern: own rates, own decay, frozen
         accumulate: int = 1,                          # batches whose gradients make one update of the dense part
         clipping: GradClipping = GradClipping(),      # of the dense gradients
@@ -81,13 +82,15 @@ class Trainer:
             if value is not None and value < 1: raise ValueError(f"{name} is {value}; must be at least 1")
         self.task = task_of(model, dataset, negatives, top_k)
         self.negatives, self.top_k, self.monitor = self.task.negatives, self.task.top_k, check_monitor(self.task, model, dataset, monitor)
-        rate = self.task.table_learning_rate if table_learning_rate is None else table_learning_rate
+        adam = table_optimizer == "adam"
+        if table_weight_decay and not adam: raise ValueError(f"table_weight_decay is {table_weight_decay} and table_optimizer {table_optimizer!r}; only tables with 'adam' have a penalty")
+        rate = table_learning_rate if table_learning_rate is not None else learning_rate if adam else self.task.table_learning_rate
         self.settings |= {"negatives": self.negatives, "top_k": self.top_k, "monitor": self.monitor, "table_learning_rate": rate, "loader": type(loader).__name__ if loader else None}
         self.model, self.dataset, self.device = model.to(device), dataset, torch.device(device)
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
         self.loader = loader or self.task.loader(model, dataset, batch_size, seed)
-        fuse_tables(model, table_optimizer, rate, parts=parts)
-        self.optimizer = dense_optimizer(model, learning_rate, weight_decay, parts=parts)
+        if not adam: fuse_tables(model, table_optimizer, rate, parts=parts)
+        self.optimizer = dense_optimizer(model, learning_rate, weight_decay, parts, *((rate, table_weight_decay) if adam else ()))
         self.updates = Updates(self.optimizer, accumulate, clipping, loss_scaler(model, self.device) if mixed_precision == "FP16" else None)
         self.epochs = self.settings["epochs"] = epochs or (20 if steps is None else -(-steps // len(self.loader)))
         self.steps = min(self.epochs * len(self.loader), steps or self.epochs * len(self.loader))
