@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BaseModel', 'DCNV1', 'DCNV2', 'DLRM', 'DSSM', 'DeepFM', 'MODELS', 'MaskNet', 'MatchModel', 'MatchTower',
-           'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RankModel', 'WideAndDeep', 'WuKong', 'create_model',
-           'xDeepFM']
+           'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RANK_CONFIGS', 'RankModel', 'WideAndDeep', 'WuKong',
+           'create_model', 'rank_config', 'xDeepFM']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .base import MODELS, BaseModel, create_model
@@ -18,11 +18,12 @@ from .mask_net import MaskNet
 from .match_model import MatchModel, MatchTower, MatchTowerWoEG
 from .multi_tower import MultiTower
 from .multi_tower_din import MultiTowerDIN
+from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
 from .wide_and_deep import WideAndDeep
 from .wukong import WuKong
 from .xdeepfm import xDeepFM
 
 # %% ../../nbs/60_models/99_models.ipynb #48539126
-_all_ = ["BaseModel", "DCNV1", "DCNV2", "DLRM", "DSSM", "DeepFM", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTower", "MultiTowerDIN", "RankModel",
-         "WideAndDeep", "WuKong", "create_model", "xDeepFM"]
+_all_ = ["BaseModel", "DCNV1", "DCNV2", "DLRM", "DSSM", "DeepFM", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTower", "MultiTowerDIN", "RANK_CONFIGS", "RankModel",
+         "WideAndDeep", "WuKong", "create_model", "rank_config", "xDeepFM"]

@@ -326,7 +326,7 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor]) -> BaseModel:
     model.load_state_dict(dict(weights))
     return model.eval()
 
-# %% ../../nbs/80_train/60_runs.ipynb #25a392fa
+# %% ../../nbs/80_train/60_runs.ipynb #60367874
 def recommend(
     self: Run,
     rows: pd.DataFrame,         # a row for each user; see `encode_users`
@@ -334,6 +334,7 @@ def recommend(
     keep_seen: bool = False,    # True: items of the history may be recommended again
 ) -> pd.DataFrame:              # columns row (label of the user's row), rank, the item key, score; fewer than k where fewer are left
     "The best items of the catalogue for each user."
+    if not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
     if not 1 <= k <= len(self.items): raise ValueError(f"k is {k}; must be 1..{len(self.items)}, the size of the catalogue")
     with torch.no_grad(): scores = self.model.user_embedding(make_batch(encode_users(rows, self.schema, self.vocabularies))) @ self.item_vectors.T   # [B, I]
     if "history" in rows and not keep_seen: scores[seen_items(rows["history"], self.item_keys)] = -torch.inf
