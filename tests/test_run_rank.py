@@ -20,7 +20,8 @@ features:
 
 
 def texts(path) -> list[str]:
-    return [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs(path)]
+    "Text of every output, which a file holds as lines."
+    return ["".join(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in outputs(path)]
 
 
 def check_result(path, pictures: int, columns: list[str]):

@@ -4,29 +4,31 @@
 
 # %% auto #0
 __all__ = ['Batch', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler', 'IdFeature', 'Jagged', 'NegativeSampler',
-           'Negatives', 'ParquetStream', 'RawFeature', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split', 'Table',
-           'TrainLoader', 'Vocabulary', 'build_dataset', 'dataset_from_frames', 'infer_schema', 'leak_line',
-           'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'popularity_weights',
-           'read_schema', 'save_encoding', 'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches',
+           'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RankLoader', 'RawFeature', 'RowLoader', 'Schema',
+           'SchemaFile', 'SequenceFeature', 'Split', 'StreamLoader', 'Table', 'TrainLoader', 'Vocabulary',
+           'build_dataset', 'build_rows', 'dataset_from_frames', 'infer_schema', 'leak_line', 'leak_report',
+           'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'popularity_weights', 'read_schema',
+           'save_encoding', 'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches',
            'with_embedding_dim']
 
-# %% ../../nbs/10_data/99_data.ipynb #7d4f6464
+# %% ../../nbs/10_data/99_data.ipynb #a969d472
 from .batch import Batch
-from .dataset import Dataset, build_dataset
+from .dataset import Dataset, build_dataset, build_rows
 from .encoding import Encoding, load_encoding, save_encoding
 from .features import IdFeature, RawFeature, Schema, SequenceFeature, with_embedding_dim
 from .infer import infer_schema
-from .load import DATASETS, load_dataset
-from .loader import TrainLoader
+from .load import DATASETS, RANK_DATASETS, load_dataset
+from .loader import RankLoader, RowLoader, TrainLoader
 from .negatives import HardNegativeSampler, Negatives, NegativeSampler, popularity_weights
 from .own import dataset_from_frames, load_folder
 from .schema_file import SchemaFile, read_schema
 from .splits import Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random
 from .stream import ParquetStream, stream_batches
+from .stream_loader import StreamLoader
 from .table import Jagged, Table
 from .vocabulary import Vocabulary
 
-# %% ../../nbs/10_data/99_data.ipynb #70cd4996
-_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "IdFeature", "Jagged", "NegativeSampler", "Negatives", "ParquetStream", "RawFeature", "Schema", "SchemaFile",
-         "SequenceFeature", "Split", "Table", "TrainLoader", "Vocabulary", "build_dataset", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
+# %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
+_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "IdFeature", "Jagged", "NegativeSampler", "Negatives", "ParquetStream", "RANK_DATASETS", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
+         "SequenceFeature", "Split", "StreamLoader", "Table", "TrainLoader", "Vocabulary", "build_dataset", "build_rows", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
          "load_encoding", "load_folder", "popularity_weights", "read_schema", "save_encoding", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "with_embedding_dim"]

@@ -16,9 +16,9 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)   # torchr
 # %% ../../nbs/10_data/40_batch.ipynb #60129608
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from itertools import accumulate
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
@@ -69,7 +69,7 @@ def to_sparse(table: Table) -> KeyedJaggedTensor | None:
     names, sizes, values, lengths, weights = list(table.single_names), [rows] * len(table.single_names), [], [], []
     if table.singles is not None:
         values.append(feature_by_feature(table.singles))
-        lengths.append(torch.ones_like(values[0]))
+        lengths.append(_ones(len(values[0])))
         weights.append(None)
     for name, column in table.jagged.items():
         packed = column.packed()
@@ -85,9 +85,15 @@ def to_sparse(table: Table) -> KeyedJaggedTensor | None:
     return KeyedJaggedTensor(names, whole(values), all_weights, whole(lengths), stride=rows, length_per_key=sizes, offset_per_key=[0, *accumulate(sizes)])
 
 
+@lru_cache(maxsize=8)
+def _ones(count: int) -> Tensor:
+    "Lengths of single ids, which are the same for every batch of a size; an ordinary tensor, whatever mode the first batch was made in."
+    with torch.inference_mode(False): return torch.ones(count, dtype=torch.int64)
+
+
 def feature_by_feature(singles: Tensor) -> Tensor:
-    "The matrix [rows, F] as one row of ids, int64 [F*rows]; NumPy turns it in half the time of `t().reshape`."
-    return torch.from_numpy(singles.numpy().T.astype(np.int64, order="C").reshape(-1))
+    "The matrix [rows, F] as one row of ids, [F*rows]; NumPy turns it in half the time of `t().reshape`."
+    return torch.from_numpy(singles.numpy().T.copy().reshape(-1))
 
 
 def to_dense(table: Table) -> KeyedTensor | None:

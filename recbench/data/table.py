@@ -62,7 +62,7 @@ class Table:
     "Encoded rows of one side or of one split; all tensors have the same number of rows."
     rows: int
     single_names: tuple[str, ...] = ()                              # features with exactly one id a row
-    singles: Tensor | None = None                                   # int64 or int32 [rows, F]
+    singles: Tensor | None = None                                   # int64 [rows, F]
     jagged: Mapping[str, Jagged] = field(default_factory=dict)      # several ids, sequences
     dense_names: tuple[str, ...] = ()
     dense_dims: tuple[int, ...] = ()
@@ -130,6 +130,7 @@ def flat_lists(
 
 def encode_tokens(feature: Feature, tokens: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> Tensor:
     "Flat ids int64 of an Arrow array; what is not a plain integer is looked up once for each distinct token, and a missing one is unknown."
+    if not len(tokens): return torch.empty(0, dtype=torch.int64)
     if feature.table in vocabularies: _check_kind(feature, tokens.type, vocabularies[feature.table])
     elif tokens.null_count: raise ValueError(f"{feature.name} misses {tokens.null_count} ids; ids with num_buckets must be integers without gaps")
     if pa.types.is_integer(tokens.type) and not tokens.null_count: return encode_ids(feature, tokens.to_numpy(), vocabularies)

@@ -114,7 +114,7 @@ def dense_optimizer(
     if left and table_learning_rate is None: raise ValueError(f"tables {left} are not fused; call fuse_tables first, dense Adam would rewrite every row in every step")
     freeze_parts(model, parts)
     tables, dense = part_of_each(model, parts)
-    groups, names = parameter_groups(model, dense, learning_rate, weight_decay), {name for name, _ in model.named_parameters()}
+    groups, names = parameter_groups(model, dense, learning_rate, weight_decay, decoupled_weight_decay=True), {name for name, _ in model.named_parameters()}
     if table_learning_rate: groups += parameter_groups(model, {name: part for name, part in tables.items() if name in names}, table_learning_rate, table_weight_decay, decoupled_weight_decay=False)
     if not groups: raise ValueError("no dense parameter is trainable; leave at least one outside the parts of rate 0")
-    return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.Adam(groups, fused=True)   # not AdamW, which on loading a state decouples the decay of every group
