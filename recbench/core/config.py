@@ -10,9 +10,13 @@ __all__ = ['Share', 'Ratio', 'Inner', 'LossWeightStrategy', 'MLP', 'Tower', 'Seq
            'PairwiseHingeLoss', 'ListwiseRankLoss', 'ListwiseDistillLoss', 'Loss', 'check_loss_weights', 'RecallAtK',
            'AUC', 'MulticlassAUC', 'MeanAbsoluteError', 'MeanSquaredError', 'Accuracy', 'GroupedAUC', 'XAUC',
            'GroupedXAUC', 'NormalizedEntropy', 'WindowMetric', 'Metric', 'TrainMetric', 'VariationalDropout',
-           'DSSMConfig', 'WideAndDeepConfig', 'DeepFMConfig', 'DINTower', 'MultiTowerConfig', 'MultiTowerDINConfig',
-           'DLRMConfig', 'WuKongLayer', 'WuKongConfig', 'Cross', 'CrossV2', 'DCNV1Config', 'DCNV2Config', 'CIN',
-           'xDeepFMConfig', 'MaskBlock', 'MaskNetModule', 'MaskNetConfig', 'ModelConfig']
+           'TwoTowersConfig', 'DSSMConfig', 'DSSMV2Config', 'WideAndDeepConfig', 'DeepFMConfig', 'DINTower',
+           'MultiTowerConfig', 'MultiTowerDINConfig', 'DLRMConfig', 'WuKongLayer', 'WuKongConfig', 'Cross', 'CrossV2',
+           'DCNV1Config', 'DCNV2Config', 'CIN', 'xDeepFMConfig', 'MaskBlock', 'MaskNetModule', 'MaskNetConfig',
+           'DATTower', 'DATConfig', 'Capsule', 'MINDUserTower', 'MINDConfig', 'STU', 'PositionalEncoder',
+           'UIHPreprocessor', 'InputPreprocessor', 'L2NormPostprocessor', 'LayerNormPostprocessor',
+           'OutputPostprocessor', 'HSTU', 'HSTUUserTower', 'HSTUMatchConfig', 'SASRecTower', 'SASRecConfig',
+           'MultiWindowDINTower', 'TDMConfig', 'ModelConfig']
 
 # %% ../../nbs/00_core/60_config.ipynb #031f0ba6
 from typing import Annotated, Any, Literal, Self
@@ -381,7 +385,7 @@ class VariationalDropout(Config):
     embedding_wise_variational_dropout: Literal[False] = False
 
 # %% ../../nbs/00_core/60_config.ipynb #38eccb17
-class DSSMConfig(Config):
+class TwoTowersConfig(Config):
     "Two towers and the similarity of their outputs."
     user_tower: Tower
     item_tower: Tower
@@ -389,12 +393,20 @@ class DSSMConfig(Config):
     similarity: Literal["INNER_PRODUCT", "COSINE"] = "INNER_PRODUCT"
     temperature: PositiveFloat = 1.0  # similarities are divided by it
     in_batch_negative: bool = False  # the other rows' items are the negatives
-    share_embedding: bool = False  # one table for both towers under one embedding name
 
     @model_validator(mode="after")
     def _check_inputs(self) -> Self:
         if self.user_tower.input != self.item_tower.input: return self
         raise ValueError(f"user_tower.input and item_tower.input are both {self.user_tower.input!r}; each tower reads a feature group of its own")
+
+
+class DSSMConfig(TwoTowersConfig):
+    "An MLP for each side."
+    share_embedding: bool = False  # one table for both towers under one embedding name
+
+
+class DSSMV2Config(TwoTowersConfig):
+    "The same above one embedding group for all groups, so that tables of one embedding name are one table."
 
 
 class WideAndDeepConfig(Config):
@@ -508,11 +520,168 @@ class MaskNetConfig(Config):
     "Mask blocks over one group."
     mask_net_module: MaskNetModule
 
+# %% ../../nbs/00_core/60_config.ipynb #28235bb7
+class DATTower(Tower):
+    "A tower with an augmented vector beside its features: one for each id, trained to look like what this id met on the other side."
+    augment_input: str  # name of the feature group of that vector, output_dim wide
+
+
+class DATConfig(TwoTowersConfig):
+    "Dual augmented two towers."
+    user_tower: DATTower
+    item_tower: DATTower
+    amm_u_weight: NonNegativeFloat = 0.5  # of the loss that draws the user's augmented vector to the item's output
+    amm_i_weight: NonNegativeFloat = 0.5  # and the other way round
+    amm_reduction: Annotated[Literal["mean", "sum"], QUOTED] = "mean"  # over rows; TorchEasyRec sums, so that its scale is the batch size's
+    share_embedding: bool = False  # one table for both towers under one embedding name
+
+
+class Capsule(Config):
+    "Behaviour capsules to interest capsules by dynamic routing."
+    max_k: PositiveInt = 5  # interests at most
+    max_seq_len: PositiveInt  # positions read, the first ones of the sequence
+    high_dim: PositiveInt  # width of an interest
+    num_iters: PositiveInt = 3
+    routing_logits_scale: PositiveFloat = 20.0
+    routing_logits_stddev: NonNegativeFloat = 1.0  # of the first logits while training; evaluation starts from the same ones every time
+    squash_pow: PositiveFloat = 1.0
+    const_caps_num: bool = False  # max_k for everyone, not fewer for short histories
+    routing_init_method: Annotated[Literal["normal", "zeros"], QUOTED] = "normal"
+
+
+class MINDUserTower(Config):
+    "Interests of a user: capsules of the history, each joined with the user's own features."
+    input: str  # name of the feature group of the user
+    history_input: str  # of the history, of type SEQUENCE
+    user_mlp: MLP
+    hist_seq_mlp: MLP | None = None  # over each position; its layers have no bias
+    user_seq_combine: Literal["SUM"] = "SUM"  # TorchEasyRec's field, which nothing reads there either
+    capsule_config: Capsule
+    concat_mlp: MLP  # above interest and user side by side
+
+
+class MINDConfig(TwoTowersConfig):
+    "Several interests a user; in training the one that suits the item speaks loudest."
+    user_tower: MINDUserTower
+    simi_pow: PositiveFloat = 10.0  # factor of the attention's logits
+    similarity: Literal["INNER_PRODUCT", "COSINE"] = "COSINE"
+    share_embedding: bool = False  # one table for both towers under one embedding name
+
+# %% ../../nbs/00_core/60_config.ipynb #495a1de2
+class STU(Config):
+    "One layer of sequential transduction: pointwise attention without a softmax, then a gate."
+    embedding_dim: PositiveInt  # width of the layer's input and output
+    num_heads: PositiveInt
+    hidden_dim: PositiveInt  # of gate and value, a head
+    attention_dim: PositiveInt  # of query and key, a head
+    output_dropout_ratio: Share = 0.3
+    max_attn_len: NonNegativeInt = 0  # positions looked back at; 0: all
+    attn_alpha: PositiveFloat | None = None  # factor of the logits; None: 1 / sqrt(attention_dim)
+    use_group_norm: bool = False  # normalise each head on its own
+    scaling_seqlen: int = -1  # divisor of the attention; below 1: the longest sequence of the batch
+
+
+class PositionalEncoder(Config):
+    "Vectors added to each position, by its place and by the time since."
+    num_position_buckets: PositiveInt
+    num_time_buckets: PositiveInt = 2048
+    use_time_encoding: bool = False
+    time_bucket_fn: Annotated[Literal["sqrt", "log"], QUOTED] = "sqrt"
+    time_bucket_increments: PositiveFloat = 60.0  # seconds
+
+
+class UIHPreprocessor(Config):
+    "A linear map of each position's features to the width of the layers."
+
+
+class InputPreprocessor(Choice):
+    "What stands before the layers."
+    uih_preprocessor: Annotated[UIHPreprocessor | None, OneOf("input preprocessor")] = None
+
+
+class L2NormPostprocessor(Config):
+    "Vectors of length 1."
+
+
+class LayerNormPostprocessor(Config):
+    "Layer norm."
+
+
+class OutputPostprocessor(Choice):
+    "What stands behind them."
+    l2norm_postprocessor: Annotated[L2NormPostprocessor | None, OneOf("output postprocessor")] = None
+    layernorm_postprocessor: Annotated[LayerNormPostprocessor | None, OneOf("output postprocessor")] = None
+
+# %% ../../nbs/00_core/60_config.ipynb #91f0614a
+class HSTU(Config):
+    "A stack of such layers."
+    stu: STU
+    input_dropout_ratio: Share = 0.2
+    attn_num_layers: PositiveInt = 3
+    positional_encoder: PositionalEncoder
+    input_preprocessor: InputPreprocessor = InputPreprocessor(uih_preprocessor=UIHPreprocessor())
+    output_postprocessor: OutputPostprocessor = OutputPostprocessor(l2norm_postprocessor=L2NormPostprocessor())
+    relative_position_bias: bool = False  # the paper's learnt number for each distance, added to the logits; TorchEasyRec has none
+    relative_time_buckets: NonNegativeInt = 0  # and for each logarithmic bucket of the time between two positions; 0: none
+
+
+class HSTUUserTower(Config):
+    "A history read in order."
+    input: str  # name of a feature group of type JAGGED_SEQUENCE
+    hstu: HSTU
+    max_seq_len: PositiveInt  # positions read, the newest ones
+
+
+class HSTUMatchConfig(TwoTowersConfig):
+    "The user is what HSTU makes of the history."
+    user_tower: HSTUUserTower
+    output_dim: NonNegativeInt = 0  # 0: no linear map above the item tower
+    sequence_timestamp_is_ascending: bool = True  # the newest position is the last one
+    in_batch_negative: Literal[False] = False  # several positives a user leave no diagonal
+    share_embedding: bool = False  # one table for both towers under one embedding name
+
+
+class SASRecTower(Config):
+    "A history read in order by causal self-attention."
+    input: str  # name of a feature group of type JAGGED_SEQUENCE
+    max_seq_len: PositiveInt = 200  # positions read, the newest ones
+    num_layers: PositiveInt = 2
+    num_heads: PositiveInt = 1
+    feed_forward_dim: PositiveInt | None = None  # hidden width of the feed-forward blocks; None: that of the positions
+    activation: str = "nn.ReLU"  # a name from the table of activations
+    dropout_ratio: Share = 0.2
+
+
+class SASRecConfig(TwoTowersConfig):
+    "The user is what self-attention makes of the history; the item is its vector in the same table."
+    user_tower: SASRecTower
+    output_dim: NonNegativeInt = 0  # 0: no linear map above the item tower
+    in_batch_negative: Literal[False] = False
+    share_embedding: bool = True  # one table for both towers under one embedding name
+
+
+class MultiWindowDINTower(Config):
+    "Attention of a candidate over windows of a sequence."
+    windows_len: Annotated[list[PositiveInt], Field(min_length=1)]  # positions of each window, first position's window first
+    attn_mlp: MLP
+
+
+class TDMConfig(Config):
+    "A ranking model of tree nodes: one group of type SEQUENCE, any others beside it."
+    multiwindow_din: MultiWindowDINTower
+    final: MLP
+
 # %% ../../nbs/00_core/60_config.ipynb #a74d0e10
 class ModelConfig(Config):
     "Everything a model is built from."
     feature_groups: list[FeatureGroup] = []
     dssm: Annotated[DSSMConfig | None, OneOf("model")] = None
+    dssm_v2: Annotated[DSSMV2Config | None, OneOf("model")] = None
+    dat: Annotated[DATConfig | None, OneOf("model")] = None
+    mind: Annotated[MINDConfig | None, OneOf("model")] = None
+    hstu_match: Annotated[HSTUMatchConfig | None, OneOf("model")] = None
+    sasrec: Annotated[SASRecConfig | None, OneOf("model")] = None
+    tdm: Annotated[TDMConfig | None, OneOf("model")] = None
     wide_and_deep: Annotated[WideAndDeepConfig | None, OneOf("model")] = None
     deepfm: Annotated[DeepFMConfig | None, OneOf("model")] = None
     multi_tower: Annotated[MultiTowerConfig | None, OneOf("model")] = None
@@ -554,6 +723,7 @@ class ModelConfig(Config):
         for field, value in self.model:
             towers = {field: value} if not isinstance(value, list) else {f"{field}[{place}]": tower for place, tower in enumerate(value)}
             for where, tower in towers.items():
-                if isinstance(tower, (Tower, DINTower)) and tower.input not in names:
-                    raise ValueError(f"{where}.input is {tower.input!r}; {nearest(tower.input, names)}feature groups: {', '.join(names) or 'none'}")
+                for place in ("input", "augment_input", "history_input"):
+                    group = getattr(tower, place, None)
+                    if group is not None and group not in names: raise ValueError(f"{where}.{place} is {group!r}; {nearest(group, names)}feature groups: {', '.join(names) or 'none'}")
         return self
