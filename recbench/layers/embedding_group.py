@@ -27,7 +27,7 @@ from .embedding_tables import EmbeddingTables, Lookup
 from .multi_window_din import MultiWindowDINEncoder
 from .pooling import PoolingEncoder
 from .self_attention import SelfAttentionEncoder
-from .sequences import SequenceEncoder, pad
+from .sequences import SequenceEncoder, longest, pad
 from .simple_attention import SimpleAttention
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #50ab9c9d
@@ -275,7 +275,7 @@ def _sequence(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: 
     uneven = [use.feature for use, other in zip(plan.sequence, every) if len(answers[use]) != len(answers[first]) or (other.is_cpu and not torch.equal(other, lengths))]
     if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from {first.feature}; they must run in step")
     sequence = torch.cat([answers[use] for use in plan.sequence], 1)                                       # [sum of lengths, s]
-    if plan.kind == "SEQUENCE": sequence = pad(sequence, lengths, _longest(lengths, self.features[first.feature].max_length))
+    if plan.kind == "SEQUENCE": sequence = pad(sequence, lengths, longest(lengths, self.features[first.feature].max_length))
     query = {f"{plan.name}.query": torch.cat([answers[use] for use in plan.query], 1)} if plan.query else {}
     return {**query, f"{plan.name}.sequence": sequence, f"{plan.name}.sequence_length": lengths}
 
@@ -284,11 +284,6 @@ def _lengths(batch: Batch, places: dict[str, str], use: Use) -> Tensor:
     "Positions of each row in a sequence feature: int64 [B]."
     if use.how == "numbers": return batch.sequence_dense_features[use.feature].lengths().long()
     return slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
-
-
-def _longest(lengths: Tensor, max_length: int) -> int:
-    "Width of the rectangle: the longest row on a CPU, max_length elsewhere (no wait for the device)."
-    return int(lengths.max()) if lengths.is_cpu and len(lengths) else max_length
 
 
 def forward(self: EmbeddingGroup, batch: Batch) -> dict[str, Tensor]:

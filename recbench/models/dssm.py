@@ -13,7 +13,6 @@ from torch import Tensor
 from ..core.config import ModelConfig, Tower
 from ..data.batch import Batch
 from ..data.features import Feature
-from ..layers.embedding_group import table_configs
 from ..layers.embedding_tables import EmbeddingTables
 from .match_model import MatchModel, MatchTower
 
@@ -23,8 +22,7 @@ class DSSM(MatchModel):
 
     def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        groups = [self.feature_group(tower.input) for tower in (model_config.model.user_tower, model_config.model.item_tower)]
-        shared = EmbeddingTables(*table_configs(self.get_features_in_feature_groups(groups), groups)) if model_config.model.share_embedding else None
+        shared = self.shared_tables(model_config.model.user_tower.input, model_config.model.item_tower.input)
         self.user_tower = self._tower(model_config.model.user_tower, shared)
         self.item_tower = self._tower(model_config.model.item_tower, shared)
 
