@@ -16,7 +16,9 @@ from torch import Tensor
 from ..core.registry import lookup
 from .batch import Batch, join, make_batch
 from .dataset import Dataset
+from .hard_negatives_v2 import HardNegativeSamplerV2
 from .negatives import HardNegativeSampler, Negatives, NegativeSampler, expected_log_count, observed_log_count, popularity_weights
+from .negatives_v2 import NegativeSamplerV2, known_among
 
 # %% ../../nbs/10_data/80_loader.ipynb #29d84173
 class RowLoader:
@@ -107,13 +109,16 @@ class TrainLoader(RowLoader):
         seed: int = 0,                           # of the shuffling and of the samplers
     ):
         super().__init__(dataset, batch_size, seed)
-        if negatives.kind == "hard" and dataset.dislikes is None: raise ValueError(f"negatives.kind is 'hard' but data set {dataset.name} has no dislikes; allowed are 'in_batch', 'sampled', 'mixed', 'full'")
+        if negatives.kind in ("hard", "hard_v2") and dataset.dislikes is None: raise ValueError(f"negatives.kind is {negatives.kind!r} but data set {dataset.name} has no dislikes; allowed are 'in_batch', 'sampled', 'sampled_v2', 'mixed', 'full'")
         self.negatives = negatives
-        weights = popularity_weights(dataset.item_counts, negatives.power)
-        self.sampler = NegativeSampler(weights, negatives.num_sample, seed) if negatives.kind in ("sampled", "hard", "mixed") else None
-        self.hard_sampler = HardNegativeSampler(dataset.dislikes, negatives.num_hard, seed) if negatives.kind == "hard" else None
         self.share = dataset.item_counts / dataset.item_counts.sum()            # p, float64 [I]
         self.consumed = dataset.consumed("train")
+        weights, shared = popularity_weights(dataset.item_counts, negatives.power), negatives.num_sample
+        self.sampler = self.hard_sampler = None
+        if negatives.kind in ("sampled", "hard", "mixed"): self.sampler = NegativeSampler(weights, shared, seed)
+        if negatives.kind == "hard": self.hard_sampler = HardNegativeSampler(dataset.dislikes, negatives.num_hard, seed)
+        if negatives.kind == "sampled_v2": self.sampler = NegativeSamplerV2(weights, self.consumed, shared, seed)
+        if negatives.kind == "hard_v2": self.sampler = HardNegativeSamplerV2(weights, self.consumed, dataset.dislikes, shared, negatives.num_hard, seed)
 
     def batch(self, rows: Tensor) -> Batch:
         "The batch of the given training rows, labels and weights included."
@@ -122,8 +127,8 @@ class TrainLoader(RowLoader):
         batch = getattr(self, f"_{self.negatives.kind}")(base, rows, positives)
         for name, place in ((self.dataset.schema.label, batch.labels), (self.dataset.schema.sample_weight, batch.sample_weights)):
             if name in events: place[name] = events[name][rows]
-        if self.negatives.mask_hits and self.negatives.kind != "full":
-            batch.additional_infos.update(self._known_positives(events["user_index"][rows], batch.additional_infos["item_index"]))
+        infos = batch.additional_infos
+        if "item_index" in infos and "known_positives" not in infos: infos.update(self._known_positives(events["user_index"][rows], infos["item_index"]))
         return batch
 
 # %% ../../nbs/10_data/80_loader.ipynb #4e48fb27
@@ -133,11 +138,12 @@ def _infos(self: TrainLoader, items: Tensor, log_q: Tensor) -> dict[str, Tensor]
 
 
 def _known_positives(self: TrainLoader, users: Tensor, items: Tensor) -> dict[str, Tensor]:
-    "What each row's user consumed, as far as it stands among the item rows: nothing else can be masked."
-    own = self.consumed.take(users)
-    stands = torch.zeros(len(self.dataset.items), dtype=torch.bool).index_fill(0, items, True).index_select(0, own.values)
-    offsets, count = F.pad(own.lengths.cumsum(0), (1, 0)), F.pad(stands.cumsum(0), (1, 0))
-    return {"known_positives": own.values[stands], "known_offsets": count.index_select(0, offsets)}
+    "What each row's user consumed: as far as it stands among the item rows, or all of it where rows of earlier batches stand beside them."
+    if self.negatives.memory:
+        own = self.consumed.take(users)
+        values, offsets = own.values, F.pad(own.lengths.cumsum(0), (1, 0))
+    else: values, offsets = known_among(self.consumed, users, items, len(self.dataset.items))
+    return {"known_positives": values, "known_offsets": offsets}
 
 
 def _in_batch(self: TrainLoader, base, rows: Tensor, positives: Tensor) -> Batch:
@@ -166,11 +172,22 @@ def _hard(self: TrainLoader, base, rows: Tensor, positives: Tensor) -> Batch:
     return batch
 
 
+def _sampled_v2(self: TrainLoader, base, rows: Tensor, positives: Tensor) -> Batch:
+    draw, shared = self.sampler.sample(self.dataset.train.columns["user_index"][rows]), self.negatives.num_sample
+    items = torch.cat([positives, draw.items])
+    log_q = torch.cat([torch.zeros(len(rows)), draw.log_prob[:shared] + math.log(shared), draw.log_prob[shared:]])
+    batch = make_batch(base, self.dataset.items.take(items), **_infos(self, items, log_q))
+    if not self.negatives.memory: batch.additional_infos.update(known_positives=draw.known_positives, known_offsets=draw.known_offsets)
+    if draw.hard_neg_indices is not None: batch.additional_infos.update(hard_neg_indices=draw.hard_neg_indices, hard_columns=torch.empty(self.negatives.num_hard, 0))
+    return batch
+
+
 def _full(self: TrainLoader, base, rows: Tensor, positives: Tensor) -> Batch:
     return make_batch(base, self.dataset.items, positive_index=positives)
 
 
-for method in (_known_positives, _in_batch, _mixed, _sampled, _hard, _full): setattr(TrainLoader, method.__name__, method)
+for method in (_known_positives, _in_batch, _mixed, _sampled, _hard, _sampled_v2, _full): setattr(TrainLoader, method.__name__, method)
+TrainLoader._hard_v2 = _sampled_v2
 
 # %% ../../nbs/10_data/80_loader.ipynb #96668bb4
 def state_dict(self: TrainLoader) -> dict:

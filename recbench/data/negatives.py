@@ -8,25 +8,33 @@ __all__ = ['Negatives', 'popularity_weights', 'checked_weights', 'NegativeSample
 
 # %% ../../nbs/10_data/45_negatives.ipynb #a3deabfa
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from ..core.base import Config
+from .random_streams import RandomStream
 from .table import Jagged
 
 # %% ../../nbs/10_data/45_negatives.ipynb #16df103f
 class Negatives(Config):
     "Which negatives a training step compares with, and how they are corrected."
 
-    kind: Literal["in_batch", "sampled", "hard", "mixed", "full"] = "in_batch"  # see the table above
+    kind: Literal["in_batch", "sampled", "sampled_v2", "hard", "hard_v2", "mixed", "full"] = "in_batch"  # see the table above
     num_sample: PositiveInt = 1024   # N, shared negatives drawn per batch (sampled, hard, mixed)
     num_hard: PositiveInt = 4        # hard negatives per row, at most (hard)
+    memory: NonNegativeInt = 0       # earlier batches whose item vectors stay as further shared negatives (all but full)
     power: NonNegativeFloat = 0.75   # sampling weight = (training count of the item) ** power; 0 is uniform
     log_q: bool = True               # subtract log expected counts from negative columns (all but full)
     mask_hits: bool = True           # mask negatives that are known positives of their row (all but full)
+
+    @model_validator(mode="after")
+    def _check_use(self) -> Self:
+        if self.memory and self.kind == "full": raise ValueError(f"memory is {self.memory} and kind 'full'; the whole catalogue needs no earlier batches, allowed is 0")
+        if not self.mask_hits and self.kind.endswith("_v2"): raise ValueError(f"mask_hits is False and kind {self.kind!r}; version 2 leaves out what a user knows by masking it, allowed is True, or kind {self.kind[:-3]!r}")
+        return self
 
 # %% ../../nbs/10_data/45_negatives.ipynb #3dbc2050
 def popularity_weights(
@@ -51,7 +59,7 @@ def checked_weights(
     return weights
 
 # %% ../../nbs/10_data/45_negatives.ipynb #90db52ac
-class NegativeSampler:
+class NegativeSampler(RandomStream):
     "Draws shared negatives in proportion to weights, never a positive of the batch."
 
     def __init__(
@@ -65,7 +73,8 @@ class NegativeSampler:
         self.length = (weights / weights.sum() * 2**53).round().long()
         self.length[weights > 0] = self.length[weights > 0].clamp(min=1)
         self.end, self.drawable = self.length.cumsum(0), int((weights > 0).sum())
-        self.num_sample, self.generator = num_sample, torch.Generator().manual_seed(seed)
+        super().__init__(seed)
+        self.num_sample = num_sample
 
     @property
     def probabilities(self) -> Tensor:
@@ -80,7 +89,8 @@ class NegativeSampler:
         cut = torch.unique(positives)
         if len(cut) and not 0 <= cut[0] <= cut[-1] < len(self.end): raise ValueError(f"positives lie in {int(cut[0])}..{int(cut[-1])}; items are 0..{len(self.end) - 1}")
         length = self.length[cut]
-        if length.count_nonzero() == self.drawable: raise ValueError(f"all {self.drawable} drawable items are among the batch's {len(cut)} positives, none is left to draw; lower batch_size or use full softmax")
+        left = self.drawable - int(length.count_nonzero())
+        if left < self.num_sample: raise ValueError(f"num_sample is {self.num_sample} and {left} of {self.drawable} drawable items are left beside the batch's {len(cut)} positives; lower num_sample or batch_size, or use kind 'sampled_v2' or 'full'")
         removed = length.cumsum(0)
         return self.end[cut] - removed, removed
 
@@ -97,14 +107,6 @@ class NegativeSampler:
         items = torch.searchsorted(self.end, point, right=True)
         return items, (self.length[items].double() / remaining).log().float()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        "State of the generator, so that a resumed run draws what it would have drawn."
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        "Continue from a saved state."
-        self.generator.set_state(state["generator"])
-
 # %% ../../nbs/10_data/45_negatives.ipynb #a41de396
 def shuffled_lists(
     lists: Jagged,           # items of each user, repeats allowed
@@ -120,7 +122,7 @@ def shuffled_lists(
     return Jagged(pairs[1][order], lengths.cumsum(0) - lengths, lengths)
 
 
-class HardNegativeSampler:
+class HardNegativeSampler(RandomStream):
     "Draws hard negatives of each row from its user's own list."
 
     def __init__(
@@ -130,7 +132,8 @@ class HardNegativeSampler:
         seed: int = 0,       # of this sampler's own generator
     ):
         if num_hard < 1: raise ValueError(f"num_hard is {num_hard}; must be at least 1")
-        self.num_hard, self.generator = num_hard, torch.Generator().manual_seed(seed)
+        super().__init__(seed)
+        self.num_hard = num_hard
         self.lists = shuffled_lists(user_items, self.generator)
 
     def sample(
@@ -145,14 +148,6 @@ class HardNegativeSampler:
         column = torch.arange(len(row)) - (taken.cumsum(0) - taken)[row]
         position = self.lists.starts[users][row] + (start[row] + column) % lengths[row]
         return self.lists.values[position], torch.stack([row, column], 1)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        "State of the generator; the shuffled lists follow from the seed."
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        "Continue from a saved state."
-        self.generator.set_state(state["generator"])
 
 # %% ../../nbs/10_data/45_negatives.ipynb #a420fdb0
 def expected_log_count(
