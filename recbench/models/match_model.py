@@ -24,6 +24,7 @@ from ..layers.variational_dropout import VariationalDropout
 from ..matching.chunked import chunked_in_batch_cross_entropy, softmax_matching_loss
 from ..matching.corrections import log_q_correction, mask_accidental_hits
 from ..matching.labels import arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
+from ..matching.memory import with_memory
 from ..matching.similarity import in_batch_similarity, sampled_similarity
 from ..metrics.recall import RecallAtK
 from ..metrics.train_metric import TrainMetricWrapper
@@ -125,9 +126,9 @@ class MatchModel(BaseModel, abstract=True):
         "`user_tower_emb`, `item_tower_emb`, penalties, and `similarity` unless training is to go through it in chunks."
         user_emb, item_emb, penalties = self.towers(batch)
         predictions = {"user_tower_emb": user_emb, "item_tower_emb": item_emb, **penalties}
-        all_rows = self.in_batch_negative or "positive_index" in batch.additional_infos
-        if not (self.training and all_rows and len(user_emb) * len(item_emb) > self.similarity_cells):
-            predictions["similarity"] = self.similarity(user_emb, item_emb, batch)
+        candidates, all_rows = with_memory(item_emb, batch), self.in_batch_negative or "positive_index" in batch.additional_infos
+        if not (self.training and all_rows and len(user_emb) * len(candidates) > self.similarity_cells):
+            predictions["similarity"] = self.similarity(user_emb, candidates, batch)
         return predictions
 
 # %% ../../nbs/60_models/20_match_model.ipynb #727e15eb
@@ -142,12 +143,21 @@ def corrected_similarity(self: MatchModel, similarity: Tensor, batch: Batch) -> 
     if "positive_index" in infos: return similarity, infos["positive_index"], None
     positives = "diagonal" if self.in_batch_negative else "first"
     columns = slice(None) if self.in_batch_negative else slice(rows, rows + _shared(similarity, batch))
-    if "log_q" in infos: similarity = log_q_correction(similarity, infos["log_q"][columns], positives)
+    if "log_q" in infos: similarity = _hard_correction(log_q_correction(similarity, infos["log_q"][columns], positives), batch)
     masked = None
     if "item_index" in infos:
         items = infos["item_index"]
         similarity, masked = mask_accidental_hits(similarity, items[:rows], items[columns], positives, _known_positives(batch))
     return similarity, (arange_int_label if self.in_batch_negative else zero_int_label)(similarity), masked
+
+
+def _hard_correction(similarity: Tensor, batch: Batch) -> Tensor:
+    "Similarity minus log q of each hard negative, in the cell where it stands."
+    infos = batch.additional_infos
+    if "hard_neg_indices" not in infos: return similarity
+    rows, columns = infos["hard_neg_indices"].long().unbind(1)
+    first, log_q = 1 + _shared(similarity, batch), infos["log_q"][len(infos["log_q"]) - len(rows):]
+    return similarity.index_put((rows, first + columns), -log_q.to(similarity.dtype), accumulate=True)
 
 
 def _shared(similarity: Tensor, batch: Batch) -> int:
@@ -163,9 +173,9 @@ def chunked_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch,
     infos, user_emb = batch.additional_infos, predictions["user_tower_emb"]
     options = dict(temperature=self.temperature, sample_weight=weight, label_smoothing=self.label_smoothing)
     if "positive_index" in infos: return chunked_in_batch_cross_entropy(user_emb, predictions["item_tower_emb"], target=infos["positive_index"], **options), None
-    items = infos.get("item_index")
+    candidates, items = with_memory(predictions["item_tower_emb"], batch), infos.get("item_index")
     if items is not None: options.update(row_items=items[:len(user_emb)], column_items=items, known_positives=_known_positives(batch))
-    return chunked_in_batch_cross_entropy(user_emb, predictions["item_tower_emb"], log_q=infos.get("log_q"), return_masked=True, **options)
+    return chunked_in_batch_cross_entropy(user_emb, candidates, log_q=infos.get("log_q"), return_masked=True, **options)
 
 
 def loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from ..core.pipeline import GradClipping
 from ..data.batch import Batch
 from ..data.dataset import Dataset
 from ..data.negatives import Negatives
+from ..matching.memory import ItemMemory
 from ..models.base import BaseModel, embedding_tables
 from .guards import FiniteGuard, Interrupts, gradient_norm
 from .optimizers import Part, dense_optimizer, fuse_tables
@@ -89,6 +90,8 @@ class Trainer:
         self.model, self.dataset, self.device = model.to(device), dataset, torch.device(device)
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
         self.loader = loader or self.task.loader(model, dataset, batch_size, seed)
+        drawn = getattr(self.loader, "negatives", None)
+        self.memory = ItemMemory(drawn) if drawn and drawn.memory else None
         if not adam: fuse_tables(model, table_optimizer, rate, parts=parts)
         self.optimizer = dense_optimizer(model, learning_rate, weight_decay, parts, *((rate, table_weight_decay) if adam else ()))
         self.updates = Updates(self.optimizer, accumulate, clipping, loss_scaler(model, self.device) if mixed_precision == "FP16" else None)
@@ -119,7 +122,10 @@ def stop(self: Trainer, reason: str) -> None:
 
 def train_step(self: Trainer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     "Forward, backward, update; the total loss and the predictions, detached."
-    total, (losses, predictions, batch) = self.wrapper(batch.to(self.device, non_blocking=True))
+    batch = batch.to(self.device, non_blocking=True)
+    if self.memory: batch = self.memory.recall(batch)
+    total, (losses, predictions, batch) = self.wrapper(batch)
+    if self.memory: self.memory.keep(predictions["item_tower_emb"], batch)
     self.guard.watch(self.step + 1, losses, batch)
     self.updates.backward(total)
     self.call("on_backward", self.step + 1, total.detach())
@@ -215,6 +221,7 @@ def state_dict(self: Trainer) -> dict:
         **{name: getattr(self, name).state_dict() for name in PARTS_WITH_STATE},
         "tables": [tables.optimizer_state() for tables in embedding_tables(self.model)],
         "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "memory": self.memory.state_dict() if self.memory else None,
         "callbacks": {name: callback.state_dict() for name, callback in self.named_callbacks().items()},
     }
 
@@ -228,6 +235,7 @@ def load_state_dict(self: Trainer, state: dict) -> None:
     self.sums, self.best_state = here(self.sums), here(self.best_state)
     for name in PARTS_WITH_STATE: getattr(self, name).load_state_dict(state[name])
     for tables, moments in zip(embedding_tables(self.model), state["tables"], strict=True): tables.load_optimizer_state(moments)
+    if self.memory: self.memory.load_state_dict(state["memory"], self.device)
     for name, callback in named.items(): callback.load_state_dict(state["callbacks"][name])
     torch.set_rng_state(state["random"]["cpu"])
     if state["random"]["cuda"] is not None: torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
