@@ -582,12 +582,9 @@ class STU(Config):
 
 
 class PositionalEncoder(Config):
-    "Vectors added to each position, by its place and by the time since."
-    num_position_buckets: PositiveInt
-    num_time_buckets: PositiveInt = 2048
-    use_time_encoding: bool = False
-    time_bucket_fn: Annotated[Literal["sqrt", "log"], QUOTED] = "sqrt"
-    time_bucket_increments: PositiveFloat = 60.0  # seconds
+    "A vector for each place, added to what stands there."
+    num_position_buckets: PositiveInt  # places; those behind share the last one
+    use_time_encoding: Literal[False] = False  # it would add a vector for the time before the request; see relative_time_buckets
 
 
 class UIHPreprocessor(Config):
@@ -622,7 +619,7 @@ class HSTU(Config):
     input_preprocessor: InputPreprocessor = InputPreprocessor(uih_preprocessor=UIHPreprocessor())
     output_postprocessor: OutputPostprocessor = OutputPostprocessor(l2norm_postprocessor=L2NormPostprocessor())
     relative_position_bias: bool = False  # the paper's learnt number for each distance, added to the logits; TorchEasyRec has none
-    relative_time_buckets: NonNegativeInt = 0  # and for each logarithmic bucket of the time between two positions; 0: none
+    relative_time_buckets: NonNegativeInt = 0  # and for each logarithmic bucket of the seconds between two positions; 0: none
 
 
 class HSTUUserTower(Config):
@@ -630,13 +627,19 @@ class HSTUUserTower(Config):
     input: str  # name of a feature group of type JAGGED_SEQUENCE
     hstu: HSTU
     max_seq_len: PositiveInt  # positions read, the newest ones
+    timestamp: str | None = None  # column of times in step with the history, for relative_time_buckets; data sets with time_windows have "history_time"
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if bool(self.timestamp) == bool(self.hstu.relative_time_buckets): return self
+        raise ValueError(f"timestamp of {self.input} is {self.timestamp!r} and relative_time_buckets {self.hstu.relative_time_buckets}; a bias for time takes both")
 
 
 class HSTUMatchConfig(TwoTowersConfig):
     "The user is what HSTU makes of the history."
     user_tower: HSTUUserTower
     output_dim: NonNegativeInt = 0  # 0: no linear map above the item tower
-    sequence_timestamp_is_ascending: bool = True  # the newest position is the last one
+    sequence_timestamp_is_ascending: Literal[True] = True  # the newest position is the last one
     in_batch_negative: Literal[False] = False  # several positives a user leave no diagonal
     share_embedding: bool = False  # one table for both towers under one embedding name
 
