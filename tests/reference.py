@@ -10,6 +10,7 @@ from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
+import reference_hstu
 import reference_layers
 import reference_losses
 import reference_matching
@@ -19,7 +20,7 @@ import reference_sequences
 import reference_train
 from reference_common import Report, Unsupported
 
-CHECKERS = {pattern: check for part in (reference_layers, reference_losses, reference_matching, reference_metrics, reference_sequences, reference_train, reference_models) for pattern, check in part.CHECKERS.items()}
+CHECKERS = {pattern: check for part in (reference_hstu, reference_layers, reference_losses, reference_matching, reference_metrics, reference_sequences, reference_train, reference_models) for pattern, check in part.CHECKERS.items()}
 
 
 def check_file(path: Path, counts: Counter) -> None:

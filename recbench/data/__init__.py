@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Batch', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler', 'HardNegativeSamplerV2', 'IdFeature', 'Jagged',
            'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream',
-           'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split', 'StreamLoader',
-           'Table', 'TrainLoader', 'Vocabulary', 'build_dataset', 'build_rows', 'dataset_from_frames', 'infer_schema',
-           'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder',
-           'popularity_weights', 'read_schema', 'save_encoding', 'split_by_time', 'split_by_user_time', 'split_random',
-           'stream_batches', 'with_embedding_dim']
+           'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
+           'SequenceLoader', 'StreamLoader', 'Table', 'TrainLoader', 'Vocabulary', 'build_dataset', 'build_rows',
+           'dataset_from_frames', 'infer_schema', 'leak_line', 'leak_report', 'leave_last', 'load_dataset',
+           'load_encoding', 'load_folder', 'popularity_weights', 'read_schema', 'save_encoding', 'split_by_time',
+           'split_by_user_time', 'split_random', 'stream_batches', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from .batch import Batch
@@ -27,11 +27,12 @@ from .random_streams import RandomStream
 from .schema_file import SchemaFile, read_schema
 from .splits import Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random
 from .stream import ParquetStream, stream_batches
+from .sequence_loader import SequenceLoader
 from .stream_loader import StreamLoader
 from .table import Jagged, Table
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
 _all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
-         "SequenceFeature", "Split", "StreamLoader", "Table", "TrainLoader", "Vocabulary", "build_dataset", "build_rows", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
+         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "Table", "TrainLoader", "Vocabulary", "build_dataset", "build_rows", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
          "load_encoding", "load_folder", "popularity_weights", "read_schema", "save_encoding", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "with_embedding_dim"]

@@ -209,7 +209,7 @@ def _row_numbers(schema: Schema, split: str, frame: pd.DataFrame, more: Sequence
 
 # %% ../../nbs/10_data/42_dataset.ipynb #35b984da
 def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, windows: Mapping[str, int],
-                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: bool) -> dict[str, Table]:
+                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: bool, timed: bool) -> dict[str, Table]:
     "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
     keys = {}
     for name, frame in splits.items():
@@ -224,6 +224,7 @@ def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
             past = keys["train"] if name != "test" else pd.concat([keys["train"], keys["valid"]], ignore_index=True)
             order, longest = history_windows(keys[name], past, name == "train", max(windows.values()), strict=labelled)
             sequences = {"": item_ids[torch.from_numpy(past["item"].to_numpy().copy())[order]]}
+            if timed: sequences["_time"] = torch.from_numpy(past["time"].to_numpy(np.int64, copy=True))[order]
             if labelled: sequences["_label"] = torch.from_numpy(past["label"].to_numpy(np.int64, copy=True))[order]
             kept = {window: longest.lengths.clamp(max=size) for window, size in windows.items()}
             jagged = {f"{window}{end}": Jagged(values, longest.starts + longest.lengths - size, size) for end, values in sequences.items() for window, size in kept.items()}
@@ -247,6 +248,7 @@ def build_dataset(
     ceiling: Mapping[str, float] | None = None,
     dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives; pairs that stand in train are left out
     masked: pd.DataFrame | None = None,             # user_key, item_key: rated before, never to be offered again, and no positives
+    time_windows: bool = False,                     # True: windows of timestamps in step with those of items, whole numbers that a model reads as times, `history_time`
     label_windows: bool = False,                    # True: windows of labels 0, 1, ... in step with those of items, both of strictly earlier rows
     more_labels: Sequence[str] = (),                # further columns of numbers that rows carry
 ) -> Dataset:
@@ -266,13 +268,14 @@ def build_dataset(
     ])
     windows = {name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0}
     taken = sorted(set(windows) & {feature.name for feature in schema.features})
+    if time_windows and schema.timestamp not in train: raise ValueError(f"time_windows is True and the events have no column {schema.timestamp!r}; name the timestamp in the schema")
     if taken: raise ValueError(f"features {taken} stand in the schema and would be built as well; rename them, or give max_{taken[0]}=0")
     item_table = encode_table(item_features, items, vocabularies)
     has_past = bool(windows) and schema.item_key in item_table.single_names
     item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)] if has_past else None
     classes = _label_count(schema, splits) if label_windows else 0
     schema = _with_windows(_fitted(schema, vocabularies), windows, classes)
-    tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows)
+    tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows, time_windows)
     return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
                    item_table, users, items, vocabularies, ceiling, *(None if pairs is None else _pairs(schema, pairs, tables["train"], users, items) for pairs in (dislikes, masked)))
 

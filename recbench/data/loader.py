@@ -34,7 +34,12 @@ class RowLoader:
         "The batch of the given training rows."
         raise NotImplementedError
 
-    def __len__(self) -> int: return len(self._parts(torch.arange(len(self.dataset.train))))
+    @property
+    def rows(self) -> int:
+        "Rows of an epoch."
+        return len(self.dataset.train)
+
+    def __len__(self) -> int: return len(self._parts(torch.arange(self.rows)))
 
     def _parts(self, order: Tensor) -> list[Tensor]:
         "The rows batch by batch; a single left-over row joins the last batch, for alone it has no negatives and no batch norm."
@@ -44,7 +49,7 @@ class RowLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.position == len(self): self.next_epoch()
         self.generator.set_state(self.epoch_start)
-        parts = self._parts(torch.randperm(len(self.dataset.train), generator=self.generator))
+        parts = self._parts(torch.randperm(self.rows, generator=self.generator))
         while self.position < len(parts):
             self.position += 1
             yield self.batch(parts[self.position - 1])
@@ -62,7 +67,7 @@ class RowLoader:
         "The next `for` continues where the state was taken."
         self.epoch_start, self.position = state["epoch_start"].clone(), state["position"]
         self.generator.set_state(self.epoch_start)
-        if self.position: torch.randperm(len(self.dataset.train), generator=self.generator)   # the epoch after this one starts from here
+        if self.position: torch.randperm(self.rows, generator=self.generator)   # the epoch after this one starts from here
 
 # %% ../../nbs/10_data/80_loader.ipynb #1f1ca8a2
 class RankLoader(RowLoader):

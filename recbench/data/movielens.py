@@ -83,19 +83,21 @@ def movielens_dataset(
     max_history: int = 50,
     max_recent: int = 5,
     name: str = "movielens-100k",
+    time_windows: bool = False,
 ) -> Dataset:
     "Liked films split leave-last, all films as candidates, earlier low ratings as dislikes."
     likes = tables.ratings[tables.ratings["rating"] >= min_rating]
     if likes.empty: raise ValueError(f"min_rating is {min_rating}; no rating is that high, the highest is {tables.ratings['rating'].max()}")
     train, valid, test = leave_last(likes)
     return build_dataset(name, SCHEMA, train, valid, test, tables.users, tables.items, protocol="leave-last",
-                         max_history=max_history, max_recent=max_recent, dislikes=disliked(tables.ratings, train, min_rating))
+                         max_history=max_history, max_recent=max_recent, time_windows=time_windows, dislikes=disliked(tables.ratings, train, min_rating))
 
 
 def movielens_100k(
     min_rating: float = 4.0,   # ratings from here on are likes
     max_history: int = 50,     # newest earlier likes a user's history holds
     max_recent: int = 5,       # the newest of them, as a feature of their own
+    time_windows: bool = False,  # True: the seconds of the history beside it
 ) -> Dataset:                  # 53,491 / 942 / 942 likes of 943 users, 1,682 films
     "MovieLens-100K for retrieval; the files are looked for, else fetched."
-    return movielens_dataset(read_movielens(fetch_movielens_100k()), min_rating, max_history, max_recent)
+    return movielens_dataset(read_movielens(fetch_movielens_100k()), min_rating, max_history, max_recent, time_windows=time_windows)

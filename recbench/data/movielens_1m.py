@@ -83,13 +83,13 @@ _SCHEMA = Schema(features=(
 _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 
 
-def _last_film(tables: MovieLens1M, **windows: int) -> Dataset:
+def _last_film(tables: MovieLens1M, **windows: int | bool) -> Dataset:
     rows = tables.ratings[tables.ratings["position"] > 0]
     items = tables.items[tables.items["item_id"].isin(rows["item_id"])]
     return build_dataset("movielens-1m", _SEQUENCES, *leave_last(rows, timestamp="position"), tables.users, items, protocol="leave-last", **windows)
 
 
-def _after_date(tables: MovieLens1M, **windows: int) -> Dataset:
+def _after_date(tables: MovieLens1M, **windows: int | bool) -> Dataset:
     "Likes before the date train, their newest tenth validates; later likes of users with five earlier ratings are the test."
     rated = tables.ratings[tables.ratings["early"]]
     likes = rated[rated["liked"]].fillna({"timestamp": 0})
@@ -106,8 +106,9 @@ def movielens_1m(
     protocol: Literal["leave-last", "global-time"] = "leave-last",
     max_history: int = 200,     # as the sequence papers have it
     max_recent: int = 5,
+    time_windows: bool = False,  # True: the times of the history beside it; under leave-last these are positions
 ) -> Dataset:
     "MovieLens-1M under one of the two protocols."
     makers = {"leave-last": _last_film, "global-time": _after_date}
     if protocol not in makers: raise ValueError(f"protocol is {protocol!r}; allowed are {', '.join(makers)}")
-    return makers[protocol](read_movielens_1m(), max_history=max_history, max_recent=max_recent)
+    return makers[protocol](read_movielens_1m(), max_history=max_history, max_recent=max_recent, time_windows=time_windows)

@@ -5,11 +5,14 @@
 # %% auto #0
 __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Lookup', 'AutoDis', 'MLPEmbedding', 'Ragged',
            'SequenceEncoder', 'DINEncoder', 'MultiWindowDINEncoder', 'PoolingEncoder', 'SelfAttentionEncoder',
-           'SimpleAttention', 'VariationalDropout', 'CIN', 'Cross', 'CrossV2', 'InteractionArch', 'MMoE',
-           'ExtractionNet', 'FactorizationMachine', 'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule',
-           'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs']
+           'CausalSelfAttention', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer', 'RelativeBias',
+           'hstu_attention', 'hstu_mask', 'SimpleAttention', 'VariationalDropout', 'CIN', 'Cross', 'CrossV2',
+           'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine', 'Intervention', 'FieldLayerNorm',
+           'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer',
+           'table_configs']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
+from .causal_attention import CausalSelfAttention, TransformerBlock, by_length
 from .cin import CIN
 from .cross import Cross, CrossV2
 from .dense_embedding import AutoDis, MLPEmbedding
@@ -20,6 +23,7 @@ from .embedding_tables import EmbeddingTables, Lookup
 from .experts import MMoE
 from .extraction import ExtractionNet
 from .fm import FactorizationMachine
+from .hstu import HSTUEncoder, RelativeBias, STULayer, hstu_attention, hstu_mask
 from .intervention import Intervention
 from .mask_net import FieldLayerNorm, MaskBlock, MaskNetModule
 from .mlp import MLP, Dice, Perceptron
@@ -32,4 +36,4 @@ from .variational_dropout import VariationalDropout
 from .wukong import FactorizationMachineBlock, LinearCompressBlock, WuKongLayer
 
 # %% ../../nbs/20_layers/99_layers.ipynb #7e3faca6
-_all_ = ["MLP", "Dice", "Perceptron", "EmbeddingGroup", "EmbeddingTables", "Lookup", "AutoDis", "MLPEmbedding", "Ragged", "SequenceEncoder", "DINEncoder", "MultiWindowDINEncoder", "PoolingEncoder", "SelfAttentionEncoder", "SimpleAttention", "VariationalDropout", "CIN", "Cross", "CrossV2", "InteractionArch", "MMoE", "ExtractionNet", "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule", "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs"]
+_all_ = ["MLP", "Dice", "Perceptron", "EmbeddingGroup", "EmbeddingTables", "Lookup", "AutoDis", "MLPEmbedding", "Ragged", "SequenceEncoder", "DINEncoder", "MultiWindowDINEncoder", "PoolingEncoder", "SelfAttentionEncoder", "CausalSelfAttention", "TransformerBlock", "by_length", "HSTUEncoder", "STULayer", "RelativeBias", "hstu_attention", "hstu_mask", "SimpleAttention", "VariationalDropout", "CIN", "Cross", "CrossV2", "InteractionArch", "MMoE", "ExtractionNet", "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule", "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs"]

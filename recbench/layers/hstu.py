@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['hstu_mask', 'hstu_attention', 'RelativeBias', 'HeadNorm', 'STULayer', 'attend', 'HSTUEncoder']
 
-# %% ../../nbs/20_layers/74_hstu.ipynb #e5c9e427
+# %% ../../nbs/20_layers/74_hstu.ipynb #809eeb50
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core import config
 from .causal_attention import by_length
-from .sequences import Ragged
+from .sequences import Ragged, longest
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #2f1f236e
 def hstu_mask(
@@ -94,7 +94,10 @@ class RelativeBias(nn.Module):
             total = total + self.time[(apart + 1).log2().long().clamp(max=len(self.time) - 1)][:, None]
         return total
 
-# %% ../../nbs/20_layers/74_hstu.ipynb #f0a536bc
+# %% ../../nbs/20_layers/74_hstu.ipynb #10ae4675
+_EPS = 1e-6   # of all norms, as there
+
+
 class HeadNorm(nn.Module):
     "Layer norm of each head with one weight and one bias a head: [V, H * h] -> [V, H * h]."
 
@@ -104,7 +107,7 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         heads = x.unflatten(1, (len(self.weight), -1))
-        return (F.layer_norm(heads, heads.shape[2:]) * self.weight[:, None] + self.bias[:, None]).flatten(1)
+        return (F.layer_norm(heads, heads.shape[2:], eps=_EPS) * self.weight[:, None] + self.bias[:, None]).flatten(1)
 
 
 class STULayer(nn.Module):
@@ -114,8 +117,8 @@ class STULayer(nn.Module):
         super().__init__()
         self.settings, dim, heads = settings, settings.embedding_dim, settings.num_heads
         self.sizes = [heads * settings.hidden_dim] * 2 + [heads * settings.attention_dim] * 2
-        self.input_norm, self.uvqk = nn.LayerNorm(dim), nn.Linear(dim, sum(self.sizes))
-        self.output_norm = HeadNorm(heads) if settings.use_group_norm else nn.LayerNorm(self.sizes[0])
+        self.input_norm, self.uvqk = nn.LayerNorm(dim, eps=_EPS), nn.Linear(dim, sum(self.sizes))
+        self.output_norm = HeadNorm(heads) if settings.use_group_norm else nn.LayerNorm(self.sizes[0], eps=_EPS)
         self.output, self.dropout = nn.Linear(3 * self.sizes[0], dim, bias=False), nn.Dropout(settings.output_dropout_ratio)
 
     def forward(self, x: Tensor, lengths: Tensor, width: int, bias: RelativeBias | None = None, times: Tensor | None = None, num_targets: Tensor | None = None) -> Tensor:
@@ -137,7 +140,7 @@ def attend(self: STULayer, v: Tensor, q: Tensor, k: Tensor, *rest) -> Tensor:
 
 STULayer.attend = attend
 
-# %% ../../nbs/20_layers/74_hstu.ipynb #520e942d
+# %% ../../nbs/20_layers/74_hstu.ipynb #cda8d1bd
 class HSTUEncoder(nn.Module):
     "A stack of layers over packed positions: [V, s] -> [V, embedding_dim]."
 
@@ -156,6 +159,6 @@ class HSTUEncoder(nn.Module):
         "`times` [V, 1] in seconds, where there are time buckets."
         place = sequence.places().clamp(max=self.place.num_embeddings - 1)
         x = self.dropout(self.input(sequence.values) * self.output_dim**0.5 + self.place(place))
-        width = int(sequence.lengths.max()) if sequence.lengths.is_cpu and len(sequence.lengths) else self.max_seq_len
-        for layer in self.layers: x = layer(x, sequence.lengths, max(width, 1), self.bias, times)
+        width = max(longest(sequence.lengths, self.max_seq_len), 1)
+        for layer in self.layers: x = layer(x, sequence.lengths, width, self.bias, times)
         return F.normalize(x, dim=1, eps=1e-6) if self.norm is None else self.norm(x)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BaseModel', 'DCNV1', 'DCNV2', 'DLRM', 'DSSM', 'DeepFM', 'MODELS', 'MaskNet', 'MatchModel', 'MatchTower',
-           'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RANK_CONFIGS', 'RankModel', 'WideAndDeep', 'WuKong',
-           'create_model', 'rank_config', 'xDeepFM']
+           'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RANK_CONFIGS', 'RankModel', 'HSTUMatch', 'SASRec',
+           'SequenceMatchModel', 'SequenceTower', 'WideAndDeep', 'WuKong', 'create_model', 'rank_config', 'xDeepFM']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .base import MODELS, BaseModel, create_model
@@ -14,16 +14,19 @@ from .dcn_v2 import DCNV2
 from .deepfm import DeepFM
 from .dlrm import DLRM
 from .dssm import DSSM
+from .hstu_match import HSTUMatch
 from .mask_net import MaskNet
 from .match_model import MatchModel, MatchTower, MatchTowerWoEG
 from .multi_tower import MultiTower
 from .multi_tower_din import MultiTowerDIN
 from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
+from .sasrec import SASRec
+from .sequence_model import SequenceMatchModel, SequenceTower
 from .wide_and_deep import WideAndDeep
 from .wukong import WuKong
 from .xdeepfm import xDeepFM
 
 # %% ../../nbs/60_models/99_models.ipynb #48539126
-_all_ = ["BaseModel", "DCNV1", "DCNV2", "DLRM", "DSSM", "DeepFM", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTower", "MultiTowerDIN", "RANK_CONFIGS", "RankModel",
+_all_ = ["BaseModel", "DCNV1", "DCNV2", "DLRM", "DSSM", "DeepFM", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTower", "MultiTowerDIN", "RANK_CONFIGS", "RankModel", "HSTUMatch", "SASRec", "SequenceMatchModel", "SequenceTower",
          "WideAndDeep", "WuKong", "create_model", "rank_config", "xDeepFM"]

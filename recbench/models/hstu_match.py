@@ -5,10 +5,8 @@
 # %% auto #0
 __all__ = ['HSTUUserTower', 'HSTUMatch']
 
-# %% ../../nbs/60_models/34_hstu_match.ipynb #48817650
+# %% ../../nbs/60_models/34_hstu_match.ipynb #7514437c
 from collections.abc import Sequence
-
-from torch import Tensor
 
 from ..core import config
 from ..core.config import FeatureGroup

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SASRecUserTower', 'SASRec']
 
-# %% ../../nbs/60_models/36_sasrec.ipynb #60922aa8
+# %% ../../nbs/60_models/36_sasrec.ipynb #cb66cad5
 from collections.abc import Sequence
 
 import torch
@@ -15,10 +15,10 @@ from ..core.config import FeatureGroup, SASRecTower
 from ..data.features import Feature
 from ..layers.causal_attention import TransformerBlock
 from ..layers.embedding_tables import EmbeddingTables
-from ..layers.sequences import Ragged
+from ..layers.sequences import Ragged, longest
 from .sequence_model import SequenceMatchModel, SequenceTower
 
-# %% ../../nbs/60_models/36_sasrec.ipynb #d2737a6d
+# %% ../../nbs/60_models/36_sasrec.ipynb #b6f400da
 class SASRecUserTower(SequenceTower):
     "Item and place, then blocks of causal self-attention, then a layer norm."
 
@@ -33,8 +33,8 @@ class SASRecUserTower(SequenceTower):
     def encode(self, sequence: Ragged) -> Tensor:
         "Vectors [V, D] of all positions."
         x = self.dropout(sequence.values * self.output_dim**0.5 + self.place(sequence.places()))
-        width = int(sequence.lengths.max()) if sequence.lengths.is_cpu and len(sequence.lengths) else self.max_seq_len
-        for block in self.blocks: x = block(x, sequence.lengths, max(width, 1))
+        width = max(longest(sequence.lengths, self.max_seq_len), 1)
+        for block in self.blocks: x = block(x, sequence.lengths, width)
         return self.norm(x)
 
 

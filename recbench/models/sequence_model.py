@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SequenceTower', 'SequenceMatchModel', 'user_vectors', 'towers', 'user_embedding', 'item_embedding']
 
-# %% ../../nbs/60_models/22_sequence_model.ipynb #5c9212ab
+# %% ../../nbs/60_models/22_sequence_model.ipynb #5288f613
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.config import FeatureGroup, ModelConfig
 from ..data.batch import Batch
 from ..data.features import Feature
-from ..layers.embedding_group import EmbeddingGroup, table_configs
+from ..layers.embedding_group import EmbeddingGroup
 from ..layers.embedding_tables import EmbeddingTables
 from ..layers.sequences import Ragged, last_position, newest, pack
 from .match_model import MatchModel, MatchTower
@@ -47,7 +47,7 @@ class SequenceTower(nn.Module):
         sequence = self.read(batch)
         return sequence._replace(values=self.encode(sequence))
 
-# %% ../../nbs/60_models/22_sequence_model.ipynb #2793e694
+# %% ../../nbs/60_models/22_sequence_model.ipynb #474dc7c8
 class SequenceMatchModel(MatchModel, abstract=True):
     "Match model whose user is a history read in order; subclasses make the user tower."
 
@@ -57,7 +57,7 @@ class SequenceMatchModel(MatchModel, abstract=True):
         config = model_config.model
         groups = [self.feature_group(tower.input) for tower in (config.user_tower, config.item_tower)]
         own = [self.get_features_in_feature_groups([group]) for group in groups]
-        shared = EmbeddingTables(*table_configs(self.get_features_in_feature_groups(groups), groups)) if config.share_embedding else None
+        shared = self.shared_tables(*(group.group_name for group in groups))
         self.user_tower = self.make_user_tower(groups[0], own[0], shared)
         self.item_tower = MatchTower(config.item_tower, config.output_dim, config.similarity, groups[1], own[1], model_config, shared)
         self.output = nn.Linear(self.user_tower.output_dim, config.output_dim) if config.output_dim else nn.Identity()

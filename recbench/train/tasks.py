@@ -15,11 +15,13 @@ from ..core.registry import lookup
 from ..data.dataset import Dataset
 from ..data.loader import RankLoader, TrainLoader
 from ..data.negatives import Negatives
+from ..data.sequence_loader import SequenceLoader
 from ..evaluate.ranking import lower_is_better, metric_names, split_metrics
 from ..evaluate.retrieval import METRICS, check_cut_offs, evaluate
 from ..models.base import BaseModel
 from ..models.match_model import MatchModel
 from ..models.rank_model import RankModel
+from ..models.sequence_model import SequenceMatchModel
 
 # %% ../../nbs/80_train/35_tasks.ipynb #9f759004
 SMALL_CATALOGUE = 20_000   # items
@@ -60,7 +62,8 @@ class MatchTask:
         return [f"{metric}@{k}" for metric in METRICS for k in self.top_k]
 
     def loader(self, model: MatchModel, dataset: Dataset, batch_size: int, seed: int) -> TrainLoader:
-        "Batches of positives and negatives."
+        "Batches of positives and negatives; of whole histories where the model learns at each position."
+        if isinstance(model, SequenceMatchModel): return SequenceLoader(dataset, batch_size, self.negatives, seed, model.max_seq_len)
         return TrainLoader(dataset, batch_size, self.negatives, seed)
 
     def validate(self, model: MatchModel, dataset: Dataset) -> dict[str, float]:
