@@ -8,7 +8,6 @@ __all__ = ['cut_sequences', 'SequenceLoader']
 # %% ../../nbs/10_data/84_sequence_loader.ipynb #fd23641f
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.registry import lookup

@@ -6,8 +6,6 @@
 __all__ = ['hstu_mask', 'hstu_attention', 'RelativeBias', 'HeadNorm', 'STULayer', 'attend', 'HSTUEncoder']
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #809eeb50
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

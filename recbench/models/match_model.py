@@ -45,13 +45,14 @@ def drop_features(dropout: nn.ModuleDict, grouped: dict[str, Tensor]) -> tuple[d
 
 
 class MatchTowerWoEG(nn.Module):
-    "MLP, linear map and normalisation above one feature group: [B, group width] -> [B, output_dim]."
+    "MLP, linear map and normalisation above one feature group: [B, group width] -> [B, output_dim]; without the linear map where `output_dim` is 0."
 
     def __init__(self, tower_config: Tower, output_dim: int, similarity: str, in_features: int):
         super().__init__()
         self.input, self.similarity = tower_config.input, similarity
         self.mlp = MLP(in_features, **tower_config.mlp.model_dump()) if tower_config.mlp else None
-        self.output = nn.Linear(self.mlp.output_dim if self.mlp else in_features, output_dim)
+        width = self.mlp.output_dim if self.mlp else in_features
+        self.output, self.output_dim = nn.Linear(width, output_dim) if output_dim else nn.Identity(), output_dim or width
 
     def project(self, grouped: Tensor) -> Tensor:
         "From the group's matrix to the tower's vector."
