@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 from .item_index import ItemIndex
@@ -90,8 +91,9 @@ def latency_picture(table: pd.DataFrame) -> Figure:
     axes.plot(best["recall"], best["microseconds"], color="0.75", lw=5, solid_capstyle="round", zorder=0, label="Pareto curve")
     for (kind, rows), marker, color in zip(table.groupby("kind", sort=False), "sDo^", COLORS):
         axes.plot(rows["recall"], rows["microseconds"], marker=marker, ms=5, lw=1, color=color, label=kind)
-        if len(rows) > 1:
-            for _, row in rows.iterrows(): axes.annotate(row["effort"], (row["recall"], row["microseconds"]), xytext=(4, -9), textcoords="offset points", fontsize=7, color=color)
+        if len(rows) > 1:                                                                # where all is found, settings lie on each other
+            for _, row in rows[rows["recall"] < 0.9995].iterrows(): axes.annotate(row["effort"], (row["recall"], row["microseconds"]), xytext=(4, -9), textcoords="offset points", fontsize=7, color=color)
     axes.set(xlabel="share found of what an exact search finds", ylabel="CPU time a query [µs], one thread", yscale="log")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter): set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.legend(frameon=False, fontsize=8)
     return figure

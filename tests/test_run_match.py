@@ -1,0 +1,77 @@
+"The matching experiment as its users run it: every model from its folder, a folder of events from the root, and with an installed package."
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+from conftest import ROOT, outputs, run_papermill, tail
+
+MATCH = ROOT / "nbs" / "experiments" / "run_match.ipynb"
+SMALL = {"dataset": "planted", "planted_users": 60, "planted_items": 100, "epochs": 1, "hidden_units": "16-8", "embedding_dim": 8, "output_dim": 8, "top_k": 5, "draws": 20, "index_queries": 20}
+SHORT = {**SMALL, "baselines": False, "index": False}
+DOCUMENTED = {"model", "dataset", "protocol", "top_k", "embedding_dim", "hidden_units", "epochs", "batch_size", "negatives", "num_sample", "log_q", "temperature", "learning_rate", "table_learning_rate", "seed", "device",
+              "mixed_precision", "variational_dropout", "baselines", "run_dir"}
+MODELS = ["DSSM"]
+SCHEMA = """
+files: {events: events.parquet}
+user_key: user_id
+item_key: item_id
+timestamp: timestamp
+features:
+- {kind: id, name: user_id, side: user}
+- {kind: id, name: item_id, side: item}
+"""
+
+
+def texts(path) -> list[str]:
+    "Text of every output, which a file holds as lines."
+    return ["".join(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in outputs(path)]
+
+
+def check_result(path, pictures: int, columns: list[str]):
+    "Pictures that survive, no error, the table beside accuracy, and a final one with every metric and every competitor."
+    assert all(output["output_type"] != "error" for output in outputs(path))
+    assert sum("image/png" in output.get("data", {}) for output in outputs(path)) == pictures
+    assert any(all(f"{row}@5 [" in text for row in ("recall", "diversity", "novelty", "popular share", "coverage", "gini")) for text in texts(path))
+    table = texts(path)[-1]
+    assert all(f"{metric}@5 [" in table for metric in ("recall", "ndcg", "hit_rate", "mrr")) and all(column in table for column in columns), table
+
+
+def test_has_the_documented_parameters():
+    assert papermill.inspect_notebook(str(MATCH)).keys() >= DOCUMENTED
+
+
+def test_a_whole_run_from_its_own_folder(tmp_path):
+    result = run_papermill(MATCH.name, tmp_path / "out.ipynb", MATCH.parent, SMALL)
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 7, ["DSSM", "popularity", "Markov", "ItemKNN", "EASE", "ceiling", "DSSM - EASE"])
+
+
+@pytest.mark.parametrize("model", MODELS[1:])
+def test_every_model(model, tmp_path):
+    result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, "model": model})
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 6, [model])
+
+
+def test_a_folder_of_events_from_the_root(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"user_id": rng.integers(40, size=1500), "item_id": rng.integers(400, size=1500), "timestamp": np.arange(1500)})
+    rows.to_parquet(tmp_path / "events.parquet")
+    (tmp_path / "schema.yaml").write_text(SCHEMA)
+    result = run_papermill("nbs/experiments/run_match.ipynb", tmp_path / "out.ipynb", ROOT, {**SHORT, "dataset": tmp_path, "negatives": "mixed", "num_sample": 20, "batch_size": 64})
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 6, ["DSSM"])
+
+
+def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
+    notebook = installed / "share" / "recbench" / "experiments" / "run_match.ipynb"
+    result = run_papermill(notebook, "out.ipynb", tmp_path, {**SHORT, "run_dir": "run"}, PYTHONPATH=str(installed))
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 6, ["DSSM"])
+    assert list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(("parameters", "said"), [({"model": "MIDN"}, "did you mean 'MIND'"), ({"protocol": "global-time"}, "leave protocol empty")], ids=["unknown model", "protocol of another data set"])
+def test_what_cannot_be_is_refused(parameters, said, tmp_path):
+    result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, **parameters})
+    assert result.returncode != 0 and said in result.stderr, tail(result)
