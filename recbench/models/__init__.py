@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['BaseModel', 'DCNV1', 'DCNV2', 'DLRM', 'DSSM', 'DeepFM', 'MODELS', 'MaskNet', 'MatchModel', 'MatchTower',
            'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RANK_CONFIGS', 'RankModel', 'HSTUMatch', 'SASRec',
-           'SequenceMatchModel', 'SequenceTower', 'WideAndDeep', 'WuKong', 'create_model', 'rank_config', 'xDeepFM']
+           'SequenceMatchModel', 'SequenceTower', 'WideAndDeep', 'WuKong', 'create_model', 'rank_config', 'xDeepFM',
+           'MATCH_CONFIGS', 'match_config']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .base import MODELS, BaseModel, create_model
@@ -16,6 +17,7 @@ from .dlrm import DLRM
 from .dssm import DSSM
 from .hstu_match import HSTUMatch
 from .mask_net import MaskNet
+from .match_configs import MATCH_CONFIGS, match_config
 from .match_model import MatchModel, MatchTower, MatchTowerWoEG
 from .multi_tower import MultiTower
 from .multi_tower_din import MultiTowerDIN
@@ -29,4 +31,5 @@ from .xdeepfm import xDeepFM
 
 # %% ../../nbs/60_models/99_models.ipynb #48539126
 _all_ = ["BaseModel", "DCNV1", "DCNV2", "DLRM", "DSSM", "DeepFM", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTower", "MultiTowerDIN", "RANK_CONFIGS", "RankModel", "HSTUMatch", "SASRec", "SequenceMatchModel", "SequenceTower",
-         "WideAndDeep", "WuKong", "create_model", "rank_config", "xDeepFM"]
+         "WideAndDeep", "WuKong", "create_model", "rank_config", "xDeepFM",
+         "MATCH_CONFIGS", "match_config"]
