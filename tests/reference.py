@@ -18,9 +18,10 @@ import reference_metrics
 import reference_models
 import reference_sequences
 import reference_train
+import reference_trees
 from reference_common import Report, Unsupported
 
-CHECKERS = {pattern: check for part in (reference_hstu, reference_layers, reference_losses, reference_matching, reference_metrics, reference_sequences, reference_train, reference_models) for pattern, check in part.CHECKERS.items()}
+CHECKERS = {pattern: check for part in (reference_hstu, reference_layers, reference_losses, reference_matching, reference_metrics, reference_sequences, reference_train, reference_trees, reference_models) for pattern, check in part.CHECKERS.items()}
 
 
 def check_file(path: Path, counts: Counter) -> None:

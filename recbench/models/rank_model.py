@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
-from ..core.config import Loss, ModelConfig
+from ..core.config import FeatureGroup, Loss, ModelConfig
 from ..core.registry import lookup
 from ..data.batch import BASE, Batch
 from ..data.features import Feature
@@ -175,11 +175,15 @@ class RankModel(BaseModel, abstract=True):
         for group in needed: lookup(self.feature_groups, group, f"feature group of {name}")
         if extra: raise ValueError(f"{name} reads the groups {', '.join([*needed, *self.optional_groups])} and would ignore {', '.join(extra)}; leave them out")
 
+    def input_groups(self) -> list[FeatureGroup]:
+        "The groups as they are read from a batch; those of the config, unless a model needs other pieces."
+        return self.config.feature_groups
+
     def init_input(self) -> None:
         "Tables of all groups, and variational dropout for groups of several features where the config asks for it."
         groups, dropout = self.config.feature_groups, self.config.variational_dropout
         features = [feature.model_copy(update={"init_std": feature.init_std or self.init_std}) for feature in self.get_features_in_feature_groups(groups)]
-        self.embedding_group = EmbeddingGroup(features, groups, getattr(self.config.model, "wide_embedding_dim", 4))
+        self.embedding_group = EmbeddingGroup(features, self.input_groups(), getattr(self.config.model, "wide_embedding_dim", 4))
         plain = [group.group_name for group in groups if "SEQUENCE" not in group.group_type]
         dims = {name: self.embedding_group.group_feature_dims(name) for name in plain}
         self.variational_dropout = nn.ModuleDict({name: VariationalDropout(dims[name], dropout.regularization_lambda) for name in plain if dropout and len(dims[name]) > 1})
