@@ -673,6 +673,7 @@ class TDMConfig(Config):
     "A ranking model of tree nodes: one group of type SEQUENCE, any others beside it."
     multiwindow_din: MultiWindowDINTower
     final: MLP
+    newest_first: bool = False  # True: the first window holds the newest positions, which stand last in a history
 
 # %% ../../nbs/00_core/60_config.ipynb #a74d0e10
 class ModelConfig(Config):

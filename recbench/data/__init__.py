@@ -6,10 +6,11 @@
 __all__ = ['Batch', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler', 'HardNegativeSamplerV2', 'IdFeature', 'Jagged',
            'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream',
            'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
-           'SequenceLoader', 'StreamLoader', 'Table', 'TrainLoader', 'Vocabulary', 'build_dataset', 'build_rows',
-           'dataset_from_frames', 'infer_schema', 'leak_line', 'leak_report', 'leave_last', 'load_dataset',
-           'load_encoding', 'load_folder', 'popularity_weights', 'read_schema', 'save_encoding', 'split_by_time',
-           'split_by_user_time', 'split_random', 'stream_batches', 'with_embedding_dim']
+           'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'TrainLoader', 'Tree', 'Vocabulary',
+           'build_dataset', 'build_rows', 'category_tree', 'cluster_tree', 'dataset_from_frames', 'infer_schema',
+           'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree',
+           'popularity_weights', 'read_schema', 'save_encoding', 'save_tree', 'split_by_time', 'split_by_user_time',
+           'split_random', 'stream_batches', 'tree_features', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from .batch import Batch
@@ -30,9 +31,13 @@ from .stream import ParquetStream, stream_batches
 from .sequence_loader import SequenceLoader
 from .stream_loader import StreamLoader
 from .table import Jagged, Table
+from .tdm_loader import TDMLoader
+from .tdm_sampler import TDMSampler
+from .tree import Tree, category_tree, cluster_tree, load_tree, save_tree
+from .tree_nodes import tree_features
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
 _all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
-         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "Table", "TrainLoader", "Vocabulary", "build_dataset", "build_rows", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
-         "load_encoding", "load_folder", "popularity_weights", "read_schema", "save_encoding", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "with_embedding_dim"]
+         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
+         "load_encoding", "load_folder", "load_tree", "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"]

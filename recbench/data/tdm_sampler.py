@@ -6,7 +6,6 @@
 __all__ = ['LEVEL_SHARES', 'LevelSampler', 'first_times', 'repeat', 'race', 'TreeSample', 'TDMSampler', 'node_weights']
 
 # %% ../../nbs/10_data/48_tdm_sampler.ipynb #7fad41c7
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 

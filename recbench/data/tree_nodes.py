@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Dataset
-from .features import Feature, IdFeature, RawFeature, SequenceFeature
+from .features import Feature, IdFeature, RawFeature
 from .table import Jagged, Table
 from .tree import Tree
 

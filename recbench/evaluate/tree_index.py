@@ -159,7 +159,7 @@ def beam_report(
 
 def _found(index: TreeIndex, split: str, rows: Tensor, k: int) -> tuple[Tensor, float]:
     "Items [rows, k] and the mean number of nodes scored."
-    seen, parts = index.dataset.seen(split), []
+    seen = index.dataset.seen(split)
     found = [index.search(index.users(split, block), k, seen.take(block)) for block in rows.split(128)]
     return torch.cat([part.items for part in found]).cpu(), torch.cat([part.scored for part in found]).double().mean().item()
 
