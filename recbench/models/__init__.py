@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BaseModel', 'DCNV1', 'DCNV2', 'DLRM', 'DSSM', 'DeepFM', 'MODELS', 'MaskNet', 'MatchModel', 'MatchTower',
            'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RANK_CONFIGS', 'RankModel', 'HSTUMatch', 'SASRec',
-           'SequenceMatchModel', 'SequenceTower', 'WideAndDeep', 'WuKong', 'create_model', 'rank_config', 'xDeepFM',
-           'MATCH_CONFIGS', 'match_config']
+           'SequenceMatchModel', 'SequenceTower', 'TDM', 'WideAndDeep', 'WuKong', 'create_model', 'rank_config',
+           'xDeepFM', 'MATCH_CONFIGS', 'match_config']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .base import MODELS, BaseModel, create_model
@@ -25,11 +25,12 @@ from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
 from .sasrec import SASRec
 from .sequence_model import SequenceMatchModel, SequenceTower
+from .tdm import TDM
 from .wide_and_deep import WideAndDeep
 from .wukong import WuKong
 from .xdeepfm import xDeepFM
 
 # %% ../../nbs/60_models/99_models.ipynb #48539126
 _all_ = ["BaseModel", "DCNV1", "DCNV2", "DLRM", "DSSM", "DeepFM", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTower", "MultiTowerDIN", "RANK_CONFIGS", "RankModel", "HSTUMatch", "SASRec", "SequenceMatchModel", "SequenceTower",
-         "WideAndDeep", "WuKong", "create_model", "rank_config", "xDeepFM",
+         "TDM", "WideAndDeep", "WuKong", "create_model", "rank_config", "xDeepFM",
          "MATCH_CONFIGS", "match_config"]
