@@ -1,0 +1,115 @@
+"""Recall and NDCG of the matching models over the whole catalogue, beside models that cost nothing: mean and spread over seeds.
+
+    python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds 0] [--threads 1] [--folder runs/match_accuracy]
+
+`SETTINGS` holds what each model is trained with on each data set: sizes of `match_config`, and parameters of the trainer. The
+epoch is chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics of each user
+in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. The last columns
+are the paired difference to EASE with an interval of 95 % over users, of the mean over seeds.
+"""
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import stdev
+
+import pandas as pd
+import torch
+
+from recbench.data import Dataset, Negatives, load_dataset
+from recbench.data.features import with_embedding_dim
+from recbench.data.sequence_loader import cut_sequences
+from recbench.evaluate.baselines import fit_baselines
+from recbench.evaluate.retrieval import evaluate
+from recbench.evaluate.significance import paired_interval
+from recbench.models import create_model
+from recbench.models.match_configs import SEQUENCE_MODELS, match_config
+from recbench.train import Trainer
+from recbench.train.schedules import CosineAnnealing, LearningRate
+
+DATASETS = {   # name here -> name and options of load_dataset
+    "movielens-100k": ("movielens-100k", {}),
+    "movielens-1m": ("movielens-1m", {}),
+    "movielens-1m by time": ("movielens-1m", {"protocol": "global-time", "max_history": 50}),
+    "amazon-beauty": ("amazon-beauty", {}),
+}
+TOWERS = dict(embedding_dim=16, sizes=dict(share_embedding=True), trainer=dict(batch_size=512, epochs=20, table_learning_rate=0.1))
+SEQUENCES = dict(embedding_dim=64, init_std=0.02, sizes={}, trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5), annealed=True)
+SETTINGS = {
+    ("movielens-100k", "DSSM"): TOWERS,
+    ("movielens-1m", "SASRec"): SEQUENCES,
+    ("movielens-1m", "HSTUMatch"): SEQUENCES,
+    ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=128, epochs=25)),
+    ("movielens-1m by time", "DSSM"): TOWERS | dict(trainer=dict(batch_size=2048, epochs=10, table_learning_rate=0.1)),
+    ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),
+}
+METRICS = ("recall@10", "recall@50", "ndcg@10")
+TOP_K = (10, 20, 50)
+
+
+def train(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
+    "Test metrics of each user, and how the training ended."
+    features = with_embedding_dim(tuple(data.features()), settings["embedding_dim"])
+    if "init_std" in settings: features = [feature.model_copy(update={"init_std": settings["init_std"]}) for feature in features]
+    torch.manual_seed(seed)
+    config = match_config(model_name, data, features, **settings["sizes"])
+    model = create_model(config, features, ["label"])
+    callbacks, options = [], dict(settings["trainer"])
+    if settings.get("annealed"):
+        pieces = len(cut_sequences(torch.bincount(data.train.columns["user_index"]), model.max_seq_len)) if model_name in SEQUENCE_MODELS else len(data.train)
+        callbacks = [LearningRate(dense=CosineAnnealing(T_max=options["epochs"] * -(-pieces // options["batch_size"]), warmup_size=200))]
+    few = replace(data, valid=data.valid.take(torch.arange(0, len(data.valid), -(-len(data.valid) // 1500))))
+    trainer = Trainer(model, few, seed=seed, callbacks=callbacks, negatives=Negatives(kind="full"), **options)
+    trainer.fit()
+    return evaluate(model, data, TOP_K).values, f"epoch {trainer.best_epoch} of {len(trainer.history)}"
+
+
+def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
+    "What an earlier call left, or what `make` returns, left for the next one."
+    about = file.with_suffix(".json")
+    if about.is_file() and (told := json.loads(about.read_text()))["settings"] == json.loads(json.dumps(settings)): return pd.read_parquet(file), told["end"]
+    values, end = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values.to_parquet(file)
+    about.write_text(json.dumps({"settings": settings, "end": end}))
+    return values, end
+
+
+def row(name: str, runs: list[pd.DataFrame], ease: pd.DataFrame, note: str = "") -> str:
+    "A line of the table."
+    mean, spread = sum(runs) / len(runs), {metric: [run[metric].mean() for run in runs] for metric in METRICS}
+    cells = [f"{metric} {mean[metric].mean():.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "") for metric, values in spread.items()]
+    middle, low, high = paired_interval(mean[list(METRICS)].to_numpy(), ease[list(METRICS)].to_numpy())
+    gaps = [f"{metric} {middle[i]:+.4f} [{low[i]:+.4f}, {high[i]:+.4f}]" for i, metric in enumerate(METRICS)]
+    return f"{name:12s} {' '.join(cells)}" + ("" if mean.equals(ease) else f"  less EASE: {' '.join(gaps)}") + (f"  ({note})" if note else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
+    parser.add_argument("--models", nargs="+", default=sorted({model for _, model in SETTINGS}))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("runs/match_accuracy"))
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for name in options.datasets:
+        source, how = DATASETS[name]
+        data, place = load_dataset(source, **how), options.folder / name.replace(" ", "-")
+        baselines: dict = {}
+        def baseline(label: str) -> tuple[pd.DataFrame, str]:
+            if not baselines: baselines.update(fit_baselines(data))
+            return evaluate(baselines[label], data, TOP_K).values, ""
+        simple = {label: kept(place / f"{label}.parquet", {"top_k": TOP_K}, lambda label=label: baseline(label))[0] for label in ("popularity", "Markov", "ItemKNN", "EASE")}
+        print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
+        for label, values in simple.items(): print(row(label, [values], simple["EASE"]), flush=True)
+        for (where, model_name), settings in SETTINGS.items():
+            if where != name or model_name not in options.models: continue
+            files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
+            done = [kept(file, settings, lambda seed=seed: train(data, model_name, settings, seed)) for seed, file in files.items() if file.is_file() or not options.report]
+            if done: print(row(model_name, [values for values, _ in done], simple["EASE"], f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
