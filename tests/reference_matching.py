@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 from reference_common import SUM_ATOL, Report, Unsupported, same, same_similarity, tensor
 
+from recbench.layers import CapsuleLayer
 from recbench.matching import arange_int_label, in_batch_similarity, sampled_similarity, softmax_matching_loss, zero_int_label
+from recbench.models.mind import label_aware_attention
 
 
 def repeats(indices: torch.Tensor | None) -> bool:
@@ -49,4 +51,26 @@ def check_match_similarity_loss(content: dict, report: Report) -> None:
             raise Unsupported("an empty index tensor means no hard negatives")
 
 
-CHECKERS = {"match_similarity_loss*": check_match_similarity_loss}
+def check_routing(stored: dict) -> None:
+    "Interests from stored first logits; those of positions behind the padded sequence are never read."
+    sequence, matrix, config = tensor(stored["x"]), tensor(stored["state_dict"]["bilinear_matrix"]), stored["config"]
+    layer = CapsuleLayer(len(matrix), **config)
+    layer.load_state_dict({"bilinear_matrix": matrix}, strict=True)
+    first = None if stored["routing_logits_init"] == "zeros" else config.get("routing_logits_stddev", 1) * tensor(stored["routing_logits_init"])[:, :sequence.shape[1]]
+    for mode in (True, False):
+        interests, present = layer.train(mode)(sequence, tensor(stored["seq_len"]), first)
+        assert torch.equal(present, tensor(stored["capsule_mask"])), "other interests are there"
+        same(interests, stored["output"], "interests")
+
+
+def check_capsule_mind(content: dict, report: Report) -> None:
+    for stored in content.get("routing", []):
+        with report.case(stored["name"]): check_routing(stored)
+    if "label_aware_attention" in content:
+        with report.case("label_aware_attention"):
+            stored = content["label_aware_attention"]
+            interests, mask, items = (tensor(stored[key]) for key in ("user_interests", "mask", "item_emb"))
+            same(label_aware_attention(interests, mask, items[:len(interests)], stored["simi_pow"]), stored["output"], "user")
+
+
+CHECKERS = {"match_similarity_loss*": check_match_similarity_loss, "capsule_mind*": check_capsule_mind}

@@ -55,6 +55,23 @@ def test_models_without_stored_numbers(model, tmp_path):
     assert counts == {"ok": 4 * len(stand_in.LOSSES)}
 
 
+@pytest.mark.parametrize("model", stand_in.MATCH_CONFIGS, ids=lambda model: model.__name__)
+def test_match_models_without_stored_numbers(model):
+    torch.manual_seed(0)
+    counts = Counter()
+    for weights in (None, [1.0, 0.0, 2.0, 0.5, 3.0]): reference_models.check_model(stand_in.match_reference(model, weights), Report(model.__name__, counts))
+    assert counts == {"ok": 4}
+
+
+def test_a_history_network_without_inner_biases_is_one_with_zeros():
+    torch.manual_seed(0)
+    bias, counts = "user_tower._hist_seq_mlp.mlp.0.perceptron.0.bias", Counter()
+    content = stand_in.match_reference(stand_in.mind, tensors={bias: torch.zeros(6)})
+    del content["state_dict"][bias]
+    reference_models.check_model(content, Report("mind", counts))
+    assert counts == {"ok": 2}
+
+
 def test_multi_task_and_tree_models_are_not_taken_for_ranking_models():
     text = 'feature_groups { group_name: "mmoe" feature_names: "dssm" }'
     assert reference_models.model_field("model_config {" + text + 'deepfm { deep { hidden_units: 2 } } } train_input_path: "a"') == "deepfm"

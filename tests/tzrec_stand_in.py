@@ -138,3 +138,90 @@ def reference(model, loss: str, labels: list[int], weights: list[float] | None =
     output = stored({"total_loss": value}) | {"losses": stored({loss: value}), "predictions": stored(predictions)}
     return {"config_text": f"{CONFIGS[model]} num_class: {classes} losses {{ {loss} {{ {text} }} }}", "base_sparse": SPARSE | SEQUENCES, "base_dense": DENSE, "labels": {"label": labels},
             "sample_weights": None if weights is None else {"weight": weights}, "state_dict": stored(t), "outputs": {"train": output, "eval": output}}
+
+
+# Match models: users are rows of data group BASE, items of NEG, three of them shared negatives.
+ITEMS = {"b": [[0], [5], [4, 4], [], [8], [1], [2], [7]]}
+ITEM_NUMBERS = {"y": [[0.1, 0.2], [0.0, -0.3], [1.0, 1.0], [-2.0, 0.4], [0.3, -0.9], [0.5, 0.5], [0.0, 0.0], [-1.0, 0.2]]}
+USERS, USER_NUMBERS = {name: (SPARSE | SEQUENCES)[name] for name in ("a", "c", "s__c", "s__b")}, {"x": DENSE["x"]}
+
+
+def pooled(t: Tensors, place: str, feature: str, ids: list[list[int]]) -> torch.Tensor:
+    table = t.draw(f"{place}.ebc.embedding_bags.{feature}_emb.weight", ROWS[feature], 4)
+    return torch.stack([table[row].sum(0) for row in ids])
+
+
+def tower(t: Tensors, name: str, x: torch.Tensor, cosine: bool) -> torch.Tensor:
+    x = t.linear(f"{name}.output", t.mlp(f"{name}.mlp", x, 6), 4)
+    return F.normalize(x, dim=1) if cosine else x
+
+
+def sides(t: Tensors, own_tables: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    "Input of both towers, with a group of tables for each or one for both."
+    user, item = (f"{side}_tower.embedding_group" if own_tables else "embedding_group" for side in ("user", "item"))
+    return (torch.cat([pooled(t, f"{user}.emb_impls.__BASE__", "a", SPARSE["a"]), torch.tensor(DENSE["x"])], 1),
+            torch.cat([pooled(t, f"{item}.emb_impls.__NEG__", "b", ITEMS["b"]), torch.tensor(ITEM_NUMBERS["y"])], 1))
+
+
+def dssm_v2(t: Tensors, train: bool, weights) -> tuple[torch.Tensor, torch.Tensor, dict, dict]:
+    user, item = sides(t, own_tables=False)
+    return tower(t, "user_tower", user, False), tower(t, "item_tower", item, False), {}, {}
+
+
+def dat(t: Tensors, train: bool, weights) -> tuple[torch.Tensor, torch.Tensor, dict, dict]:
+    user, item = sides(t, own_tables=True)
+    a_u, a_i = pooled(t, "user_tower.embedding_group.emb_impls.__BASE__", "c", SEQUENCES["c"]), pooled(t, "item_tower.embedding_group.emb_impls.__NEG__", "b", ITEMS["b"])
+    u, v = tower(t, "user_tower", torch.cat([user, a_u], 1), True), tower(t, "item_tower", torch.cat([item, a_i], 1), True)
+    if not train: return u, v, {}, {}
+    distances = {"amm_loss_u": 0.3 * (F.normalize(a_u) - v[:5]).square().sum(1), "amm_loss_i": 0.2 * (F.normalize(a_i[:5]) - u).square().sum(1)}
+    losses = {name: d.sum() if weights is None else (d * weights).sum() / weights.sum() for name, d in distances.items()}
+    return u, v, losses, {"user_augment": a_u, "item_augment": a_i, "user_tower_emb": u, "item_tower_emb": v}
+
+
+def mind(t: Tensors, train: bool, weights) -> tuple[torch.Tensor, torch.Tensor, dict, dict]:
+    "A user and an interest at a time; routing from zeros, two interests at most."
+    user, item = sides(t, own_tables=True)
+    name, v, users = "user_tower", tower(t, "item_tower", item, True), []
+    x = t.linear(f"{name}.user_mlp_out", t.mlp(f"{name}.user_mlp", user, 6), 5)
+    tables = {feature: t.draw(f"{name}.embedding_group.seq_emb_impls.__BASE__.ec_dict.4.embeddings.{feature}_emb.weight", ROWS[feature], 4) for feature in ("s__c", "s__b")}
+    for row, ids in enumerate(zip(SEQUENCES["s__c"], SEQUENCES["s__b"])):
+        history = torch.cat([tables["s__c"][ids[0]], tables["s__b"][ids[1]]], 1)
+        low = t.linear(f"{name}._hist_seq_mlp_out", t.mlp(f"{name}._hist_seq_mlp", history, 6), 5, bias=False) @ t.draw(f"{name}._capsule_layer.bilinear_matrix", 5, 3)
+        count = 2 if len(low) > 2 else 1
+        shares = torch.full((len(low), count), 1 / count)
+        for _ in range(2): shares = (20 * (shares + F.normalize(low, dim=1) @ (shares.T @ low).T)).softmax(1)
+        high = shares.T @ low
+        length = high.norm(dim=1, keepdim=True).clamp(min=1e-7)
+        high = high / length * (length**2 / (1 + length**2)) ** 0.2
+        joined = torch.cat([x[row].expand(count, -1), high], 1)
+        interests = F.normalize(t.linear(f"{name}.output", t.mlp(f"{name}._concat_mlp", joined, 6), 4, bias=False), dim=1)
+        users.append((20 * interests @ v[row]).softmax(0) @ interests)
+    return torch.stack(users), v, {}, {}
+
+
+GROUPS = 'feature_groups { group_name: "user" feature_names: ["a", "x"] group_type: DEEP } feature_groups { group_name: "item" feature_names: ["b", "y"] group_type: DEEP }'
+AUGMENT = 'feature_groups { group_name: "u_aug" feature_names: "c" group_type: DEEP } feature_groups { group_name: "i_aug" feature_names: "b" group_type: DEEP }'
+HISTORY = 'feature_groups { group_name: "hist" feature_names: ["s__c", "s__b"] group_type: SEQUENCE }'
+TOWER = '{ input: "%s" mlp { hidden_units: 6 } %s }'
+CAPSULES = 'capsule_config { max_k: 2 max_seq_len: 6 high_dim: 3 squash_pow: 0.2 routing_init_method: "zeros" }'
+MATCH_CONFIGS = {
+    dssm_v2: GROUPS + f"dssm_v2 {{ user_tower {TOWER % ('user', '')} item_tower {TOWER % ('item', '')} output_dim: 4 temperature: 0.5 }}",
+    dat: GROUPS + AUGMENT + f"""dat {{ user_tower {TOWER % ('user', 'augment_input: "u_aug"')} item_tower {TOWER % ('item', 'augment_input: "i_aug"')}
+        output_dim: 4 similarity: COSINE temperature: 0.5 amm_u_weight: 0.3 amm_i_weight: 0.2 }}""",
+    mind: GROUPS + HISTORY + f"""mind {{ user_tower {{ input: "user" history_input: "hist" user_mlp {{ hidden_units: [6, 5] }} hist_seq_mlp {{ hidden_units: [6, 5] }} user_seq_combine: SUM
+        {CAPSULES} concat_mlp {{ hidden_units: 6 }} }} item_tower {TOWER % ('item', '')} output_dim: 4 simi_pow: 20 temperature: 0.5 }}""",
+}
+
+
+def match_reference(model, weights: list[float] | None = None, tensors: dict[str, torch.Tensor] | None = None) -> dict:
+    "The content of a file of a match model with three shared negatives; `tensors` are those that shall not be random."
+    t, w, outputs = Tensors(tensors or {}), None if weights is None else torch.tensor(weights), {}
+    stored = lambda tensors: {name: {"dtype": "float32", "shape": list(tensor.shape), "data": tensor.tolist()} for name, tensor in tensors.items()}
+    for mode in ("train", "eval"):
+        u, v, losses, predictions = model(t, mode == "train", w)
+        similarity = torch.cat([(u * v[:5]).sum(1, keepdim=True), u @ v[5:].T], 1) / 0.5
+        shares = torch.full((5,), 0.2) if w is None else w / w.sum()
+        losses = {"softmax_cross_entropy": -(similarity.log_softmax(1)[:, 0] * shares).sum()} | losses
+        outputs[mode] = stored({"total_loss": sum(losses.values())}) | {"losses": stored(losses), "predictions": stored({"similarity": similarity} | predictions)}
+    return {"config_text": MATCH_CONFIGS[model] + "losses { softmax_cross_entropy {} }", "base_sparse": USERS, "base_dense": USER_NUMBERS, "neg_sparse": ITEMS, "neg_dense": ITEM_NUMBERS,
+            "labels": {"label": [1] * 5}, "sample_weights": None if weights is None else {"weight": weights}, "state_dict": stored(t), "outputs": outputs}

@@ -9,6 +9,7 @@ __all__ = ['rename', 'without_transposes', 'convert_tzrec_state_dict']
 import re
 from collections.abc import Container, Mapping
 
+import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -21,10 +22,11 @@ _RENAMES = (
     (r"\bmlp\.(\d+)\.perceptron\.", r"\1."),
     (r"\bgroup_variational_dropouts\.", "variational_dropout."),
     (r"\b_group_name_to_seq_encoders\.", "seq_encoders."),
-    (r"\b_(query|key|value|multihead_attn|wukong_layers)\.", r"\1."),
+    (r"\b_(query|key|value|multihead_attn|wukong_layers|hist_seq_mlp|hist_seq_mlp_out|capsule_layer|concat_mlp)\.", r"\1."),
     (r"\bfeature_out_liner\.", "output."),
 )
 _ALIASES = ((r"^final\.", "final_dnn."), (r"^output_mlp\.", "output_linear."))
+_ZERO_IF_ABSENT = re.compile(r".*\bhist_seq_mlp\.\d+\.0\.bias")   # versions of TorchEasyRec differ in it
 _LEFT_OUT = re.compile(r"(?:.*\.(?:feature_dim_repeat|windows_len|cumsum_windows_len)|(?:model\.)?_(?:train_)?metric_modules\..*)")
 
 
@@ -67,11 +69,12 @@ def convert_tzrec_state_dict(
     kept = _metric_state(model)
     places = set(model.state_dict()) - set(kept)
     renamed = {name: rename(without_transposes(name, tensors), places) for name in tensors if not _LEFT_OUT.fullmatch(name)}
+    absent = {place for place in places - set(renamed.values()) if _ZERO_IF_ABSENT.fullmatch(place)}
     twice = sorted(name for name, place in renamed.items() if list(renamed.values()).count(place) > 1)
     problems = {
         "two tensors for one place (tables that are shared here; read the config with read_tzrec_config)": twice,
         "tensors without a place": sorted(name for name, place in renamed.items() if place not in places),
-        "parameters without a tensor": sorted(places - set(renamed.values())),
+        "parameters without a tensor": sorted(places - set(renamed.values()) - absent),
     }
     if any(problems.values()): raise ValueError("; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names))
-    return {place: tensors[name] for name, place in renamed.items()} | kept
+    return {place: tensors[name] for name, place in renamed.items()} | {place: torch.zeros_like(model.state_dict()[place]) for place in absent} | kept

@@ -249,7 +249,7 @@ class EmbeddingGroup(nn.Module):
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #296866b1
 def _pool(self: EmbeddingGroup, batch: Batch, places: dict[str, str], answers: dict[Use, Tensor]) -> None:
     "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
-    for use in self.uses:
+    for use in list(answers):
         if use.how == "bag" and self.features[use.feature].pooling == "mean":
             lengths = slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
             answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
@@ -260,6 +260,7 @@ def _embed(self: EmbeddingGroup, answers: dict[Use, Tensor]) -> list[Use]:
     turned: list[Use] = []
     for block, layer in zip(self.dense_blocks, self.dense_embeddings):
         uses = [make_use(feature) for feature in block]
+        if not any(use in answers for use in uses): continue
         rows = {use.feature: len(answers[use]) for use in uses}
         if len(set(rows.values())) > 1: raise ValueError(f"features with one kind of dense_emb come with different numbers of rows, {rows}; give those of one side in one data group")
         with torch.autocast(answers[uses[0]].device.type, enabled=False):
@@ -286,14 +287,14 @@ def _lengths(batch: Batch, places: dict[str, str], use: Use) -> Tensor:
     return slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
 
 
-def forward(self: EmbeddingGroup, batch: Batch) -> dict[str, Tensor]:
-    "The tensors of all groups, by key."
-    places = locate(batch)
-    answers, columns = read_uses(batch, places, self.uses, self.tables, self.weighted)
+def forward(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    "The tensors of all groups, or of those named, by key."
+    places, plans = locate(batch), self.plans if group_names is None else [self.plan(name) for name in group_names]
+    answers, columns = read_uses(batch, places, self.uses if group_names is None else all_uses(plans), self.tables, self.weighted)
     _pool(self, batch, places, answers)
     for use in _embed(self, answers): columns.pop(use)
     result: dict[str, Tensor] = {}
-    for plan in self.plans:
+    for plan in plans:
         groups = {use.feature: places[use.feature] for use in all_uses([plan]) if use.how != "numbers"}
         if len(set(groups.values())) > 1: raise ValueError(f"features of group {plan.name} come from different data groups, {groups}; they should not belong to the same feature group")
         if plan.sequence: result.update(_sequence(self, batch, places, plan, answers))
