@@ -6,12 +6,13 @@
 __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Lookup', 'AutoDis', 'MLPEmbedding', 'Ragged',
            'SequenceEncoder', 'DINEncoder', 'MultiWindowDINEncoder', 'PoolingEncoder', 'SelfAttentionEncoder',
            'CausalSelfAttention', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer', 'RelativeBias',
-           'hstu_attention', 'hstu_mask', 'SimpleAttention', 'VariationalDropout', 'CIN', 'Cross', 'CrossV2',
-           'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine', 'Intervention', 'FieldLayerNorm',
-           'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer',
-           'table_configs']
+           'hstu_attention', 'hstu_mask', 'SimpleAttention', 'VariationalDropout', 'CapsuleLayer', 'CIN', 'Cross',
+           'CrossV2', 'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine', 'Intervention',
+           'FieldLayerNorm', 'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock', 'LinearCompressBlock',
+           'WuKongLayer', 'table_configs']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
+from .capsule import CapsuleLayer
 from .causal_attention import CausalSelfAttention, TransformerBlock, by_length
 from .cin import CIN
 from .cross import Cross, CrossV2
@@ -36,4 +37,4 @@ from .variational_dropout import VariationalDropout
 from .wukong import FactorizationMachineBlock, LinearCompressBlock, WuKongLayer
 
 # %% ../../nbs/20_layers/99_layers.ipynb #7e3faca6
-_all_ = ["MLP", "Dice", "Perceptron", "EmbeddingGroup", "EmbeddingTables", "Lookup", "AutoDis", "MLPEmbedding", "Ragged", "SequenceEncoder", "DINEncoder", "MultiWindowDINEncoder", "PoolingEncoder", "SelfAttentionEncoder", "CausalSelfAttention", "TransformerBlock", "by_length", "HSTUEncoder", "STULayer", "RelativeBias", "hstu_attention", "hstu_mask", "SimpleAttention", "VariationalDropout", "CIN", "Cross", "CrossV2", "InteractionArch", "MMoE", "ExtractionNet", "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule", "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs"]
+_all_ = ["MLP", "Dice", "Perceptron", "EmbeddingGroup", "EmbeddingTables", "Lookup", "AutoDis", "MLPEmbedding", "Ragged", "SequenceEncoder", "DINEncoder", "MultiWindowDINEncoder", "PoolingEncoder", "SelfAttentionEncoder", "CausalSelfAttention", "TransformerBlock", "by_length", "HSTUEncoder", "STULayer", "RelativeBias", "hstu_attention", "hstu_mask", "SimpleAttention", "VariationalDropout", "CapsuleLayer", "CIN", "Cross", "CrossV2", "InteractionArch", "MMoE", "ExtractionNet", "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule", "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs"]
