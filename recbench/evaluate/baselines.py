@@ -83,7 +83,9 @@ class EASE:
 
     def score(self, history: csr_matrix | np.ndarray) -> Tensor:
         "Float32 [B, I] for histories [B, I]."
-        return torch.from_numpy(csr_matrix(history, dtype=np.float32).toarray()) @ self.weights
+        history = csr_matrix(history, dtype=np.float32)
+        if history.nnz * 40 < np.prod(history.shape): return torch.from_numpy(history @ self.weights.numpy())     # rows added one by one, cheaper than a product with mostly zeros
+        return torch.from_numpy(history.toarray()) @ self.weights
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #550b62a3
 def last_items(
