@@ -1,48 +1,115 @@
-"""Test AUC, grouped AUC and log loss of the ranking models on real clicks and ratings: mean and spread over seeds.
+"""Test AUC and log loss of the ranking models on real clicks and ratings beside the best peer's: mean and spread over seeds.
 
-    python benchmarks/rank_accuracy.py [--datasets random temporal_user frappe] [--models ...] [--seeds 0 1 2] [--threads 1]
+    python benchmarks/rank_accuracy.py [--datasets random temporal_user frappe] [--models ...] [--seeds 0 1 2] [--threads 1] [--folder runs/rank_accuracy]
 
 `random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each user's time; models
 without history read ids and side features only, MultiTowerDIN also the user's earlier ratings. `frappe` is the app log with
-its published split. Sizes are those of `rank_config`, settings those of the trainer; the epoch is chosen on the validation
-rows.
+its published split. `SETTINGS` holds one setting for each of the two data sets, in the names of the parameters of
+`run_rank.ipynb`, chosen on validation rows; the epoch is chosen there too. A finished training leaves its test probabilities
+in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there.
 """
 import argparse
+import json
+from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
 import torch
 
 from recbench.data import load_dataset
-from recbench.evaluate.ranking import evaluate_rows
+from recbench.evaluate.ranking import RankEvaluation, evaluate_rows, resampled
 from recbench.models import create_model
 from recbench.models.rank_configs import RANK_CONFIGS, rank_config
 from recbench.train import Trainer
+from recbench.train.schedules import ReduceOnPlateau
+
+MOVIELENS = dict(hidden_units="256-128-64", dropout=0.0, batch_norm=False, batch_size=1024, learning_rate=0.002, table_optimizer="adam", table_learning_rate=0.002,
+                 table_weight_decay=0.001, plateau=0.1, patience=2, epochs=20)
+FRAPPE = dict(hidden_units="400-400-400", dropout=0.2, batch_norm=True, batch_size=4096, learning_rate=0.001, table_optimizer="adam", table_learning_rate=0.001,
+              table_weight_decay=0.05, plateau=0.1, patience=2, epochs=20)
+SETTINGS = {"random": MOVIELENS, "temporal_user": MOVIELENS, "frappe": FRAPPE}
+PEERS = {   # best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol, other negatives in training
+    "random": {"WideAndDeep": 0.7883, "DeepFM": 0.7883, "xDeepFM": 0.7883, "DCNV2": 0.7880, "DLRM": 0.7836, "MaskNet": 0.7800, "WuKong": 0.7762},
+    "temporal_user": {"WideAndDeep": 0.7960, "DeepFM": 0.7977, "xDeepFM": 0.7948, "DCNV2": 0.7932, "DLRM": 0.7896, "MaskNet": 0.7844, "WuKong": 0.7876},
+    "frappe": {"WideAndDeep": 0.9841, "DeepFM": 0.9842, "DLRM": 0.9840, "DCNV1": 0.9839, "DCNV2": 0.9845, "xDeepFM": 0.9845, "MaskNet": 0.9837},
+}
 
 
-def run(name: str, model_name: str, seed: int) -> dict[str, float]:
-    "Test metrics of one training."
-    with_history = model_name == "MultiTowerDIN"
-    data = load_dataset("frappe") if name == "frappe" else load_dataset("movielens-100k", task="rank", split=name, max_history=50 if with_history else 0)
+def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[str, float]]:
+    "Test probabilities and validation metrics of one training."
+    data = load_dataset("frappe") if name == "frappe" else load_dataset("movielens-100k", task="rank", split=name, max_history=None if model_name == "MultiTowerDIN" else 0)
+    chosen = dict(SETTINGS[name])
+    sizes = {"hidden_units": [int(width) for width in chosen.pop("hidden_units").split("-")], "dropout": chosen.pop("dropout"), "batch_norm": chosen.pop("batch_norm")}
     torch.manual_seed(seed)
-    model = create_model(rank_config(model_name, data.features()), data.features(), [data.schema.label])
-    Trainer(model, data, seed=seed, progress=False).fit()
-    return evaluate_rows(model, data).values()
+    model = create_model(rank_config(model_name, data.features(), **sizes), data.features(), [data.schema.label])
+    Trainer(model, data, seed=seed, progress=False, callbacks=[ReduceOnPlateau(chosen.pop("plateau"))], **chosen).fit()
+    return evaluate_rows(model, data), evaluate_rows(model, data, "valid").values()
+
+
+def finished(file: Path, settings: dict) -> tuple[RankEvaluation, dict[str, float]] | None:
+    "What a training with these settings left, if it did."
+    if not file.is_file(): return None
+    with np.load(file) as kept:
+        about = json.loads(str(kept["about"]))
+        if about["settings"] != settings: return None
+        return RankEvaluation(about["name"], about["protocol"], kept["probability"], kept["label"], kept["unit"], about["has_users"]), about["valid"]
+
+
+def keep(file: Path, settings: dict, found: RankEvaluation, valid: dict[str, float]) -> None:
+    "Leave it for the next call."
+    about = {"settings": settings, "name": found.name, "protocol": found.protocol, "has_users": found.has_users, "valid": valid}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".part").open("wb") as out: np.savez_compressed(out, about=json.dumps(about), probability=found.probability, label=found.label, unit=found.unit)
+    file.with_suffix(".part").rename(file)
+
+
+def shown(values: list[float]) -> str: return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else " (one seed)")
+
+
+def report(runs: dict[tuple[str, str], list[tuple[RankEvaluation, dict[str, float]]]]) -> None:
+    "The table, and the paired interval of the model with history."
+    print("\n| data | model | seeds | validation AUC | test AUC | test log loss | peer's AUC | difference |\n|---|---|---|---|---|---|---|---|")
+    for (name, model_name), found in runs.items():
+        test, peer = [evaluation.values() for evaluation, _ in found], PEERS[name].get(model_name)
+        auc, against = [values["auc"] for values in test], ("", "") if peer is None else (f"{peer:.4f}", f"{mean(values['auc'] for values in test) - peer:+.4f}")
+        print("|", " | ".join([name, model_name, str(len(found)), shown([valid["auc"] for _, valid in found]), shown(auc), shown([values["logloss"] for values in test]), *against]), "|")
+    others = {model_name: found for (name, model_name), found in runs.items() if name == "temporal_user" and model_name != "MultiTowerDIN"}
+    if others and ("temporal_user", "MultiTowerDIN") in runs: paired(runs["temporal_user", "MultiTowerDIN"], *max(others.items(), key=lambda one: mean(evaluation.values()["auc"] for evaluation, _ in one[1])))
+
+
+def paired(mine: list, best_name: str, best: list, draws: int = 1000) -> None:
+    "Means over seeds, model with history minus the best of the others by test AUC, on the same draws of users."
+    drawn = resampled([evaluation for evaluation, _ in (*mine, *best)], draws, seed=0)                     # [runs, draws, metrics]
+    difference = drawn[:len(mine)].mean(0) - drawn[len(mine):].mean(0)
+    points = [np.mean([list(evaluation.values().values()) for evaluation, _ in part], 0) for part in (mine, best)]
+    for i, metric in enumerate(mine[0][0].values()):
+        low, high = np.quantile(difference[:, i], [0.025, 0.975])
+        print(f"temporal_user, MultiTowerDIN - {best_name}, {metric}: {points[0][i] - points[1][i]:+.4f} [{low:+.4f}, {high:+.4f}]")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--datasets", nargs="+", default=["random", "temporal_user", "frappe"], choices=["random", "temporal_user", "frappe"])
+    parser.add_argument("--datasets", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--models", nargs="+", default=list(RANK_CONFIGS), choices=list(RANK_CONFIGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("runs/rank_accuracy"))
+    parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    runs = {}
     for name in options.datasets:
         for model_name in options.models:
             if model_name == "MultiTowerDIN" and name != "temporal_user": continue          # there is no history to attend to
-            found = [run(name, model_name, seed) for seed in options.seeds]
-            columns = {metric: [one[metric] for one in found] for metric in found[0]}
-            print(f"{name:14s} {model_name:14s}", *(f"{metric} {mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "") for metric, values in columns.items()), flush=True)
+            for seed in options.seeds:
+                file = options.folder / f"{name}-{model_name}-{seed}.npz"
+                found = finished(file, SETTINGS[name])
+                if not found and not options.report:
+                    found = train(name, model_name, seed)
+                    keep(file, SETTINGS[name], *found)
+                    print(name, model_name, f"seed {seed}", *(f"{metric} {value:.4f}" for metric, value in found[0].values().items()), flush=True)
+                if found: runs.setdefault((name, model_name), []).append(found)
+    report(runs)
 
 
 if __name__ == "__main__":

@@ -136,21 +136,23 @@ def history_windows(
     past: pd.DataFrame,    # the same columns: rows that histories are made of
     same: bool,            # True: events are the past rows themselves
     max_history: int,      # newest items kept
-    strict: bool = False,  # True: only rows of an earlier time; False: of one time, those that are sorted before
+    strict: Sequence[str] = (),  # columns that rise with time: only rows of an earlier value count; none: of one time, those that are sorted before
 ) -> tuple[Tensor, Jagged]:
     "Order that sorts `past`, and each event's window on the sorted past."
     both = past if same else pd.concat([past, events], ignore_index=True)
     is_past = np.arange(len(both)) < len(past)
-    order = np.lexsort((both["item"], both["time"], both["user"]))
+    order = np.lexsort((both["item"], *(both[column] for column in strict), both["time"], both["user"]))
     count, before = np.cumsum(is_past[order]) - is_past[order], np.empty(len(both), np.int64)
-    if strict:
-        moment = both[["user", "time"]].to_numpy()[order]
-        count = np.maximum.accumulate(np.where(np.append(True, (moment[1:] != moment[:-1]).any(1)), count, 0))
-    before[order] = count                                                          # past events sorted before this one
+    before[order] = np.minimum.reduce([count, *(_known_before(count, both[["user", column]].to_numpy()[order]) for column in strict)])   # past events known to this one
     ends = before if same else before[len(past):]
     first = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())   # where the user's past begins
     starts = np.maximum(first, ends - max_history)
     return torch.from_numpy(order[is_past[order]].copy()), Jagged(torch.empty(0), torch.from_numpy(starts), torch.from_numpy(ends - starts))
+
+
+def _known_before(count: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    "For each row the count where its moment began, of sorted rows and their moments."
+    return np.maximum.accumulate(np.where(np.append(True, (moment[1:] != moment[:-1]).any(1)), count, 0))
 
 # %% ../../nbs/10_data/42_dataset.ipynb #9e64739a
 def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
@@ -159,10 +161,10 @@ def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
     return torch.from_numpy(rows.astype(np.int64))
 
 
-def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame) -> None:
+def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, more: Sequence[str] = ()) -> None:
     for name, frame in splits.items():
         if not len(frame): raise ValueError(f"split {name} is empty; every split needs at least one row")
-        missing = [key for key in (schema.user_key, schema.item_key) if key not in frame]
+        missing = [key for key in (schema.user_key, schema.item_key, *more) if key not in frame]
         if missing: raise ValueError(f"columns {missing} are missing in {name}; it has {sorted(map(str, frame.columns))}")
     for key, frame in ((schema.user_key, users), (schema.item_key, items)):
         if key not in frame: raise ValueError(f"column {key!r} is missing; the table has {sorted(map(str, frame.columns))}")
@@ -209,20 +211,20 @@ def _row_numbers(schema: Schema, split: str, frame: pd.DataFrame, more: Sequence
 
 # %% ../../nbs/10_data/42_dataset.ipynb #35b984da
 def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, windows: Mapping[str, int],
-                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: bool, timed: bool) -> dict[str, Table]:
+                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: bool, timed: bool, moment: str | None) -> dict[str, Table]:
     "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
     keys = {}
     for name, frame in splits.items():
         index = {"user": _index(name, schema.user_key, frame[schema.user_key], users), "item": _index(name, schema.item_key, frame[schema.item_key], items)}
         keys[name] = pd.DataFrame({**{key: value.numpy() for key, value in index.items()}, "time": frame[schema.timestamp].to_numpy() if schema.timestamp in frame else 0,
-                                   "label": frame[schema.label].to_numpy() if labelled else 0})
+                                   "label": frame[schema.label].to_numpy() if labelled else 0, "moment": frame[moment].to_numpy() if moment else 0})
     tables = {}
     for name, frame in splits.items():
         columns = {"user_index": torch.from_numpy(keys[name]["user"].to_numpy().copy()), "item_index": torch.from_numpy(keys[name]["item"].to_numpy().copy())}
         table = encode_table(features, frame, vocabularies, columns | _row_numbers(schema, name, frame, more))
         if item_ids is not None:
             past = keys["train"] if name != "test" else pd.concat([keys["train"], keys["valid"]], ignore_index=True)
-            order, longest = history_windows(keys[name], past, name == "train", max(windows.values()), strict=labelled)
+            order, longest = history_windows(keys[name], past, name == "train", max(windows.values()), strict=(["moment"] if moment else []) + (["time"] if labelled else []))
             sequences = {"": item_ids[torch.from_numpy(past["item"].to_numpy().copy())[order]]}
             if timed: sequences["_time"] = torch.from_numpy(past["time"].to_numpy(np.int64, copy=True))[order]
             if labelled: sequences["_label"] = torch.from_numpy(past["label"].to_numpy(np.int64, copy=True))[order]
@@ -250,6 +252,7 @@ def build_dataset(
     masked: pd.DataFrame | None = None,             # user_key, item_key: rated before, never to be offered again, and no positives
     time_windows: bool = False,                     # True: windows of timestamps in step with those of items, whole numbers that a model reads as times, `history_time`
     label_windows: bool = False,                    # True: windows of labels 0, 1, ... in step with those of items, both of strictly earlier rows
+    moment: str | None = None,                      # column of numbers that rise with time: rows know none of the user's rows of one value with theirs
     more_labels: Sequence[str] = (),                # further columns of numbers that rows carry
 ) -> Dataset:
     "Encode frames; vocabularies are fitted on users and items of training rows, the rest is out of vocabulary."
@@ -257,7 +260,7 @@ def build_dataset(
         if size < 0: raise ValueError(f"{window} is {size}; must be 0 (no such feature) or more")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     splits = {"train": train, "valid": valid, "test": test}
-    _check_frames(schema, splits, users, items)
+    _check_frames(schema, splits, users, items, [moment] if moment else [])
     user_features = [feature for feature in schema.side("user") if feature.name in users]
     item_features = list(schema.side("item"))
     event_features = [feature for feature in schema.side("user") if feature.name not in users]
@@ -275,7 +278,7 @@ def build_dataset(
     item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)] if has_past else None
     classes = _label_count(schema, splits) if label_windows else 0
     schema = _with_windows(_fitted(schema, vocabularies), windows, classes)
-    tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows, time_windows)
+    tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows, time_windows, moment)
     return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
                    item_table, users, items, vocabularies, ceiling, *(None if pairs is None else _pairs(schema, pairs, tables["train"], users, items) for pairs in (dislikes, masked)))
 

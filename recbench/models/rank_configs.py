@@ -40,6 +40,7 @@ class Sizes(NamedTuple):
     "What is chosen by hand."
     hidden_units: Sequence[int] = (256, 128, 64)   # of the network over the features
     dropout: float = 0.0                           # in its layers
+    batch_norm: bool = False                       # in its layers
     cross_num: int = 3                             # cross layers of the DCNs
     cin_layer_size: Sequence[int] = (32, 32)       # vectors made by each layer of xDeepFM
     mask_blocks: int = 3                           # of MaskNet, side by side
@@ -49,7 +50,7 @@ class Sizes(NamedTuple):
 
     def mlp(self, units: Sequence[int] | None = None) -> dict:
         "Settings of a network."
-        return {"hidden_units": list(units or self.hidden_units), "dropout_ratio": [self.dropout] if self.dropout else []}
+        return {"hidden_units": list(units or self.hidden_units), "dropout_ratio": [self.dropout] if self.dropout else [], "use_bn": self.batch_norm}
 
 
 def group(name: str, features: Sequence[Feature], kind: str = "DEEP") -> FeatureGroup:
@@ -130,12 +131,14 @@ def attended(kinds: Kinds) -> dict[str, list[Feature]]:
 
 
 def multi_tower_din(kinds: Kinds, sizes: Sizes) -> dict:
-    "A group and a tower for each side, and attention over sequences."
+    "Attention over sequences, and everything else beside it, under one network."
     sequences = attended(kinds)
     if not sequences: raise ValueError(f"MultiTowerDIN needs a sequence that reads the table of an id, such as a history of items; sequences are {[feature.name for feature in kinds.sequences]}, ids {[feature.name for feature in kinds.ids]}")
-    plain, taken = multi_tower(kinds._replace(sequences=[]), sizes), [group(name, members, "SEQUENCE") for name, members in sequences.items()]
+    taken = [group(name, members, "SEQUENCE") for name, members in sequences.items()]
+    read = {name for one in taken for name in one.feature_names if name not in {feature.name for feature in kinds.ids}}
+    others = [feature for feature in (*kinds.fields, *kinds.numbers) if feature.name not in read]
     towers = [{"input": name, "attn_mlp": {"hidden_units": list(sizes.attention_units)}} for name in sequences]
-    return {"feature_groups": [*plain["feature_groups"], *taken], "multi_tower_din": {**plain["multi_tower"], "din_towers": towers}}
+    return {"feature_groups": [group("all", others), *taken], "multi_tower_din": {"towers": [{"input": "all"}], "din_towers": towers, "final": sizes.mlp()}}
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #2a3a3db4
 RANK_CONFIGS: dict[str, Callable[[Kinds, Sizes], dict]] = {
