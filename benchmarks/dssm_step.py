@@ -59,7 +59,7 @@ class PlainTwoTower(nn.Module):
 def id_matrices(dataset: Dataset, batch: int, count: int) -> list[Tensor]:
     "Ids [B, 16] of some batches of events."
     events = dataset.train.columns
-    sides = [side.singles[events[f"{name}_index"][:count * batch]] for name, side in (("user", dataset.users), ("item", dataset.items))]
+    sides = [side.singles[events[f"{name}_index"][:count * batch]].long() for name, side in (("user", dataset.users), ("item", dataset.items))]
     return list(torch.cat(sides, 1).split(batch))
 
 

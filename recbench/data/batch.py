@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
@@ -92,13 +93,13 @@ def _ones(count: int) -> Tensor:
 
 
 def feature_by_feature(singles: Tensor) -> Tensor:
-    "The matrix [rows, F] as one row of ids, [F*rows]; NumPy turns it in half the time of `t().reshape`."
-    return torch.from_numpy(singles.numpy().T.copy().reshape(-1))
+    "The matrix [rows, F] as one row of ids int64, [F*rows]; NumPy turns it in half the time of `t().reshape`."
+    return torch.from_numpy(singles.numpy().T.astype(np.int64, order="C").reshape(-1))
 
 
 def to_dense(table: Table) -> KeyedTensor | None:
     "All numbers of the table as one `KeyedTensor` [rows, sum of widths]; None without any."
-    return None if table.dense is None else KeyedTensor(list(table.dense_names), list(table.dense_dims), table.dense)
+    return None if table.dense is None else KeyedTensor(list(table.dense_names), list(table.dense_dims), table.dense.contiguous())
 
 # %% ../../nbs/10_data/40_batch.ipynb #33783f5b
 def join(tables: Sequence[Table]) -> Table:
@@ -106,12 +107,14 @@ def join(tables: Sequence[Table]) -> Table:
     if len({len(table) for table in tables}) != 1: raise ValueError(f"tables to join have {[len(t) for t in tables]} rows; they must agree")
     names = [name for table in tables for name in (*table.single_names, *table.jagged, *table.dense_names)]
     if len(names) != len(set(names)): raise ValueError(f"features {sorted({n for n in names if names.count(n) > 1})} stand in two of the tables to join")
-    singles, dense = ([part for part in parts if part is not None] for parts in zip(*((table.singles, table.dense) for table in tables)))
+    singles, dense, blocks = ([part for part in parts if part is not None] for parts in zip(*((table.singles, table.dense, table.block) for table in tables)))
+    block = blocks[0] if len(blocks) == 1 else None
+    alone = lambda part: part if part is None or block is not None else part.contiguous()      # a part of a block that is left behind
     return Table(
-        len(tables[0]), sum((table.single_names for table in tables), ()), _beside(singles),
+        len(tables[0]), sum((table.single_names for table in tables), ()), alone(_beside(singles)),
         {name: column for table in tables for name, column in table.jagged.items()},
-        sum((table.dense_names for table in tables), ()), sum((table.dense_dims for table in tables), ()), _beside(dense),
-        {name: column for table in tables for name, column in table.columns.items()},
+        sum((table.dense_names for table in tables), ()), sum((table.dense_dims for table in tables), ()), alone(_beside(dense)),
+        {name: alone(column) for table in tables for name, column in table.columns.items()}, block,
     )
 
 

@@ -21,7 +21,7 @@ class _Feature(BaseModel):
     side: Literal["user", "item"] = "user"     # whose row it belongs to
     embedding_dim: PositiveInt = 16            # width D of its table
     embedding_name: str | None = None          # tables of one name are one table; default "<name>_emb"
-    num_buckets: PositiveInt | None = None     # rows of the table; a fitted vocabulary fills it in
+    num_buckets: int | None = Field(None, gt=0, lt=2**31)   # rows of the table; a fitted vocabulary fills it in
     trainable: bool = True                     # False freezes the table
     init_std: float | None = Field(None, gt=0) # spread of the first weights; default uniform(+-1/sqrt(rows))
 

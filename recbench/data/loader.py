@@ -94,7 +94,7 @@ class RankLoader(RowLoader):
         "The batch of the given rows, labels and weights included."
         table = self.dataset.pair_rows(split, rows, self.features)
         batch = make_batch(table)
-        batch.labels = {name: table.columns[name] for name in self.labels}
+        batch.labels = {name: table.columns[name].contiguous() for name in self.labels}
         batch.sample_weights = {name: table.columns[name].float() for name in self.sample_weights}
         return batch
 

@@ -36,7 +36,7 @@ class StreamLoader(TrainLoader):
         counts = dataset.item_counts if item_counts is None else item_counts
         self.sampler = NegativeSampler(popularity_weights(counts, negatives.power), negatives.num_sample, stream.seed) if negatives and negatives.kind in ("sampled", "mixed") else None
         self.share = counts.double() / counts.sum()                                 # p, float64 [I]
-        ids = dataset.items.singles[:, dataset.items.single_names.index(schema.item_key)] if negatives else torch.empty(0, dtype=torch.int64)
+        ids = dataset.items.singles[:, dataset.items.single_names.index(schema.item_key)].long() if negatives else torch.empty(0, dtype=torch.int64)
         self.index_of_id = torch.full((int(ids.max()) + 1 if len(ids) else 0,), -1).index_put((ids,), torch.arange(len(ids)))
 
     @property
@@ -58,14 +58,14 @@ class StreamLoader(TrainLoader):
         batch = make_batch(table) if self.negatives is None else self.with_negatives(table)
         schema = self.dataset.schema
         for name, place in ((schema.label, batch.labels), (schema.sample_weight, batch.sample_weights)):
-            if name in table.columns: place[name] = table.columns[name]
+            if name in table.columns: place[name] = table.columns[name].contiguous()
         return batch
 
     def with_negatives(self, table: Table) -> Batch:
         "The rows' user side, and the item side from the catalogue."
         place = table.single_names.index(self.dataset.schema.item_key)
         others = [column for column in range(len(table.single_names)) if column != place]
-        positives, known = table.singles[:, place], len(self.index_of_id)
+        positives, known = table.singles[:, place].long(), len(self.index_of_id)
         items = self.index_of_id[positives.clamp(max=known - 1)].where(positives < known, -1)
         if (items < 0).any(): raise ValueError(f"{int((items < 0).sum())} rows of the stream have an item that is not in the catalogue; the first is row {int((items < 0).nonzero()[0])} of a batch")
         base = Table(len(table), tuple(table.single_names[column] for column in others), table.singles[:, others] if others else None, table.jagged, table.dense_names, table.dense_dims, table.dense)
