@@ -113,7 +113,7 @@ def test_one_folder_one_training_and_kill_of_a_fresh_process(dataset, tmp_path, 
 def test_interrupt_waits_for_the_step(dataset, tmp_path, unbroken):
     process = start(tmp_path / "run")
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(120) == 0
     process.stdout.close()
     assert Checkpoints(tmp_path / "run" / "checkpoints").load()["step"] == 5
     assert runs(tmp_path)["state"].tolist() == ["interrupted"]
