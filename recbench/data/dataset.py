@@ -275,7 +275,7 @@ def build_dataset(
     if taken: raise ValueError(f"features {taken} stand in the schema and would be built as well; rename them, or give max_{taken[0]}=0")
     item_table = encode_table(item_features, items, vocabularies)
     has_past = bool(windows) and schema.item_key in item_table.single_names
-    item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)] if has_past else None
+    item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)].long() if has_past else None
     classes = _label_count(schema, splits) if label_windows else 0
     schema = _with_windows(_fitted(schema, vocabularies), windows, classes)
     tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows, time_windows, moment)

@@ -46,8 +46,10 @@ from .guards import NonFiniteError, bad_gradients, batch_to_state
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
 def table_state(table: Table) -> dict:
-    "The tensors and names of a table as nested dictionaries."
-    return {**vars(table), "jagged": {name: vars(column) for name, column in table.jagged.items()}, "columns": dict(table.columns)}
+    "The tensors and names of a table as nested dictionaries, each tensor by itself."
+    parts = {name: value for name, value in vars(table).items() if name != "block"}
+    ids, dense = None if table.singles is None else table.singles.long().contiguous(), None if table.dense is None else table.dense.contiguous()
+    return {**parts, "singles": ids, "dense": dense, "jagged": {name: vars(column) for name, column in table.jagged.items()}, "columns": {name: column.contiguous() for name, column in table.columns.items()}}
 
 
 def table_from_state(state: Mapping) -> Table:
