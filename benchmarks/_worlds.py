@@ -22,12 +22,12 @@ def make_dataset(fields: int, buckets: int, users: int, items: int, events: int)
     return build_dataset("uniform", schema, train, train[:1], train[:1], frames["user"], frames["item"], protocol="none", max_history=0)
 
 
-def make_model(dataset: Dataset) -> DSSM:
-    "DSSM with towers 256-128-64: hidden layers 256 and 128, output 64; cosine, in-batch negatives."
+def make_model(dataset: Dataset, in_batch: bool = True) -> DSSM:
+    "DSSM with towers 256-128-64: hidden layers 256 and 128, output 64; cosine, in-batch negatives or sampled ones."
     tower = {side: Tower(input=side, mlp=MLP(hidden_units=HIDDEN)) for side in ("user", "item")}
     config = ModelConfig(
         feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
-        dssm=DSSMConfig(user_tower=tower["user"], item_tower=tower["item"], output_dim=OUTPUT, similarity="COSINE", temperature=TEMPERATURE, in_batch_negative=True),
+        dssm=DSSMConfig(user_tower=tower["user"], item_tower=tower["item"], output_dim=OUTPUT, similarity="COSINE", temperature=TEMPERATURE, in_batch_negative=in_batch),
         losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
     torch.manual_seed(0)
     return DSSM(config, dataset.features(), ["label"])

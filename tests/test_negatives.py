@@ -1,10 +1,13 @@
 "Negatives of every kind through a training: memory, resumption, workers, and the order of item rows."
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT, outputs, run_papermill, tail
 from torch.utils.data import DataLoader, IterableDataset
 
 from recbench.core.config import ModelConfig
 from recbench.data import Negatives, TrainLoader, load_dataset
+from recbench.data.sequence_loader import SequenceLoader
 from recbench.models import create_model
 from recbench.train import Trainer
 from recbench.train.checkpoint import Checkpoints
@@ -105,3 +108,19 @@ def test_item_rows_are_positives_then_shared_then_hard(world, kind):
 def test_a_pool_smaller_than_asked_is_refused(world):
     for kind, said in (("sampled", "left beside the batch"), ("sampled_v2", "leaves"), ("hard_v2", "leaves")):
         with pytest.raises(ValueError, match=f"num_sample is 301 .*{said}"): next(iter(TrainLoader(world, 8, Negatives(kind=kind, num_sample=301))))
+
+
+def test_histories_refuse_a_memory():
+    with pytest.raises(ValueError, match="memory is 2"): SequenceLoader(load_dataset("planted", users=20, items=100), negatives=Negatives(kind="sampled", num_sample=4, memory=2))
+
+
+def test_the_lab_answers(tmp_path):
+    small = {"datasets": "planted", "planted_users": 120, "planted_items": 300, "epochs": 1, "num_sample": 16, "batch_size": 256, "other_batch_size": 0, "other_temperature": 0.0, "save": "kept/tidy.parquet"}
+    result = run_papermill(ROOT / "nbs" / "experiments" / "negatives_lab.ipynb", "out.ipynb", tmp_path, small)
+    assert result.returncode == 0, tail(result)
+    said = [output["data"]["text/markdown"] for output in outputs(tmp_path / "out.ipynb") if "text/markdown" in output.get("data", {})]
+    assert len(said) == 1 and "leads on validation" in "".join(said[0]) and "of the ceiling" in "".join(said[0])
+    assert sum("image/png" in output.get("data", {}) for output in outputs(tmp_path / "out.ipynb")) == 1
+    tidy = pd.read_parquet(tmp_path / "kept" / "tidy.parquet")
+    assert set(tidy["negatives"]) == {"in_batch", "in_batch + memory", "sampled", "sampled_v2", "hard", "hard_v2", "mixed", "full"} and len(tidy) == 20 * 8
+    assert ((tidy["low"] <= tidy["test"]) & (tidy["test"] <= tidy["high"])).all() and tidy["test"].between(0, 1).all()

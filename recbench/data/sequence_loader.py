@@ -45,6 +45,7 @@ class SequenceLoader(TrainLoader):
         max_length: int = 200,                   # positions of a history
     ):
         if negatives.kind not in ("full", "sampled"): raise ValueError(f"negatives.kind is {negatives.kind!r}; with several targets a row allowed are 'full', 'sampled'")
+        if negatives.memory: raise ValueError(f"negatives.memory is {negatives.memory}; with several targets a row allowed is 0")
         super().__init__(dataset, batch_size, negatives, seed)
         self.history = lookup(dataset.train.jagged, "history", "sequence of the training rows").values
         events = dataset.train.columns
