@@ -7,16 +7,16 @@ __all__ = ['Accuracy', 'AUC', 'BinaryCrossEntropy', 'BinaryFocalLoss', 'cache_di
            'Choice', 'CIN', 'Config', 'Cross', 'CrossV2', 'data_dirs', 'DataConfig', 'DATConfig', 'DATTower',
            'DCNV1Config', 'DCNV2Config', 'DeepFMConfig', 'DINEncoder', 'DINTower', 'DLRMConfig', 'DSSMConfig',
            'DSSMV2Config', 'EvalConfig', 'ExportConfig', 'F1ReweightedLoss', 'FeatureConfig', 'FeatureGroup',
-           'GroupedAUC', 'GroupedXAUC', 'HSTU', 'HSTUMatchConfig', 'HSTUUserTower', 'JRCLoss', 'L2Loss',
-           'ListwiseDistillLoss', 'ListwiseRankLoss', 'lookup', 'Loss', 'MaskBlock', 'MaskNetConfig', 'MaskNetModule',
-           'MeanAbsoluteError', 'MeanSquaredError', 'Metric', 'MINDConfig', 'MINDUserTower', 'MLP', 'ModelConfig',
-           'MulticlassAUC', 'MultiTowerConfig', 'MultiTowerDINConfig', 'MultiWindowDINEncoder', 'MultiWindowDINTower',
-           'NormalizedEntropy', 'OneOf', 'PairwiseFocalLoss', 'PairwiseHingeLoss', 'PairwiseLogisticLoss',
-           'PairwiseLoss', 'PipelineConfig', 'PoolingEncoder', 'PositionalEncoder', 'project_root', 'RecallAtK',
-           'SASRecConfig', 'SASRecTower', 'SelfAttentionEncoder', 'SequenceEncoder', 'SequenceGroup', 'SigmoidL2Loss',
-           'SimpleAttention', 'SoftmaxCrossEntropy', 'STU', 'TDMConfig', 'Tower', 'TrainConfig', 'TrainMetric',
-           'TwoTowersConfig', 'VariationalDropout', 'WideAndDeepConfig', 'WindowMetric', 'WuKongConfig', 'WuKongLayer',
-           'XAUC', 'xDeepFMConfig', 'ZILNLoss']
+           'GroupedAUC', 'GroupedXAUC', 'HSTU', 'HSTUMatchConfig', 'HSTUUserTower', 'JRCLoss', 'keep_freed_memory',
+           'L2Loss', 'ListwiseDistillLoss', 'ListwiseRankLoss', 'lookup', 'Loss', 'MaskBlock', 'MaskNetConfig',
+           'MaskNetModule', 'MeanAbsoluteError', 'MeanSquaredError', 'Metric', 'MINDConfig', 'MINDUserTower', 'MLP',
+           'ModelConfig', 'MulticlassAUC', 'MultiTowerConfig', 'MultiTowerDINConfig', 'MultiWindowDINEncoder',
+           'MultiWindowDINTower', 'NormalizedEntropy', 'OneOf', 'PairwiseFocalLoss', 'PairwiseHingeLoss',
+           'PairwiseLogisticLoss', 'PairwiseLoss', 'PipelineConfig', 'PoolingEncoder', 'PositionalEncoder',
+           'project_root', 'RecallAtK', 'SASRecConfig', 'SASRecTower', 'SelfAttentionEncoder', 'SequenceEncoder',
+           'SequenceGroup', 'SigmoidL2Loss', 'SimpleAttention', 'SoftmaxCrossEntropy', 'STU', 'TDMConfig', 'Tower',
+           'TrainConfig', 'TrainMetric', 'TwoTowersConfig', 'VariationalDropout', 'WideAndDeepConfig', 'WindowMetric',
+           'WuKongConfig', 'WuKongLayer', 'XAUC', 'xDeepFMConfig', 'ZILNLoss']
 
 # %% ../../nbs/00_core/99_core.ipynb #a69850a8
 from .base import Choice, Config, OneOf
@@ -29,6 +29,7 @@ from recbench.core.config import (
     SequenceEncoder, SequenceGroup, SigmoidL2Loss, SimpleAttention, SoftmaxCrossEntropy, STU, TDMConfig, Tower, TrainMetric, TwoTowersConfig, VariationalDropout,
     WideAndDeepConfig, WindowMetric, WuKongConfig, WuKongLayer, XAUC, xDeepFMConfig, ZILNLoss,
 )
+from .memory import keep_freed_memory
 from .paths import cache_dir, check_parameters, data_dirs, project_root
 from .pipeline import DataConfig, EvalConfig, ExportConfig, FeatureConfig, PipelineConfig, TrainConfig
 from .registry import lookup
@@ -39,7 +40,7 @@ _all_ = [
     "Accuracy", "AUC", "BinaryCrossEntropy", "BinaryFocalLoss", "cache_dir", "Capsule", "check_parameters", "check_stack", "Choice", "CIN", "Config", "Cross",
     "CrossV2", "data_dirs", "DataConfig", "DATConfig", "DATTower", "DCNV1Config", "DCNV2Config", "DeepFMConfig", "DINEncoder", "DINTower", "DLRMConfig", "DSSMConfig",
     "DSSMV2Config", "EvalConfig", "ExportConfig", "F1ReweightedLoss", "FeatureConfig", "FeatureGroup", "GroupedAUC", "GroupedXAUC", "HSTU", "HSTUMatchConfig",
-    "HSTUUserTower", "JRCLoss", "L2Loss", "ListwiseDistillLoss", "ListwiseRankLoss", "lookup", "Loss", "MaskBlock", "MaskNetConfig", "MaskNetModule",
+    "HSTUUserTower", "JRCLoss", "keep_freed_memory", "L2Loss", "ListwiseDistillLoss", "ListwiseRankLoss", "lookup", "Loss", "MaskBlock", "MaskNetConfig", "MaskNetModule",
     "MeanAbsoluteError", "MeanSquaredError", "Metric", "MINDConfig", "MINDUserTower", "MLP", "ModelConfig", "MulticlassAUC", "MultiTowerConfig", "MultiTowerDINConfig",
     "MultiWindowDINEncoder", "MultiWindowDINTower", "NormalizedEntropy", "OneOf", "PairwiseFocalLoss", "PairwiseHingeLoss", "PairwiseLogisticLoss", "PairwiseLoss",
     "PipelineConfig", "PoolingEncoder", "PositionalEncoder", "project_root", "RecallAtK", "SASRecConfig", "SASRecTower", "SelfAttentionEncoder", "SequenceEncoder",

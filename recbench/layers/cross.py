@@ -9,6 +9,8 @@ __all__ = ['Cross', 'CrossV2']
 import torch
 from torch import Tensor, nn
 
+from .mlp import Linear
+
 # %% ../../nbs/20_layers/62_cross.ipynb #0ceb8a57
 class Cross(nn.Module):
     "Cross layers of DCN, all at once: [B, input_dim] -> [B, input_dim]."
@@ -43,11 +45,11 @@ class CrossV2(nn.Module):
         super().__init__()
         if cross_num < 1: raise ValueError(f"cross_num is {cross_num}; give at least one layer")
         if low_rank is not None and low_rank < 1: raise ValueError(f"low_rank is {low_rank}; give a rank of at least 1, or None for the full matrix")
-        self.u_kernels = nn.ModuleList(nn.Identity() if low_rank is None else nn.Linear(input_dim, low_rank, bias=False) for _ in range(cross_num))
-        self.v_kernels = nn.ModuleList(nn.Linear(low_rank or input_dim, input_dim) for _ in range(cross_num))
+        self.u_kernels = nn.ModuleList(nn.Identity() if low_rank is None else Linear(input_dim, low_rank, bias=False) for _ in range(cross_num))
+        self.v_kernels = nn.ModuleList(Linear(low_rank or input_dim, input_dim) for _ in range(cross_num))
         self.output_dim = input_dim
 
     def forward(self, x_0: Tensor) -> Tensor:
         x = x_0
-        for u, v in zip(self.u_kernels, self.v_kernels): x = x_0 * v(u(x)) + x           # [B, d]
+        for u, v in zip(self.u_kernels, self.v_kernels): x = torch.addcmul(x, x_0, v(u(x)))   # [B, d]
         return x

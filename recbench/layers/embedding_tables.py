@@ -8,7 +8,7 @@ __all__ = ['OPTIMIZERS', 'Lookup', 'merge_configs', 'plain_lookup', 'stack_table
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -24,6 +24,7 @@ class Lookup:
     ids: Tensor                      # int64 [B, F] or [V]
     lengths: Tensor | None = None    # int64 [B]: ids a bag holds
     weights: Tensor | None = None    # float32 [V]: factor of each id in its bag
+    summed: bool = False             # of a block: the sum over its columns, in the place of all of them side by side
 
 
 def merge_configs(configs: Sequence[EmbeddingBagConfig]) -> list[EmbeddingBagConfig]:
@@ -58,7 +59,9 @@ def _check_range(ids: Tensor, rows: Tensor, tables: Sequence[str]) -> None:
 
 def plain_lookup(tables: Mapping[str, nn.Embedding], lookup: Lookup) -> Tensor:
     "The lookup with ordinary autograd through `nn.Embedding` weights."
-    if lookup.ids.ndim == 2: return torch.cat([F.embedding(lookup.ids[:, f], tables[name].weight) for f, name in enumerate(lookup.tables)], 1)   # [B, F*D]
+    if lookup.ids.ndim == 2:
+        columns = [F.embedding(lookup.ids[:, f], tables[name].weight) for f, name in enumerate(lookup.tables)]
+        return torch.stack(columns).sum(0) if lookup.summed else torch.cat(columns, 1)                                                           # [B, D] or [B, F*D]
     weight = tables[lookup.tables[0]].weight
     if lookup.lengths is None: return F.embedding(lookup.ids, weight)                                                                            # [V, D]
     offsets = lookup.lengths.cumsum(0) - lookup.lengths
@@ -84,11 +87,11 @@ def stack_tables(weights: Sequence[Tensor], optimizer: str, learning_rate: float
     return stack
 
 
-def _single_ids(stack: nn.Module, values: Tensor) -> Tensor:
-    "Rows [V, D] of single ids: even places are the first feature, odd ones the second, so that their answers lie side by side in order."
-    even = F.pad(values, (0, len(values) % 2))                                                   # an odd one more reads row 0, and its answer is cut off
-    offsets = torch.arange(len(even) + 1, device=values.device)
-    pairs = stack(even.view(len(even) // 2, 2).t().reshape(-1), offsets)                           # [V/2, 2D]
+def _even_bags(stack: nn.Module, values: Tensor) -> Tensor:
+    "Sums [N, D] of N bags [N, L] of one size: even places are the first feature, odd ones the second, so that their answers lie side by side in order."
+    even = F.pad(values, (0, 0, 0, len(values) % 2))                                             # an odd one more reads row 0, and its answer is cut off
+    offsets = torch.arange(0, even.numel() + 1, even.shape[1], device=values.device)
+    pairs = stack(even.view(len(even) // 2, 2, -1).transpose(0, 1).reshape(-1), offsets)           # [N/2, 2D]
     return pairs.view(len(even), pairs.shape[1] // 2)[:len(values)]
 
 
@@ -102,10 +105,11 @@ def _bags(stack: nn.Module, values: Tensor, lengths: Tensor, weights: Tensor | N
 def stacked_lookup(stack: nn.Module, lookups: Sequence[Lookup], first_rows: Mapping[str, int]) -> list[Tensor]:
     "All lookups of one width in one call; shapes as `plain_lookup` gives them."
     ids = [(lookup.ids + _constant([first_rows[name] for name in lookup.tables], lookup.ids.device)).reshape(-1) for lookup in lookups]
-    bags = [len(flat) if lookup.lengths is None else len(lookup.lengths) for flat, lookup in zip(ids, lookups)]
+    sizes = [None if lookup.lengths is not None else len(lookup.tables) if lookup.summed else 1 for lookup in lookups]      # ids a bag holds
+    bags = [len(flat) // size if size else len(lookup.lengths) for flat, size, lookup in zip(ids, sizes, lookups)]
     values, weights = torch.cat(ids), None
-    if all(lookup.lengths is None for lookup in lookups): return _shaped(_single_ids(stack, values).split(bags), lookups)
-    lengths = torch.cat([torch.ones_like(flat) if lookup.lengths is None else lookup.lengths for flat, lookup in zip(ids, lookups)])
+    if len(set(sizes)) == 1 and sizes[0]: return _shaped(_even_bags(stack, values.view(-1, sizes[0])).split(bags), lookups)
+    lengths = torch.cat([flat.new_full((count,), size) if size else lookup.lengths for flat, count, size, lookup in zip(ids, bags, sizes, lookups)])
     if any(lookup.weights is not None for lookup in lookups):
         weights = torch.cat([torch.ones_like(flat, dtype=torch.float32) if lookup.weights is None else lookup.weights for flat, lookup in zip(ids, lookups)])
     return _shaped(_bags(stack, values, lengths, weights).split(bags), lookups)
@@ -175,12 +179,13 @@ def cut_by_home(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable,
     columns: dict[Hashable, list[int]] = {}
     for f, name in enumerate(lookup.tables): columns.setdefault(homes.get(name), []).append(f)
     if len(columns) == 1: return {next(iter(columns)): lookup}
-    return {home: Lookup(tuple(lookup.tables[f] for f in members), lookup.ids.index_select(1, _constant(members, lookup.ids.device))) for home, members in columns.items()}
+    return {home: replace(lookup, tables=tuple(lookup.tables[f] for f in members), ids=lookup.ids.index_select(1, _constant(members, lookup.ids.device))) for home, members in columns.items()}
 
 
 def join_homes(lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]) -> Tensor:
     "The answer of a lookup from those of its homes."
     if len(answers) == 1: return next(iter(answers.values()))
+    if lookup.summed: return torch.stack(list(answers.values())).sum(0)
     width = sum(answer.shape[1] for answer in answers.values()) // len(lookup.tables)
     columns = {home: iter(answer.split(width, 1)) for home, answer in answers.items()}
     return torch.cat([next(columns[homes.get(name)]) for name in lookup.tables], 1)   # [B, F*D]

@@ -6,13 +6,30 @@
 __all__ = ['FactorizationMachine']
 
 # %% ../../nbs/20_layers/60_fm.ipynb #d1465081
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # %% ../../nbs/20_layers/60_fm.ipynb #33bc2dce
+class _PairSum(torch.autograd.Function):
+    "The sum over pairs; a field's gradient is the sum of the other fields."
+
+    @staticmethod
+    def forward(ctx, x):
+        total = x.sum(1)                                                 # [B, D]
+        ctx.save_for_backward(x, total)
+        return 0.5 * (total * total - (x * x).sum(1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, total = ctx.saved_tensors
+        return (total[:, None] - x).mul_(gradient[:, None])              # [B, F, D]
+
+
 class FactorizationMachine(nn.Module):
     "Sum over all pairs of fields of their products: [B, F, D] -> [B, D]; one field has no pairs and gives 0."
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float() if x.dtype.itemsize < 4 else x                  # a difference of squares in half precision would be noise
-        total = wide.sum(1)                                              # [B, D]
-        return (0.5 * (total * total - (wide * wide).sum(1))).to(x.dtype)
+        return _PairSum.apply(wide).to(x.dtype)

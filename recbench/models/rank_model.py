@@ -143,6 +143,7 @@ class RankModel(BaseModel, abstract=True):
 
     groups: tuple[str, ...] | None = None     # names of the feature groups that the model reads; None: the first one
     optional_groups: tuple[str, ...] = ()
+    summed_groups: tuple[str, ...] = ()       # WIDE groups of which the model reads the sum over the features only
     init_std = 0.01                           # spread of the first weights of tables whose features do not say otherwise
 
     def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
@@ -183,7 +184,8 @@ class RankModel(BaseModel, abstract=True):
         "Tables of all groups, and variational dropout for groups of several features where the config asks for it."
         groups, dropout = self.config.feature_groups, self.config.variational_dropout
         features = [feature.model_copy(update={"init_std": feature.init_std or self.init_std}) for feature in self.get_features_in_feature_groups(groups)]
-        self.embedding_group = EmbeddingGroup(features, self.input_groups(), getattr(self.config.model, "wide_embedding_dim", 4))
+        summed = () if dropout else self.summed_groups         # dropout chooses among the features, one by one
+        self.embedding_group = EmbeddingGroup(features, self.input_groups(), getattr(self.config.model, "wide_embedding_dim", 4), summed=summed)
         plain = [group.group_name for group in groups if "SEQUENCE" not in group.group_type]
         dims = {name: self.embedding_group.group_feature_dims(name) for name in plain}
         self.variational_dropout = nn.ModuleDict({name: VariationalDropout(dims[name], dropout.regularization_lambda) for name in plain if dropout and len(dims[name]) > 1})

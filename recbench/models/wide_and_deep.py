@@ -20,7 +20,7 @@ from .rank_model import RankModel
 # %% ../../nbs/60_models/40_wide_and_deep.ipynb #6f43b7b6
 class WideAndDeep(RankModel):
     "Groups `wide` (type WIDE) and `deep`."
-    groups = ("wide", "deep")
+    groups, summed_groups = ("wide", "deep"), ("wide",)
 
     def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
@@ -39,7 +39,7 @@ class WideAndDeep(RankModel):
         return 1
 
     def wide_logit(self, wide: Tensor) -> Tensor:
-        "Sum of the wide columns [B, 1]; with `wide_per_class` one for each class [B, C]."
+        "Sum of the wide columns, added up over the features or not: [B, 1]; with `wide_per_class` one for each class [B, C]."
         if self.wide_classes is None: return wide.sum(1, keepdim=True)
         return self.wide_classes(wide.view(len(wide), -1, self.wide_classes.in_features).sum(1))
 

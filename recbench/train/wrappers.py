@@ -9,6 +9,7 @@ __all__ = ['PRECISIONS', 'TrainWrapper']
 import torch
 from torch import Tensor, nn
 
+from ..core.memory import keep_freed_memory
 from ..core.registry import lookup
 from ..data.batch import Batch
 from ..models.base import BaseModel
@@ -31,6 +32,7 @@ class TrainWrapper(nn.Module):
         self.dtype = lookup(PRECISIONS, mixed_precision, "mixed_precision") if mixed_precision else None
         module.init_loss()
         module.init_metric()
+        keep_freed_memory()   # a step takes what the last one freed
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
         with torch.amp.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
