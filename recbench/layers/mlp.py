@@ -67,7 +67,7 @@ class Linear(nn.Linear):
     def is_aligned(self) -> bool: return self.in_features % LINE == 0 and self.out_features % LINE == 0
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = self.is_aligned or not x.is_cpu or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+        plain = self.is_aligned or not x.is_cpu or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
         if plain: return super().forward(x)
         return _AlignedLinear.apply(x.flatten(0, -2), self.weight, self.bias).unflatten(0, x.shape[:-1])
 
