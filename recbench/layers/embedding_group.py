@@ -149,8 +149,15 @@ class Columns(NamedTuple):
     stop: int
 
 
-def read_uses(batch: Batch, places: dict[str, str], uses: Sequence[Use], tables: EmbeddingTables, weighted: frozenset[str], sums: Sequence[tuple[Use, ...]] = ()) -> tuple[dict[Use, Tensor], dict[Use, Columns], dict[tuple[Use, ...], Tensor]]:
-    "The looked-up tensor of every use, all ids in one call of the tables; for those that share a matrix their place in it; and the sums. `places` as `locate` gives them."
+def read_uses(
+    batch: Batch,
+    places: dict[str, str],                   # as `locate` gives them
+    uses: Sequence[Use],
+    tables: EmbeddingTables,
+    weighted: frozenset[str],                 # features whose ids have weights
+    sums: Sequence[tuple[Use, ...]] = (),     # single ids of which only the sum is read
+) -> tuple[dict[Use, Tensor], dict[Use, Columns], dict[tuple[Use, ...], Tensor]]:
+    "The looked-up tensor of every use, all ids in one call of the tables; for those that share a matrix their place in it; and the sums."
     missing = [use.feature for use in (*uses, *(use for members in sums for use in members)) if use.feature not in places]
     if missing: raise ValueError(f"features {missing} are missing in the batch; it has {sorted(places)}")
     blocks: dict[tuple[str, int], list[Use]] = {}
