@@ -5,7 +5,7 @@
 `random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each user's time; models
 without history read ids and side features only, MultiTowerDIN also the user's earlier ratings. `frappe` is the app log with
 its published split. `SETTINGS` holds one setting for each of the two data sets, in the names of the parameters of
-`run_rank.ipynb`, chosen on validation rows; the epoch is chosen there too. A finished training leaves its test probabilities
+`run_rank.ipynb`, chosen on validation rows of one or two of the models; the epoch is chosen there too. A finished training leaves its test probabilities
 in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there.
 """
 import argparse
