@@ -97,7 +97,7 @@ def node_table(
     if len(items) != len(tree.items): raise ValueError(f"the tree has {len(tree.items)} leaves and the catalogue of {dataset.name} {len(items)} items; they must be the same")
     own, by_name = item_feature(dataset.features("item"), dataset.schema.item_key), {feature.name: feature for feature in dataset.features("item")}
     missing = {name: 0 if feature.table in dataset.vocabularies else None for name, feature in by_name.items()}
-    columns = [_column(tree, items.singles[:, place], missing[name]) if name != own.name else node_ids(tree, items.singles[:, place], own.num_buckets - 1)
+    columns = [_column(tree, items.singles[:, place].long(), missing[name]) if name != own.name else node_ids(tree, items.singles[:, place].long(), own.num_buckets - 1)
                for place, name in enumerate(items.single_names)]
     jagged = {name: _lists(tree, column.packed(), inner, missing[name]) for name, column in items.jagged.items()}
     dense = None if items.dense is None else node_means(tree, items.dense)

@@ -144,4 +144,4 @@ def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     return new
 
 
-def _item_ids(dataset: Dataset) -> Tensor: return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)]
+def _item_ids(dataset: Dataset) -> Tensor: return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)].long()
