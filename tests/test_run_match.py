@@ -10,7 +10,7 @@ SMALL = {"dataset": "planted", "planted_users": 60, "planted_items": 100, "epoch
 SHORT = {**SMALL, "baselines": False, "index": False}
 DOCUMENTED = {"model", "dataset", "protocol", "top_k", "embedding_dim", "hidden_units", "epochs", "batch_size", "negatives", "num_sample", "log_q", "temperature", "learning_rate", "table_learning_rate", "seed", "device",
               "mixed_precision", "variational_dropout", "baselines", "run_dir"}
-MODELS = ["DSSM", "DSSMV2", "DAT", "MIND", "SASRec", "HSTUMatch"]
+MODELS = ["DSSM", "DSSMV2", "DAT", "MIND", "SASRec", "HSTUMatch", "TDM"]
 SCHEMA = """
 files: {events: events.parquet}
 user_key: user_id

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['MATCH_CONFIGS', 'SEQUENCE_MODELS', 'Sides', 'sides_of', 'MatchSizes', 'dssm', 'dssm_v2', 'dat', 'history_of', 'mind',
-           'sasrec', 'hstu_match', 'match_config']
+           'sasrec', 'hstu_match', 'tdm', 'match_config']
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #b2f6452b
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ..core.config import Loss, ModelConfig, SoftmaxCrossEntropy, VariationalDropout
+from ..core.config import BinaryCrossEntropy, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, VariationalDropout
 from ..core.registry import lookup
 from ..data.dataset import Dataset
 from ..data.features import Feature
+from ..data.tree_nodes import LEVEL
 from .rank_configs import group
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #2843676a
@@ -127,7 +128,15 @@ def hstu_match(sides: Sides, sizes: MatchSizes) -> dict:
     return {"feature_groups": groups, "hstu_match": {"user_tower": user, "item_tower": {"input": "item"}, **sizes.meeting(output_dim=0, share_embedding=True)}}
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #922943cf
-MATCH_CONFIGS: dict[str, Callable[[Sides, MatchSizes], dict]] = {"DSSM": dssm, "DSSMV2": dssm_v2, "DAT": dat, "MIND": mind, "SASRec": sasrec, "HSTUMatch": hstu_match}
+def tdm(sides: Sides, sizes: MatchSizes) -> dict:
+    "Groups node and history, the latter with the node's id as query."
+    history = history_of(sides, "TDM")
+    groups = [FeatureGroup(group_name="node", feature_names=[LEVEL]), group("history", [sides.item_key, history], "SEQUENCE")]
+    settings = {"newest_first": True, "multiwindow_din": {"windows_len": [1, 1, 2, 4, 8], "attn_mlp": {"hidden_units": [16]}}, "final": sizes.mlp() or {"hidden_units": [32]}}
+    return {"feature_groups": groups, "tdm": settings, "losses": [Loss(binary_cross_entropy=BinaryCrossEntropy())]}
+
+# %% ../../nbs/60_models/61_match_configs.ipynb #8cecb0ef
+MATCH_CONFIGS: dict[str, Callable[[Sides, MatchSizes], dict]] = {"DSSM": dssm, "DSSMV2": dssm_v2, "DAT": dat, "MIND": mind, "SASRec": sasrec, "HSTUMatch": hstu_match, "TDM": tdm}
 SEQUENCE_MODELS = ("SASRec", "HSTUMatch")   # learn at every position of a history; an epoch is a pass over histories
 
 
@@ -146,4 +155,5 @@ def match_config(
     if not sides.user or not sides.item: raise ValueError(f"{dataset.name} has {len(sides.user)} features of users and {len(sides.item)} of items; {model_name} needs some of both")
     if sizes.get("in_batch_negative") and model_name in SEQUENCE_MODELS: raise ValueError(f"in_batch_negative is True; {model_name} has several targets a row, which leave no diagonal")
     dropout = None if variational_dropout is None else VariationalDropout(regularization_lambda=variational_dropout)
-    return ModelConfig(**build(sides, MatchSizes(**sizes)), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy(label_smoothing=label_smoothing))], variational_dropout=dropout)
+    softmax = {"losses": [Loss(softmax_cross_entropy=SoftmaxCrossEntropy(label_smoothing=label_smoothing))]}
+    return ModelConfig(**softmax | build(sides, MatchSizes(**sizes)), variational_dropout=dropout)
