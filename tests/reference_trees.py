@@ -98,6 +98,12 @@ def check_expansion(expected: dict, report: Report) -> None:
 
 
 LAYOUTS = {"expand_tdm_sample": check_expansion}
+ELSEWHERE = {
+    "combine_string": "candidates are rows of tensors, positives then negatives, and never joined texts",
+    "combine_list": "shared negatives stand behind all positives and belong to no row",
+    "build_sampler_input": "a sampler is given tensors of users and items, nothing is flattened from texts",
+    "slice_position": "a stream shuffles whole row groups, no worker is given a slice of rows",
+}
 
 
 def check_layouts(content: dict, report: Report) -> None:
@@ -105,7 +111,7 @@ def check_layouts(content: dict, report: Report) -> None:
     for name, part in content.items():
         if name in LAYOUTS: LAYOUTS[name](part, report)
         else:
-            with report.case(name): raise Unsupported("not covered yet")
+            with report.case(name): raise Unsupported(ELSEWHERE.get(name, "not covered yet"))
 
 
 CHECKERS = {"tdm_tree*": check_trees, "sampler_layout*": check_layouts}
