@@ -26,7 +26,7 @@ from .retrieval import at_rest, device_of
 from ..models.tdm import TDM, Embedded
 
 # %% ../../nbs/70_evaluate/52_tree_index.ipynb #3492c894
-_CELLS = 1 << 20   # weights of positions held at once, users x nodes x positions
+_CELLS = 1 << 18   # weights of positions held at once, users x nodes x positions
 
 
 class TreeIndex:
