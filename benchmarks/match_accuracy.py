@@ -37,6 +37,9 @@ TOWERS = dict(embedding_dim=16, sizes=dict(share_embedding=True), trainer=dict(b
 SEQUENCES = dict(embedding_dim=64, init_std=0.02, sizes={}, trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5), annealed=True)
 SETTINGS = {
     ("movielens-100k", "DSSM"): TOWERS,
+    ("movielens-100k", "DSSMV2"): TOWERS,
+    ("movielens-100k", "DAT"): TOWERS | dict(embedding_dim=32, sizes={}),
+    ("movielens-100k", "MIND"): TOWERS | dict(sizes=dict(interests=2), trainer=TOWERS["trainer"] | dict(batch_size=1024)),
     ("movielens-1m", "SASRec"): SEQUENCES,
     ("movielens-1m", "HSTUMatch"): SEQUENCES,
     ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=128, epochs=25)),
