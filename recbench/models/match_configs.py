@@ -52,7 +52,7 @@ class MatchSizes(NamedTuple):
     in_batch_negative: bool = False            # the other rows' items are the negatives
     share_embedding: bool | None = None        # one item table for history and item tower
     max_seq_len: int | None = None             # positions of the history that sequence models and MIND read; None: all it has
-    interests: int = 4                         # of MIND, at most
+    interests: int = 2                         # of MIND, at most; each further one sees less of the history
     layers: int = 2                            # of sequence models
     heads: int = 2                             # of their attention
     sequence_dropout: float = 0.2              # in their layers
