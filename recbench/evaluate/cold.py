@@ -46,7 +46,8 @@ def wilson_interval(
     "Wilson score interval of means over users."
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle, half = mean + z * z / (2 * users), z * np.sqrt(np.maximum(mean * (1 - mean), 0) / users + z * z / (4 * users * users))
-    return np.clip(np.stack([middle - half, middle + half]) / (1 + z * z / users), 0, 1)
+    low, high = np.stack([middle - half, middle + half]) / (1 + z * z / users)
+    return np.stack([np.clip(low, 0, mean), np.clip(high, mean, 1)])         # at means of 0 and 1 rounding would leave the mean outside
 
 
 def _with_wilson(frame: pd.DataFrame, users: int, confidence: float) -> pd.DataFrame:
