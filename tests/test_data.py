@@ -59,13 +59,19 @@ def test_ranking_rows_hold_the_features_of_the_table():
         assert data.vocabularies[f"{name}_emb"].decode(batch[name].values().numpy()) == [value if name != "age" else int(value) for value in rows[name]]
 
 
-def test_a_rating_knows_only_earlier_ones():
+def test_a_rating_knows_only_earlier_tenths():
     from recbench.data import load_dataset
-    data = load_dataset("movielens-100k", task="rank", split="temporal_user")
-    for name, before in (("train", ["train"]), ("valid", ["train"]), ("test", ["train", "valid"])):
-        past = pd.concat([pd.DataFrame({key: data.split(part).columns[key].numpy() for key in ("user_index", "item_index", "timestamp", "label")}) for part in before])
+    from recbench.data.movielens import fetch_movielens_100k, read_movielens
+    data, ratings = load_dataset("movielens-100k", task="rank", split="temporal_user"), read_movielens(fetch_movielens_100k()).ratings
+    users, items = data.user_frame["user_id"].to_numpy(), data.item_frame["item_id"].to_numpy()
+    order, ordered = {item: index for index, item in enumerate(items)}, ratings.sort_values(["user_id", "timestamp"], kind="stable")
+    size, place = ordered.groupby("user_id")["item_id"].transform("size"), ordered.groupby("user_id").cumcount()
+    tenth = sum((place >= size * cut // 10).astype(int) for cut in range(1, 10))
+    known = pd.DataFrame({"user": ordered["user_id"], "item": ordered["item_id"], "index": ordered["item_id"].map(order), "time": ordered["timestamp"], "label": (ordered["rating"] >= 4).astype(int), "tenth": tenth})
+    for name in ("train", "valid", "test"):
         columns, history, labels = data.split(name).columns, data.split(name).jagged["history"], data.split(name).jagged["history_label"]
         for row in range(0, len(data.split(name)), 997):
-            mine = past[(past["user_index"] == columns["user_index"][row].item()) & (past["timestamp"] < columns["timestamp"][row].item())]
-            newest = mine.sort_values(["timestamp", "item_index"], kind="stable").tail(50)
+            mine = known[known["user"] == users[columns["user_index"][row]]]
+            own = mine[mine["item"] == items[columns["item_index"][row]]].iloc[0]
+            newest = mine[(mine["tenth"] < own["tenth"]) & (mine["time"] < own["time"])].sort_values(["time", "tenth", "index"]).tail(50)
             assert labels.take(torch.tensor([row])).values.tolist() == newest["label"].tolist() and history.lengths[row] == len(newest)
