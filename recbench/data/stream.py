@@ -185,7 +185,10 @@ class _Reader:
     def read(self, one: Slice) -> Source:
         "The slice's rows; what lies before them in the row group is passed over."
         size, name = min(self.stream.buffer_rows, SLICE), f"{one.path.name} row group {one.group}"
-        if self.group != (one.path, one.group): self.group, self.at, self.parts = (one.path, one.group), 0, _parts(one, self.stream.contents[one.path], self.columns, size)
+        if self.group != (one.path, one.group):
+            large, self.parts = self.at > size, iter(())
+            if large: pa.default_memory_pool().release_unused()             # what Arrow held for the last group would come on top of the next one's
+            self.group, self.at, self.parts = (one.path, one.group), 0, _parts(one, self.stream.contents[one.path], self.columns, size)
         try:
             while self.at < one.start: self.at += len(next(self.parts))
             parts = []
