@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    dataset, rng = planted(users=200, items=100, seed=0), random.Random(args.seed)
+    dataset, rng = planted(users=200, items=1000, seed=0), random.Random(args.seed)
     kinds, again, equal, number = [], [], 0, 0
     with tempfile.TemporaryDirectory() as home:
         start = time.perf_counter()
