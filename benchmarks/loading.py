@@ -75,10 +75,12 @@ def gathered(table, rows) -> None:
 
 
 def decoded(path: Path) -> None:
-    "The file's columns as Arrow arrays, and nothing else."
+    "The file's columns as Arrow arrays, as many rows at a time as the stream takes, and nothing else."
     import pyarrow.parquet as pq
+
+    from recbench.data.stream import SLICE
     with pq.ParquetFile(path) as file:
-        for _ in file.iter_batches(SMALL_GROUP, use_threads=False): pass
+        for _ in file.iter_batches(SLICE, use_threads=False): pass
 
 
 def resident() -> float:
@@ -100,7 +102,9 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
+    from recbench.core.memory import keep_freed_memory
     from recbench.data.stream import stack_tables
+    keep_freed_memory()                             # as the training wrapper does
     with tempfile.TemporaryDirectory() as folder:
         small, large = write(Path(folder) / "small.parquet", options.rows), write(Path(folder) / "large.parquet", 10 * options.rows)
         table = stack_tables(list(stream(small)))
