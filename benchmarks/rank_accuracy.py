@@ -19,13 +19,13 @@ import torch
 from recbench.data import load_dataset
 from recbench.evaluate.ranking import RankEvaluation, evaluate_rows, resampled
 from recbench.models import create_model
-from recbench.models.rank_configs import RANK_CONFIGS, rank_config
+from recbench.models.rank_configs import RANK_CONFIGS, rank_config, rank_features
 from recbench.train import Trainer
 from recbench.train.schedules import ReduceOnPlateau
 
-MOVIELENS = dict(hidden_units="256-128-64", dropout=0.0, batch_norm=False, batch_size=1024, learning_rate=0.002, table_optimizer="adam", table_learning_rate=0.002,
-                 table_weight_decay=0.001, plateau=0.1, patience=2, epochs=20)
-FRAPPE = dict(hidden_units="400-400-400", dropout=0.2, batch_norm=True, batch_size=4096, learning_rate=0.001, table_optimizer="adam", table_learning_rate=0.001,
+MOVIELENS = dict(init_std=0.1, hidden_units="256-128-64", dropout=0.0, batch_norm=False, batch_size=1024, learning_rate=0.002, table_optimizer="adam", table_learning_rate=0.002,
+                 table_weight_decay=0.004, plateau=0.1, patience=2, epochs=20)
+FRAPPE = dict(init_std=0.1, hidden_units="400-400-400", dropout=0.2, batch_norm=True, batch_size=4096, learning_rate=0.001, table_optimizer="adam", table_learning_rate=0.001,
               table_weight_decay=0.05, plateau=0.1, patience=2, epochs=20)
 SETTINGS = {"random": MOVIELENS, "temporal_user": MOVIELENS, "frappe": FRAPPE}
 PEERS = {   # best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol, other negatives in training
@@ -40,8 +40,9 @@ def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[s
     data = load_dataset("frappe") if name == "frappe" else load_dataset("movielens-100k", task="rank", split=name, max_history=None if model_name == "MultiTowerDIN" else 0)
     chosen = dict(SETTINGS[name])
     sizes = {"hidden_units": [int(width) for width in chosen.pop("hidden_units").split("-")], "dropout": chosen.pop("dropout"), "batch_norm": chosen.pop("batch_norm")}
+    features = rank_features(model_name, data.features(), 16, chosen.pop("init_std"))
     torch.manual_seed(seed)
-    model = create_model(rank_config(model_name, data.features(), **sizes), data.features(), [data.schema.label])
+    model = create_model(rank_config(model_name, features, **sizes), features, [data.schema.label])
     Trainer(model, data, seed=seed, progress=False, callbacks=[ReduceOnPlateau(chosen.pop("plateau"))], **chosen).fit()
     return evaluate_rows(model, data), evaluate_rows(model, data, "valid").values()
 

@@ -425,6 +425,7 @@ class DINTower(Config):
     "Attention of a candidate over a sequence; the group is of type SEQUENCE."
     input: str  # name of a feature group
     attn_mlp: MLP  # of query, position and their products to the hidden layer of the relevance
+    values: list[str] = []  # features of the sequence that are averaged, the others only weigh; []: all, as in the paper
 
 
 class MultiTowerConfig(Config):

@@ -11,7 +11,7 @@ __all__ = ['Batch', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler', 'H
            'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree',
            'near_counts', 'near_vectors', 'popularity_weights', 'read_schema', 'save_encoding', 'save_tree',
            'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches', 'tree_features',
-           'with_embedding_dim', 'with_past_lift']
+           'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from .batch import Batch
@@ -26,7 +26,6 @@ from .near_items import near_counts, near_vectors
 from .negatives import HardNegativeSampler, Negatives, NegativeSampler, popularity_weights
 from .negatives_v2 import NegativeSamplerV2
 from .own import dataset_from_frames, load_folder
-from .past_lift import with_past_lift
 from .random_streams import RandomStream
 from .schema_file import SchemaFile, read_schema
 from .splits import Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random
@@ -43,4 +42,4 @@ from .vocabulary import Vocabulary
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
 _all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
          "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
-         "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors", "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim", "with_past_lift"]
+         "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors", "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"]

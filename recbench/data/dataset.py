@@ -211,13 +211,13 @@ def _row_numbers(schema: Schema, split: str, frame: pd.DataFrame, more: Sequence
 
 # %% ../../nbs/10_data/42_dataset.ipynb #35b984da
 def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, windows: Mapping[str, int],
-                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: bool, timed: bool, moment: str | None) -> dict[str, Table]:
+                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: str | None, timed: bool, moment: str | None) -> dict[str, Table]:
     "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
     keys = {}
     for name, frame in splits.items():
         index = {"user": _index(name, schema.user_key, frame[schema.user_key], users), "item": _index(name, schema.item_key, frame[schema.item_key], items)}
         keys[name] = pd.DataFrame({**{key: value.numpy() for key, value in index.items()}, "time": frame[schema.timestamp].to_numpy() if schema.timestamp in frame else 0,
-                                   "label": frame[schema.label].to_numpy() if labelled else 0, "moment": frame[moment].to_numpy() if moment else 0})
+                                   "label": frame[labelled].to_numpy() if labelled else 0, "moment": frame[moment].to_numpy() if moment else 0})
     tables = {}
     for name, frame in splits.items():
         columns = {"user_index": torch.from_numpy(keys[name]["user"].to_numpy().copy()), "item_index": torch.from_numpy(keys[name]["item"].to_numpy().copy())}
@@ -251,7 +251,7 @@ def build_dataset(
     dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives; pairs that stand in train are left out
     masked: pd.DataFrame | None = None,             # user_key, item_key: rated before, never to be offered again, and no positives
     time_windows: bool = False,                     # True: windows of timestamps in step with those of items, whole numbers that a model reads as times, `history_time`
-    label_windows: bool = False,                    # True: windows of labels 0, 1, ... in step with those of items, both of strictly earlier rows
+    label_windows: str | None = None,               # column of whole numbers, such as the label: windows of it in step with those of items, `history_label`, both of strictly earlier rows
     moment: str | None = None,                      # column of numbers that rise with time: rows know none of the user's rows of one value with theirs
     more_labels: Sequence[str] = (),                # further columns of numbers that rows carry
 ) -> Dataset:
@@ -260,7 +260,7 @@ def build_dataset(
         if size < 0: raise ValueError(f"{window} is {size}; must be 0 (no such feature) or more")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     splits = {"train": train, "valid": valid, "test": test}
-    _check_frames(schema, splits, users, items, [moment] if moment else [])
+    _check_frames(schema, splits, users, items, [*filter(None, (moment, label_windows))])
     user_features = [feature for feature in schema.side("user") if feature.name in users]
     item_features = list(schema.side("item"))
     event_features = [feature for feature in schema.side("user") if feature.name not in users]
@@ -276,17 +276,17 @@ def build_dataset(
     item_table = encode_table(item_features, items, vocabularies)
     has_past = bool(windows) and schema.item_key in item_table.single_names
     item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)].long() if has_past else None
-    classes = _label_count(schema, splits) if label_windows else 0
+    classes = _label_count(label_windows, splits) if label_windows else 0
     schema = _with_windows(_fitted(schema, vocabularies), windows, classes)
     tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows, time_windows, moment)
     return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
                    item_table, users, items, vocabularies, ceiling, *(None if pairs is None else _pairs(schema, pairs, tables["train"], users, items) for pairs in (dislikes, masked)))
 
 
-def _label_count(schema: Schema, splits: Mapping[str, pd.DataFrame]) -> int:
-    "Number of labels; they must be 0, 1, ... to be features."
-    values = np.unique(np.concatenate([_numbers(name, frame[schema.label], least=0).numpy() for name, frame in splits.items()]))
-    if (values % 1).any(): raise ValueError(f"label_windows is True and {schema.label} holds {values[values % 1 > 0][0]}; labels must be whole numbers to be features")
+def _label_count(column: str, splits: Mapping[str, pd.DataFrame]) -> int:
+    "Number of values of the column; they must be 0, 1, ... to be a feature."
+    values = np.unique(np.concatenate([_numbers(name, frame[column], least=0).numpy() for name, frame in splits.items()]))
+    if (values % 1).any(): raise ValueError(f"label_windows is {column!r}, which holds {values[values % 1 > 0][0]}; it must hold whole numbers to be a feature")
     return int(values.max()) + 1
 
 

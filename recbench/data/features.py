@@ -180,7 +180,9 @@ class Schema(BaseModel):
 def with_embedding_dim(
     features: tuple[Feature, ...],  # as a schema holds them
     embedding_dim: int,             # new width D of every table
+    init_std: float | None = None,  # new spread of their first weights; None: as they are
 ) -> list[Feature]:                 # new features, the given ones are not touched
-    "The same features on tables of another width."
+    "The same features on tables of another width, and with other first weights."
     if embedding_dim < 1: raise ValueError(f"embedding_dim is {embedding_dim}; must be at least 1")
-    return [feature.model_copy(update={"embedding_dim": embedding_dim}) for feature in features]
+    if init_std is not None and init_std <= 0: raise ValueError(f"init_std is {init_std}; must be positive")
+    return [feature.model_copy(update={"embedding_dim": embedding_dim, **({"init_std": init_std} if init_std else {})}) for feature in features]

@@ -7,7 +7,6 @@ __all__ = ['SPLIT_SEED', 'SPLITS', 'parts_at_random', 'parts_by_time', 'tenths_b
            'movielens_rank_dataset', 'movielens_100k_rank']
 
 # %% ../../nbs/10_data/71_movielens_rank.ipynb #60ebfa03
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..core.registry import lookup
 from .dataset import Dataset, build_dataset
 from .fetch import fetch_movielens_100k
 from .movielens import SCHEMA, MovieLens, read_movielens
-from .past_lift import with_past_lift
+
 
 # %% ../../nbs/10_data/71_movielens_rank.ipynb #314e814e
 SPLIT_SEED = 2026   # of the random split, part of its definition
@@ -60,7 +59,6 @@ def movielens_rank_dataset(
     split: str = "temporal_user",
     min_rating: float = 4.0,
     max_history: int | None = None,
-    lift: Sequence[int] = (3, 10, 30),
     name: str = "movielens-100k",
 ) -> Dataset:
     "Every rating as a row with a label."
@@ -69,17 +67,15 @@ def movielens_rank_dataset(
     if rows["label"].nunique() < 2: raise ValueError(f"min_rating is {min_rating}; ratings run from {rows['rating'].min()} to {rows['rating'].max()}, so all rows would have one label")
     size = (0 if split == "random" else 50) if max_history is None else max_history
     rows = rows.assign(tenth=tenths_by_user_time(rows))
-    data = build_dataset(name, SCHEMA.model_copy(update={"label": "label"}), *(rows[parts == part] for part in range(3)), tables.users, tables.items,
-                         protocol=f"rows, {split} 80/10/10", max_history=size, max_recent=0, label_windows=size > 0,
+    return build_dataset(name, SCHEMA.model_copy(update={"label": "label"}), *(rows[parts == part] for part in range(3)), tables.users, tables.items,
+                         protocol=f"rows, {split} 80/10/10", max_history=size, max_recent=0, label_windows="rating" if size else None,
                          moment="tenth" if split == "temporal_user" else None)
-    return with_past_lift(data, lift) if size and lift else data
 
 
 def movielens_100k_rank(
     split: Literal["random", "temporal_user", "temporal"] = "temporal_user",
     min_rating: float = 4.0,          # ratings from here on are likes
     max_history: int | None = None,   # newest earlier ratings a row knows; None: 50, on the random split 0
-    lift: Sequence[int] = (3, 10, 30),   # newest earlier ratings whose lift over their films' means is known as well; (): none
 ) -> Dataset:                         # 100,000 rows
     "MovieLens-100K for ranking; the files are looked for, else fetched."
-    return movielens_rank_dataset(read_movielens(fetch_movielens_100k()), split, min_rating, max_history, lift)
+    return movielens_rank_dataset(read_movielens(fetch_movielens_100k()), split, min_rating, max_history)

@@ -370,4 +370,4 @@ def planted_clicks(
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     best = {name: value for name, value in ceiling(frames, (1,)).items() if name in ("auc", "logloss")}
     return build_dataset("planted", _SCHEMA.model_copy(update={"label": "click"}), *parts, frames.users, catalogue, protocol="rows, by user's clicks",
-                         max_history=max_history, max_recent=0, ceiling=best, label_windows=max_history > 0, more_labels=["conversion"])
+                         max_history=max_history, max_recent=0, ceiling=best, label_windows="click" if max_history else None, more_labels=["conversion"])

@@ -77,7 +77,7 @@ class RelativeBias(nn.Module):
 
     def __init__(self, max_seq_len: int, time_buckets: int = 0, position: bool = True):
         super().__init__()
-        self.position = nn.Parameter(torch.zeros(max_seq_len)) if position else None
+        self.position = nn.Parameter(3 * (1 + torch.arange(max_seq_len)) ** -0.5) if position else None      # begins as a mean in which the newest count most
         self.time = nn.Parameter(torch.zeros(time_buckets)) if time_buckets else None
 
     def forward(self, width: int, times: Tensor | None = None) -> Tensor:
@@ -118,6 +118,9 @@ class STULayer(nn.Module):
         self.input_norm, self.uvqk = nn.LayerNorm(dim, eps=_EPS), nn.Linear(dim, sum(self.sizes))
         self.output_norm = HeadNorm(heads) if settings.use_group_norm else nn.LayerNorm(self.sizes[0], eps=_EPS)
         self.output, self.dropout = nn.Linear(3 * self.sizes[0], dim, bias=False), nn.Dropout(settings.output_dropout_ratio)
+        nn.init.normal_(self.uvqk.weight, std=0.02)
+        nn.init.zeros_(self.uvqk.bias)
+        nn.init.xavier_uniform_(self.output.weight)
 
     def forward(self, x: Tensor, lengths: Tensor, width: int, bias: RelativeBias | None = None, times: Tensor | None = None, num_targets: Tensor | None = None) -> Tensor:
         "Rows of `lengths` [B], none longer than `width`; `times` [V, 1] in seconds where the bias reads them."
@@ -147,6 +150,7 @@ class HSTUEncoder(nn.Module):
         dim = self.output_dim = settings.stu.embedding_dim
         self.input, self.place, self.dropout = nn.Linear(sequence_dim, dim), nn.Embedding(settings.positional_encoder.num_position_buckets, dim), nn.Dropout(settings.input_dropout_ratio)
         nn.init.normal_(self.place.weight, std=0.02)
+        nn.init.eye_(self.input.weight)
         has_bias = settings.relative_position_bias or settings.relative_time_buckets
         self.bias = RelativeBias(max_seq_len, settings.relative_time_buckets, settings.relative_position_bias) if has_bias else None
         self.layers = nn.ModuleList(STULayer(settings.stu) for _ in range(settings.attn_num_layers))

@@ -123,9 +123,11 @@ def hstu_match(sides: Sides, sizes: MatchSizes) -> dict:
     length, width = sizes.max_seq_len or history.max_length, history.embedding_dim
     layer = {"embedding_dim": width, "num_heads": sizes.heads, "hidden_dim": max(1, width // sizes.heads), "attention_dim": max(1, width // sizes.heads), "output_dropout_ratio": sizes.sequence_dropout, "scaling_seqlen": length}
     stack = {"stu": layer, "input_dropout_ratio": sizes.sequence_dropout, "attn_num_layers": sizes.layers, "positional_encoder": {"num_position_buckets": length}, "relative_position_bias": True}
-    user = {"input": "history", "max_seq_len": length, "hstu": {**stack, "relative_time_buckets": 128 if sides.timed else 0}, **({"timestamp": "history_time"} if sides.timed else {})}
+    meeting = sizes.meeting("INNER_PRODUCT", output_dim=0, share_embedding=True)
+    norm = "l2norm_postprocessor" if meeting["similarity"] == "COSINE" else "layernorm_postprocessor"
+    user = {"input": "history", "max_seq_len": length, "hstu": {**stack, "output_postprocessor": {norm: {}}, "relative_time_buckets": 128 if sides.timed else 0}, **({"timestamp": "history_time"} if sides.timed else {})}
     groups = [group("history", [history], "JAGGED_SEQUENCE"), group("item", [sides.item_key])]
-    return {"feature_groups": groups, "hstu_match": {"user_tower": user, "item_tower": {"input": "item"}, **sizes.meeting(output_dim=0, share_embedding=True)}}
+    return {"feature_groups": groups, "hstu_match": {"user_tower": user, "item_tower": {"input": "item"}, **meeting}}
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #922943cf
 def tdm(sides: Sides, sizes: MatchSizes) -> dict:

@@ -8,9 +8,11 @@ __all__ = ['MultiTowerDIN']
 # %% ../../nbs/60_models/43_multi_tower_din.ipynb #0b22adf9
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
+from ..core.config import DINTower, ModelConfig
+from ..core.registry import lookup
 from ..data.features import Feature
 from ..layers.din import DINEncoder
 from .multi_tower import MultiTower
@@ -22,7 +24,9 @@ class MultiTowerDIN(MultiTower):
     def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         dim = self.embedding_group.group_total_dim
-        self.din_towers = nn.ModuleList(DINEncoder(dim(f"{tower.input}.sequence"), dim(f"{tower.input}.query"), tower.input, tower.attn_mlp.model_dump()) for tower in model_config.model.din_towers)
+        towers = model_config.model.din_towers
+        self.din_towers = nn.ModuleList(DINEncoder(dim(f"{tower.input}.sequence"), dim(f"{tower.input}.query"), tower.input, tower.attn_mlp.model_dump()) for tower in towers)
+        for i, tower in enumerate(towers): self.register_buffer(f"value_columns_{i}", self.value_columns(tower), persistent=False)
 
     def read_groups(self) -> list[str]:
         "Groups of the towers and of the attention towers, which must be sequence groups."
@@ -31,10 +35,17 @@ class MultiTowerDIN(MultiTower):
         if pooled: raise ValueError(f"din_towers read the groups {', '.join(pooled)}, of type {self.feature_groups[pooled[0]].group_type}; must be SEQUENCE or JAGGED_SEQUENCE")
         return [*super().read_groups(), *names]
 
+    def value_columns(self, tower: DINTower) -> Tensor:
+        "Columns of a position that the tower gives, int64 [w]; `ValueError` where `values` names none of its features."
+        uses = self.embedding_group.plan(tower.input).sequence
+        for name in tower.values: lookup({use.feature: use for use in uses}, name, f"sequence feature of group {tower.input}")
+        kept = torch.tensor([use.feature in tower.values or not tower.values for use in uses])
+        return kept.repeat_interleave(torch.tensor([use.width for use in uses])).nonzero()[:, 0]
+
     def joined_dim(self) -> int:
         "Columns that all towers give together."
-        return super().joined_dim() + sum(self.embedding_group.group_total_dim(f"{tower.input}.sequence") for tower in self.config.model.din_towers)
+        return super().joined_dim() + sum(len(self.value_columns(tower)) for tower in self.config.model.din_towers)
 
     def join(self, grouped: dict[str, Tensor]) -> list[Tensor]:
         "What each tower gives, [B, its width]."
-        return [*super().join(grouped), *(tower(grouped) for tower in self.din_towers)]
+        return [*super().join(grouped), *(tower(grouped).index_select(1, self.get_buffer(f"value_columns_{i}")) for i, tower in enumerate(self.din_towers))]

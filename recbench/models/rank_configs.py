@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RANK_CONFIGS', 'Kinds', 'kinds_of_features', 'Sizes', 'group', 'wide_and_deep', 'deepfm', 'xdeepfm', 'field_groups',
            'dlrm', 'wukong', 'one_group', 'mask_net', 'dcn_v1', 'dcn_v2', 'multi_tower', 'attended', 'multi_tower_din',
-           'rank_config']
+           'rank_config', 'rank_features']
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #943c8f78
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..core.config import BinaryCrossEntropy, FeatureGroup, Loss, ModelConfig, VariationalDropout
 from ..core.registry import lookup
-from ..data.features import Feature
+from ..data.features import Feature, with_embedding_dim
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #11b3460c
 class Kinds(NamedTuple):
@@ -131,14 +131,16 @@ def attended(kinds: Kinds) -> dict[str, list[Feature]]:
 
 
 def multi_tower_din(kinds: Kinds, sizes: Sizes) -> dict:
-    "Attention over sequences, and everything else beside it, under one network."
+    "Attention over sequences, which hands on their labels where there are any, and everything else beside it, under one network."
     sequences = attended(kinds)
     if not sequences: raise ValueError(f"MultiTowerDIN needs a sequence that reads the table of an id, such as a history of items; sequences are {[feature.name for feature in kinds.sequences]}, ids {[feature.name for feature in kinds.ids]}")
     taken = [group(name, members, "SEQUENCE") for name, members in sequences.items()]
     read = {name for one in taken for name in one.feature_names if name not in {feature.name for feature in kinds.ids}}
     others = [feature for feature in (*kinds.fields, *kinds.numbers) if feature.name not in read]
-    towers = [{"input": name, "attn_mlp": {"hidden_units": list(sizes.attention_units)}} for name in sequences]
-    return {"feature_groups": [group("all", others), *taken], "multi_tower_din": {"towers": [{"input": "all"}], "din_towers": towers, "final": sizes.mlp()}}
+    towers = [{"input": name, "attn_mlp": {"hidden_units": list(sizes.attention_units)}, "values": [one.name for one in members[2:]]} for name, members in sequences.items()]
+    beside = [{"input": "all", "mlp": sizes.mlp()}, *([{"input": "wide"}] if kinds.ids else [])]
+    groups = [group("all", others), *([group("wide", kinds.ids, "WIDE")] if kinds.ids else []), *taken]
+    return {"feature_groups": groups, "multi_tower_din": {"towers": beside, "din_towers": towers, "final": sizes.mlp(sizes.hidden_units[-1:])}}
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #2a3a3db4
 RANK_CONFIGS: dict[str, Callable[[Kinds, Sizes], dict]] = {
@@ -160,3 +162,14 @@ def rank_config(
     if not kinds.fields: raise ValueError(f"features {[feature.name for feature in features]} have no table; {model_name} needs at least one feature with ids or dense_emb")
     dropout = None if variational_dropout is None else VariationalDropout(regularization_lambda=variational_dropout)
     return ModelConfig(**build(kinds, Sizes(**sizes)), losses=list(losses), variational_dropout=dropout)
+
+# %% ../../nbs/60_models/60_rank_configs.ipynb #cf92e9fd
+def rank_features(
+    model_name: str,
+    features: Sequence[Feature],
+    embedding_dim: int,             # width of the tables
+    init_std: float | None = None,  # spread of their first weights; None: as they are
+) -> list[Feature]:
+    "The features on tables of that width; labels of the past that MultiTowerDIN hands on keep their own."
+    own = {one.name: one.embedding_dim for members in attended(kinds_of_features(features)).values() for one in members[2:]} if model_name == "MultiTowerDIN" else {}
+    return [feature.model_copy(update={"embedding_dim": own.get(feature.name, embedding_dim)}) for feature in with_embedding_dim(tuple(features), embedding_dim, init_std)]
