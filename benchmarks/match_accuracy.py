@@ -41,7 +41,7 @@ SETTINGS = {
     ("movielens-100k", "DAT"): TOWERS | dict(embedding_dim=32, sizes={}),
     ("movielens-100k", "MIND"): TOWERS | dict(sizes=dict(interests=2), trainer=TOWERS["trainer"] | dict(batch_size=1024)),
     ("movielens-1m", "SASRec"): SEQUENCES,
-    ("movielens-1m", "HSTUMatch"): SEQUENCES,
+    ("movielens-1m", "HSTUMatch"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(learning_rate=2e-3)),
     ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=128, epochs=25)),
     ("movielens-1m by time", "DSSM"): TOWERS | dict(trainer=dict(batch_size=2048, epochs=10, table_learning_rate=0.1)),
     ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),

@@ -25,8 +25,7 @@ from recbench.train.schedules import ReduceOnPlateau
 
 MOVIELENS = dict(init_std=0.1, hidden_units="256-128-64", dropout=0.0, batch_norm=False, batch_size=1024, learning_rate=0.002, table_optimizer="adam", table_learning_rate=0.002,
                  table_weight_decay=0.004, plateau=0.1, patience=2, epochs=20)
-FRAPPE = dict(init_std=0.1, hidden_units="400-400-400", dropout=0.2, batch_norm=True, batch_size=4096, learning_rate=0.001, table_optimizer="adam", table_learning_rate=0.001,
-              table_weight_decay=0.05, plateau=0.1, patience=2, epochs=20)
+FRAPPE = MOVIELENS | dict(dropout=0.2, batch_norm=True, batch_size=4096, table_weight_decay=0.05, epochs=30)
 SETTINGS = {"random": MOVIELENS, "temporal_user": MOVIELENS, "frappe": FRAPPE}
 PEERS = {   # best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol, other negatives in training
     "random": {"WideAndDeep": 0.7883, "DeepFM": 0.7883, "xDeepFM": 0.7883, "DCNV2": 0.7880, "DLRM": 0.7836, "MaskNet": 0.7800, "WuKong": 0.7762},

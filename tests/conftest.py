@@ -36,6 +36,14 @@ def outputs(path: Path) -> list[dict]:
     return [output for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] for output in cell.get("outputs", [])]
 
 
+def executed(path: Path, pictures: int) -> list[str]:
+    "Text of every output of a notebook that ran without error and kept so many pictures."
+    found = outputs(path)
+    assert all(output["output_type"] != "error" for output in found)
+    assert sum("image/png" in output.get("data", {}) for output in found) == pictures
+    return ["".join(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in found]
+
+
 def copy_tree(source: Path, target: Path):
     "Copy a folder without what running leaves behind."
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", ".last_checked"))
@@ -48,6 +56,17 @@ def notebooks() -> list[Path]:
 def name(path: Path) -> str:
     "A notebook as it is called in test names: 60_models/10_dssm."
     return path.relative_to(ROOT / "nbs").with_suffix("").as_posix()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    "Sums of several threads may differ in the last bit from run to run."
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -12,16 +12,9 @@ from recbench.models import create_model
 from recbench.train import Trainer
 from recbench.train.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = ("in_batch", "mixed", "sampled", "sampled_v2", "hard", "hard_v2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    "Sums of several threads may differ in the last bit from run to run."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

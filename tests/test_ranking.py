@@ -15,14 +15,7 @@ from recbench.train import LiveCurves, Run, Trainer, runs
 from recbench.train.checkpoint import Checkpoints
 from recbench.train.schedules import ReduceOnPlateau
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    "Sums of several threads may differ in the last bit from run to run."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

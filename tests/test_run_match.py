@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from conftest import ROOT, outputs, run_papermill, tail
+from conftest import ROOT, executed, run_papermill, tail
 
 MATCH = ROOT / "nbs" / "experiments" / "run_match.ipynb"
 SMALL = {"dataset": "planted", "planted_users": 60, "planted_items": 100, "epochs": 1, "hidden_units": "16-8", "embedding_dim": 8, "output_dim": 8, "top_k": 5, "draws": 20, "index_queries": 20}
@@ -22,17 +22,11 @@ features:
 """
 
 
-def texts(path) -> list[str]:
-    "Text of every output, which a file holds as lines."
-    return ["".join(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in outputs(path)]
-
-
 def check_result(path, pictures: int, columns: list[str]):
     "Pictures that survive, no error, the table beside accuracy, and a final one with every metric and every competitor."
-    assert all(output["output_type"] != "error" for output in outputs(path))
-    assert sum("image/png" in output.get("data", {}) for output in outputs(path)) == pictures
-    assert any(all(f"{row}@5 [" in text for row in ("recall", "diversity", "novelty", "popular share", "coverage", "gini")) for text in texts(path))
-    table = texts(path)[-1]
+    texts = executed(path, pictures)
+    assert any(all(f"{row}@5 [" in text for row in ("recall", "diversity", "novelty", "popular share", "coverage", "gini")) for text in texts)
+    table = texts[-1]
     assert all(f"{metric}@5 [" in table for metric in ("recall", "ndcg", "hit_rate", "mrr")) and all(column in table for column in columns), table
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
-from conftest import ROOT, outputs, run_papermill, tail
+from conftest import ROOT, executed, run_papermill, tail
 
 RANK = ROOT / "nbs" / "experiments" / "run_rank.ipynb"
 SMALL = {"dataset": "planted", "planted_users": 60, "planted_items": 100, "epochs": 1, "hidden_units": "16-8", "importance_epochs": 1, "draws": 20}
@@ -19,17 +19,12 @@ features:
 """
 
 
-def texts(path) -> list[str]:
-    "Text of every output, which a file holds as lines."
-    return ["".join(output.get("text") or output.get("data", {}).get("text/plain", "")) for output in outputs(path)]
-
-
-def check_result(path, pictures: int, columns: list[str]):
-    "Pictures that survive, no error, and a final table with every metric and every competitor."
-    assert all(output["output_type"] != "error" for output in outputs(path))
-    assert sum("image/png" in output.get("data", {}) for output in outputs(path)) == pictures
-    table = texts(path)[-1]
+def check_result(path, pictures: int, columns: list[str]) -> list[str]:
+    "Pictures that survive, no error, and a final table with every metric and every competitor; the text of all outputs."
+    texts = executed(path, pictures)
+    table = texts[-1]
     assert all(f"{metric} [" in table for metric in ("auc", "gauc", "logloss")) and all(column in table for column in columns), table
+    return texts
 
 
 def test_has_the_documented_parameters():
@@ -39,8 +34,8 @@ def test_has_the_documented_parameters():
 def test_a_whole_run_from_its_own_folder(tmp_path):
     result = run_papermill(RANK.name, tmp_path / "out.ipynb", RANK.parent, SMALL)
     assert result.returncode == 0, tail(result)
-    check_result(tmp_path / "out.ipynb", 4, ["DeepFM", "means", "logistic regression", "trees", "ceiling", "DeepFM - trees"])
-    assert any("7 features" in text and "all 10 features" in text for text in texts(tmp_path / "out.ipynb"))
+    texts = check_result(tmp_path / "out.ipynb", 4, ["DeepFM", "means", "logistic regression", "trees", "ceiling", "DeepFM - trees"])
+    assert any("7 features" in text and "all 10 features" in text for text in texts)
 
 
 def test_a_folder_of_rows_from_the_root(tmp_path):

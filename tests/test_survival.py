@@ -21,14 +21,7 @@ from recbench.train.guards import NonFiniteError, batch_from_state
 from recbench.train.runs import Run, read_state, runs
 from recbench.train.trainer import Trainer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    "Sums of several threads may differ in the last bit from run to run."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -79,11 +79,3 @@ class DAT(MatchModel):
         weight = lookup(batch.sample_weights, self.sample_weights[0], "sample weight") if self.sample_weights else None
         return {"amm_loss_u": settings.amm_u_weight * mimic_loss(predictions["user_augment"], item_emb, weight, settings.amm_reduction),
                 "amm_loss_i": settings.amm_i_weight * mimic_loss(item_augment, user_emb, weight, settings.amm_reduction)}
-
-    def user_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [B, D] of a batch with the user side only."
-        return self.user_tower(batch)[0]
-
-    def item_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [rows, D] of a batch with the item side only."
-        return self.item_tower(batch)[0]

@@ -35,11 +35,3 @@ class DSSM(MatchModel):
         user_emb, user_penalties = self.user_tower(batch)
         item_emb, item_penalties = self.item_tower(batch)
         return user_emb, item_emb, {**user_penalties, **item_penalties}
-
-    def user_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [B, D] of a batch with the user side only."
-        return self.user_tower(batch)[0]
-
-    def item_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [rows, D] of a batch with the item side only."
-        return self.item_tower(batch)[0]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['group_dropout', 'drop_features', 'MatchTowerWoEG', 'MatchTower', 'MatchModel', 'corrected_similarity', 'chunked_loss',
-           'loss', 'init_metric', 'relevance', 'update_metric', 'update_train_metric']
+           'loss', 'matching_loss', 'items_alone', 'init_metric', 'relevance', 'update_metric', 'update_train_metric']
 
 # %% ../../nbs/60_models/20_match_model.ipynb #d2f79d8f
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from ..layers.variational_dropout import VariationalDropout
 from ..matching.chunked import chunked_in_batch_cross_entropy, softmax_matching_loss
 from ..matching.corrections import log_q_correction, mask_accidental_hits
 from ..matching.labels import arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
-from ..matching.memory import with_memory
+from ..matching.memory import with_memory, without_memory
 from ..matching.similarity import in_batch_similarity, sampled_similarity
 from ..metrics.recall import RecallAtK
 from ..metrics.train_metric import TrainMetricWrapper
@@ -82,7 +82,7 @@ class MatchTower(MatchTowerWoEG):
 
 # %% ../../nbs/60_models/20_match_model.ipynb #132425ce
 class MatchModel(BaseModel, abstract=True):
-    "Similarity, softmax matching loss and recall; subclasses give `towers`."
+    "Similarity, softmax matching loss and recall; subclasses give `towers`, made of a `user_tower` and an `item_tower`."
 
     similarity_cells = 2**18   # above so many cells training never holds the similarity matrix but goes through it in chunks
     metric_cells = 2**20       # then train metrics look at the first rows only, at most so many cells
@@ -110,6 +110,14 @@ class MatchModel(BaseModel, abstract=True):
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "User vectors [B, D], item vectors [rows, D], and penalties by loss name."
         raise NotImplementedError
+
+    def user_embedding(self, batch: Batch) -> Tensor:
+        "Vectors [B, D] of a batch with the user side only."
+        return self.user_tower(batch)[0]
+
+    def item_embedding(self, batch: Batch) -> Tensor:
+        "Vectors [rows, D] of a batch with the item side only."
+        return self.item_tower(batch)[0]
 
     def sim(self, user_emb: Tensor, item_emb: Tensor, hard_neg_indices: Tensor | None = None, hard_columns: int | None = None) -> Tensor:
         "Similarity before the temperature, columns as the table above says."
@@ -182,15 +190,29 @@ def chunked_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch,
 def loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "`softmax_cross_entropy` and the penalties; `predictions['masked_hits']` counts masked negatives."
     weight = lookup(batch.sample_weights, self.sample_weights[0], "sample weight") if self.sample_weights else None
-    if "similarity" in predictions:
-        similarity, target, masked = self.corrected_similarity(predictions["similarity"], batch)
-        value = softmax_matching_loss(similarity, target, weight, self.label_smoothing)
-    else: value, masked = self.chunked_loss(predictions, batch, weight)
+    value, masked = self.matching_loss(predictions, batch, weight)
     if masked is not None: predictions["masked_hits"] = masked
+    if "memory_emb" in batch.additional_infos: value = value + self.items_alone(predictions, without_memory(batch), weight)
     return {"softmax_cross_entropy": value, **{name: penalty for name, penalty in predictions.items() if name.endswith("_feature_p_loss")}}
 
 
-MatchModel.corrected_similarity, MatchModel.chunked_loss, MatchModel.loss = corrected_similarity, chunked_loss, loss
+def matching_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    "The loss, and the number of masked negatives."
+    if "similarity" not in predictions: return self.chunked_loss(predictions, batch, weight)
+    similarity, target, masked = self.corrected_similarity(predictions["similarity"], batch)
+    return softmax_matching_loss(similarity, target, weight, self.label_smoothing), masked
+
+
+def items_alone(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None) -> Tensor:
+    "0 with the gradient that items get from a batch without its memory."
+    users, items = predictions["user_tower_emb"].detach(), predictions["item_tower_emb"]
+    apart = {"user_tower_emb": users, "item_tower_emb": items}
+    if "similarity" in predictions: apart["similarity"] = self.similarity(users, items, batch)
+    value, _ = self.matching_loss(apart, batch, weight)
+    return value - value.detach()
+
+
+for method in (corrected_similarity, chunked_loss, loss, matching_loss, items_alone): setattr(MatchModel, method.__name__, method)
 MatchModel.init_loss = lambda self: None
 
 # %% ../../nbs/60_models/20_match_model.ipynb #1d235cc2

@@ -99,7 +99,3 @@ class MIND(MatchModel):
     def user_embedding(self, batch: Batch) -> Tensor:
         "Interests [B, K, D] of a batch with the user side only; absent ones are copies of the first."
         return self.user_tower(batch)[0]
-
-    def item_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [rows, D] of a batch with the item side only."
-        return self.item_tower(batch)[0]
