@@ -34,16 +34,18 @@ DATASETS = {   # name here -> name and options of load_dataset
     "amazon-beauty": ("amazon-beauty", {}),
 }
 TOWERS = dict(embedding_dim=16, sizes=dict(share_embedding=True), trainer=dict(batch_size=512, epochs=20, table_learning_rate=0.1))
+MANY_ROWS = TOWERS | dict(trainer=dict(batch_size=2048, epochs=6, table_learning_rate=0.1))
 SEQUENCES = dict(embedding_dim=64, init_std=0.02, sizes={}, trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5), annealed=True)
 SETTINGS = {
     ("movielens-100k", "DSSM"): TOWERS,
     ("movielens-100k", "DSSMV2"): TOWERS,
     ("movielens-100k", "DAT"): TOWERS | dict(embedding_dim=32, sizes={}),
     ("movielens-100k", "MIND"): TOWERS | dict(sizes=dict(interests=2), trainer=TOWERS["trainer"] | dict(batch_size=1024)),
+    ("movielens-1m", "DSSM"): MANY_ROWS,
     ("movielens-1m", "SASRec"): SEQUENCES,
     ("movielens-1m", "HSTUMatch"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(learning_rate=2e-3)),
-    ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=128, epochs=25)),
-    ("movielens-1m by time", "DSSM"): TOWERS | dict(trainer=dict(batch_size=2048, epochs=10, table_learning_rate=0.1)),
+    ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=64, epochs=12)),
+    ("movielens-1m by time", "DSSM"): MANY_ROWS,
     ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),
 }
 METRICS = ("recall@10", "recall@50", "ndcg@10")
@@ -52,8 +54,7 @@ TOP_K = (10, 20, 50)
 
 def train(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
     "Test metrics of each user, and how the training ended."
-    features = with_embedding_dim(tuple(data.features()), settings["embedding_dim"])
-    if "init_std" in settings: features = [feature.model_copy(update={"init_std": settings["init_std"]}) for feature in features]
+    features = with_embedding_dim(tuple(data.features()), settings["embedding_dim"], settings.get("init_std"))
     torch.manual_seed(seed)
     config = match_config(model_name, data, features, **settings["sizes"])
     model = create_model(config, features, ["label"])
