@@ -67,11 +67,11 @@ def test_a_rating_knows_only_earlier_tenths():
     order, ordered = {item: index for index, item in enumerate(items)}, ratings.sort_values(["user_id", "timestamp"], kind="stable")
     size, place = ordered.groupby("user_id")["item_id"].transform("size"), ordered.groupby("user_id").cumcount()
     tenth = sum((place >= size * cut // 10).astype(int) for cut in range(1, 10))
-    known = pd.DataFrame({"user": ordered["user_id"], "item": ordered["item_id"], "index": ordered["item_id"].map(order), "time": ordered["timestamp"], "label": (ordered["rating"] >= 4).astype(int), "tenth": tenth})
+    known = pd.DataFrame({"user": ordered["user_id"], "item": ordered["item_id"], "index": ordered["item_id"].map(order), "time": ordered["timestamp"], "stars": ordered["rating"].astype(int), "tenth": tenth})
     for name in ("train", "valid", "test"):
-        columns, history, labels = data.split(name).columns, data.split(name).jagged["history"], data.split(name).jagged["history_label"]
+        columns, history, stars = data.split(name).columns, data.split(name).jagged["history"], data.split(name).jagged["history_label"]
         for row in range(0, len(data.split(name)), 997):
             mine = known[known["user"] == users[columns["user_index"][row]]]
             own = mine[mine["item"] == items[columns["item_index"][row]]].iloc[0]
             newest = mine[(mine["tenth"] < own["tenth"]) & (mine["time"] < own["time"])].sort_values(["time", "tenth", "index"]).tail(50)
-            assert labels.take(torch.tensor([row])).values.tolist() == newest["label"].tolist() and history.lengths[row] == len(newest)
+            assert stars.take(torch.tensor([row])).values.tolist() == newest["stars"].tolist() and history.lengths[row] == len(newest)
