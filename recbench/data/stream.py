@@ -32,7 +32,7 @@ def _ids(source: Source, feature: Feature, column: pa.Array, vocabularies: Mappi
     if feature.table in vocabularies: return _named(source, encode_tokens, feature, column, vocabularies).numpy()
     if not pa.types.is_integer(column.type) or column.null_count: source.refuse(feature.name, f"holds {column.type} with {column.null_count} missing; ids with num_buckets must be integers without gaps")
     ids = column.to_numpy(zero_copy_only=False)
-    if len(ids) and ids.view(f"u{ids.itemsize}").max() >= feature.num_buckets:         # read without a sign, a negative id is a huge one
+    if len(ids) and (ids.min() < 0 or ids.max() >= feature.num_buckets):
         outside = (ids < 0) | (ids >= feature.num_buckets)
         source.refuse(feature.name, f"ids must lie in 0..{feature.num_buckets - 1}, as num_buckets says", pa.array(outside))
     return ids
