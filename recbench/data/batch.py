@@ -95,7 +95,7 @@ def _ones(count: int) -> Tensor:
 def feature_by_feature(singles: Tensor) -> Tensor:
     "The matrix [rows, F] as one row of ids int64, [F*rows]; NumPy turns it in half the time of `t().reshape`, some rows at a time, which the cache holds."
     ids, turned = singles.numpy(), np.empty((singles.shape[1], len(singles)), np.int64)
-    for start in range(0, len(ids), 1024): turned[:, start:start + 1024] = ids[start:start + 1024].T
+    for start in range(0, len(ids), 256): turned[:, start:start + 256] = ids[start:start + 256].T
     return torch.from_numpy(turned.reshape(-1))
 
 
