@@ -402,6 +402,7 @@ class TwoTowersConfig(Config):
 
 class DSSMConfig(TwoTowersConfig):
     "An MLP for each side."
+    output_dim: NonNegativeInt  # 0: no linear map, the vectors of the two sides meet as they are
     share_embedding: bool = False  # one table for both towers under one embedding name
 
 

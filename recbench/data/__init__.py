@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Batch', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler', 'HardNegativeSamplerV2', 'IdFeature', 'Jagged',
-           'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream',
-           'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
+           'LaterLoader', 'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS',
+           'RandomStream', 'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
            'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'TrainLoader', 'Tree', 'Vocabulary',
-           'build_dataset', 'build_rows', 'category_tree', 'cluster_tree', 'dataset_from_frames', 'infer_schema',
-           'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree',
-           'near_counts', 'near_vectors', 'popularity_weights', 'read_schema', 'save_encoding', 'save_tree',
-           'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches', 'tree_features',
+           'build_dataset', 'build_rows', 'category_tree', 'cluster_tree', 'dataset_from_frames', 'equal_users',
+           'infer_schema', 'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder',
+           'load_tree', 'near_counts', 'near_vectors', 'popularity_weights', 'read_schema', 'save_encoding',
+           'save_tree', 'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches', 'tree_features',
            'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
@@ -20,6 +20,7 @@ from .encoding import Encoding, load_encoding, save_encoding
 from .features import IdFeature, RawFeature, Schema, SequenceFeature, with_embedding_dim
 from .hard_negatives_v2 import HardNegativeSamplerV2
 from .infer import infer_schema
+from .later_loader import LaterLoader, equal_users
 from .load import DATASETS, RANK_DATASETS, load_dataset
 from .loader import RankLoader, RowLoader, TrainLoader
 from .near_items import near_counts, near_vectors
@@ -40,6 +41,6 @@ from .tree_nodes import tree_features
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
-_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
-         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
+_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
+         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
          "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors", "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"]

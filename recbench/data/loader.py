@@ -19,6 +19,7 @@ from .dataset import Dataset
 from .hard_negatives_v2 import HardNegativeSamplerV2
 from .negatives import HardNegativeSampler, Negatives, NegativeSampler, expected_log_count, observed_log_count, popularity_weights
 from .negatives_v2 import NegativeSamplerV2, known_among
+from .table import Table
 
 # %% ../../nbs/10_data/80_loader.ipynb #29d84173
 class RowLoader:
@@ -125,9 +126,13 @@ class TrainLoader(RowLoader):
         if negatives.kind == "sampled_v2": self.sampler = NegativeSamplerV2(weights, self.consumed, shared, seed)
         if negatives.kind == "hard_v2": self.sampler = HardNegativeSamplerV2(weights, self.consumed, dataset.dislikes, shared, negatives.num_hard, seed)
 
+    def user_side(self, rows: Tensor) -> Table:
+        "Features of the rows' users as they were known then."
+        return self.dataset.user_rows("train", rows)
+
     def batch(self, rows: Tensor) -> Batch:
         "The batch of the given training rows, labels and weights included."
-        base, events = self.dataset.user_rows("train", rows), self.dataset.train.columns
+        base, events = self.user_side(rows), self.dataset.train.columns
         positives = events["item_index"][rows]
         batch = getattr(self, f"_{self.negatives.kind}")(base, rows, positives)
         for name, place in ((self.dataset.schema.label, batch.labels), (self.dataset.schema.sample_weight, batch.sample_weights)):

@@ -25,6 +25,8 @@ class DSSM(MatchModel):
         shared = self.shared_tables(model_config.model.user_tower.input, model_config.model.item_tower.input)
         self.user_tower = self._tower(model_config.model.user_tower, shared)
         self.item_tower = self._tower(model_config.model.item_tower, shared)
+        widths = self.user_tower.output_dim, self.item_tower.output_dim
+        if widths[0] != widths[1]: raise ValueError(f"output_dim is {model_config.model.output_dim} and the towers are {widths[0]} and {widths[1]} wide; without a linear map they must be of one width")
 
     def _tower(self, tower: Tower, tables: EmbeddingTables | None) -> MatchTower:
         group, config = self.feature_group(tower.input), self.config.model
