@@ -239,7 +239,7 @@ def build_dataset(
     name: str,
     schema: Schema,
     train: pd.DataFrame,                            # events: user_key, item_key, timestamp (and label)
-    valid: pd.DataFrame,
+    valid: pd.DataFrame | None,                     # None: no validation, when all is chosen and every row before the test trains
     test: pd.DataFrame,
     users: pd.DataFrame,                            # user_key and user features, one row a user
     items: pd.DataFrame,                            # item_key and item features, one row an item: the catalogue
@@ -259,8 +259,8 @@ def build_dataset(
     for window, size in (("max_history", max_history), ("max_recent", max_recent)):
         if size < 0: raise ValueError(f"{window} is {size}; must be 0 (no such feature) or more")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
-    splits = {"train": train, "valid": valid, "test": test}
-    _check_frames(schema, splits, users, items, [*filter(None, (moment, label_windows))])
+    splits = {"train": train, "valid": train.iloc[:0] if valid is None else valid, "test": test}
+    _check_frames(schema, {name: frame for name, frame in splits.items() if name != "valid" or valid is not None}, users, items, [*filter(None, (moment, label_windows))])
     user_features = [feature for feature in schema.side("user") if feature.name in users]
     item_features = list(schema.side("item"))
     event_features = [feature for feature in schema.side("user") if feature.name not in users]

@@ -83,23 +83,24 @@ _SCHEMA = Schema(features=(
 _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 
 
-def _last_film(tables: MovieLens1M, **windows: int | bool) -> Dataset:
+def _last_film(tables: MovieLens1M, validation: bool = True, **windows: int | bool) -> Dataset:
+    if not validation: raise ValueError("validation is False; under leave-last each user's last film but one validates, allowed is True")
     rows = tables.ratings[tables.ratings["position"] > 0]
     items = tables.items[tables.items["item_id"].isin(rows["item_id"])]
     return build_dataset("movielens-1m", _SEQUENCES, *leave_last(rows, timestamp="position"), tables.users, items, protocol="leave-last", **windows)
 
 
-def _after_date(tables: MovieLens1M, **windows: int | bool) -> Dataset:
-    "Likes before the date train, their newest tenth validates; later likes of users with five earlier ratings are the test."
+def _after_date(tables: MovieLens1M, validation: bool = True, **windows: int | bool) -> Dataset:
+    "Likes before the date train, their newest tenth validates (or trains too); later likes of users with five earlier ratings are the test."
     rated = tables.ratings[tables.ratings["early"]]
     likes = rated[rated["liked"]].fillna({"timestamp": 0})
-    train, *held = split_by_time(likes, (0.9, 0.05, 0.05))
+    train, *held = split_by_time(likes, (0.9, 0.05, 0.05)) if validation else (likes,)
     later = tables.ratings[tables.ratings["late"] & tables.ratings["liked"]]
     known = later["user_id"].isin(likes["user_id"]) & (later["user_id"].map(rated["user_id"].value_counts()) >= 5) & later["item_id"].isin(likes["item_id"])
     test = later[known].fillna({"timestamp": float(_CUT)})
     items = tables.items[tables.items["item_id"].isin(likes["item_id"])]
     others = rated[~rated["liked"] & rated["item_id"].isin(likes["item_id"])]
-    return build_dataset("movielens-1m", _SCHEMA, train, pd.concat(held), test, tables.users, items, protocol="global-time", dislikes=others[others["timestamp"] < train["timestamp"].max()], masked=others, **windows)
+    return build_dataset("movielens-1m", _SCHEMA, train, pd.concat(held) if validation else None, test, tables.users, items, protocol="global-time", dislikes=others[others["timestamp"] < train["timestamp"].max()], masked=others, **windows)
 
 
 def movielens_1m(
@@ -107,8 +108,9 @@ def movielens_1m(
     max_history: int = 200,     # as the sequence papers have it
     max_recent: int = 5,
     time_windows: bool = False,  # True: the times of the history beside it; under leave-last these are positions
+    validation: bool = True,    # False, of global-time: no rows to choose by, all before the date train
 ) -> Dataset:
     "MovieLens-1M under one of the two protocols."
     makers = {"leave-last": _last_film, "global-time": _after_date}
     if protocol not in makers: raise ValueError(f"protocol is {protocol!r}; allowed are {', '.join(makers)}")
-    return makers[protocol](read_movielens_1m(), max_history=max_history, max_recent=max_recent, time_windows=time_windows)
+    return makers[protocol](read_movielens_1m(), max_history=max_history, max_recent=max_recent, time_windows=time_windows, validation=validation)

@@ -143,8 +143,9 @@ def validation_ndcg(
     max_rows: int = 2000,    # evenly spaced validation rows that are looked at
 ) -> float:
     "Mean NDCG@k over validation rows, seen items masked."
-    score, seen = history_scorer(model, dataset, "valid"), dataset.seen("valid")
     total = len(dataset.valid)
+    if not total: raise ValueError(f"{dataset.name} has no validation rows to choose settings by; fit a baseline with settings of your own, as EASE(500).fit(dataset.interactions('train'))")
+    score, seen = history_scorer(model, dataset, "valid"), dataset.seen("valid")
     rows = torch.arange(0, total, -(-total // max_rows))
     targets = dataset.valid.columns["item_index"]
     parts = rows.split(max(1, _BLOCK // len(dataset.items)))

@@ -148,7 +148,7 @@ def task_of(model: BaseModel, dataset: Dataset, negatives: Negatives | None = No
 
 def check_monitor(task: MatchTask | RankTask | TreeTask, model: BaseModel, dataset: Dataset, monitor: str | None) -> str:
     "The validation metric that decides; the task's own, or the first there is, where none is named."
-    names = task.metrics(model, dataset)
+    names = task.metrics(model, dataset) if len(dataset.valid) else ["epoch"]
     if monitor is None: return task.monitor if task.monitor in names else names[0]
     return lookup({name: name for name in names}, monitor, "monitor")
 

@@ -65,7 +65,7 @@ class Trainer:
         parts: Sequence[Part] = (),                   # parameters by name pattern: own rates, own decay, frozen
         accumulate: int = 1,                          # batches whose gradients make one update of the dense part
         clipping: GradClipping = GradClipping(),      # of the dense gradients
-        monitor: str | None = None,                   # validation metric that picks the best epoch; None: the task's
+        monitor: str | None = None,                   # validation metric that picks the best epoch; None: the task's, or "epoch", the last, where no rows validate
         patience: int = 3,                            # epochs without a better one before stopping
         top_k: Sequence[int] = (10, 50),              # cut-offs of a match model's validation metrics
         device: torch.device | str = "cpu",
@@ -154,8 +154,8 @@ def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
 
 
 def validate(self: Trainer) -> dict[str, float]:
-    "The task's metrics of the validation split."
-    return self.task.validate(self.model, self.dataset)
+    "The task's metrics of the validation split; none where it has no rows."
+    return self.task.validate(self.model, self.dataset) if len(self.dataset.valid) else {}
 
 # %% ../../nbs/80_train/40_trainer.ipynb #89efa99b
 def reason_to_stop(self: Trainer) -> str:
@@ -186,7 +186,7 @@ def run_epochs(self: Trainer, bar: tqdm) -> None:
             metrics = self.validate()
             with self.interrupts.held(): self.close_epoch({"epoch": len(self.history) + 1, **row, **metrics, "seconds": time.perf_counter() - start})
         finally: self.call("on_validated")
-        bar.set_postfix({"loss": f"{row['loss']:.3f}", self.monitor: f"{metrics[self.monitor]:.4f}"})
+        bar.set_postfix({"loss": f"{row['loss']:.3f}", **({self.monitor: f"{metrics[self.monitor]:.4f}"} if metrics else {})})
         self.call("on_epoch", len(self.history), metrics)
     self.stopped = reason
 
