@@ -4,7 +4,8 @@
 
 `SETTINGS` holds what each model is trained with on each data set: sizes of `match_config`, and parameters of the trainer. The
 epoch is chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics of each user
-in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. The last columns
+in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. By time,
+baselines are chosen on validation rows and fitted on all before the test; so is the model that has `features` of its own. The last columns
 are the paired difference to EASE with an interval of 95 % over users, of the mean over seeds.
 """
 import argparse
@@ -16,10 +17,11 @@ from statistics import stdev
 import pandas as pd
 import torch
 
-from recbench.data import Dataset, Negatives, load_dataset
+from recbench.data import Dataset, LaterLoader, Negatives, equal_users, load_dataset
 from recbench.data.features import with_embedding_dim
 from recbench.data.sequence_loader import cut_sequences
 from recbench.evaluate.baselines import fit_baselines
+from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
 from recbench.evaluate.significance import paired_interval
 from recbench.models import create_model
@@ -36,6 +38,9 @@ DATASETS = {   # name here -> name and options of load_dataset
 TOWERS = dict(embedding_dim=16, sizes=dict(share_embedding=True), trainer=dict(batch_size=512, epochs=20, table_learning_rate=0.1))
 MANY_ROWS = TOWERS | dict(trainer=dict(batch_size=2048, epochs=6, table_learning_rate=0.1))
 SEQUENCES = dict(embedding_dim=64, init_std=0.02, sizes={}, trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5), annealed=True)
+SOME_DAY = dict(embedding_dim=64, init_std=0.02, features=["item_id", "history"], half_life=7 * 86400, data=dict(max_history=1000, max_recent=0),   # no layers: the mean of a history that ends early meets the items
+                sizes=dict(hidden_units=[], output_dim=0, similarity="INNER_PRODUCT", temperature=0.2, share_embedding=True),
+                trainer=dict(batch_size=2048, epochs=6, learning_rate=1e-3, table_optimizer="adam"))
 SETTINGS = {
     ("movielens-100k", "DSSM"): TOWERS,
     ("movielens-100k", "DSSMV2"): TOWERS,
@@ -45,7 +50,7 @@ SETTINGS = {
     ("movielens-1m", "SASRec"): SEQUENCES,
     ("movielens-1m", "HSTUMatch"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(learning_rate=2e-3)),
     ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=64, epochs=12)),
-    ("movielens-1m by time", "DSSM"): MANY_ROWS,
+    ("movielens-1m by time", "DSSM"): SOME_DAY,
     ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),
 }
 METRICS = ("recall@10", "recall@50", "ndcg@10")
@@ -54,6 +59,7 @@ TOP_K = (10, 20, 50)
 
 def train(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
     "Test metrics of each user, and how the training ended."
+    if "features" in settings: return train_on_all(data, model_name, settings, seed)
     features = with_embedding_dim(tuple(data.features()), settings["embedding_dim"], settings.get("init_std"))
     torch.manual_seed(seed)
     config = match_config(model_name, data, features, **settings["sizes"])
@@ -66,6 +72,18 @@ def train(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd
     trainer = Trainer(model, few, seed=seed, callbacks=callbacks, negatives=Negatives(kind="full"), **options)
     trainer.fit()
     return evaluate(model, data, TOP_K).values, f"epoch {trainer.best_epoch} of {len(trainer.history)}"
+
+
+def train_on_all(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
+    "The same for a training on every row before the test, its length known, with histories that end earlier, users that weigh the same, and the popularity of the last week."
+    data = equal_users(data)
+    features = [feature for feature in with_embedding_dim(data.features(), settings["embedding_dim"], settings["init_std"]) if feature.name in settings["features"]]
+    torch.manual_seed(seed)
+    model = create_model(match_config(model_name, data, features, **settings["sizes"]), features, ["label"], sample_weights=["user_weight"])
+    negatives, options = Negatives(kind="full"), settings["trainer"]
+    trainer = Trainer(model, data, seed=seed, negatives=negatives, loader=LaterLoader(data, options["batch_size"], negatives, seed), **options)
+    trainer.fit()
+    return evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values, f"{len(trainer.history)} epochs on all rows"
 
 
 def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
@@ -101,17 +119,20 @@ def main() -> None:
     for name in options.datasets:
         source, how = DATASETS[name]
         data, place = load_dataset(source, **how), options.folder / name.replace(" ", "-")
+        by_time = how.get("protocol") == "global-time"         # then the newest rows count most, and all train once settings are chosen
+        whole = load_dataset(source, **how, validation=False) if by_time else data
         baselines: dict = {}
         def baseline(label: str) -> tuple[pd.DataFrame, str]:
             if not baselines: baselines.update(fit_baselines(data))
-            return evaluate(baselines[label], data, TOP_K).values, ""
-        simple = {label: kept(place / f"{label}.parquet", {"top_k": TOP_K}, lambda label=label: baseline(label))[0] for label in ("popularity", "Markov", "ItemKNN", "EASE")}
+            if by_time: baselines[label].fit(whole if label == "Markov" else whole.interactions("train"))
+            return evaluate(baselines[label], whole, TOP_K).values, ""
+        simple = {label: kept(place / f"{label}.parquet", {"top_k": TOP_K} | ({"rows": "all"} if by_time else {}), lambda label=label: baseline(label))[0] for label in ("popularity", "Markov", "ItemKNN", "EASE")}
         print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
         for label, values in simple.items(): print(row(label, [values], simple["EASE"]), flush=True)
         for (where, model_name), settings in SETTINGS.items():
             if where != name or model_name not in options.models: continue
             files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
-            done = [kept(file, settings, lambda seed=seed: train(data, model_name, settings, seed)) for seed, file in files.items() if file.is_file() or not options.report]
+            done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if file.is_file() or not options.report]
             if done: print(row(model_name, [values for values, _ in done], simple["EASE"], f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
 
 
