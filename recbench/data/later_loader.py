@@ -45,21 +45,12 @@ class LaterLoader(TrainLoader):
 
     def __init__(self, dataset: Dataset, batch_size: int = 512, negatives: Negatives = Negatives(), seed: int = 0):
         super().__init__(dataset, batch_size, negatives, seed)
-        self.lags = RandomStream(seed + 1)      # not the stream that shuffles
+        self.lags = self.streams["lags"] = RandomStream(seed + 1)      # not the stream that shuffles
 
     def user_side(self, rows: Tensor) -> Table:
         "The rows' users as they were known some time before."
         events = end_earlier(self.dataset.train, rows, torch.rand(len(rows), generator=self.lags.generator))
         return join([self.dataset.users.take(events.columns["user_index"]), events])
-
-    def state_dict(self) -> dict:
-        "Position between two batches, for `load_state_dict`."
-        return super().state_dict() | {"lags": self.lags.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        "The next `for` continues where the state was taken."
-        super().load_state_dict(state)
-        self.lags.load_state_dict(state["lags"])
 
 # %% ../../nbs/10_data/83_later_loader.ipynb #1fe72af2
 def equal_users(dataset: Dataset) -> Dataset:

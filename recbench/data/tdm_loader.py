@@ -55,6 +55,7 @@ class TDMLoader(RowLoader):
     ):
         super().__init__(dataset, batch_size, seed)
         self.tree, self.sampler = tree, TDMSampler(tree, layer_num_sample, weights, remain_ratio, probability_type, seed)
+        self.streams = {"sampler": self.sampler}
         self.nodes = only_lists(node_table(dataset, tree), features)
         self.users, self.events = only_lists(dataset.users, features), only_lists(dataset.train, features)
         self.label, self.weight = dataset.schema.label or label, dataset.schema.sample_weight
@@ -69,12 +70,3 @@ class TDMLoader(RowLoader):
         batch.labels[self.label] = label
         if self.weight in columns: batch.sample_weights[self.weight] = columns[self.weight].float()[owner]
         return batch
-
-    def state_dict(self) -> dict:
-        "Position between two batches, for `load_state_dict`."
-        return super().state_dict() | {"sampler": self.sampler.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        "The next `for` continues where the state was taken."
-        super().load_state_dict(state)
-        self.sampler.load_state_dict(state["sampler"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.dataset import Dataset
-from .retrieval import at_rest, embed_items, embed_users, inner_products
+from .retrieval import embed_items, embed_users, inner_products
 
 # %% ../../nbs/70_evaluate/46_recent_prior.ipynb #e08344a0
 def recent_shift(
@@ -41,4 +41,4 @@ class RecentPrior:
 
     def score_rows(self, dataset: Dataset, split: str, rows: Tensor) -> Tensor:
         "Scores [B, I] of some rows of a split."
-        with at_rest(self.model): return inner_products(embed_users(self.model, dataset, split, rows), self.items) + self.shift
+        return inner_products(embed_users(self.model, dataset, split, rows), self.items) + self.shift
