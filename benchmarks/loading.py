@@ -1,6 +1,6 @@
 """How fast rows become batches, from memory and from Parquet, and whether streaming a file ten times the size needs more memory.
 
-    python benchmarks/loading.py [--rows 1000000] [--rounds 5]
+    python benchmarks/loading.py [--rows 1000000] [--rounds 25]
 
 Rows hold 26 integer ids, 13 floats and a label; batches of 4,096, each dropped before the next as in training. CPU time of
 one thread, best of the rounds (the file lies in the page cache after the first). Peak memory is that of a process of its own.
@@ -98,7 +98,7 @@ def peak(path: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
     import torch
 

@@ -6,7 +6,7 @@
 __all__ = ['FREE', 'table_state', 'table_from_state', 'data_fingerprint', 'plain', 'environment', 'describe_tree', 'describe',
            'flat', 'check_same', 'new_run_dir', 'read_lines', 'write_lines', 'Recorder', 'begin', 'reopen', 'flush',
            'save', 'past_losses', 'status', 'window_features', 'encode_users', 'Run', 'load_parts', 'build_model',
-           'recommend', 'seen_items', 'summary', 'runs']
+           'best_items', 'recommend', 'seen_items', 'summary', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -39,8 +39,11 @@ from ..data.features import Schema, SequenceFeature
 from ..data.table import Jagged, Table, encode_table
 from ..data.tree import Tree, load_tree, save_tree
 from ..data.vocabulary import Vocabulary
+from ..evaluate.item_index import ItemIndex
 from ..evaluate.ranking import lower_is_better
+from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
+from ..models.tdm import TDM
 from .checkpoint import CheckpointError, Checkpoints, FolderLock, is_locked, read_state, sync, write_state, write_text
 from .guards import NonFiniteError, bad_gradients, batch_to_state
 
@@ -344,29 +347,42 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -
     return model.eval()
 
 # %% ../../nbs/80_train/60_runs.ipynb #60367874
+def best_items(
+    self: Run,
+    users: Table,
+    k: int,
+    seen: Jagged | None,    # item indices that must not come back, one row a user
+    beam: int,
+) -> tuple[Tensor, Tensor]:
+    "Item indices [B, k], best first, -1 where none is left, and their scores."
+    if isinstance(self.model, TDM): return TreeIndex(self.model, self, beam).find(users, k, seen)[:2]
+    with torch.no_grad(): return ItemIndex(self.item_vectors).search(self.model.user_embedding(make_batch(users)), k, seen)
+
+
 def recommend(
     self: Run,
     rows: pd.DataFrame,         # a row for each user; see `encode_users`
     k: int = 10,
     keep_seen: bool = False,    # True: items of the history may be recommended again
+    beam: int = 32,             # of a model with a tree, nodes of each level that its search keeps
 ) -> pd.DataFrame:              # columns row (label of the user's row), rank, the item key, score; fewer than k where fewer are left
     "The best items of the catalogue for each user."
-    if not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
+    if not isinstance(self.model, TDM) and not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
     if not 1 <= k <= len(self.items): raise ValueError(f"k is {k}; must be 1..{len(self.items)}, the size of the catalogue")
-    with torch.no_grad(): scores = self.model.user_embedding(make_batch(encode_users(rows, self.schema, self.vocabularies))) @ self.item_vectors.T   # [B, I]
-    if "history" in rows and not keep_seen: scores[seen_items(rows["history"], self.item_keys)] = -torch.inf
-    values, items = scores.topk(k, dim=1)
+    seen = seen_items(rows["history"], self.item_keys) if "history" in rows and not keep_seen else None
+    items, scores = best_items(self, encode_users(rows, self.schema, self.vocabularies), k, seen, beam)
     found = pd.DataFrame({"row": np.repeat(rows.index.to_numpy(), k), "rank": np.tile(np.arange(1, k + 1), len(rows)),
-                          self.schema.item_key: self.item_keys[items.flatten().numpy()], "score": values.flatten().numpy()})
-    return found[np.isfinite(found["score"])].reset_index(drop=True)
+                          self.schema.item_key: self.item_keys[items.flatten().numpy()], "score": scores.flatten().numpy()})
+    return found[items.flatten().numpy() >= 0].reset_index(drop=True)
 
 
-def seen_items(history: pd.Series, item_keys: pd.Index) -> tuple[Tensor, Tensor]:
-    "Row numbers and catalogue positions of all known items of the histories."
+def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
+    "Catalogue positions of all known items of the histories."
     lists = [list(items) for items in history]
     places = item_keys.get_indexer(pd.Index([item for items in lists for item in items], dtype=item_keys.dtype)) if any(lists) else np.empty(0, np.int64)
-    owner = np.repeat(np.arange(len(lists)), [len(items) for items in lists])
-    return torch.from_numpy(owner[places >= 0]), torch.from_numpy(places[places >= 0].astype(np.int64))
+    owner = np.repeat(np.arange(len(lists)), [len(items) for items in lists])[places >= 0]
+    lengths = torch.from_numpy(np.bincount(owner, minlength=len(lists)))
+    return Jagged(torch.from_numpy(places[places >= 0].astype(np.int64)), lengths.cumsum(0) - lengths, lengths)
 
 
 Run.recommend = recommend
