@@ -20,7 +20,7 @@ import torch
 from recbench.data import Dataset, LaterLoader, Negatives, equal_users, load_dataset
 from recbench.data.features import with_embedding_dim
 from recbench.data.sequence_loader import cut_sequences
-from recbench.evaluate.baselines import fit_baselines
+from recbench.evaluate.baselines import fit_baselines, refit_baselines
 from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
 from recbench.evaluate.significance import paired_interval
@@ -86,10 +86,16 @@ def train_on_all(data: Dataset, model_name: str, settings: dict, seed: int) -> t
     return evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values, f"{len(trainer.history)} epochs on all rows"
 
 
+def is_kept(file: Path, settings: dict) -> bool:
+    "Whether an earlier call left this."
+    about = file.with_suffix(".json")
+    return about.is_file() and json.loads(about.read_text())["settings"] == json.loads(json.dumps(settings))
+
+
 def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
     "What an earlier call left, or what `make` returns, left for the next one."
     about = file.with_suffix(".json")
-    if about.is_file() and (told := json.loads(about.read_text()))["settings"] == json.loads(json.dumps(settings)): return pd.read_parquet(file), told["end"]
+    if is_kept(file, settings): return pd.read_parquet(file), json.loads(about.read_text())["end"]
     values, end = make()
     file.parent.mkdir(parents=True, exist_ok=True)
     values.to_parquet(file)
@@ -123,8 +129,7 @@ def main() -> None:
         whole = load_dataset(source, **how, validation=False) if by_time else data
         baselines: dict = {}
         def baseline(label: str) -> tuple[pd.DataFrame, str]:
-            if not baselines: baselines.update(fit_baselines(data))
-            if by_time: baselines[label].fit(whole if label == "Markov" else whole.interactions("train"))
+            if not baselines: baselines.update(refit_baselines(fit_baselines(data), whole) if by_time else fit_baselines(data))
             return evaluate(baselines[label], whole, TOP_K).values, ""
         simple = {label: kept(place / f"{label}.parquet", {"top_k": TOP_K} | ({"rows": "all"} if by_time else {}), lambda label=label: baseline(label))[0] for label in ("popularity", "Markov", "ItemKNN", "EASE")}
         print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
@@ -132,7 +137,7 @@ def main() -> None:
         for (where, model_name), settings in SETTINGS.items():
             if where != name or model_name not in options.models: continue
             files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
-            done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if file.is_file() or not options.report]
+            done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if is_kept(file, settings) or not options.report]
             if done: print(row(model_name, [values for values, _ in done], simple["EASE"], f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
 
 

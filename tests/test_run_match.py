@@ -47,6 +47,14 @@ def test_every_model(model, tmp_path):
     check_result(tmp_path / "out.ipynb", 6, [model])
 
 
+def test_lists_that_must_last(tmp_path):
+    lasting = {"later": True, "equal_votes": True, "half_life": 1e-4, "only": "item_id, history", "hidden_units": "", "output_dim": 0, "tables": "shared", "index": True}
+    result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, **lasting})
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 7, ["DSSM"])
+    assert any("user (DEEP): history\n" in text and "item (DEEP): item_id" in text for text in executed(tmp_path / "out.ipynb", 7))
+
+
 def test_a_folder_of_events_from_the_root(tmp_path):
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"user_id": rng.integers(40, size=1500), "item_id": rng.integers(400, size=1500), "timestamp": np.arange(1500)})
@@ -65,7 +73,11 @@ def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     assert list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize(("parameters", "said"), [({"model": "MIDN"}, "did you mean 'MIND'"), ({"protocol": "global-time"}, "leave protocol empty")], ids=["unknown model", "protocol of another data set"])
+REFUSED = {"unknown model": ({"model": "MIDN"}, "did you mean 'MIND'"), "protocol of another data set": ({"protocol": "global-time"}, "leave protocol empty"), "nothing to choose by": ({"validation": False}, "under 'global-time'"),
+           "history of a sequence model": ({"model": "SASRec", "later": True}, "allowed are DSSM, DSSMV2, DAT and MIND"), "popularity of nodes": ({"model": "TDM", "half_life": 1.0}, "allowed is 0"), "unknown feature": ({"only": "item_id,histroy"}, "only names ['histroy']")}
+
+
+@pytest.mark.parametrize(("parameters", "said"), REFUSED.values(), ids=list(REFUSED))
 def test_what_cannot_be_is_refused(parameters, said, tmp_path):
     result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, **parameters})
     assert result.returncode != 0 and said in result.stderr, tail(result)

@@ -565,7 +565,8 @@ class MINDUserTower(Config):
 class MINDConfig(TwoTowersConfig):
     "Several interests a user; in training the one that suits the item speaks loudest."
     user_tower: MINDUserTower
-    simi_pow: PositiveFloat = 10.0  # factor of the attention's logits
+    training_score: Literal["label_aware", "log_sum_exp"] = "label_aware"  # whom candidates meet: the interests as the label blends them, or all of them, the nearest loudest, as at retrieval
+    simi_pow: PositiveFloat = 10.0  # factor of the logits of label-aware attention
     similarity: Literal["INNER_PRODUCT", "COSINE"] = "COSINE"
     share_embedding: bool = False  # one table for both towers under one embedding name
 

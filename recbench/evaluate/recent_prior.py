@@ -7,6 +7,7 @@ __all__ = ['recent_shift', 'RecentPrior']
 
 # %% ../../nbs/70_evaluate/46_recent_prior.ipynb #cdb55bc1
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.dataset import Dataset
@@ -30,15 +31,19 @@ def recent_shift(
 
 # %% ../../nbs/70_evaluate/46_recent_prior.ipynb #0609a2a7
 class RecentPrior:
-    "A trained match model with the popularity of the last rows; `evaluate` and its kin rank with it."
+    "A trained match model with the popularity of the last rows; `evaluate` and its kin rank with it, an `ItemIndex` searches its vectors."
 
     def __init__(self, model, dataset: Dataset, half_life: float, share: float = 0.1):
         columns, time = dataset.train.columns, dataset.schema.timestamp
         if time not in columns: raise ValueError(f"{dataset.name} has no column {time!r} of times; its rows have {sorted(columns)}")
-        shift = recent_shift(columns["item_index"], columns[time], len(dataset.items), half_life, share)
-        self.model, self.items = model, embed_items(model, dataset)                              # [I, D]
-        self.shift = model.temperature * shift.to(self.items.device)                             # [I]
+        items = embed_items(model, dataset)
+        self.shift = model.temperature * recent_shift(columns["item_index"], columns[time], len(dataset.items), half_life, share).to(items)   # [I]
+        self.model, self.item_vectors = model, torch.cat([items, self.shift[:, None]], 1)                                                     # [I, D + 1]
+
+    def user_vectors(self, dataset: Dataset, split: str = "test", rows: Tensor | None = None) -> Tensor:
+        "Vectors [B, D + 1], or [B, K, D + 1] of several interests, for rows of a split (None: all)."
+        return F.pad(embed_users(self.model, dataset, split, rows), (0, 1), value=1.0)
 
     def score_rows(self, dataset: Dataset, split: str, rows: Tensor) -> Tensor:
         "Scores [B, I] of some rows of a split."
-        return inner_products(embed_users(self.model, dataset, split, rows), self.items) + self.shift
+        return inner_products(self.user_vectors(dataset, split, rows), self.item_vectors)

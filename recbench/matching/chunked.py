@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['row_shares', 'matching_cross_entropy', 'softmax_matching_loss', 'correct_block', 'exponentiate_block',
-           'differentiate_block', 'block_hits', 'ChunkedCrossEntropy', 'check_settings', 'check_columns',
-           'masked_cells', 'chunked_in_batch_cross_entropy']
+           'differentiate_block', 'block_hits', 'sum_interests', 'ChunkedCrossEntropy', 'check_settings',
+           'check_columns', 'masked_cells', 'chunked_in_batch_cross_entropy']
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #11585c18
 import torch
@@ -108,26 +108,40 @@ def block_hits(
     bounds = [0, *ends, len(hits[0])]
     return [(hits[0][a:b] - i * chunk, hits[1][a:b]) for i, (a, b) in enumerate(zip(bounds, bounds[1:]))]
 
+# %% ../../nbs/30_matching/40_chunked.ipynb #b274f2c9
+def sum_interests(
+    each: torch.Tensor,  # [rows, K, C], becomes each interest's share of the score
+) -> torch.Tensor:       # [rows, C]
+    "Log of the sum of exponentials over the interests; the block is left as its gradient."
+    scores = each.logsumexp(1)
+    each.sub_(scores[:, None]).exp_()
+    return scores
+
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    "Weighted softmax cross-entropy of `user @ item.T` that holds one block of rows at a time."
+    "Weighted softmax cross-entropy of the users' scores that holds one block of rows at a time; users are [B, K, D]."
 
     @staticmethod
     def forward(ctx, user, item, share, smoothing, chunk, log_q, target, hits, needs_grad):
-        buffer = user.new_empty(min(chunk, len(user)), len(item))
+        interests = user.shape[1]
+        buffer = user.new_empty(min(chunk, len(user)) * interests, len(item))
         grads = (torch.empty_like(user), torch.zeros_like(item)) if needs_grad else ()
         loss = user.new_zeros(())
         for i, cells in enumerate(block_hits(hits, len(user), chunk)):
             block = slice(i * chunk, (i + 1) * chunk)
-            scores = torch.mm(user[block], item.T, out=buffer[:len(user[block])])
+            part = user[block].flatten(0, 1)
+            gradient = torch.mm(part, item.T, out=buffer[:len(part)])
+            each = gradient.view(-1, interests, len(item))
+            scores = each[:, 0] if interests == 1 else sum_interests(each)
             positive = correct_block(scores, target[block], log_q)
             terms, total, mass = exponentiate_block(scores, positive, cells, smoothing)
             loss += (terms * share[block]).sum()
             if not needs_grad: continue
-            gradient = differentiate_block(scores, total, target[block], cells, smoothing, mass)
-            factor = (share[block] / total)[:, None]
-            torch.mm(gradient, item, out=grads[0][block]).mul_(factor)
-            grads[1].addmm_(gradient.T, user[block] * factor)
+            scores = differentiate_block(scores, total, target[block], cells, smoothing, mass)
+            if interests > 1: each.mul_(scores[:, None])
+            factor = (share[block] / total).repeat_interleave(interests)[:, None]
+            torch.mm(gradient, item, out=grads[0][block].flatten(0, 1)).mul_(factor)
+            grads[1].addmm_(gradient.T, part * factor)
         ctx.save_for_backward(*grads)
         return loss
 
@@ -150,13 +164,13 @@ def check_settings(
 
 
 def check_columns(
-    user_emb: torch.Tensor,        # [B, D]
+    user_emb: torch.Tensor,        # [B, D] or [B, K, D]
     item_emb: torch.Tensor,        # [C, D]
     target: torch.Tensor | None,   # [B]
     log_q: torch.Tensor | None,    # [C]
 ) -> torch.Tensor:                 # int64 [B], column of each row's positive
     "Targets of the rows; refuses what does not fit the columns."
-    check_widths(user_emb, item_emb)
+    check_widths(user_emb.flatten(0, -2), item_emb)
     rows, columns = len(user_emb), len(item_emb)
     if log_q is not None and log_q.shape != (columns,): raise ValueError(f"log_q has shape {tuple(log_q.shape)}; must be ({columns},), one value an item row")
     if target is None:
@@ -182,7 +196,7 @@ def masked_cells(
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #b874de20
 def chunked_in_batch_cross_entropy(
-    user_emb: torch.Tensor,                     # [B, D]
+    user_emb: torch.Tensor,                     # [B, D], or [B, K, D] for K interests
     item_emb: torch.Tensor,                     # [C, D]: positives first, then shared negatives; or the catalogue
     temperature: float | torch.Tensor = 1.0,    # scores are divided by it, > 0
     sample_weight: torch.Tensor | None = None,  # [B] weights >= 0, taken as constants
@@ -195,7 +209,7 @@ def chunked_in_batch_cross_entropy(
     known_positives: tuple[torch.Tensor, torch.Tensor] | None = None,  # (values, offsets [B+1]): further ids to mask in each row
     return_masked: bool = False,                # also return the number of masked cells
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # scalar loss; and int64 scalar if asked
-    "Softmax loss of `user_emb @ item_emb.T / temperature` in memory of `chunk x C` instead of `B x C`."
+    "Softmax loss of `user_emb @ item_emb.T / temperature` in memory of `chunk x C` instead of `B x C`; of several interests the log of their summed exponentials counts."
     check_settings(temperature, label_smoothing, chunk)
     target = check_columns(user_emb, item_emb, target, log_q)
     hits = masked_cells(target, row_items, column_items, known_positives)
@@ -204,5 +218,5 @@ def chunked_in_batch_cross_entropy(
         user, item = user_emb.to(dtype) / temperature, item_emb.to(dtype)
         needs_grad = torch.is_grad_enabled() and (user.requires_grad or item.requires_grad)
         log_q = None if log_q is None else log_q.to(dtype)
-        loss = ChunkedCrossEntropy.apply(user, item, row_shares(sample_weight, user), label_smoothing, chunk, log_q, target, hits, needs_grad)
+        loss = ChunkedCrossEntropy.apply(user if user.ndim == 3 else user[:, None], item, row_shares(sample_weight, user), label_smoothing, chunk, log_q, target, hits, needs_grad)
     return (loss, torch.tensor(len(hits[0]), device=loss.device)) if return_masked else loss

@@ -52,7 +52,7 @@ class MatchSizes(NamedTuple):
     in_batch_negative: bool = False            # the other rows' items are the negatives
     share_embedding: bool | None = None        # one item table for history and item tower
     max_seq_len: int | None = None             # positions of the history that sequence models and MIND read; None: all it has
-    interests: int = 2                         # of MIND, at most; each further one sees less of the history
+    interests: int = 2                         # of MIND, at most
     layers: int = 2                            # of sequence models
     heads: int = 2                             # of their attention
     sequence_dropout: float = 0.2              # in their layers
@@ -106,7 +106,7 @@ def mind(sides: Sides, sizes: MatchSizes) -> dict:
     capsules = {"max_k": sizes.interests, "max_seq_len": sizes.max_seq_len or history.max_length, "high_dim": sizes.output_dim}
     user = {"input": "user", "history_input": "history", "user_mlp": sizes.mlp(), "concat_mlp": sizes.mlp(sizes.hidden_units[-1:]), "capsule_config": capsules}
     groups = [group("user", sides.profile), group("history", [history], "SEQUENCE"), group("item", sides.item)]
-    return {"feature_groups": groups, "mind": {"user_tower": user, "item_tower": {"input": "item", "mlp": sizes.mlp()}, **sizes.meeting(share_embedding=True)}}
+    return {"feature_groups": groups, "mind": {"user_tower": user, "item_tower": {"input": "item", "mlp": sizes.mlp()}, "training_score": "log_sum_exp", **sizes.meeting(share_embedding=True)}}
 
 
 def sasrec(sides: Sides, sizes: MatchSizes) -> dict:

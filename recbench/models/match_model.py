@@ -126,6 +126,9 @@ class MatchModel(BaseModel, abstract=True):
 
     def similarity(self, user_emb: Tensor, item_emb: Tensor, batch: Batch) -> Tensor:
         "Similarity over temperature, for the kind of negatives the batch brings; the user side is scaled, it is the smaller one."
+        if user_emb.ndim == 3:
+            each = torch.stack([self.similarity(one, item_emb, batch) for one in user_emb.unbind(1)], 1)                  # [B, K, C]
+            return each.to(torch.promote_types(each.dtype, torch.float32)).logsumexp(1)
         infos, user_emb = batch.additional_infos, user_emb / self.temperature
         if "positive_index" in infos: return in_batch_similarity(user_emb, item_emb)
         hard_columns = infos["hard_columns"].shape[0] if "hard_columns" in infos else None
@@ -229,6 +232,7 @@ def relevance(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) ->
     if similarity is None:
         user_emb, item_emb = predictions["user_tower_emb"].detach(), predictions["item_tower_emb"].detach()
         similarity = user_emb[:max(1, self.metric_cells // len(item_emb))] @ item_emb.T
+        if similarity.ndim == 3: similarity = similarity.amax(1)
     if "positive_index" in infos: return similarity, F.one_hot(infos["positive_index"][:len(similarity)], similarity.shape[1]).bool()
     return similarity, (in_batch_relevance if self.in_batch_negative else sampled_relevance)(similarity)
 

@@ -116,5 +116,6 @@ def dense_optimizer(
     tables, dense = part_of_each(model, parts)
     groups, names = parameter_groups(model, dense, learning_rate, weight_decay, decoupled_weight_decay=True), {name for name, _ in model.named_parameters()}
     if table_learning_rate: groups += parameter_groups(model, {name: part for name, part in tables.items() if name in names}, table_learning_rate, table_weight_decay, decoupled_weight_decay=False)
-    if not groups: raise ValueError("no dense parameter is trainable; leave at least one outside the parts of rate 0")
+    if not groups and not any(tables.is_fused for tables in embedding_tables(model)): raise ValueError("nothing in the model is trainable; leave at least one parameter or table outside the parts of rate 0")
+    groups = groups or [{"params": [], "lr": learning_rate}]                      # fused tables alone
     return torch.optim.Adam(groups, fused=True)   # not AdamW, which on loading a state decouples the decay of every group
