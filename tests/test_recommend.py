@@ -19,13 +19,12 @@ def world():
     return planted(users=80, items=100)
 
 
-def raw_users(data, split):
-    "User rows as they would come from a log: profile, and the ids of earlier items, oldest first."
-    past = ("train",) if split == "valid" else ("train", "valid")
-    parts = [data.split(name).columns for name in past]
+def raw_users(data):
+    "Test users as they would come from a log: profile, and the ids of earlier items, oldest first."
+    parts = [data.train.columns, data.valid.columns]
     users, items, times = (np.concatenate([part[name].numpy() for part in parts]) for name in ("user_index", "item_index", "timestamp"))
-    order, keys = np.argsort(times, kind="stable"), data.item_frame[data.schema.item_key].to_numpy()
-    wanted = data.split(split).columns["user_index"].unique().numpy()
+    order, keys = np.argsort(times, kind="stable"), data.item_frame["item_id"].to_numpy()
+    wanted = data.test.columns["user_index"].unique().numpy()
     histories = [keys[items[order][users[order] == user]].tolist() for user in wanted]
     return data.user_frame.iloc[wanted].assign(history=histories).reset_index(drop=True)
 
@@ -38,7 +37,7 @@ def test_a_run_recommends_what_was_ranked_first(name, world, tmp_path):
     torch.manual_seed(0)
     model = create_model(match_config(name, world, features, hidden_units=[8], output_dim=8), tree_features(features, "item_id", tree) if tree else features, ["label"], **parts)
     Trainer(model, world, batch_size=64, epochs=1, run_dir=tmp_path, progress=False).fit()
-    run, rows = Run.load(tmp_path), raw_users(world, "test")
+    run, rows = Run.load(tmp_path), raw_users(world)
     found = run.recommend(rows, k=7, beam=8)
     lists = recommend(TreeIndex(model, world, 8) if tree else model, world, 7).items
     keys = world.item_frame["item_id"].to_numpy()
