@@ -46,3 +46,6 @@ def test_a_run_recommends_what_was_ranked_first(name, world, tmp_path):
     had = {row: set(items) for row, items in enumerate(rows["history"])}
     assert len(again) == 7 * len(rows) and not any(item in had[row] for row, item in zip(found["row"], found["item_id"]))
     assert any(item in had[row] for row, item in zip(again["row"], again["item_id"]))
+    cold = run.recommend(rows.head(1).assign(history=[[]]), k=7, beam=100)          # nobody in the batch has a past
+    assert cold["rank"].tolist() == list(range(1, 8)) and cold["score"].notna().all() and cold["score"].is_monotonic_decreasing
+    assert run.recommend(rows.head(0)).columns.tolist() == found.columns.tolist() and run.recommend(rows.head(0)).empty

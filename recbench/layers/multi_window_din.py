@@ -77,7 +77,7 @@ def weigh(self: MultiWindowDINEncoder, sequence: Tensor, queries: Tensor) -> Ten
     of_item, of_product, of_query = first.weight.chunk(3, 1)                                        # [h, s]
     matrices = (sequence.unsqueeze(2) * of_product + of_query).flatten(1, 2)                        # [U, T*h, s]
     constant = F.linear(sequence, of_item, first.bias).flatten(1).unsqueeze(1)                      # [U, 1, T*h]
-    x = torch.baddbmm(constant, queries, matrices.transpose(1, 2)).unflatten(2, (sequence.shape[1], -1))   # [U, K, T, h]
+    x = torch.baddbmm(constant, queries, matrices.transpose(1, 2)).unflatten(2, (sequence.shape[1], len(first.weight)))   # [U, K, T, h]; T may be 0
     for layer in (*others, *list(self.mlp)[1:]): x = layer(x)
     return self.active(self.linear(x)).squeeze(-1)
 

@@ -369,6 +369,7 @@ def recommend(
     "The best items of the catalogue for each user."
     if not isinstance(self.model, TDM) and not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
     if not 1 <= k <= len(self.items): raise ValueError(f"k is {k}; must be 1..{len(self.items)}, the size of the catalogue")
+    if not len(rows): return pd.DataFrame(columns=["row", "rank", self.schema.item_key, "score"])
     seen = seen_items(rows["history"], self.item_keys) if "history" in rows and not keep_seen else None
     items, scores = best_items(self, encode_users(rows, self.schema, self.vocabularies), k, seen, beam)
     found = pd.DataFrame({"row": np.repeat(rows.index.to_numpy(), k), "rank": np.tile(np.arange(1, k + 1), len(rows)),
