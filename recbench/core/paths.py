@@ -86,6 +86,12 @@ def _value(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
+def _text_hint(name: str, value: Any, kind: ast.expr) -> str:
+    "papermill makes a number of `-p hidden_units 64`; where text would fit, how to pass it."
+    if isinstance(value, str) or value is None or not _fits(str(value), kind): return ""
+    return f"; pass it as text: papermill -r {name} {value}, from Python {name}={str(value)!r}"
+
+
 def check_parameters(
     cells: list[str],  # the cells run so far: IPython's `In`
     known: Mapping[str, str] | None = None,  # parameter name to type as written; read from the parameters cell when absent
@@ -99,4 +105,4 @@ def check_parameters(
     for name, statement in _assignments(cells[last]).items():
         if name not in kinds: raise TypeError(f"unknown parameter {name!r}; {nearest(name, list(kinds))}known: {', '.join(kinds)}")
         value = _value(statement.value)
-        if not _fits(value, kinds[name]): raise TypeError(f"parameter {name} is {value!r}; its type is {ast.unparse(kinds[name])}")
+        if not _fits(value, kinds[name]): raise TypeError(f"parameter {name} is {value!r}; its type is {ast.unparse(kinds[name])}{_text_hint(name, value, kinds[name])}")

@@ -7,6 +7,7 @@ __all__ = ['Feature', 'IdFeature', 'SequenceFeature', 'AutoDis', 'MLPEmbedding',
            'RawSequenceFeature', 'Schema', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/10_features.ipynb #94d86860
+from math import inf, isfinite
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
@@ -104,6 +105,10 @@ class RawFeature(_Feature):
     value_dim: PositiveInt = 1
     boundaries: tuple[float, ...] = ()         # rising; bucket b holds boundaries[b-1] <= x < boundaries[b]
     dense_emb: DenseEmbedding | None = None    # how the numbers become a vector of width embedding_dim
+    scale: Literal["standard", "log"] | None = None   # standard: (x - mean) / spread; log: of sign(x) ln(1 + |x|); None: as it is
+    mean: tuple[float, ...] = ()               # one for each number, fitted on the training rows
+    spread: tuple[float, ...] = ()             # standard deviations, likewise
+    missing: Literal["refuse", "mean"] = "refuse"     # mean: a missing number is the mean, 0 after scaling
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +132,20 @@ class RawFeature(_Feature):
             raise ValueError(f"boundaries and dense_emb of {self.name} are both set; its numbers become buckets or a vector, choose one")
         if self.dense_emb and self.dense_emb.autodis and self.value_dim != 1:
             raise ValueError(f"value_dim of {self.name} is {self.value_dim}; autodis embeds a scalar, value_dim=1")
+        return self
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> "RawFeature":
+        if self.scale and self.boundaries:
+            raise ValueError(f"boundaries and scale of {self.name} are both set; its numbers become buckets or are scaled, choose one")
+        if not self.scale and (self.mean or self.spread or self.missing == "mean"):
+            raise ValueError(f"{self.name} has mean, spread or missing='mean' and no scale; scale must be 'standard' or 'log'")
+        if (self.mean or self.spread) and {len(self.mean), len(self.spread)} != {self.value_dim}:
+            raise ValueError(f"mean and spread of {self.name} hold {len(self.mean)} and {len(self.spread)} numbers; value_dim={self.value_dim} of each")
+        if not all(0 < spread < inf for spread in self.spread):
+            raise ValueError(f"spread of {self.name} is {list(self.spread)}; must be positive and finite")
+        if not all(map(isfinite, self.mean)):
+            raise ValueError(f"mean of {self.name} is {list(self.mean)}; must be finite")
         return self
 
     @property

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Jagged', 'Table', 'lies_in', 'same_part', 'take_rows', 'concatenate', 'lay_out', 'block_table', 'check_ids',
-           'encode_ids', 'is_list_type', 'flat_lists', 'encode_tokens', 'encode_flat', 'encode_lists', 'encode_numbers',
-           'needs_vocabulary', 'fit_vocabularies', 'encode_table']
+           'kind_of', 'encode_ids', 'is_list_type', 'flat_lists', 'encode_tokens', 'encode_flat', 'encode_lists',
+           'encode_numbers', 'scaled', 'fit_scale', 'needs_vocabulary', 'fit_vocabularies', 'encode_table']
 
 # %% ../../nbs/10_data/30_table.ipynb #3216d278
 from collections.abc import Mapping, Sequence
@@ -142,9 +142,28 @@ def check_ids(name: str, ids: np.ndarray, num_buckets: int) -> np.ndarray:
     return ids.astype(np.int64)
 
 
+def kind_of(values: np.ndarray | pd.Series) -> tuple[str, str]:
+    "`text`, `number` or `other`, and the type's name; of objects by what they hold."
+    if pd.api.types.is_bool_dtype(values.dtype): return "other", "bool"
+    if pd.api.types.is_numeric_dtype(values.dtype): return "number", str(values.dtype)
+    if values.dtype != object: return "text" if pd.api.types.is_string_dtype(values.dtype) else "other", str(values.dtype)
+    kind = pd.api.types.infer_dtype(values, skipna=True)
+    kinds = {"string": "text", "integer": "number", "floating": "number", "mixed-integer-float": "number"}
+    return kinds.get(kind, "other"), kind
+
+
+def _check_kind(feature: Feature, found: tuple[str, str], vocabulary: Vocabulary) -> None:
+    "Text that is looked up among numbers, or numbers among text, would be unknown from the first to the last."
+    known = kind_of(vocabulary.tokens)
+    if {found[0], known[0]} == {"text", "number"}:
+        raise ValueError(f"{feature.name} holds {found[1]}, the vocabulary {vocabulary.name} {known[1]}, e.g. {vocabulary.tokens[0]!r}; they must be of one kind")
+
+
 def encode_ids(feature: Feature, values: np.ndarray | pd.Series, vocabularies: Mapping[str, Vocabulary]) -> Tensor:
     "Flat ids int64 of one column: by the table's vocabulary, or as they are where `num_buckets` was declared."
-    if feature.table in vocabularies: return torch.from_numpy(vocabularies[feature.table].encode(values))
+    if feature.table in vocabularies:
+        _check_kind(feature, kind_of(values), vocabularies[feature.table])
+        return torch.from_numpy(vocabularies[feature.table].encode(values))
     return torch.from_numpy(check_ids(feature.name, np.asarray(values), feature.num_buckets))
 
 # %% ../../nbs/10_data/30_table.ipynb #8a66bcc0
@@ -171,21 +190,12 @@ def flat_lists(
 def encode_tokens(feature: Feature, tokens: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> Tensor:
     "Flat ids int64 of an Arrow array; what is not a plain integer is looked up once for each distinct token, and a missing one is unknown."
     if not len(tokens): return torch.empty(0, dtype=torch.int64)
-    if feature.table in vocabularies: _check_kind(feature, tokens.type, vocabularies[feature.table])
-    elif tokens.null_count: raise ValueError(f"{feature.name} misses {tokens.null_count} ids; ids with num_buckets must be integers without gaps")
+    if feature.table not in vocabularies and tokens.null_count: raise ValueError(f"{feature.name} misses {tokens.null_count} ids; ids with num_buckets must be integers without gaps")
     if pa.types.is_integer(tokens.type) and not tokens.null_count: return encode_ids(feature, tokens.to_numpy(), vocabularies)
     if not pa.types.is_dictionary(tokens.type): tokens = tokens.dictionary_encode()
     ids = encode_ids(feature, tokens.dictionary.to_pandas(), vocabularies)
     codes = pc.fill_null(tokens.indices.cast(pa.int64()), len(ids)).to_numpy()
     return torch.cat([ids, ids.new_zeros(1)]).index_select(0, torch.from_numpy(codes.copy()))
-
-
-def _check_kind(feature: Feature, kind: pa.DataType, vocabulary: Vocabulary) -> None:
-    "Text that is looked up among numbers, or numbers among text, would be unknown from the first to the last."
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    text, number = pa.types.is_string(kind) or pa.types.is_large_string(kind), pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    if text and pd.api.types.is_numeric_dtype(vocabulary.tokens) or number and pd.api.types.is_string_dtype(vocabulary.tokens):
-        raise ValueError(f"{feature.name} holds {kind}, the vocabulary {vocabulary.name} {vocabulary.tokens.dtype}; they must be of one kind")
 
 
 def encode_flat(feature: Feature, column: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> Jagged:
@@ -226,17 +236,57 @@ def encode_lists(feature: Feature, column: pd.Series, vocabularies: Mapping[str,
     return encode_flat(feature, _as_arrow(feature, column), vocabularies)
 
 
+def _float64(feature: RawFeature, column: pd.Series) -> np.ndarray:
+    "Numbers [rows, value_dim]; a missing one is NaN."
+    numeric = pd.api.types.is_numeric_dtype(column.dtype)
+    try: values = column.to_numpy(np.float64, na_value=np.nan) if numeric else np.asarray(column.to_list(), np.float64)
+    except (TypeError, ValueError) as error:
+        wanted = "a number" if feature.value_dim == 1 else f"{feature.value_dim} numbers"
+        raise ValueError(f"{feature.name} must hold {wanted} in every row: {error}") from None
+    values = values.reshape(len(column), -1)
+    if values.shape[1] == feature.value_dim or not len(column): return values
+    raise ValueError(f"{feature.name} holds {values.shape[1]} numbers a row; the schema declares value_dim={feature.value_dim}")
+
+
 def encode_numbers(feature: RawFeature, column: pd.Series) -> Tensor:
     "Numbers float32 [rows, value_dim], or bucket ids int64 [rows] where the feature has boundaries."
-    try: values = column.to_numpy(np.float64, na_value=np.nan) if pd.api.types.is_numeric_dtype(column.dtype) else np.asarray(column.to_list(), np.float64)
-    except (TypeError, ValueError) as error: raise ValueError(f"{feature.name} must hold {'a number' if feature.value_dim == 1 else f'{feature.value_dim} numbers'} in every row: {error}") from None
-    values = values.reshape(len(column), -1)
-    if values.shape[1] != feature.value_dim and len(column):
-        raise ValueError(f"{feature.name} holds {values.shape[1]} numbers a row; the schema declares value_dim={feature.value_dim}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{feature.name} is not a finite number at row {int(np.flatnonzero(~np.isfinite(values).all(1))[0])}; fill or drop such rows first")
-    if feature.boundaries: return torch.from_numpy(np.searchsorted(feature.boundaries, values[:, 0], side="right").astype(np.int64))
-    return torch.from_numpy(values.astype(np.float32))
+    values = _float64(feature, column)
+    if feature.boundaries:
+        _check_finite(feature, values)
+        return torch.from_numpy(np.searchsorted(feature.boundaries, values[:, 0], side="right").astype(np.int64))
+    numbers = scaled(feature, values)
+    _check_finite(feature, numbers)
+    return torch.from_numpy(numbers)
+
+
+def _check_finite(feature: RawFeature, values: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(bad): raise ValueError(f"{feature.name} is not a finite number of {values.dtype} at row {bad[0]}; fill or drop such rows first")
+
+
+def _unrolled(feature: RawFeature, values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.log1p(np.abs(values)) if feature.scale == "log" else values
+
+
+def scaled(feature: RawFeature, values: np.ndarray) -> np.ndarray:
+    "Numbers [rows, value_dim] as a model reads them, float32; what float32 cannot hold is infinite."
+    if feature.scale and not feature.mean: raise ValueError(f"{feature.name} has scale {feature.scale!r} and no mean; fit_scale learns it from training rows")
+    if feature.scale:
+        gaps, values = np.isnan(values), (_unrolled(feature, values.astype(np.float64)) - feature.mean) / feature.spread
+        if feature.missing == "mean": values[gaps] = 0
+    with np.errstate(over="ignore"): return values.astype(np.float32)
+
+
+def fit_scale(feature: Feature, column: pd.Series) -> Feature:
+    "The feature with mean and spread of the column's numbers, missing ones left out; one that has them, or needs none, as it is."
+    if not isinstance(feature, RawFeature) or not feature.scale or feature.mean: return feature
+    values = _unrolled(feature, _float64(feature, column))
+    present = np.isfinite(values)
+    count = present.sum(0).clip(1)
+    mean = np.where(present, values, 0).sum(0) / count
+    spread = np.sqrt((np.where(present, values - mean, 0) ** 2).sum(0) / count)
+    spread = np.where(spread > 1e-12 * np.abs(mean).clip(1e-12), spread, 1.0)      # a constant stays 0
+    return feature.model_copy(update={"mean": tuple(mean.tolist()), "spread": tuple(spread.tolist())})
 
 # %% ../../nbs/10_data/30_table.ipynb #bd884355
 def needs_vocabulary(feature: Feature) -> bool:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FREE', 'table_state', 'table_from_state', 'data_fingerprint', 'plain', 'environment', 'describe_tree', 'describe',
            'flat', 'check_same', 'new_run_dir', 'read_lines', 'write_lines', 'Recorder', 'begin', 'reopen', 'flush',
-           'save', 'past_losses', 'status', 'window_features', 'encode_users', 'Run', 'load_parts', 'build_model',
-           'best_items', 'recommend', 'seen_items', 'summary', 'runs']
+           'save', 'past_losses', 'status', 'window_features', 'item_lists', 'encode_users', 'Run', 'load_parts',
+           'build_model', 'best_items', 'recommend', 'seen_items', 'summary', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -36,7 +36,7 @@ from ..data.batch import make_batch
 from ..data.dataset import Dataset
 from ..data.encoding import load_encoding, save_encoding
 from ..data.features import Schema, SequenceFeature
-from ..data.table import Jagged, Table, encode_table
+from ..data.table import Jagged, Table, encode_table, kind_of
 from ..data.tree import Tree, load_tree, save_tree
 from ..data.vocabulary import Vocabulary
 from ..evaluate.item_index import ItemIndex
@@ -279,8 +279,14 @@ def window_features(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> d
     return {name: feature for name, feature in found.items() if feature.table in tables or feature.table not in vocabularies}
 
 
+def item_lists(history: pd.Series) -> list[list]:
+    "Each row's items; a missing history, None or NaN, is an empty one."
+    if history.map(lambda row: isinstance(row, str)).any(): raise ValueError(f"{history.name} holds text, e.g. {history.iloc[0]!r}; must be lists of item ids")
+    return [list(row) if pd.api.types.is_list_like(row) else [] for row in history]
+
+
 def encode_users(
-    rows: pd.DataFrame,                         # user features by name; `history`: lists of raw item ids, oldest first
+    rows: pd.DataFrame,                         # user features by name; `history`: lists of raw item ids, oldest first, or nothing
     schema: Schema,
     vocabularies: Mapping[str, Vocabulary],
 ) -> Table:
@@ -289,7 +295,7 @@ def encode_users(
     item_table = next((feature.table for feature in schema.side("item") if feature.name == schema.item_key), None)
     missing = [feature.name for feature in schema.side("user") if feature.name not in rows and not (feature.name in windows and "history" in rows)]
     if missing: raise ValueError(f"columns {missing} are missing; rows have {sorted(map(str, rows.columns))}, the model reads {[feature.name for feature in schema.side('user')]}")
-    cut = {name: [list(items)[-feature.max_length:] for items in rows[name if name in rows else "history"]] for name, feature in windows.items()}
+    cut = {name: [items[-feature.max_length:] for items in item_lists(rows[name if name in rows else "history"])] for name, feature in windows.items()}
     borrowed = {feature.table: vocabularies[item_table] for feature in windows.values() if feature.table not in vocabularies and item_table in vocabularies}
     return encode_table(schema.side("user"), rows.assign(**cut), {**vocabularies, **borrowed})
 
@@ -379,8 +385,11 @@ def recommend(
 
 def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
     "Catalogue positions of all known items of the histories."
-    lists = [list(items) for items in history]
-    places = item_keys.get_indexer(pd.Index([item for items in lists for item in items], dtype=item_keys.dtype)) if any(lists) else np.empty(0, np.int64)
+    lists = item_lists(history)
+    flat = pd.Index([item for items in lists for item in items], dtype=None if any(lists) else item_keys.dtype)
+    (found, kind), (known, key_kind) = kind_of(flat), kind_of(item_keys)
+    if {found, known} == {"text", "number"}: raise ValueError(f"{history.name} holds {kind}, the catalogue {key_kind}, e.g. {item_keys[0]!r}; they must be of one kind")
+    places = item_keys.get_indexer(flat)
     owner = np.repeat(np.arange(len(lists)), [len(items) for items in lists])[places >= 0]
     lengths = torch.from_numpy(np.bincount(owner, minlength=len(lists)))
     return Jagged(torch.from_numpy(places[places >= 0].astype(np.int64)), lengths.cumsum(0) - lengths, lengths)
