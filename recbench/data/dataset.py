@@ -7,7 +7,7 @@ __all__ = ['Dataset', 'consumed', 'seen', 'interactions', 'user_rows', 'user_bat
            'history_windows', 'build_dataset', 'build_rows']
 
 # %% ../../nbs/10_data/42_dataset.ipynb #eb8cde5c
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,11 +19,16 @@ from torch import Tensor
 
 from .batch import Batch, join, make_batch
 from .features import Feature, IdFeature, Schema, SequenceFeature
-from .table import Jagged, Table, encode_table, fit_vocabularies
+from .table import Jagged, Table, encode_table, fit_scale, fit_vocabularies
 from .vocabulary import Vocabulary, fit_vocabulary
 
 # %% ../../nbs/10_data/42_dataset.ipynb #d7e91872
-@dataclass(frozen=True)
+def _size(feature: Feature) -> str:
+    if not feature.is_sparse: return "number" if feature.value_dim == 1 else f"{feature.value_dim} numbers"
+    return f"{feature.num_buckets:,}" + (" sequence" if feature.is_sequence else " list" if feature.is_list else "")
+
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     "Events in three splits, users, and the item catalogue, encoded; made by `build_dataset`."
     name: str
@@ -41,6 +46,16 @@ class Dataset:
     dislikes: Jagged | None = None            # for each user, items shown or rated and not liked
     masked: Jagged | None = None              # for each user, items that no evaluation offers, though no training row has them
     account: Mapping[str, int] | None = None  # where every row that was read went, for data read from files
+
+    def __repr__(self) -> str:
+        "A few lines: sizes, splits, features; what a cell shows whose last line is a data set."
+        lines = [f"Dataset {self.name!r} [{self.protocol}]: {len(self.users):,} users, {len(self.items):,} items",
+                 "  " + ", ".join(f"{name} {len(getattr(self, name)):,}" for name in ("train", "valid", "test")) + " rows"]
+        for side in ("user", "item"):
+            names = [f"{feature.name} ({_size(feature)})" for feature in self.schema.side(side)]
+            lines.append(f"  {side}: " + ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else ""))
+        labels = ", ".join(filter(None, (self.schema.label, self.schema.sample_weight)))
+        return "\n".join([*lines, *([f"  label, weight: {labels}"] if labels else [])])
 
     def features(self, side: str | None = None) -> list[Feature]:
         "Features with fitted table sizes, of one side or of both."
@@ -171,6 +186,11 @@ def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.
         if frame[key].duplicated().any(): raise ValueError(f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in its table; every {key} needs one row")
 
 
+def _scaled(schema: Schema, frame_of: Callable[[Feature], pd.DataFrame]) -> Schema:
+    "The schema with mean and spread of its scaled numbers, learnt where vocabularies are: on users, items and events of training rows."
+    return schema.model_copy(update={"features": tuple(fit_scale(feature, frame_of(feature)) for feature in schema.features)})
+
+
 def _united(parts: Iterable[Mapping[str, Vocabulary]]) -> dict[str, Vocabulary]:
     "One vocabulary a table, also where features of both sides, or of an event, read it."
     tables: dict[str, list[Vocabulary]] = {}
@@ -261,12 +281,14 @@ def build_dataset(
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     splits = {"train": train, "valid": train.iloc[:0] if valid is None else valid, "test": test}
     _check_frames(schema, {name: frame for name, frame in splits.items() if name != "valid" or valid is not None}, users, items, [*filter(None, (moment, label_windows))])
+    known_users, known_items = (frame[frame[key].isin(train[key])] for frame, key in ((users, schema.user_key), (items, schema.item_key)))
+    schema = _scaled(schema, lambda feature: known_items if feature.side == "item" else known_users if feature.name in users else train)
     user_features = [feature for feature in schema.side("user") if feature.name in users]
     item_features = list(schema.side("item"))
     event_features = [feature for feature in schema.side("user") if feature.name not in users]
     vocabularies = _united([
-        fit_vocabularies(user_features, users[users[schema.user_key].isin(train[schema.user_key])]),
-        fit_vocabularies(item_features, items[items[schema.item_key].isin(train[schema.item_key])]),
+        fit_vocabularies(user_features, known_users),
+        fit_vocabularies(item_features, known_items),
         fit_vocabularies(event_features, train),
     ])
     windows = {name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0}
@@ -314,6 +336,7 @@ def build_rows(
     splits = {"train": train, "valid": valid, "test": test}
     for split, frame in splits.items():
         if not len(frame): raise ValueError(f"split {split} is empty; every split needs at least one row")
+    schema = _scaled(schema, lambda feature: train)
     vocabularies = _united([fit_vocabularies(schema.features, train)])
     tables = {split: encode_table(schema.features, frame, vocabularies, _row_numbers(schema, split, frame, more_labels)) for split, frame in splits.items()}
     users, items = (pd.DataFrame({key: pd.Series(dtype="int64")}) for key in (schema.user_key, schema.item_key))

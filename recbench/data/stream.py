@@ -22,13 +22,16 @@ from .batch import Batch, make_batch
 from .features import Feature, RawFeature
 from .files import Source
 from .random_streams import stream_seed
-from .table import Jagged, Table, block_table, concatenate, encode_flat, encode_tokens, is_list_type, lay_out, lies_in, same_part
+from .table import Jagged, Table, block_table, concatenate, encode_flat, encode_tokens, is_list_type, lay_out, lies_in, same_part, scaled
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/57_stream.ipynb #c3e089e2
 def _ids(source: Source, feature: Feature, column: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> np.ndarray:
     "Ids [rows]; by the vocabulary, or checked against the declared size."
-    if isinstance(feature, RawFeature): return np.searchsorted(feature.boundaries, _numbers(source, feature.name, column)[:, 0], side="right")
+    if isinstance(feature, RawFeature):
+        values = _numbers(source, feature.name, column)
+        _check_finite(source, feature.name, column, values)
+        return np.searchsorted(feature.boundaries, values[:, 0], side="right")
     if feature.table in vocabularies: return _named(source, encode_tokens, feature, column, vocabularies).numpy()
     if not pa.types.is_integer(column.type) or column.null_count: source.refuse(feature.name, f"holds {column.type} with {column.null_count} missing; ids with num_buckets must be integers without gaps")
     ids = column.to_numpy(zero_copy_only=False)
@@ -39,17 +42,45 @@ def _ids(source: Source, feature: Feature, column: pa.Array, vocabularies: Mappi
 
 
 def _numbers(source: Source, name: str, column: pa.Array, width: int = 1) -> np.ndarray:
-    "Numbers float32 [rows, width], finite."
+    "Numbers float32 or float64 [rows, width], integers as float64; a missing one is NaN."
     if is_list_type(column.type):
         lengths = pc.fill_null(pc.list_value_length(column), -1)
         if pc.any(pc.not_equal(lengths, width)).as_py(): source.refuse(name, f"must hold {width} numbers in every row, as value_dim says", pc.not_equal(lengths, width))
         flat = pc.list_flatten(column)
     else: flat = column
     if not (pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type) or pa.types.is_boolean(flat.type)): source.refuse(name, f"holds {column.type}; must be numbers")
-    values = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    values = flat.to_numpy(zero_copy_only=False)
+    return values.astype(np.result_type(values.dtype, np.float32) if values.dtype.kind == "f" else np.float64, copy=False).reshape(-1, width)
+
+
+def _check_finite(source: Source, name: str, column: pa.Array, values: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
-    if not finite.all(): source.refuse(name, "must be a finite number in every row", None if is_list_type(column.type) else pa.array(~finite))
-    return values.reshape(-1, width)
+    if not finite.all(): source.refuse(name, f"must be a finite number of {values.dtype} in every row", None if is_list_type(column.type) else pa.array(~finite[:, 0]))
+    return values
+
+
+def _feature_numbers(source: Source, feature: RawFeature, column: pa.Array) -> np.ndarray:
+    "A feature's numbers float32 [rows, value_dim], scaled as the feature says."
+    return _check_finite(source, feature.name, column, scaled(feature, _numbers(source, feature.name, column, feature.value_dim)))
+
+
+_EXACT = 1 << 24      # whole numbers up to here are exact in float32
+
+
+def _carried(source: Source, name: str, column: pa.Array) -> np.ndarray:
+    "A carried column as float32; refused where that would make one number of several."
+    values = _numbers(source, name, column)
+    with np.errstate(over="ignore"): small = values.astype(np.float32, copy=False)
+    _check_finite(source, name, column, small)
+    lost = (np.abs(values) > _EXACT) & (small != values) if small is not values else np.zeros(0, bool)
+    if lost.any(): source.refuse(name, f"float32 cannot hold such numbers ({_EXACT:,} is the last that has all before it); write the column as integers", pa.array(lost[:, 0]))
+    return small
+
+
+def _integers(source: Source, name: str, column: pa.Array) -> np.ndarray:
+    if column.null_count: source.refuse(name, "must be a number in every row", column.is_null())
+    try: return column.cast(pa.int64()).to_numpy()
+    except pa.ArrowException as error: source.refuse(name, f"holds {column.type} that does not fit into 64 bits: {error}")
 
 
 def _named(source: Source, call, *args):
@@ -65,19 +96,26 @@ def encode_arrow(
     vocabularies: Mapping[str, Vocabulary],      # by table; features without one must declare num_buckets
     columns: Sequence[str] = (),                 # numbers that are carried along: label, weight
     space: Tensor | None = None,                 # block of an earlier table that is no longer needed, to write into
+    wide: Collection[str] = (),                  # those of `columns` that stay int64, beside the block: times, row numbers
 ) -> Table:
     "What `encode_table` gives for a frame, from Arrow columns; `ValueError` names file, column and value."
     singles, numbers = [one for one in features if one.is_sparse and not one.is_list], [one for one in features if not one.is_sparse]
     dims = tuple(one.value_dim for one in numbers)
-    block = _room(space, rows, len(singles) + sum(dims) + len(columns))
+    narrow = [name for name in columns if name not in wide]
+    block = _room(space, rows, len(singles) + sum(dims) + len(narrow))
+    whole = {name: np.empty(rows, np.int64) for name in columns if name in wide}
     lists: dict[str, list[Jagged]] = {one.name: [] for one in features if one.is_list}
     stop = 0
     for source in sources:
         here = slice(stop, stop := stop + len(source))
-        lay_out([*(_ids(source, one, source.column(one.name), vocabularies) for one in singles), *(_numbers(source, one.name, source.column(one.name), one.value_dim) for one in numbers),
-                 *(_numbers(source, name, source.column(name)) for name in columns)], block[here].numpy())
+        lay_out([*(_ids(source, one, source.column(one.name), vocabularies) for one in singles),
+                 *(_feature_numbers(source, one, source.column(one.name)) for one in numbers),
+                 *(_carried(source, name, source.column(name)) for name in narrow)], block[here].numpy())
+        for name, kept in whole.items(): kept[here] = _integers(source, name, source.column(name))
         for one in filter(lambda one: one.is_list, features): lists[one.name].append(_named(source, encode_flat, one, source.column(one.name), vocabularies))
-    return block_table(block, [one.name for one in singles], [one.name for one in numbers], dims, columns, {name: stack_jagged(parts) for name, parts in lists.items()})
+    carried = {name: torch.from_numpy(kept) for name, kept in whole.items()}
+    jagged = {name: stack_jagged(parts) for name, parts in lists.items()}
+    return block_table(block, [one.name for one in singles], [one.name for one in numbers], dims, narrow, jagged, carried)
 
 
 def _room(space: Tensor | None, rows: int, width: int) -> Tensor:
@@ -117,7 +155,7 @@ class ParquetStream:
     batch_size: int = 4096                                     # B
     buffer_rows: int = 1 << 18                                 # rows shuffled together, give or take a slice of a row group
     seed: int = 0
-    columns: Sequence[str] = ()                                # numbers that are carried along: label, weight
+    columns: Sequence[str] = ()                                # numbers that are carried along, float32: label, weight; integers beyond 2**24 stay int64
 
     def __post_init__(self):
         if self.batch_size < 1 or self.buffer_rows < self.batch_size: raise ValueError(f"batch_size is {self.batch_size}, buffer_rows {self.buffer_rows}; must be 1 <= batch_size <= buffer_rows")
@@ -127,6 +165,7 @@ class ParquetStream:
         self.contents = {Path(path): _contents(Path(path)) for path in self.paths}
         self.groups = [(path, group, contents.row_group(group).num_rows) for path, contents in self.contents.items() for group in range(contents.num_row_groups)]
         self.rows = sum(rows for _, _, rows in self.groups)
+        self.wide = {name for name in self.columns if any(_is_wide(contents, name) for contents in self.contents.values())}
         if not self.rows: raise ValueError(f"{', '.join(Path(path).name for path in self.paths)} hold no rows")
 
     def __len__(self) -> int: return -(-self.rows // self.batch_size)
@@ -152,6 +191,16 @@ def _contents(path: Path) -> pq.FileMetaData:
     "The table of contents, read once; the file is named when it is no Parquet."
     try: return pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error: raise ValueError(f"{path.name} cannot be streamed: {' '.join(str(error).split())[:200]}") from error
+
+
+def _is_wide(contents: pq.FileMetaData, name: str) -> bool:
+    "True for a column of integers that float32 may not hold, by the file's own smallest and largest."
+    leaves = {contents.schema.column(place).path: place for place in range(contents.num_columns)}
+    if name not in leaves: return False
+    leaf = contents.schema.column(leaves[name])
+    if leaf.physical_type not in ("INT32", "INT64") or leaf.logical_type.type not in ("NONE", "INT"): return False
+    bounds = [contents.row_group(group).column(leaves[name]).statistics for group in range(contents.num_row_groups)]
+    return not all(one is not None and one.has_min_max and -_EXACT <= one.min and one.max <= _EXACT for one in bounds)
 
 
 class Slice(NamedTuple):
@@ -208,7 +257,7 @@ def _parts(one: Slice, contents: pq.FileMetaData, columns: Collection[str], size
 # %% ../../nbs/10_data/57_stream.ipynb #b10c0012
 def _read(self: ParquetStream, reader: _Reader, slices: list[Slice], space: Tensor | None) -> Table:
     "The slices' rows, encoded."
-    return encode_arrow(map(reader.read, slices), sum(one.rows for one in slices), self.features, self.vocabularies, self.columns, space)
+    return encode_arrow(map(reader.read, slices), sum(one.rows for one in slices), self.features, self.vocabularies, self.columns, space, self.wide)
 
 
 def _iterate(self: ParquetStream) -> Iterator[Table]:
@@ -247,5 +296,5 @@ def stream_batches(
     for table in stream:
         batch = make_batch(table)
         batch.labels.update({name: table.columns[name].contiguous() for name in labels})
-        if sample_weight: batch.sample_weights[sample_weight] = table.columns[sample_weight].contiguous()
+        if sample_weight: batch.sample_weights[sample_weight] = table.columns[sample_weight].float()
         yield batch

@@ -58,7 +58,7 @@ class StreamLoader(TrainLoader):
         batch = make_batch(table) if self.negatives is None else self.with_negatives(table)
         schema = self.dataset.schema
         for name, place in ((schema.label, batch.labels), (schema.sample_weight, batch.sample_weights)):
-            if name in table.columns: place[name] = table.columns[name].contiguous()
+            if name in table.columns: place[name] = table.columns[name].contiguous() if place is batch.labels else table.columns[name].float()
         return batch
 
     def with_negatives(self, table: Table) -> Batch:

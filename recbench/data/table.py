@@ -277,10 +277,10 @@ def scaled(feature: RawFeature, values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"): return values.astype(np.float32)
 
 
-def fit_scale(feature: Feature, column: pd.Series) -> Feature:
-    "The feature with mean and spread of the column's numbers, missing ones left out; one that has them, or needs none, as it is."
+def fit_scale(feature: Feature, frame: pd.DataFrame) -> Feature:
+    "The feature with mean and spread of its numbers in the frame, missing ones left out; one that has them, or needs none, as it is."
     if not isinstance(feature, RawFeature) or not feature.scale or feature.mean: return feature
-    values = _unrolled(feature, _float64(feature, column))
+    values = _unrolled(feature, _float64(feature, _column(frame, feature.name)))
     present = np.isfinite(values)
     count = present.sum(0).clip(1)
     mean = np.where(present, values, 0).sum(0) / count
