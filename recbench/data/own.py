@@ -236,7 +236,7 @@ def _encoded(name: str, schema: SchemaFile, parts: dict[str, pd.DataFrame], user
     repeats = _set_repeats_aside(parts, schema)
     dislikes = _early(turned_down, parts["train"], schema)
     dataset = build_dataset(name, schema.schema(), **parts, users=users, items=items, protocol=_protocol(schema), max_history=schema.max_history, max_recent=schema.max_recent,
-                            dislikes=dislikes if len(dislikes) else None)
+                            dislikes=dislikes if len(dislikes) else None, offers_seen=schema.repeats == "keep" and schema.rows == "positives")
     account = {"read": read, **{split: len(part) for split, part in parts.items()}, "dislikes": len(dislikes), "dislikes too late": len(turned_down) - len(dislikes), "repeats": repeats}
     return replace(dataset, account=account)
 

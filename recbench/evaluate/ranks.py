@@ -31,10 +31,11 @@ def rank_counts(
     targets: Tensor,                                      # int64 [B], item index of each row
     seen: tuple[Tensor, Tensor] | Jagged | None = None,   # (row, item) pairs, or a row of items for each row of scores
 ) -> tuple[Tensor, Tensor]:                               # int64 [B], int64 [B]
-    "Unseen items with a greater score than the target, and other unseen items with an equal one."
-    own = scores.gather(1, targets.unsqueeze(1))                         # [B, 1]
-    others = scores.scatter(1, targets.unsqueeze(1), torch.nan)          # [B, I]
+    "Unseen items with a greater score than the target, and other unseen items with an equal one; a seen target has `NEVER` items above it."
+    others, place = scores.clone(), targets.unsqueeze(1)                 # [B, I], [B, 1]
     if seen is not None: others[seen_cells(seen) if isinstance(seen, Jagged) else seen] = torch.nan
+    own = others.gather(1, place)                                        # [B, 1]
+    others.scatter_(1, place, torch.nan)
     rows = max(1, _SLICE // scores.shape[1])
     parts = list(zip(others.split(rows), own.split(rows)))
     greater = torch.cat([(part > mine).count_nonzero(1) for part, mine in parts])
