@@ -36,11 +36,11 @@ def list_values(
     dataset: Dataset,
     vectors: csr_matrix | Tensor,   # [I, V], what likeness is measured by
 ) -> pd.DataFrame:                  # index = user index
-    "Diversity, novelty and share of popular items of each list."
+    "Diversity, novelty and share of popular items of each user's list, or the mean of its lists."
     membership = lists.matrix(len(dataset.items))
     popular = membership @ popular_tenth(dataset.item_counts).numpy() / np.maximum(np.asarray(membership.sum(1)).ravel(), 1)
     values = {"diversity": list_diversity(lists, vectors), "novelty": list_novelty(lists, dataset), "popular share": popular}
-    return pd.DataFrame(values, index=lists.users.numpy()).add_suffix(f"@{lists.k}")
+    return pd.DataFrame(values, index=lists.users.numpy()).groupby(level=0).mean().add_suffix(f"@{lists.k}")
 
 
 def list_totals(lists: Recommendations, items: int) -> dict[str, float]:

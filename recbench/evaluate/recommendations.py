@@ -15,8 +15,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ..data.dataset import Dataset
+from .baselines import known_items
 from .ranks import seen_cells
-from .retrieval import at_rest, scorer
+from .retrieval import asked_lists, at_rest, scorer
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #049bd7c6
 def top_items(
@@ -45,10 +46,12 @@ def _drawn(scores: Tensor, values: Tensor, items: Tensor, generator: torch.Gener
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #af19e25e
 @dataclass(frozen=True)
 class Recommendations:
-    "Lists of one model; row i belongs to user `users[i]`."
-    name: str        # of the model
-    users: Tensor    # int64 [U], user index, rising
-    items: Tensor    # int64 [U, K], item index, best first, -1 for an empty place
+    "Lists of one model; list i belongs to user `users[i]`."
+    name: str                    # of the model
+    users: Tensor                # int64 [L], user index, rising; again where a user's rows bring sequences of their own
+    items: Tensor                # int64 [L, K], item index, best first, -1 for an empty place
+    rows: Tensor                 # int64 [L], the rows of the split that asked
+    split: str                   # "test" or "valid"
 
     @property
     def k(self) -> int:
@@ -56,7 +59,7 @@ class Recommendations:
         return self.items.shape[1]
 
     def matrix(self, items: int) -> csr_matrix:
-        "Ones where an item stands in a user's list, float64 [U, I]."
+        "Ones where an item stands in a list, float64 [L, I]."
         rows, places = (self.items >= 0).nonzero(as_tuple=True)
         return csr_matrix((np.ones(len(rows)), (rows.numpy(), self.items[rows, places].numpy())), (len(self.items), items))
 
@@ -72,31 +75,30 @@ def recommend(
     name: str | None = None,  # None: the model's class
     seed: int = 0,            # decides among equal scores
 ) -> Recommendations:
-    "What each user of the split would be shown: the best unseen items."
+    "What each user of the split would be shown: the best items that evaluation does not mask."
     if not 1 <= k <= len(dataset.items): raise ValueError(f"k is {k}; must be 1..{len(dataset.items)} for {len(dataset.items)} items")
-    seen, generator = dataset.seen(split), torch.Generator().manual_seed(seed)
-    users, user = dataset.split(split).columns["user_index"].unique(return_inverse=True)
-    first = torch.full((len(users),), len(user)).scatter_reduce(0, user, torch.arange(len(user)), "amin")
+    seen, generator, asked = dataset.seen(split), torch.Generator().manual_seed(seed), asked_lists(dataset, split)
     with at_rest(model):
         score, lists = scorer(model, dataset, split), []
-        for rows in first.split(max(1, _BLOCK // len(dataset.items))):
+        for rows in asked.first.split(max(1, _BLOCK // len(dataset.items))):
             scores = score(rows).clone()                                                 # [B, I]; some models return a view of what they keep
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf
             lists.append(top_items(scores, k, generator).cpu())
-    return Recommendations(name or type(model).__name__, users, torch.cat(lists))
+    return Recommendations(name or type(model).__name__, asked.users, torch.cat(lists), asked.first, split)
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #1aefe5b3
 def readable_lists(
     lists: Recommendations,
     dataset: Dataset,
     names: pd.Series,      # [I], what an item is called
-    users: int = 5,        # evenly spaced users that are looked at
+    users: int = 5,        # evenly spaced lists that are looked at
     history: int = 5,      # newest items of each user that are shown
-) -> pd.DataFrame:         # a column a user: what was had, then what is recommended
+) -> pd.DataFrame:         # a column a list: what was had, then what is recommended
     "Some users' newest items and their lists, by name."
     rows = torch.linspace(0, len(lists.users) - 1, min(users, len(lists.users))).long()
-    had = dataset.consumed("train", "valid").take(lists.users[rows]).to_lists()
+    had = known_items(dataset, lists.split).take(lists.rows[rows]).to_lists()
     found = names.astype(object).to_numpy()
-    columns = {f"user {user}": [*([""] * (history - len(past[-history:]))), *found[past[-history:]], *(found[item] if item >= 0 else "" for item in shown)]
-               for user, past, shown in zip(lists.users[rows].tolist(), had, lists.items[rows].tolist())}
-    return pd.DataFrame(columns, index=[*(f"had -{place}" for place in range(history, 0, -1)), *(f"{place}." for place in range(1, lists.k + 1))])
+    columns = [(f"user {user}", [*([""] * (history - len(past[-history:]))), *found[past[-history:]], *(found[item] if item >= 0 else "" for item in shown)])
+               for user, past, shown in zip(lists.users[rows].tolist(), had, lists.items[rows].tolist())]
+    index = [*(f"had -{place}" for place in range(history, 0, -1)), *(f"{place}." for place in range(1, lists.k + 1))]
+    return pd.DataFrame(dict(enumerate(column for _, column in columns)), index=index).set_axis([name for name, _ in columns], axis=1)

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products', 'embedding_scorer', 'scorer',
-           'split_ranks', 'Evaluation', 'check_cut_offs', 'summary', 'evaluate', 'compare', 'fitted_baselines',
-           'evaluate_retrieval', 'readable', 'nearest_items']
+           'Asked', 'fingerprint', 'asked_lists', 'split_ranks', 'Evaluation', 'check_cut_offs', 'summary', 'evaluate',
+           'compare', 'fitted_baselines', 'judged_baselines', 'evaluate_retrieval', 'readable', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 
 from ..data.batch import make_batch
 from ..data.dataset import Dataset
-from .baselines import fit_baselines, history_scorer
+from ..data.table import Jagged
+from .baselines import fit_baselines, history_scorer, with_refits
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_cells
 from .significance import bootstrap_interval
 
@@ -85,23 +87,54 @@ _BLOCK = 1 << 24   # scores held at once: 64 MB of float32
 METRICS = {"recall": recall_at, "ndcg": ndcg_at, "hit_rate": hit_rate_at, "mrr": mrr_at}
 
 
+class Asked(NamedTuple):
+    "Lists that a split asks for."
+    of_row: Tensor   # int64 [rows], the list that a row's item is a target of
+    first: Tensor    # int64 [L], the row that asks
+    users: Tensor    # int64 [L], rising; a user stands there several times where rows bring sequences of their own
+
+
+def fingerprint(lists: Jagged) -> Tensor:
+    "A number for each row, int64 [rows], the same for the same values in the same order."
+    lists = lists.packed()
+    place = torch.arange(len(lists.values)) - lists.starts.repeat_interleave(lists.lengths)
+    power = torch.full((int(lists.lengths.max()) if len(lists) else 0,), 6364136223846793005).cumprod(0)      # modulo 2 ** 64
+    rows = torch.arange(len(lists)).repeat_interleave(lists.lengths)
+    return torch.zeros(len(lists), dtype=torch.int64).index_add(0, rows, (lists.values.long() + 1) * power[place])
+
+
+def asked_lists(dataset: Dataset, split: str) -> Asked:
+    "Which rows of a split share a list, and which row asks for it."
+    table = dataset.split(split)
+    users = key = table.columns["user_index"]
+    for name in dataset.row_sequences:
+        if name in table.jagged: key = key * 3202034522624059733 + fingerprint(table.jagged[name])
+    _, group = key.unique(return_inverse=True)
+    first = torch.full((int(group.max()) + 1,), len(key)).scatter_reduce(0, group, torch.arange(len(key)), "amin")
+    order = (users[first] * len(key) + first).argsort()
+    return Asked(order.argsort()[group], first[order], users[first[order]])
+
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #1580450a
 def split_ranks(score: Callable[[Tensor], Tensor], dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
-    "Greater and equal counts [rows], [rows] of every row of the split, seen items masked."
-    targets, seen = dataset.split(split).columns["item_index"], dataset.seen(split)
-    parts = []
-    for rows in torch.arange(len(targets)).split(max(1, _BLOCK // len(dataset.items))):
-        scores = score(rows)                                                            # [B, I]
-        cells = tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))
+    "Greater and equal counts [rows], [rows] of every row of the split in its list, seen items masked."
+    targets, seen, asked = dataset.split(split).columns["item_index"], dataset.seen(split), asked_lists(dataset, split)
+    order, parts = asked.of_row.argsort(stable=True), []
+    for rows in order.split(max(1, _BLOCK // len(dataset.items))):
+        lists, place = asked.of_row[rows].unique_consecutive(return_inverse=True)
+        scores = score(asked.first[lists])                                              # [L, I]
+        if len(lists) < len(rows): scores = scores[place.to(scores.device)]             # [B, I]
+        cells = tuple(index.to(scores.device) for index in seen_cells(seen.take(asked.first[lists[place]])))
         parts.append(rank_counts(scores, targets[rows].to(scores.device), cells))
-    greater, equal = zip(*parts)
-    return torch.cat(greater), torch.cat(equal)
+    back = order.argsort()
+    greater, equal = (torch.cat(counts) for counts in zip(*parts))
+    return greater[back.to(greater.device)], equal[back.to(equal.device)]
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #c4694c47
 @dataclass(frozen=True)
 class Evaluation:
     "Metrics of one model, a value for each user."
     name: str               # of the model, as it stands above its columns
-    protocol: str           # candidates, split, mask: "full, leave-last, seen masked"
+    protocol: str           # candidates, split, mask: "full, leave-last, seen masked", "full, leave-last with repeats, nothing masked"
     values: pd.DataFrame    # [U, metrics], index = user index, columns like "recall@50"
 
     def mean(self) -> pd.Series:
@@ -123,14 +156,25 @@ def summary(
     top_k: Sequence[int],
     rows: Tensor | None = None,   # int64, the rows of the split that count; None: all
 ) -> Evaluation:
-    "Metrics of ranked rows, a value for each of their users."
-    users = dataset.split(split).columns["user_index"].to(greater.device)
-    if rows is not None: users, greater, equal = users[rows], greater[rows], equal[rows]
-    users, user = users.unique(return_inverse=True)
-    if len(users) == len(user): greater, equal, user = greater[user.argsort()], equal[user.argsort()], None
+    "Metrics of ranked rows, a value for each of their users: of its list, or the mean of its lists."
+    asked = asked_lists(dataset, split)
+    kept = _distinct_targets(dataset, split, asked, torch.arange(len(asked.of_row)) if rows is None else rows.cpu())
+    lists, place = asked.of_row[kept].unique_consecutive(return_inverse=True)
+    greater, equal = greater[kept.to(greater.device)], equal[kept.to(equal.device)]
+    owner = None if len(lists) == len(kept) else place.to(greater.device)                # a target for each list
+    values = {f"{metric}@{k}": function(greater, equal, k, owner).numpy(force=True) for metric, function in METRICS.items() for k in top_k}
+    frame = pd.DataFrame(values, index=asked.users[lists].numpy())
+    several = len(asked.users) > len(asked.users.unique_consecutive())
     held_out = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
-    values = {f"{metric}@{k}": function(greater, equal, k, user).numpy(force=True) for metric, function in METRICS.items() for k in top_k}
-    return Evaluation(name, f"full, {held_out}, seen masked", pd.DataFrame(values, index=users.numpy(force=True)))
+    protocol = f"full, {held_out}, {dataset.masks}" + (", a list a history" if several else "")
+    return Evaluation(name, protocol, frame.groupby(level=0).mean() if several else frame)
+
+
+def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) -> Tensor:
+    "Of the rows the first of each list and item, in the order of lists."
+    pair = asked.of_row[rows] * len(dataset.items) + dataset.split(split).columns["item_index"][rows]
+    pairs, group = pair.unique(return_inverse=True)
+    return rows[torch.full((len(pairs),), len(rows)).scatter_reduce(0, group, torch.arange(len(rows)), "amin")]
 
 
 def evaluate(
@@ -140,7 +184,7 @@ def evaluate(
     split: str = "test",                                # or "valid"
     name: str | None = None,                            # None: the model's class
 ) -> Evaluation:
-    "Rank each held-out item among the whole catalogue; several items of a user are one list's targets."
+    "Rank each held-out item among the whole catalogue; a user's distinct items are one list's targets."
     check_cut_offs(top_k)
     with at_rest(model): ranks = split_ranks(scorer(model, dataset, split), dataset, split)
     return summary(name or type(model).__name__, dataset, split, *ranks, top_k)
@@ -175,8 +219,14 @@ def compare(
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #51bef7ee
 def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -> dict[str, object]:
-    "What an argument `baselines` stands for: True fits them, a mapping holds them, False is none."
+    "What an argument `baselines` stands for: True fits them on training rows, a mapping holds them, False is none."
     return fit_baselines(dataset) if baselines is True else dict(baselines or {})
+
+
+def judged_baselines(baselines: bool | Mapping[str, object], dataset: Dataset, split: str) -> dict[str, object]:
+    "The same for a verdict: True fits them on training rows, and for the test once more on all rows before it, `EASE` and `EASE refit`."
+    fitted = fitted_baselines(baselines, dataset)
+    return with_refits(fitted, dataset) if baselines is True and split == "test" and len(dataset.valid) else fitted
 
 
 def evaluate_retrieval(
@@ -184,14 +234,14 @@ def evaluate_retrieval(
     dataset: Dataset,
     top_k: Sequence[int] = (5, 10, 20, 50, 100),     # cut-offs
     split: str = "test",                             # or "valid"
-    baselines: bool | Mapping[str, object] = True,   # True: fit them; a mapping: these fitted models; False: none
+    baselines: bool | Mapping[str, object] = True,   # True: fit them, on training rows and again on all before the test; a mapping: these fitted models; False: none
     name: str | None = None,                         # None: the model's class
     confidence: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:   # as `compare`; with a column (ceiling, value) where the data set knows its ceiling
-    "Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE."
-    others = [evaluate(baseline, dataset, top_k, split, label) for label, baseline in fitted_baselines(baselines, dataset).items()]
+    "Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE, before and after a refit."
+    others = [evaluate(baseline, dataset, top_k, split, label) for label, baseline in judged_baselines(baselines, dataset, split).items()]
     mine = evaluate(model, dataset, top_k, split, name)
     frame = compare(mine, others, confidence, draws, seed)
     if dataset.ceiling: frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values]
