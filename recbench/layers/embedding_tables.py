@@ -195,6 +195,7 @@ class EmbeddingTables(nn.ModuleDict):
         self._summed: dict[tuple[int, float], SummedStack] = {}  # the same, with one update a backward pass
         self._homes: dict[str, tuple[int, float]] = {}          # fused table -> its stack
         self._first_rows: dict[str, int] = {}
+        self.rules: dict[str, tuple[str, float]] = {}           # fused table -> optimiser and rate that `fuse` was given
         taken = [name for name in self.sizes if not name or "." in name or hasattr(self, name)]
         if taken: raise ValueError(f"tables {taken} cannot be parts of a module; a table's name is not empty, has no dot and is no attribute of a ModuleDict, choose another embedding_name")
         self.update({config.name: nn.Embedding(config.num_embeddings, config.embedding_dim) for config in merged})
@@ -224,6 +225,7 @@ class EmbeddingTables(nn.ModuleDict):
             self._stacks[home] = stack_tables([self[name].weight for name in stacked], optimizer, home[1], eps)
             self._summed[home] = SummedStack(self._stacks[home], self._first_rows)
             for i, name in enumerate(stacked): self._first_rows[name] = sum(self.sizes[other][0] for other in stacked[:i])
+        self.rules = {name: (optimizer, learning_rate) for name in names}
         for name in names: del self[name]
         return self
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_SETTINGS', 'PLAIN_STATE', 'PARTS_WITH_STATE', 'Loader', 'Trainer', 'call', 'stop', 'train_step', 'train_epoch',
-           'validate', 'reason_to_stop', 'close_epoch', 'run_epochs', 'fit', 'state_dict', 'load_state_dict',
-           'named_callbacks']
+           'validate', 'reason_to_stop', 'close_epoch', 'run_epochs', 'fit', 'go_on', 'leave', 'keep', 'state_dict',
+           'load_state_dict', 'named_callbacks']
 
 # %% ../../nbs/80_train/40_trainer.ipynb #5aa563c5
 import time
@@ -25,8 +25,10 @@ from ..data.dataset import Dataset
 from ..data.negatives import Negatives
 from ..matching.memory import ItemMemory
 from ..models.base import BaseModel, embedding_tables
-from .guards import FiniteGuard, Interrupts, gradient_norm
-from .optimizers import Part, dense_optimizer, fuse_tables
+from .arguments import check_arguments
+from .checkpoint import from_tree, to_tree
+from .guards import FiniteGuard, Interrupts, Terminated, gradient_norm
+from .optimizers import Part, dense_optimizer, fuse_tables, refuse_fused
 from .runs import Recorder
 from .tasks import check_monitor, is_better, task_of
 from .updates import Updates, loss_scaler
@@ -78,9 +80,8 @@ class Trainer:
         save_every_steps: int | None = None,          # checkpoints within an epoch; one at its end is always written
         save_every_minutes: float | None = 10,
     ):
-        self.settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
-        for name, value in (("epochs", epochs), ("patience", patience), ("steps", steps)):
-            if value is not None and value < 1: raise ValueError(f"{name} is {value}; must be at least 1")
+        checked = check_arguments({name: value for name, value in locals().items() if name not in ("self", "model")})
+        self.settings = {name: value for name, value in checked.items() if name not in NO_SETTINGS}
         self.task = task_of(model, dataset, negatives, top_k)
         self.negatives, self.top_k, self.monitor = self.task.negatives, self.task.top_k, check_monitor(self.task, model, dataset, monitor)
         adam = table_optimizer == "adam"
@@ -89,10 +90,11 @@ class Trainer:
         self.settings |= {"negatives": self.negatives, "top_k": self.top_k, "monitor": self.monitor, "table_learning_rate": rate, "loader": type(loader).__name__ if loader else None}
         self.model, self.dataset, self.device = model.to(device), dataset, torch.device(device)
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
-        self.loader = loader or self.task.loader(model, dataset, batch_size, seed)
+        self.loader = loader or self.task.loader(model, dataset, checked["batch_size"], checked["seed"])
         drawn = getattr(self.loader, "negatives", None)
         self.memory = ItemMemory(drawn) if drawn and drawn.memory else None
-        if not adam: fuse_tables(model, table_optimizer, rate, parts=parts)
+        if adam: refuse_fused(model, table_optimizer)
+        else: fuse_tables(model, table_optimizer, rate, parts=parts)
         self.optimizer = dense_optimizer(model, learning_rate, weight_decay, parts, *((rate, table_weight_decay) if adam else ()))
         self.updates = Updates(self.optimizer, accumulate, clipping, loss_scaler(model, self.device) if mixed_precision == "FP16" else None)
         self.epochs = self.settings["epochs"] = epochs or (20 if steps is None else -(-steps // len(self.loader)))
@@ -104,15 +106,20 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor | int] = {}       # over the steps of the running epoch
         self.step, self.best_epoch, self.best_state, self.stopping, self.stopped = 0, 0, None, "", ""
+        self.whole, self.left = True, None            # False: within a step; the state of a `fit` that did not end by itself, without run_dir
 
 
 NO_SETTINGS = ("self", "model", "dataset", "loader", "callbacks", "progress", "run_dir", "resume", "save_every_steps", "save_every_minutes")
 
 # %% ../../nbs/80_train/40_trainer.ipynb #0cc7b612
 def call(self: Trainer, event: str, *values) -> None:
-    "Tell the callbacks that have a method of this name."
+    "Tell the callbacks that have a method of this name; one that wants to leave leaves when all have been told."
+    leaving = None
     for callback in self.callbacks:
-        if hasattr(callback, event): getattr(callback, event)(self, *values)
+        try:
+            if hasattr(callback, event): getattr(callback, event)(self, *values)
+        except (KeyboardInterrupt, SystemExit) as left: leaving = leaving or left
+    if leaving: raise leaving
 
 
 def stop(self: Trainer, reason: str) -> None:
@@ -142,12 +149,16 @@ def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
     "What is left of an epoch, less where `steps` ends it; mean loss, the task's counts a row, train metrics."
     self.model.train()
     with self.interrupts.held():
+        self.whole = False
         for batch in islice(self.loader, min(len(self.loader) - self.loader.position, self.steps - self.step)):
             total, _ = self.train_step(batch)
             bar.update()
+            self.whole = True
             self.call("on_step", self.step, total)
             if self.stopping: break
             self.interrupts.let_through()
+            self.whole = False
+        self.whole = True
     self.guard.check()
     means = {name: float(self.sums[name] / self.sums["rows"]) for name in ("loss", *self.task.counts)}
     return {"step": self.step, **means, **{f"train {name}": float(value) for name, value in self.model.compute_train_metric().items()}}
@@ -181,35 +192,61 @@ def run_epochs(self: Trainer, bar: tqdm) -> None:
     while not (reason := self.reason_to_stop()):
         start = time.perf_counter()
         row = self.train_epoch(bar)
-        self.call("on_validate")
         try:
+            with self.interrupts.held(): self.call("on_validate")
             metrics = self.validate()
             with self.interrupts.held(): self.close_epoch({"epoch": len(self.history) + 1, **row, **metrics, "seconds": time.perf_counter() - start})
-        finally: self.call("on_validated")
+        finally:
+            with self.interrupts.held(): self.call("on_validated")
         bar.set_postfix({"loss": f"{row['loss']:.3f}", **({self.monitor: f"{metrics[self.monitor]:.4f}"} if metrics else {})})
         self.call("on_epoch", len(self.history), metrics)
     self.stopped = reason
 
 
 def fit(self: Trainer) -> pd.DataFrame:
-    "Train; the model ends with its best weights, in evaluation mode. `stopped` says why it ended."
+    "Train, or go on; the model ends with its best weights, in evaluation mode. `stopped` says why it ended."
+    self.stopping = self.stopped = ""
+    if self.left: self.load_state_dict(self.left)
+    elif not self.whole and not self.recorder: raise RuntimeError(f"the training broke off in step {self.step + 1}, which left no state to go on from; make a new Trainer")
     if not self.step: torch.manual_seed(self.seed)
     self.call("on_load")
-    try:
-        self.call("on_start")
-        with self.interrupts, tqdm(total=self.steps, initial=self.step, desc="training", unit="step", disable=not self.progress) as bar: self.run_epochs(bar)
-    except KeyboardInterrupt:
-        self.stopped = f"interrupted in epoch {len(self.history) + 1}"
-        if not self.interrupts.broken: self.call("on_interrupt")
-    except Exception as error:
-        self.stopped = f"failed at step {self.step + 1}: {error}"
-        self.call("on_error", error)
-        raise
+    try: self.go_on()
     finally:
         if self.best_state is not None: self.model.load_state_dict(self.best_state)
         self.model.eval()
         self.call("on_end")
     return pd.DataFrame(self.history).set_index("epoch") if self.history else pd.DataFrame()
+
+
+def go_on(self: Trainer) -> None:
+    "Epochs until they end by themselves, or Ctrl-C, SIGTERM, `sys.exit` or an error ends them; the last three are raised again."
+    with self.interrupts:
+        try:
+            self.call("on_start")
+            with tqdm(total=self.steps, initial=self.step, desc="training", unit="step", disable=not self.progress) as bar: self.run_epochs(bar)
+            if self.stopping: self.keep()
+        except (KeyboardInterrupt, SystemExit) as left:
+            self.leave(left)
+            if isinstance(left, SystemExit): raise
+        except Exception as error:
+            self.stopped, self.whole = f"failed at step {self.step + 1}: {error}", self.whole and not self.step
+            self.call("on_error", error)
+            raise
+
+
+def leave(self: Trainer, left: KeyboardInterrupt | SystemExit) -> None:
+    "What is done before a training ends that was interrupted."
+    by = "Ctrl-C" if isinstance(left, KeyboardInterrupt) else "SIGTERM" if isinstance(left, Terminated) else f"sys.exit({left.code!r})"
+    self.stopped, self.whole = f"interrupted in epoch {len(self.history) + 1} by {by}", self.whole and not self.interrupts.broken
+    if self.whole:
+        self.call("on_interrupt")
+        self.keep()
+
+
+def keep(self: Trainer) -> None:
+    "Without run_dir: the state in memory, on the CPU, for the next `fit`."
+    tensors: dict[str, Tensor] = {}
+    if not self.recorder: self.left = from_tree(to_tree(self.state_dict(), tensors), tensors)
 
 # %% ../../nbs/80_train/40_trainer.ipynb #c5fe0e92
 def state_dict(self: Trainer) -> dict:
@@ -229,23 +266,26 @@ def state_dict(self: Trainer) -> dict:
 def load_state_dict(self: Trainer, state: dict) -> None:
     "Go on where `state_dict` was taken; `fit` trains what is left."
     def here(values): return values if values is None else {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in values.items()}
-    named = self.named_callbacks()
-    if named.keys() != state["callbacks"].keys(): raise ValueError(f"callbacks with a state are {list(named)}; the checkpoint has {list(state['callbacks'])}, give the same ones")
+    named, given = self.named_callbacks(), state["callbacks"]
+    classes = [[name.split(" ", 1)[1] for name in names] for names in (named, given)]
+    if classes[0] != classes[1]: raise ValueError(f"callbacks with a state are {classes[0]}; the checkpoint has {classes[1]}, give the same ones")
+    self.whole, self.left = True, None
     for name in PLAIN_STATE: setattr(self, name, state[name])
     self.sums, self.best_state = here(self.sums), here(self.best_state)
     for name in PARTS_WITH_STATE: getattr(self, name).load_state_dict(state[name])
     for tables, moments in zip(embedding_tables(self.model), state["tables"], strict=True): tables.load_optimizer_state(moments)
     if self.memory: self.memory.load_state_dict(state["memory"], self.device)
-    for name, callback in named.items(): callback.load_state_dict(state["callbacks"][name])
+    for callback, own in zip(named.values(), given.values()): callback.load_state_dict(own)
     torch.set_rng_state(state["random"]["cpu"])
     if state["random"]["cuda"] is not None: torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
 
 def named_callbacks(self: Trainer) -> dict[str, object]:
-    "Callbacks that have a state, by place and class."
-    return {f"{i} {type(callback).__name__}": callback for i, callback in enumerate(self.callbacks) if hasattr(callback, "state_dict")}
+    "Callbacks that have a state, by their place among each other and class: those that only watch may come and go."
+    stateful = [callback for callback in self.callbacks if hasattr(callback, "state_dict")]
+    return {f"{i} {type(callback).__name__}": callback for i, callback in enumerate(stateful)}
 
 
 PLAIN_STATE, PARTS_WITH_STATE = ("step", "history", "sums", "best_epoch", "best_state"), ("model", "optimizer", "updates", "loader")
 
-for method in (call, stop, train_step, train_epoch, validate, reason_to_stop, close_epoch, run_epochs, fit, state_dict, load_state_dict, named_callbacks): setattr(Trainer, method.__name__, method)
+for method in (call, stop, train_step, train_epoch, validate, reason_to_stop, close_epoch, run_epochs, fit, go_on, leave, keep, state_dict, load_state_dict, named_callbacks): setattr(Trainer, method.__name__, method)
