@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'Use', 'make_use', 'GroupPlan', 'plan_group', 'sum_group', 'plan_sequence', 'all_uses', 'uses_and_sums',
-           'table_configs', 'slice_feature', 'locate', 'Columns', 'read_uses', 'join_uses', 'make_encoder',
-           'make_encoders', 'EmbeddingGroup', 'forward']
+           'table_configs', 'slice_feature', 'locate', 'Columns', 'Asked', 'ask_uses', 'take_answers', 'join_uses',
+           'make_encoder', 'make_encoders', 'EmbeddingGroup', 'Reading', 'ask', 'take', 'forward', 'read_together']
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #2106ab0b
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -149,19 +150,26 @@ class Columns(NamedTuple):
     stop: int
 
 
-def read_uses(
+class Asked(NamedTuple):
+    "What uses read: ids to look up and whose they are, and what needs no lookup."
+    lookups: list[Lookup]
+    owners: list[list[Use] | tuple[Use, ...]]    # of each lookup; a tuple where only the sum is read
+    answers: dict[Use, Tensor]
+    columns: dict[Use, Columns]
+
+
+def ask_uses(
     batch: Batch,
     places: dict[str, str],                   # as `locate` gives them
     uses: Sequence[Use],
-    tables: EmbeddingTables,
     weighted: frozenset[str],                 # features whose ids have weights
     sums: Sequence[tuple[Use, ...]] = (),     # single ids of which only the sum is read
-) -> tuple[dict[Use, Tensor], dict[Use, Columns], dict[tuple[Use, ...], Tensor]]:
-    "The looked-up tensor of every use, all ids in one call of the tables; for those that share a matrix their place in it; and the sums."
+) -> Asked:
+    "The ids of every use as lookups, those of single ids together; numbers as they are."
     missing = [use.feature for use in (*uses, *(use for members in sums for use in members)) if use.feature not in places]
     if missing: raise ValueError(f"features {missing} are missing in the batch; it has {sorted(places)}")
     blocks: dict[tuple[str, int], list[Use]] = {}
-    lookups, owners, answers, columns, totals = [], [], {}, {}, {}
+    lookups, owners, answers, columns = asked = Asked([], [], {}, {})
     for use in uses:
         group = places[use.feature]
         if use.how == "dense": columns[use] = _number_columns(batch.dense_features[group], use)
@@ -177,7 +185,13 @@ def read_uses(
         if features not in made: made[features] = _block(batch.sparse_features[places[features[0]]], members)
         lookups.append(Lookup(tuple(use.table for use in members), made[features], summed=isinstance(members, tuple)))
         owners.append(members)
-    for members, answer in zip(owners, tables(lookups)):
+    return asked
+
+
+def take_answers(asked: Asked, found: Sequence[Tensor]) -> tuple[dict[Use, Tensor], dict[Use, Columns], dict[tuple[Use, ...], Tensor]]:
+    "From the answers of the lookups: the tensor of every use; for those that share a matrix their place in it; and the sums."
+    answers, columns, totals = dict(asked.answers), dict(asked.columns), {}
+    for members, answer in zip(asked.owners, found):
         if isinstance(members, tuple): totals[members] = answer
         elif members[0].how != "single": answers[members[0]] = answer
         else: columns |= {use: Columns(answer, i * use.width, (i + 1) * use.width) for i, use in enumerate(members)}
@@ -318,12 +332,26 @@ def _check_together(plan: GroupPlan, places: dict[str, str]) -> None:
     if len(set(groups.values())) > 1: raise ValueError(f"features of group {plan.name} come from different data groups, {groups}; they should not belong to the same feature group")
 
 
-def forward(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None) -> dict[str, Tensor]:
-    "The tensors of all groups, or of those named, by key."
+class Reading(NamedTuple):
+    "Groups half read: what they ask of the tables."
+    batch: Batch
+    places: dict[str, str]
+    plans: list[GroupPlan]
+    asked: Asked
+
+
+def ask(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None) -> Reading:
+    "What all groups, or those named, ask of the tables."
     places, plans = locate(batch), self.plans if group_names is None else [self.plan(name) for name in group_names]
     for plan in plans: _check_together(plan, places)
     uses, sums = (self.uses, self.sums) if group_names is None else uses_and_sums(plans)
-    answers, columns, totals = read_uses(batch, places, uses, self.tables, self.weighted, sums)
+    return Reading(batch, places, plans, ask_uses(batch, places, uses, self.weighted, sums))
+
+
+def take(self: EmbeddingGroup, reading: Reading, found: Sequence[Tensor]) -> dict[str, Tensor]:
+    "The groups' tensors by key, from the tables' answers."
+    batch, places, plans, asked = reading
+    answers, columns, totals = take_answers(asked, found)
     _pool(self, batch, places, answers)
     for use in _embed(self, answers): columns.pop(use)
     result: dict[str, Tensor] = {}
@@ -334,6 +362,12 @@ def forward(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | Non
     return result
 
 
+def forward(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    "The tensors of all groups, or of those named, by key."
+    reading = self.ask(batch, group_names)
+    return self.take(reading, self.tables(reading.asked.lookups))
+
+
 def _pooled(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: GroupPlan, answers: dict[Use, Tensor], columns: dict[Use, Columns]) -> Tensor:
     "Columns of a DEEP or WIDE group, encoded sequences last."
     inner = {key: value for part in plan.encoded for key, value in _sequence(self, batch, places, part, answers).items()}
@@ -342,4 +376,14 @@ def _pooled(self: EmbeddingGroup, batch: Batch, places: dict[str, str], plan: Gr
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-EmbeddingGroup.forward = forward
+EmbeddingGroup.ask, EmbeddingGroup.take, EmbeddingGroup.forward = ask, take, forward
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #c10b89b0
+def read_together(groups: Sequence[EmbeddingGroup], batch: Batch) -> list[dict[str, Tensor]]:
+    "The tensors of each `EmbeddingGroup`; those that share their tables ask them in one call."
+    readings, found = [group.ask(batch) for group in groups], [[] for _ in groups]
+    for tables in dict.fromkeys(group.tables for group in groups):
+        sharing = [i for i, group in enumerate(groups) if group.tables is tables]
+        answers = iter(tables([lookup for i in sharing for lookup in readings[i].asked.lookups]))
+        for i in sharing: found[i] = list(islice(answers, len(readings[i].asked.lookups)))
+    return [group.take(reading, answers) for group, reading, answers in zip(groups, readings, found)]

@@ -29,9 +29,9 @@ class AugmentedTower(MatchTower):
         self.augment_input, width = augment.group_name, self.embedding_group.group_total_dim(augment.group_name)
         if width != output_dim: raise ValueError(f"output_dim is {output_dim} and group {self.augment_input} is {width} wide; an augmented vector mimics the other side's output, give both one width")
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "The tower's vectors, the augmented vectors as they are, and the penalties."
-        grouped, penalties = self.build_input(batch)
+        grouped, penalties = self.build_input(batch, grouped)
         augmented = grouped[self.augment_input]
         return self.project(torch.cat([grouped[self.input], augmented], 1)), augmented, penalties
 
@@ -63,8 +63,9 @@ class DAT(MatchModel):
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "User vectors [B, D], item vectors [rows, D]; penalties, and in training the augmented vectors `user_augment` and `item_augment`."
-        user_emb, user_augment, user_penalties = self.user_tower(batch)
-        item_emb, item_augment, item_penalties = self.item_tower(batch)
+        user, item = self.read_sides(batch)
+        user_emb, user_augment, user_penalties = self.user_tower(batch, user)
+        item_emb, item_augment, item_penalties = self.item_tower(batch, item)
         augmented = {"user_augment": user_augment, "item_augment": item_augment} if self.training else {}
         return user_emb, item_emb, {**user_penalties, **item_penalties, **augmented}
 

@@ -34,6 +34,7 @@ class DSSM(MatchModel):
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "User vectors [B, D], item vectors [rows, D], and penalties by loss name."
-        user_emb, user_penalties = self.user_tower(batch)
-        item_emb, item_penalties = self.item_tower(batch)
+        user, item = self.read_sides(batch)
+        user_emb, user_penalties = self.user_tower(batch, user)
+        item_emb, item_penalties = self.item_tower(batch, item)
         return user_emb, item_emb, {**user_penalties, **item_penalties}

@@ -8,6 +8,8 @@ __all__ = ['HSTUUserTower', 'HSTUMatch']
 # %% ../../nbs/60_models/34_hstu_match.ipynb #7514437c
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from ..core import config
 from ..core.config import FeatureGroup
 from ..data.batch import BASE, Batch
@@ -36,9 +38,9 @@ class HSTUUserTower(SequenceTower):
         since = times.values - times.values.index_select(0, times.spread(starts))
         return newest(times._replace(values=since.float()), self.max_seq_len)
 
-    def forward(self, batch: Batch) -> Ragged:
+    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
         "A vector at each position."
-        sequence = self.read(batch)
+        sequence = self.read(batch, grouped)
         times = self.read_times(batch).values if self.timestamp else None
         return sequence._replace(values=self.encoder(sequence, times))
 

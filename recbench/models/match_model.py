@@ -17,7 +17,7 @@ from ..core.config import FeatureGroup, ModelConfig, Tower
 from ..core.registry import lookup
 from ..data.batch import Batch
 from ..data.features import Feature
-from ..layers.embedding_group import EmbeddingGroup, table_configs
+from ..layers.embedding_group import EmbeddingGroup, read_together, table_configs
 from ..layers.embedding_tables import EmbeddingTables
 from ..layers.mlp import MLP
 from ..layers.variational_dropout import VariationalDropout
@@ -71,13 +71,13 @@ class MatchTower(MatchTowerWoEG):
         super().__init__(tower_config, output_dim, similarity, sum(map(group.group_total_dim, names)))
         self.embedding_group, self.variational_dropout = group, group_dropout(group, names, model_config)
 
-    def build_input(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        "The groups' tensors, and the penalties of variational dropout."
-        return drop_features(self.variational_dropout, self.embedding_group(batch))
+    def build_input(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        "The groups' tensors, read unless they are given, and the penalties of variational dropout."
+        return drop_features(self.variational_dropout, self.embedding_group(batch) if grouped is None else grouped)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         "The tower's vectors and the penalties."
-        grouped, penalties = self.build_input(batch)
+        grouped, penalties = self.build_input(batch, grouped)
         return self.project(grouped[self.input]), penalties
 
 # %% ../../nbs/60_models/20_match_model.ipynb #132425ce
@@ -101,6 +101,10 @@ class MatchModel(BaseModel, abstract=True):
         if not self.config.model.share_embedding: return None
         groups = [self.feature_group(name) for name in group_names]
         return EmbeddingTables(*table_configs(self.get_features_in_feature_groups(groups), groups))
+
+    def read_sides(self, batch: Batch) -> list[dict[str, Tensor]]:
+        "What user tower and item tower read; from tables that they share in one call."
+        return read_together([self.user_tower.embedding_group, self.item_tower.embedding_group], batch)
 
     def positives_of(self, item_rows: Tensor, batch: Batch, rows: int) -> Tensor:
         "What item rows hold for the positive of each of `rows` users: the first ones, or those that `positive_index` names."

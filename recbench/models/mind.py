@@ -65,9 +65,9 @@ class InterestTower(nn.Module):
         self.concat_mlp = MLP(tower.user_mlp.hidden_units[-1] + tower.capsule_config.high_dim, **tower.concat_mlp.model_dump())
         self.output = nn.Linear(self.concat_mlp.output_dim, output_dim, bias=False)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "Interests [B, K, D], absent ones copies of the first; which are there, bool [B, K]; penalties by loss name."
-        grouped, penalties = drop_features(self.variational_dropout, self.embedding_group(batch))
+        grouped, penalties = drop_features(self.variational_dropout, self.embedding_group(batch) if grouped is None else grouped)
         user = self.user_mlp_out(self.user_mlp(grouped[self.input]))                                            # [B, h]
         positions = self.hist_seq_mlp_out(self.hist_seq_mlp(grouped[f"{self.history}.sequence"]))               # [V, s]
         capsules, present = self.capsule_layer(positions, grouped[f"{self.history}.sequence_length"])
@@ -91,8 +91,9 @@ class MIND(MatchModel):
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "User vectors [B, D], each blended for the row's positive item, or all interests [B, K, D]; item vectors [rows, D]; penalties by loss name."
-        interests, present, penalties = self.user_tower(batch)
-        item_emb, item_penalties = self.item_tower(batch)
+        user, item = self.read_sides(batch)
+        interests, present, penalties = self.user_tower(batch, user)
+        item_emb, item_penalties = self.item_tower(batch, item)
         if self.config.model.training_score == "log_sum_exp": return interests, item_emb, {**penalties, **item_penalties}
         positive = self.positives_of(item_emb, batch, len(interests))
         return label_aware_attention(interests, present, positive, self.config.model.simi_pow), item_emb, {**penalties, **item_penalties}

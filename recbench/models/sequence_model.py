@@ -36,15 +36,15 @@ class SequenceTower(nn.Module):
         "Vectors [V, D] of all positions; one of them depends on its own position and earlier ones alone."
         raise NotImplementedError
 
-    def read(self, batch: Batch) -> Ragged:
-        "The newest `max_seq_len` positions of each history, [V, s]."
-        grouped = self.embedding_group(batch)
+    def read(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
+        "The newest `max_seq_len` positions of each history, [V, s]; embedded unless they are given so."
+        grouped = self.embedding_group(batch) if grouped is None else grouped
         sequence = pack(grouped[f"{self.input}.sequence"], grouped[f"{self.input}.sequence_length"])
         return newest(sequence, self.max_seq_len) if self.longest > self.max_seq_len else sequence
 
-    def forward(self, batch: Batch) -> Ragged:
+    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
         "A vector at each position."
-        sequence = self.read(batch)
+        sequence = self.read(batch, grouped)
         return sequence._replace(values=self.encode(sequence))
 
 # %% ../../nbs/60_models/22_sequence_model.ipynb #474dc7c8
@@ -82,10 +82,11 @@ def user_vectors(self: SequenceMatchModel, positions: Tensor) -> Tensor:
 
 def towers(self: SequenceMatchModel, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     "User vectors, one for each target of the batch, item vectors [rows, D], and penalties by loss name."
-    positions, infos = self.user_tower(batch), batch.additional_infos
+    user, item = self.read_sides(batch)
+    positions, infos = self.user_tower(batch, user), batch.additional_infos
     users = positions.values if "target_lengths" in infos else last_position(positions)
     if "cand_pos_lengths" in infos: users = users.repeat_interleave(infos["cand_pos_lengths"], 0)      # several targets of one moment
-    return self.user_vectors(users), *self.item_tower(batch)
+    return self.user_vectors(users), *self.item_tower(batch, item)
 
 
 def user_embedding(self: SequenceMatchModel, batch: Batch) -> Tensor:
