@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not PROTOCOLS.is_dir(), reason="no protocol file
 @pytest.fixture(scope="module")
 def dataset():
     from recbench.data import load_dataset
-    return load_dataset("movielens-100k")
+    return load_dataset("movielens-100k", ties="item_id")                  # protocol P1, in the peers' order of ties
 
 
 def pairs(dataset, split: str) -> set[tuple[int, int]]:
@@ -28,6 +28,15 @@ def test_rows(dataset, split, rows):
     found = pairs(dataset, split)
     assert len(getattr(dataset, split).columns["user_index"]) == len(expected) == rows
     assert found == set(zip(expected["user_id"], expected["item_id"]))
+
+
+def test_the_order_of_ties_stands_in_the_name(dataset):
+    from recbench.data import load_dataset
+    assert dataset.protocol == "leave-last, ties by item id"
+    neutral = [load_dataset("movielens-100k", tie_seed=seed) for seed in range(2)]
+    assert [data.protocol for data in neutral] == ["leave-last", "leave-last, tie seed 1"]
+    assert .2 < len(pairs(neutral[0], "test") & pairs(neutral[1], "test")) / 942 < .9       # untied rows stay
+    assert .2 < len(pairs(neutral[0], "test") & pairs(dataset, "test")) / 942 < .9
 
 
 def test_catalogue_holds_every_item(dataset):
@@ -62,16 +71,17 @@ def test_ranking_rows_hold_the_features_of_the_table():
 def test_a_rating_knows_only_earlier_tenths():
     from recbench.data import load_dataset
     from recbench.data.movielens import fetch_movielens_100k, read_movielens
+    from recbench.data.order import tie_keys
     data, ratings = load_dataset("movielens-100k", task="rank", split="temporal_user"), read_movielens(fetch_movielens_100k()).ratings
     users, items = data.user_frame["user_id"].to_numpy(), data.item_frame["item_id"].to_numpy()
-    order, ordered = {item: index for index, item in enumerate(items)}, ratings.sort_values(["user_id", "timestamp"], kind="stable")
+    ordered = ratings.sort_values(["user_id", "timestamp"], kind="stable")
     size, place = ordered.groupby("user_id")["item_id"].transform("size"), ordered.groupby("user_id").cumcount()
     tenth = sum((place >= size * cut // 10).astype(int) for cut in range(1, 10))
-    known = pd.DataFrame({"user": ordered["user_id"], "item": ordered["item_id"], "index": ordered["item_id"].map(order), "time": ordered["timestamp"], "stars": ordered["rating"].astype(int), "tenth": tenth})
+    known = pd.DataFrame({"user": ordered["user_id"], "item": ordered["item_id"], "tie": tie_keys(ordered["user_id"], ordered["item_id"]), "time": ordered["timestamp"], "stars": ordered["rating"].astype(int), "tenth": tenth})
     for name in ("train", "valid", "test"):
         columns, history, stars = data.split(name).columns, data.split(name).jagged["history"], data.split(name).jagged["history_label"]
         for row in range(0, len(data.split(name)), 997):
             mine = known[known["user"] == users[columns["user_index"][row]]]
             own = mine[mine["item"] == items[columns["item_index"][row]]].iloc[0]
-            newest = mine[(mine["tenth"] < own["tenth"]) & (mine["time"] < own["time"])].sort_values(["time", "tenth", "index"]).tail(50)
+            newest = mine[(mine["tenth"] < own["tenth"]) & (mine["time"] < own["time"])].sort_values(["time", "tenth", "tie"]).tail(50)
             assert stars.take(torch.tensor([row])).values.tolist() == newest["stars"].tolist() and history.lengths[row] == len(newest)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Dataset', 'row_items', 'consumed', 'seen', 'interactions', 'user_rows', 'user_batches', 'item_batch', 'pair_rows',
-           'pair_batches', 'history_windows', 'build_dataset', 'build_rows']
+           'pair_batches', 'history_windows', 'shared_windows', 'other_windows', 'build_dataset', 'build_rows']
 
 # %% ../../nbs/10_data/42_dataset.ipynb #eb8cde5c
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .batch import Batch, join, make_batch
 from .features import Feature, IdFeature, Schema, SequenceFeature
+from .order import Ties, check_ties, event_order, tie_keys, ties_name
 from .table import Jagged, Table, encode_table, fit_scale, fit_vocabularies
 from .vocabulary import Vocabulary, fit_vocabulary
 
@@ -48,6 +49,10 @@ class Dataset:
     account: Mapping[str, int] | None = None  # where every row that was read went, for data read from files
     offers_seen: bool = False                 # True: what a user had before is offered again, and no evaluation masks it
     row_sequences: tuple[str, ...] = ()       # sequences of items that users or rows bring themselves; windows on the events are not among them
+    ties: Ties = "neutral"                    # what decides between rows of one user and time
+    tie_seed: int = 0
+    moment: str | None = None                 # column: rows of one value know nothing of each other
+    by_time: bool = True                      # False: rows are held out at random, histories hold training rows
 
     def __repr__(self) -> str:
         "A few lines: sizes, splits, features; what a cell shows whose last line is a data set."
@@ -67,6 +72,25 @@ class Dataset:
         "`train`, `valid` or `test`."
         if name not in ("train", "valid", "test"): raise ValueError(f"split is {name!r}; allowed are 'train', 'valid', 'test'")
         return getattr(self, name)
+
+    @property
+    def timed(self) -> bool:
+        "Whether rows have times; without them nothing is newest, and no row is before another."
+        return self.schema.timestamp in self.train.columns
+
+    def past(self, split: str) -> tuple[str, ...]:
+        "Splits whose rows the histories of a split hold."
+        return ("train", "valid") if split == "test" and self.timed and self.by_time else ("train",)
+
+    def event_order(self, *splits: str) -> Tensor:
+        "Rows of the splits, one after the other, by user and time, ties as everywhere; without times, by user."
+        of = lambda name: torch.cat([self.split(split).columns[name] for split in splits])
+        users, items = of("user_index"), of("item_index")
+        ids = (frame[key].iloc[index.numpy()] for frame, key, index in (
+            (self.user_frame, self.schema.user_key, users), (self.item_frame, self.schema.item_key, items)))
+        times = of(self.schema.timestamp) if self.timed else torch.zeros_like(users)
+        moments = [of(self.moment).numpy()] if self.moment else []
+        return torch.from_numpy(event_order(users.numpy(), times.numpy(), tie_keys(*ids, self.ties, self.tie_seed), moments))
 
     @cached_property
     def item_counts(self) -> Tensor:
@@ -196,7 +220,7 @@ Dataset.pair_rows, Dataset.pair_batches = pair_rows, pair_batches
 
 # %% ../../nbs/10_data/42_dataset.ipynb #1c1a89e7
 def history_windows(
-    events: pd.DataFrame,  # columns user, time, item: rows that ask for their history
+    events: pd.DataFrame,  # columns user, time, tie: rows that ask for their history
     past: pd.DataFrame,    # the same columns: rows that histories are made of
     same: bool,            # True: events are the past rows themselves
     max_history: int,      # newest items kept
@@ -205,18 +229,55 @@ def history_windows(
     "Order that sorts `past`, and each event's window on the sorted past."
     both = past if same else pd.concat([past, events], ignore_index=True)
     is_past = np.arange(len(both)) < len(past)
-    order = np.lexsort((both["item"], *(both[column] for column in strict), both["time"], both["user"]))
+    order = event_order(both["user"], both["time"], both["tie"], [both[column] for column in strict])
     count, before = np.cumsum(is_past[order]) - is_past[order], np.empty(len(both), np.int64)
-    before[order] = np.minimum.reduce([count, *(_known_before(count, both[["user", column]].to_numpy()[order]) for column in strict)])   # past events known to this one
+    known = (_known_before(count, *(both[key].to_numpy()[order] for key in ("user", column))) for column in strict)
+    before[order] = np.minimum.reduce([count, *known])                                      # past events known to this one
     ends = before if same else before[len(past):]
     first = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())   # where the user's past begins
     starts = np.maximum(first, ends - max_history)
-    return torch.from_numpy(order[is_past[order]].copy()), Jagged(torch.empty(0), torch.from_numpy(starts), torch.from_numpy(ends - starts))
+    return torch.from_numpy(order[is_past[order]].copy()), _window(starts, ends)
 
 
-def _known_before(count: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    "For each row the count where its moment began, of sorted rows and their moments."
-    return np.maximum.accumulate(np.where(np.append(True, (moment[1:] != moment[:-1]).any(1)), count, 0))
+def _known_before(count: np.ndarray, user: np.ndarray, moment: np.ndarray) -> np.ndarray:
+    "For each row the count where its moment began, of sorted rows."
+    begins = np.append(True, (user[1:] != user[:-1]) | (moment[1:] != moment[:-1]))
+    return np.maximum.accumulate(np.where(begins, count, 0))
+
+
+def _window(starts: np.ndarray, ends: np.ndarray) -> Jagged:
+    return Jagged(torch.empty(0), torch.from_numpy(starts), torch.from_numpy(ends - starts))
+
+# %% ../../nbs/10_data/42_dataset.ipynb #af21c3bd
+def shared_windows(
+    events: pd.DataFrame,        # held-out rows, columns as in `history_windows`
+    past: pd.DataFrame,
+    max_history: int,
+    strict: Sequence[str] = (),  # only rows count that are of an earlier value than the user's first event
+) -> tuple[Tensor, Jagged]:
+    "Order that sorts `past`, and one window for all of a user's events: the newest of the past."
+    order, own = history_windows(events, past, False, len(past), strict)
+    users, user = np.sort(past["user"].to_numpy()), events["user"].to_numpy()
+    first, ends = np.searchsorted(users, user), np.searchsorted(users, user, side="right")
+    if strict: ends = pd.Series((own.starts + own.lengths).numpy()).groupby(user).transform("min").to_numpy()
+    return order, _window(np.maximum(first, ends - max_history), ends)
+
+
+def other_windows(
+    past: pd.DataFrame,          # columns user, tie: training rows without times
+    max_history: int,
+) -> tuple[Tensor, Jagged]:
+    "Every user's rows twice, one after the other, and each row's window on them: the user's other rows."
+    order, rows = event_order(past["user"], np.zeros(len(past)), past["tie"]), np.arange(len(past))
+    users = past["user"].to_numpy()[order]
+    size, start = np.bincount(users)[users], np.searchsorted(users, users)                # of the user, at each row
+    size_twice, start_twice = np.repeat(size, 2), np.repeat(start, 2)
+    twice = start_twice + (np.arange(2 * len(past)) - 2 * start_twice) % np.maximum(size_twice, 1)
+    begin = np.empty(len(past), np.int64)
+    begin[order] = start + rows + 1                                                       # 2 * start + place + 1
+    length = np.empty(len(past), np.int64)
+    length[order] = np.minimum(size - 1, max_history)
+    return torch.from_numpy(order[twice]), _window(begin, begin + length)
 
 # %% ../../nbs/10_data/42_dataset.ipynb #9e64739a
 def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
@@ -279,24 +340,66 @@ def _row_numbers(schema: Schema, split: str, frame: pd.DataFrame, more: Sequence
     return {column: _numbers(split, frame[column], least=0 if column == schema.sample_weight else None) for column in columns if column in frame}
 
 # %% ../../nbs/10_data/42_dataset.ipynb #35b984da
-def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, item_ids: Tensor | None, windows: Mapping[str, int],
-                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], labelled: str | None, timed: bool, moment: str | None) -> dict[str, Table]:
+@dataclass(frozen=True)
+class _Rules:
+    "What stands in a history, as `build_dataset` was told."
+    timed: bool                   # the rows have times
+    ties: str
+    tie_seed: int
+    moment: str | None
+    labels: str | None            # column whose values run in step with the history
+    positives: str | None         # column of 0 and 1: only ones are past
+    times: bool                   # times run in step with the history
+
+    @property
+    def by_row(self) -> bool:
+        "Rows are judged one by one, each with the past of its own time; else a user's held-out rows are targets of one list."
+        return bool(self.labels or self.positives)
+
+    def windows(self, rows: pd.DataFrame, past: pd.DataFrame, trains: bool, max_history: int, by_time: bool) -> tuple[Tensor, Jagged]:
+        "Order that sorts `past`, and the window of each row."
+        strict = (["moment"] if self.moment else []) + (["time"] if self.by_row else [])
+        if self.positives: return history_windows(rows, past[past["taken"] > 0].reset_index(drop=True), False, max_history, strict)
+        if self.by_row or (trains and self.timed): return history_windows(rows, past, trains, max_history, strict)
+        return other_windows(past, max_history) if trains else shared_windows(rows, past, max_history, strict if by_time else ())
+
+
+def _row_keys(schema: Schema, name: str, frame: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame, rules: _Rules) -> pd.DataFrame:
+    "Row numbers of user and item, and what orders the rows."
+    user, item = (_index(name, key, frame[key], table).numpy() for key, table in ((schema.user_key, users), (schema.item_key, items)))
+    columns = {"time": schema.timestamp if rules.timed else None, "moment": rules.moment, "label": rules.labels, "taken": rules.positives}
+    tie = tie_keys(users[schema.user_key].iloc[user], items[schema.item_key].iloc[item], rules.ties, rules.tie_seed)
+    return pd.DataFrame({"user": user, "item": item, "tie": tie, **{key: _numbers(name, frame[column], None).numpy() if column else 0 for key, column in columns.items()}})
+
+
+def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
+    "Whether no row is held out before one of the user's rows that train, or of an earlier split."
+    for name, earlier in (("valid", ["train"]), ("test", ["train", "valid"])):
+        last = pd.concat([keys[part] for part in earlier]).groupby("user")["time"].max()
+        first = keys[name].groupby("user")["time"].min()
+        if (first < last.reindex(first.index)).any(): return False
+    return True
+
+
+def _check_moment(keys: Iterable[pd.DataFrame], moment: str) -> None:
+    rows = pd.concat(keys).sort_values(["user", "time", "moment"])
+    falls = (rows["user"].diff() == 0) & (rows["moment"].diff() < 0)
+    if falls.any(): raise ValueError(f"moment is {moment!r}, which falls with time for {int(rows['user'][falls].nunique())} users, to {rows['moment'][falls].iloc[0]}; it must rise with the timestamp")
+
+
+def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], keys: Mapping[str, pd.DataFrame], item_ids: Tensor | None, windows: Mapping[str, int],
+                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], rules: _Rules, by_time: bool) -> dict[str, Table]:
     "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
-    keys = {}
-    for name, frame in splits.items():
-        index = {"user": _index(name, schema.user_key, frame[schema.user_key], users), "item": _index(name, schema.item_key, frame[schema.item_key], items)}
-        keys[name] = pd.DataFrame({**{key: value.numpy() for key, value in index.items()}, "time": frame[schema.timestamp].to_numpy() if schema.timestamp in frame else 0,
-                                   "label": frame[labelled].to_numpy() if labelled else 0, "moment": frame[moment].to_numpy() if moment else 0})
     tables = {}
     for name, frame in splits.items():
-        columns = {"user_index": torch.from_numpy(keys[name]["user"].to_numpy().copy()), "item_index": torch.from_numpy(keys[name]["item"].to_numpy().copy())}
+        columns = {f"{key}_index": torch.from_numpy(keys[name][key].to_numpy().copy()) for key in ("user", "item")}
         table = encode_table(features, frame, vocabularies, columns | _row_numbers(schema, name, frame, more))
         if item_ids is not None:
-            past = keys["train"] if name != "test" else pd.concat([keys["train"], keys["valid"]], ignore_index=True)
-            order, longest = history_windows(keys[name], past, name == "train", max(windows.values()), strict=(["moment"] if moment else []) + (["time"] if labelled else []))
-            sequences = {"": item_ids[torch.from_numpy(past["item"].to_numpy().copy())[order]]}
-            if timed: sequences["_time"] = torch.from_numpy(past["time"].to_numpy(np.int64, copy=True))[order]
-            if labelled: sequences["_label"] = torch.from_numpy(past["label"].to_numpy(np.int64, copy=True))[order]
+            past = pd.concat([keys["train"], keys["valid"]], ignore_index=True) if name == "test" and by_time else keys["train"]
+            order, longest = rules.windows(keys[name], past, name == "train", max(windows.values()), by_time)
+            if rules.positives: past = past[past["taken"] > 0]
+            of = lambda column: torch.from_numpy(past[column].to_numpy(np.int64, copy=True))[order]
+            sequences = {"": item_ids[of("item")], **({"_time": of("time")} if rules.times else {}), **({"_label": of("label")} if rules.labels else {})}
             kept = {window: longest.lengths.clamp(max=size) for window, size in windows.items()}
             jagged = {f"{window}{end}": Jagged(values, longest.starts + longest.lengths - size, size) for end, values in sequences.items() for window, size in kept.items()}
             table = join([table, Table(len(table), jagged=jagged)])
@@ -321,7 +424,10 @@ def build_dataset(
     masked: pd.DataFrame | None = None,             # user_key, item_key: rated before, never to be offered again, and no positives
     time_windows: bool = False,                     # True: windows of timestamps in step with those of items, whole numbers that a model reads as times, `history_time`
     label_windows: str | None = None,               # column of whole numbers, such as the label: windows of it in step with those of items, `history_label`, both of strictly earlier rows
-    moment: str | None = None,                      # column of numbers that rise with time: rows know none of the user's rows of one value with theirs
+    positives: str | None = None,                   # column of 0 and 1: only ones stand in histories, of rows of strictly later times; None: all rows do
+    moment: str | None = None,                      # column of numbers or dates that rise with time: rows know none of the user's rows of one value with theirs
+    ties: Ties = "neutral",                         # what decides between rows of one user and time; "item_id": the larger id came later
+    tie_seed: int = 0,                              # another neutral order of ties
     more_labels: Sequence[str] = (),                # further columns of numbers that rows carry
     offers_seen: bool = False,                      # True: what a user had before is offered again, and no evaluation masks it
 ) -> Dataset:
@@ -330,7 +436,7 @@ def build_dataset(
         if size < 0: raise ValueError(f"{window} is {size}; must be 0 (no such feature) or more")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     splits = {"train": train, "valid": train.iloc[:0] if valid is None else valid, "test": test}
-    _check_frames(schema, {name: frame for name, frame in splits.items() if name != "valid" or valid is not None}, users, items, [*filter(None, (moment, label_windows))])
+    _check_frames(schema, {name: frame for name, frame in splits.items() if name != "valid" or valid is not None}, users, items, [*filter(None, (moment, label_windows, positives))])
     known_users, known_items = (frame[frame[key].isin(train[key])] for frame, key in ((users, schema.user_key), (items, schema.item_key)))
     schema = _scaled(schema, lambda feature: known_items if feature.side == "item" else known_users if feature.name in users else train)
     user_features = [feature for feature in schema.side("user") if feature.name in users]
@@ -343,7 +449,8 @@ def build_dataset(
     ])
     windows = {name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0}
     taken = sorted(set(windows) & {feature.name for feature in schema.features})
-    if time_windows and schema.timestamp not in train: raise ValueError(f"time_windows is True and the events have no column {schema.timestamp!r}; name the timestamp in the schema")
+    timed = _check_times(schema.timestamp, splits, ties, tie_seed, {"label_windows": label_windows, "positives": positives, "moment": moment})
+    if time_windows and not timed: raise ValueError(f"time_windows is True and the events have no column {schema.timestamp!r}; name the timestamp in the schema")
     if taken: raise ValueError(f"features {taken} stand in the schema and would be built as well; rename them, or give max_{taken[0]}=0")
     if offers_seen and masked is not None: raise ValueError("offers_seen is True and masked is given; give one of them, evaluation masks nothing where seen items are offered")
     item_table = encode_table(item_features, items, vocabularies)
@@ -353,10 +460,27 @@ def build_dataset(
     item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)].long() if has_past else None
     classes = _label_count(label_windows, splits) if label_windows else 0
     schema = _with_windows(_fitted(schema, vocabularies), windows, classes)
-    tables = _event_tables(schema, splits, users, items, item_ids, windows, event_features, vocabularies, more_labels, label_windows, time_windows, moment)
-    return Dataset(name, schema, protocol, tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
+    rules = _Rules(timed, ties, tie_seed, moment, label_windows, positives, time_windows)
+    keys = {split: _row_keys(schema, split, frame, users, items, rules) for split, frame in splits.items()}
+    if moment: _check_moment(keys.values(), moment)
+    by_time, named = timed and _by_time(keys), "no time" if not timed and (windows or schema.label is None) else ""
+    more = [*more_labels, *([moment] if moment and moment not in (*more_labels, schema.timestamp, schema.label) else [])]
+    tables = _event_tables(schema, splits, keys, item_ids, windows, event_features, vocabularies, more, rules, by_time)
+    return Dataset(name, schema, ", ".join(filter(None, (protocol, ties_name(ties, tie_seed), named))), tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
                    item_table, users, items, vocabularies, ceiling, *(None if pairs is None else _pairs(schema, pairs, tables["train"], users, items) for pairs in (dislikes, masked)),
+                   ties=ties, tie_seed=tie_seed, moment=moment, by_time=by_time,
                    offers_seen=offers_seen, row_sequences=brought)
+
+
+def _check_times(timestamp: str | None, splits: Mapping[str, pd.DataFrame], ties: str, tie_seed: int, wanting: Mapping[str, str | None]) -> bool:
+    "Whether the rows have times; what cannot be without them is refused."
+    check_ties(ties, tie_seed)
+    missing = [name for name, frame in splits.items() if timestamp not in frame]
+    if not missing: return True
+    if len(missing) < len(splits): raise ValueError(f"column {timestamp!r} is missing in {missing} and stands in the other splits; give it in all of them or in none")
+    asked = {name: value for name, value in wanting.items() if value} | ({} if ties == "neutral" else {"ties": ties})
+    for name, value in asked.items(): raise ValueError(f"{name} is {value!r}, which needs times, and the events have no column {timestamp!r}; name the timestamp in the schema")
+    return False
 
 
 def _label_count(column: str, splits: Mapping[str, pd.DataFrame]) -> int:

@@ -14,6 +14,7 @@ import pandas as pd
 from .dataset import Dataset, build_dataset
 from .features import IdFeature, Schema
 from .fetch import fetch_movielens_100k
+from .order import Ties
 from .splits import leave_last
 
 # %% ../../nbs/10_data/65_movielens.ipynb #da13a173
@@ -84,13 +85,16 @@ def movielens_dataset(
     max_recent: int = 5,
     name: str = "movielens-100k",
     time_windows: bool = False,
+    ties: Ties = "neutral",
+    tie_seed: int = 0,
 ) -> Dataset:
     "Liked films split leave-last, all films as candidates, earlier low ratings as dislikes."
     likes = tables.ratings[tables.ratings["rating"] >= min_rating]
     if likes.empty: raise ValueError(f"min_rating is {min_rating}; no rating is that high, the highest is {tables.ratings['rating'].max()}")
-    train, valid, test = leave_last(likes)
+    train, valid, test = leave_last(likes, ties=ties, tie_seed=tie_seed)
     return build_dataset(name, SCHEMA, train, valid, test, tables.users, tables.items, protocol="leave-last",
-                         max_history=max_history, max_recent=max_recent, time_windows=time_windows, dislikes=disliked(tables.ratings, train, min_rating))
+                         max_history=max_history, max_recent=max_recent, time_windows=time_windows, dislikes=disliked(tables.ratings, train, min_rating),
+                         ties=ties, tie_seed=tie_seed)
 
 
 def movielens_100k(
@@ -98,6 +102,9 @@ def movielens_100k(
     max_history: int = 50,     # newest earlier likes a user's history holds
     max_recent: int = 5,       # the newest of them, as a feature of their own
     time_windows: bool = False,  # True: the seconds of the history beside it
+    ties: Ties = "neutral",    # order of likes of one second; "item_id": protocol P1, as peers publish it
+    tie_seed: int = 0,         # another neutral order
 ) -> Dataset:                  # 53,491 / 942 / 942 likes of 943 users, 1,682 films
     "MovieLens-100K for retrieval; the files are looked for, else fetched."
-    return movielens_dataset(read_movielens(fetch_movielens_100k()), min_rating, max_history, max_recent, time_windows=time_windows)
+    return movielens_dataset(read_movielens(fetch_movielens_100k()), min_rating, max_history, max_recent,
+                             time_windows=time_windows, ties=ties, tie_seed=tie_seed)

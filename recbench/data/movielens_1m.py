@@ -16,6 +16,7 @@ import pandas as pd
 from .dataset import Dataset, build_dataset
 from .features import IdFeature, Schema
 from .fetch import fetch_archive, find_files
+from .order import check_ties
 from .splits import leave_last, split_by_time
 
 # %% ../../nbs/10_data/66_movielens_1m.ipynb #366347c0
@@ -83,14 +84,21 @@ _SCHEMA = Schema(features=(
 _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 
 
-def _last_film(tables: MovieLens1M, validation: bool = True, **windows: int | bool) -> Dataset:
+def _last_film(tables: MovieLens1M, validation: bool = True, ties: str = "file", tie_seed: int = 0, **windows: int | bool) -> Dataset:
+    "Every rating; ties in the order of the file, which `position` counts, or neutral."
     if not validation: raise ValueError("validation is False; under leave-last each user's last film but one validates, allowed is True")
     rows = tables.ratings[tables.ratings["position"] > 0]
     items = tables.items[tables.items["item_id"].isin(rows["item_id"])]
-    return build_dataset("movielens-1m", _SEQUENCES, *leave_last(rows, timestamp="position"), tables.users, items, protocol="leave-last", **windows)
+    if ties == "file":
+        check_ties("neutral", tie_seed)
+        if tie_seed: raise ValueError(f"tie_seed is {tie_seed} and ties is 'file'; a seed is for 'neutral'")
+        parts = leave_last(rows, timestamp="position")
+        return build_dataset("movielens-1m", _SEQUENCES, *parts, tables.users, items, protocol="leave-last, ties in file order", **windows)
+    how = dict(ties=ties, tie_seed=tie_seed)
+    return build_dataset("movielens-1m", _SCHEMA, *leave_last(rows, **how), tables.users, items, protocol="leave-last", **how, **windows)
 
 
-def _after_date(tables: MovieLens1M, validation: bool = True, **windows: int | bool) -> Dataset:
+def _after_date(tables: MovieLens1M, validation: bool = True, ties: str = "neutral", tie_seed: int = 0, **windows: int | bool) -> Dataset:
     "Likes before the date train, their newest tenth validates (or trains too); later likes of users with five earlier ratings are the test."
     rated = tables.ratings[tables.ratings["early"]]
     likes = rated[rated["liked"]].fillna({"timestamp": 0})
@@ -100,7 +108,8 @@ def _after_date(tables: MovieLens1M, validation: bool = True, **windows: int | b
     test = later[known].fillna({"timestamp": float(_CUT)})
     items = tables.items[tables.items["item_id"].isin(likes["item_id"])]
     others = rated[~rated["liked"] & rated["item_id"].isin(likes["item_id"])]
-    return build_dataset("movielens-1m", _SCHEMA, train, pd.concat(held) if validation else None, test, tables.users, items, protocol="global-time", dislikes=others[others["timestamp"] < train["timestamp"].max()], masked=others, **windows)
+    return build_dataset("movielens-1m", _SCHEMA, train, pd.concat(held) if validation else None, test, tables.users, items, protocol="global-time", dislikes=others[others["timestamp"] < train["timestamp"].max()], masked=others,
+                         ties=ties, tie_seed=tie_seed, **windows)
 
 
 def movielens_1m(
@@ -109,8 +118,10 @@ def movielens_1m(
     max_recent: int = 5,
     time_windows: bool = False,  # True: the times of the history beside it; under leave-last these are positions
     validation: bool = True,    # False, of global-time: no rows to choose by, all before the date train
+    ties: Literal["file", "neutral", "item_id"] | None = None,  # ratings of one second; None: leave-last as the file has them, as the papers do, global-time neutral
+    tie_seed: int = 0,          # another neutral order
 ) -> Dataset:
     "MovieLens-1M under one of the two protocols."
     makers = {"leave-last": _last_film, "global-time": _after_date}
     if protocol not in makers: raise ValueError(f"protocol is {protocol!r}; allowed are {', '.join(makers)}")
-    return makers[protocol](read_movielens_1m(), max_history=max_history, max_recent=max_recent, time_windows=time_windows, validation=validation)
+    return makers[protocol](read_movielens_1m(), max_history=max_history, max_recent=max_recent, time_windows=time_windows, validation=validation, tie_seed=tie_seed, **({"ties": ties} if ties else {}))

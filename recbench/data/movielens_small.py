@@ -15,6 +15,7 @@ import pandas as pd
 from .dataset import Dataset
 from .features import IdFeature
 from .fetch import fetch_archive, find_files
+from .order import Ties
 from .own import dataset_from_frames
 from .schema_file import make_schema
 from .splits import Split
@@ -54,16 +55,18 @@ def movielens_small(
     split: Split = Split(),      # by date, 80/10/10
     min_label: float = 4.0,      # ratings from here on are likes
     verbose: bool = False,       # print where every row went
+    ties: Ties = "neutral",      # order of ratings of one second
+    tie_seed: int = 0,           # another neutral order
 ) -> Dataset:
     "MovieLens latest small for retrieval."
     frames = {name: pd.read_csv(BytesIO(text)) for name, text in _texts().items()}
     found = len(frames["ratings.csv"])
     if found != _ROWS: warnings.warn(f"this edition of ml-latest-small has {found:,} ratings, not the {_ROWS:,} of September 2018; numbers of the two do not compare", stacklevel=2)
-    return movielens_small_dataset(frames, split, min_label, verbose)
+    return movielens_small_dataset(frames, split, min_label, verbose, ties=ties, tie_seed=tie_seed)
 
 
-def movielens_small_dataset(frames: dict[str, pd.DataFrame], split: Split, min_label: float, verbose: bool) -> Dataset:
+def movielens_small_dataset(frames: dict[str, pd.DataFrame], split: Split, min_label: float, verbose: bool, **how: str | int) -> Dataset:
     "The same from frames by file name."
-    schema = make_schema(dict(user_key="userId", item_key="movieId", timestamp="timestamp", label="rating", min_label=min_label, split=split, features=_FEATURES))
+    schema = make_schema(dict(user_key="userId", item_key="movieId", timestamp="timestamp", label="rating", min_label=min_label, split=split, features=_FEATURES, **how))
     dataset = dataset_from_frames(frames["ratings.csv"], items=_films(frames["movies.csv"], frames["tags.csv"]), schema=schema, name="ml-latest-small", verbose=verbose)
     return dataset

@@ -22,8 +22,7 @@ def near_counts(
     "How often two items are consumed near each other, over the training events."
     if width < 1: raise ValueError(f"width is {width}; must be at least 1")
     columns = dataset.train.columns
-    time = columns.get(dataset.schema.timestamp, torch.arange(len(dataset.train)))
-    order = np.lexsort((np.arange(len(time)), time.numpy(), columns["user_index"].numpy()))
+    order = dataset.event_order("train").numpy()
     users, items = columns["user_index"].numpy()[order], columns["item_index"].numpy()[order]
     same = [users[distance:] == users[:-distance] for distance in range(1, width + 1)]
     first = np.concatenate([items[:-distance][near] for distance, near in enumerate(same, 1)])

@@ -68,7 +68,8 @@ def online_retail_dataset(
     before = bought[bought["InvoiceDate"] < test]
     held = {"valid": _first_time(middle, train), "test": _first_time(_known(late, before), before)}      # valid becomes history in the test: nothing of it may be lost
     customers = bought.drop_duplicates("CustomerID")[["CustomerID", "Country"]].sort_values("CustomerID")
-    dataset = build_dataset("online-retail", _SCHEMA, train, held["valid"], held["test"], customers, _products(bought), protocol=f"global-time {valid}/{test} new items", **windows)
+    dataset = build_dataset("online-retail", _SCHEMA, train, held["valid"], held["test"], customers, _products(bought), protocol=f"global-time {valid}/{test} new items",
+                            moment="InvoiceDate", **windows)
     account = {"read": len(lines), "train": len(train), **{name: len(part) for name, part in held.items()}, "no purchase": len(lines) - len(bought),
                "bought before or unknown": len(middle) + len(late) - sum(map(len, held.values()))}
     if verbose: print(account_line(account))

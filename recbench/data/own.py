@@ -155,7 +155,8 @@ def _user_features(schema: SchemaFile, sources: Mapping[str, Source]) -> tuple[l
 
 
 def _event_frame(source: Source, schema: SchemaFile, features: list[Feature], split: str | None) -> pd.DataFrame:
-    roles = {schema.user_key: (_key_column,), schema.item_key: (_key_column,), schema.timestamp: (_time_column,), schema.label: (_number_column,), schema.sample_weight: (_number_column, 0), split: (_split_column,)}
+    roles = {schema.user_key: (_key_column,), schema.item_key: (_key_column,), schema.timestamp: (_time_column,), schema.label: (_number_column,), schema.sample_weight: (_number_column, 0), split: (_split_column,),
+             schema.moment: (_time_column,), schema.label_windows: (_number_column,)} | {schema.timestamp: (_time_column,)}
     columns = {name: _tried(check, source, name, name, *args) for name, (check, *args) in roles.items() if name}
     columns |= {feature.name: _tried(_feature_column, source, feature.name, feature, schema.separator) for feature in features if feature.name not in columns}
     return _frame(columns)
@@ -191,15 +192,15 @@ def _check_known(source: Source, key: str, events: pd.DataFrame, table: pd.DataF
     if unknown.any(): source.refuse(key, f"has no row in {table_name}", pa.array(unknown.to_numpy()))
 
 # %% ../../nbs/10_data/54_own_data.ipynb #e1cc227c
-def _positives(events: pd.DataFrame, schema: SchemaFile) -> pd.Series:
-    if schema.label is None or schema.rows == "all": return pd.Series(True, index=events.index)
+def _positives(events: pd.DataFrame, schema: SchemaFile, rows: str | None = None) -> pd.Series:
+    if schema.label is None or (rows or schema.rows) == "all": return pd.Series(True, index=events.index)
     return events[schema.label] > 0 if schema.min_label is None else events[schema.label] >= schema.min_label
 
 
 def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd.DataFrame]:
     "Train, valid, test; `name` is where the events came from."
     if isinstance(schema.split, Split):
-        try: return dict(zip(("train", "valid", "test"), schema.split(events, schema.user_key, schema.item_key, schema.timestamp)))
+        try: return dict(zip(("train", "valid", "test"), schema.split(events, schema.user_key, schema.item_key, schema.timestamp, schema.ties, schema.tie_seed)))
         except (ValueError, TypeError) as error: raise ValueError(f"{name} ({len(events):,} positive rows): {error}") from None
     parts = {name: events[events[schema.split] == name] for name in ("train", "valid", "test")}
     empty = [name for name, part in parts.items() if not len(part)]
@@ -230,12 +231,20 @@ def _protocol(schema: SchemaFile) -> str:
     return name + (" with repeats" if schema.repeats == "keep" and schema.rows == "positives" else "")
 
 
+_POSITIVE = "recbench: positive"    # a column of the rows while they are encoded
+
+
 def _encoded(name: str, schema: SchemaFile, parts: dict[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, turned_down: pd.DataFrame) -> Dataset:
     "Divide what is left, encode it, and account for every row."
     read = sum(map(len, parts.values())) + len(turned_down)
     repeats = _set_repeats_aside(parts, schema)
     dislikes = _early(turned_down, parts["train"], schema)
-    dataset = build_dataset(name, schema.schema(), **parts, users=users, items=items, protocol=_protocol(schema), max_history=schema.max_history, max_recent=schema.max_recent,
+    by_row = schema.rows == "all" and schema.timestamp is None                           # the other rows' labels would tell a row's own
+    windows = dict.fromkeys(("max_history", "max_recent"), 0) if by_row else dict(max_history=schema.max_history, max_recent=schema.max_recent)
+    positives = None if schema.rows != "all" or by_row or schema.label_windows else _POSITIVE
+    if positives: parts = {split: part.assign(**{_POSITIVE: _positives(part, schema, "positives").astype("int64")}) for split, part in parts.items()}
+    dataset = build_dataset(name, schema.schema(), **parts, users=users, items=items, protocol=_protocol(schema), **windows, positives=positives, moment=schema.moment,
+                            time_windows=schema.time_windows, label_windows=schema.label_windows, ties=schema.ties, tie_seed=schema.tie_seed,
                             dislikes=dislikes if len(dislikes) else None, offers_seen=schema.repeats == "keep" and schema.rows == "positives")
     account = {"read": read, **{split: len(part) for split, part in parts.items()}, "dislikes": len(dislikes), "dislikes too late": len(turned_down) - len(dislikes), "repeats": repeats}
     return replace(dataset, account=account)

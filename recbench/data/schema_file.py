@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..core.registry import lookup, nearest
 from .features import Feature, IdFeature, RawFeature, Schema, SequenceFeature
+from .order import Ties, check_ties
 from .splits import Split
 
 # %% ../../nbs/10_data/52_schema_file.ipynb #e2511b4e
@@ -91,6 +92,11 @@ class SchemaFile(Schema):
     separator: str = Field("|", min_length=1)             # between the values of a list that is written as text
     max_history: int = Field(50, ge=0)                    # newest earlier items in the feature `history`; 0: no such feature
     max_recent: int = Field(5, ge=0)                      # and in `recent`
+    moment: str | None = None                             # column that rises with time: events of one value, such as an invoice, know nothing of each other
+    time_windows: bool = False                            # True: the times of the history in step with it, `history_time`
+    label_windows: str | None = None                      # column of whole numbers: histories hold every earlier row, its value beside it, `history_label`
+    ties: Ties = "neutral"                                # what decides between rows of one user and time; "item_id": the larger id came later
+    tie_seed: int = Field(0, ge=0)                        # another neutral order
 
     @model_validator(mode="before")
     @classmethod
@@ -103,6 +109,10 @@ class SchemaFile(Schema):
     @model_validator(mode="after")
     def _check_roles(self) -> "SchemaFile":
         if self.min_label is not None and self.label is None: raise ValueError(f"min_label is {self.min_label}, but no label is named; label must be a column of the events")
+        for name in ("moment", "label_windows", "time_windows"):
+            if getattr(self, name) and self.timestamp is None: raise ValueError(f"{name} is {getattr(self, name)!r}, but no timestamp is named; timestamp must be a column of the events")
+        check_ties(self.ties, self.tie_seed)
+        if self.timestamp is None and self.ties != "neutral": raise ValueError(f"ties is {self.ties!r}, but no timestamp is named; without times there is no order, and one by item id would tell the answer")
         if self.rows == "all" and self.label is None: raise ValueError("rows is 'all', but no label is named; label must be a column of the events")
         return self
 

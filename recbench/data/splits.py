@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..core.registry import nearest
+from .order import Ties, event_order, tie_keys
 
 # %% ../../nbs/10_data/50_splits.ipynb #0332b69f
 def _check_columns(name: str, frame: pd.DataFrame, columns: list[str]) -> None:
@@ -24,16 +25,24 @@ def _check_columns(name: str, frame: pd.DataFrame, columns: list[str]) -> None:
     holes = [column for column in columns if frame[column].isna().any()]
     if holes: raise ValueError(f"{name} has missing values in {holes}; drop or fill those rows first")
 
+
+def _in_order(frame: pd.DataFrame, user_key: str, timestamp: str, item_key: str, ties: Ties, tie_seed: int) -> pd.DataFrame:
+    "Rows by user and time, ties by the one rule."
+    keys = tie_keys(frame[user_key], frame[item_key], ties, tie_seed)
+    return frame.iloc[event_order(frame[user_key], frame[timestamp], keys)]
+
 # %% ../../nbs/10_data/50_splits.ipynb #952f5000
 def leave_last(
     frame: pd.DataFrame,           # one row an interaction
     user_key: str = "user_id",
     timestamp: str = "timestamp",
-    item_key: str = "item_id",     # decides between rows of one timestamp
+    item_key: str = "item_id",
+    ties: Ties = "neutral",        # what decides between rows of one timestamp; "item_id": the larger id is the later row
+    tie_seed: int = 0,             # another neutral order
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # train, valid, test; the index of `frame` is kept
     "Last row of each user to test, the one before to valid; users with fewer than 3 rows stay whole in train."
     _check_columns("frame", frame, [user_key, timestamp, item_key])
-    ordered = frame.sort_values([user_key, timestamp, item_key], kind="stable")
+    ordered = _in_order(frame, user_key, timestamp, item_key, ties, tie_seed)
     by_user = ordered.groupby(user_key, sort=False)[user_key]
     from_end = by_user.cumcount(ascending=False).where(by_user.transform("size") >= 3, 2)
     if (from_end >= 2).all(): raise ValueError(f"no user of {len(frame)} rows has 3 of them; leave-last needs at least one such user")
@@ -78,12 +87,14 @@ def split_by_user_time(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),  # of each user's rows; valid and test are rounded down
     user_key: str = "user_id",
     timestamp: str = "timestamp",
-    item_key: str = "item_id",                     # decides between rows of one timestamp
+    item_key: str = "item_id",
+    ties: Ties = "neutral",                        # what decides between rows of one timestamp, as in `leave_last`
+    tie_seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # train, valid, test; the index of `frame` is kept
     "The newest rows of each user to test, those before to valid."
     _check_columns("frame", frame, [user_key, timestamp, item_key])
     _check_fractions(fractions)
-    ordered = frame.sort_values([user_key, timestamp, item_key], kind="stable")
+    ordered = _in_order(frame, user_key, timestamp, item_key, ties, tie_seed)
     by_user = ordered.groupby(user_key, sort=False)[user_key]
     size, from_end = by_user.transform("size"), by_user.cumcount(ascending=False)
     test = np.floor(size * fractions[2] + 1e-9)                                          # 10 * 0.1 is one row, whatever floating point says
@@ -158,13 +169,13 @@ class Split(BaseModel):
         if self.cuts: return f"{self.kind} " + "/".join(f"{cut:%Y-%m-%d}" if isinstance(cut, datetime) else f"{cut:.12g}" for cut in self.cuts)
         return f"{self.kind} " + "/".join(f"{100 * share:.4g}" for share in self.fractions) + (f" seed {self.seed}" if self.kind == "random" else "")
 
-    def __call__(self, frame: pd.DataFrame, user_key: str = "user_id", item_key: str = "item_id", timestamp: str | None = "timestamp") -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    def __call__(self, frame: pd.DataFrame, user_key: str = "user_id", item_key: str = "item_id", timestamp: str | None = "timestamp", ties: Ties = "neutral", tie_seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         "Train, valid, test; `ValueError` for an empty part, or for a kind that needs a timestamp where there is none."
         if timestamp is None and self.kind != "random": raise ValueError(f"split {self.name!r} needs a timestamp column; name one, or use kind 'random'")
         match self.kind:
             case "global-time": parts = split_by_time(frame, self.fractions, self.cuts, timestamp)
-            case "leave-last": parts = leave_last(frame, user_key, timestamp, item_key)
-            case "user-time": parts = split_by_user_time(frame, self.fractions, user_key, timestamp, item_key)
+            case "leave-last": parts = leave_last(frame, user_key, timestamp, item_key, ties, tie_seed)
+            case "user-time": parts = split_by_user_time(frame, self.fractions, user_key, timestamp, item_key, ties, tie_seed)
             case "random": parts = split_random(frame, self.fractions, self.seed, [user_key, item_key, *([timestamp] if timestamp else [])])
         empty = [part for part, rows in zip(("train", "valid", "test"), parts) if not len(rows)]
         if empty: raise ValueError(f"split {self.name!r} of {len(frame)} rows leaves {' and '.join(empty)} empty; change its fractions or cuts")

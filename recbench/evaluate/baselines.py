@@ -97,9 +97,7 @@ def last_items(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Items in the order of user and time, the users beside them, and the last item [U] of each user, -1 without any."
     columns = {name: np.concatenate([dataset.split(split).columns[name].numpy() for split in splits]) for name in ("user_index", "item_index")}
-    times = [dataset.split(split).columns.get(dataset.schema.timestamp) for split in splits]
-    time = np.zeros(len(columns["user_index"])) if any(column is None for column in times) else np.concatenate([column.numpy() for column in times])
-    order = np.lexsort((columns["item_index"], time, columns["user_index"]))
+    order = dataset.event_order(*splits).numpy()
     users, items = columns["user_index"][order], columns["item_index"][order]
     last = np.full(len(dataset.users), -1)
     last[users] = items                                       # of a user's items the latest is written last
