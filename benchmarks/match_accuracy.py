@@ -4,9 +4,10 @@
 
 `SETTINGS` holds what each model is trained with on each data set: sizes of `match_config`, and parameters of the trainer. The
 epoch is chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics of each user
-in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. By time,
-baselines are chosen on validation rows and fitted on all before the test; so is the model that has `features` of its own. The last columns
-are the paired difference to EASE with an interval of 95 % over users, of the mean over seeds.
+in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. Baselines
+are chosen on validation rows and shown twice: fitted on training rows, and (`refit`) on all before the test, as by time the model
+is that has `features` of its own. The last columns are the paired differences to EASE and to its refit with an interval of 95 % over
+users, of the mean over seeds.
 """
 import argparse
 import json
@@ -20,7 +21,7 @@ import torch
 from recbench.data import Dataset, LaterLoader, Negatives, equal_users, load_dataset
 from recbench.data.features import with_embedding_dim
 from recbench.data.sequence_loader import cut_sequences
-from recbench.evaluate.baselines import fit_baselines, refit_baselines
+from recbench.evaluate.baselines import fit_baselines, with_refits
 from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
 from recbench.evaluate.significance import paired_interval
@@ -103,13 +104,18 @@ def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
     return values, end
 
 
-def row(name: str, runs: list[pd.DataFrame], ease: pd.DataFrame, note: str = "") -> str:
-    "A line of the table."
+def row(name: str, runs: list[pd.DataFrame], simple: dict[str, pd.DataFrame], note: str = "") -> str:
+    "A line of the table; `simple` holds the baselines."
     mean, spread = sum(runs) / len(runs), {metric: [run[metric].mean() for run in runs] for metric in METRICS}
     cells = [f"{metric} {mean[metric].mean():.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "") for metric, values in spread.items()]
-    middle, low, high = paired_interval(mean[list(METRICS)].to_numpy(), ease[list(METRICS)].to_numpy())
-    gaps = [f"{metric} {middle[i]:+.4f} [{low[i]:+.4f}, {high[i]:+.4f}]" for i, metric in enumerate(METRICS)]
-    return f"{name:12s} {' '.join(cells)}" + ("" if mean.equals(ease) else f"  less EASE: {' '.join(gaps)}") + (f"  ({note})" if note else "")
+    less = {other: gaps(mean, simple[other]) for other in ("EASE", "EASE refit") if other != name}
+    return f"{name:16s} {' '.join(cells)}" + "".join(f"  less {other}: {text}" for other, text in less.items()) + (f"  ({note})" if note else "")
+
+
+def gaps(mean: pd.DataFrame, other: pd.DataFrame) -> str:
+    "Paired differences with their intervals."
+    middle, low, high = paired_interval(mean[list(METRICS)].to_numpy(), other[list(METRICS)].to_numpy())
+    return " ".join(f"{metric} {middle[i]:+.4f} [{low[i]:+.4f}, {high[i]:+.4f}]" for i, metric in enumerate(METRICS))
 
 
 def main() -> None:
@@ -129,16 +135,17 @@ def main() -> None:
         whole = load_dataset(source, **how, validation=False) if by_time else data
         baselines: dict = {}
         def baseline(label: str) -> tuple[pd.DataFrame, str]:
-            if not baselines: baselines.update(refit_baselines(fit_baselines(data), whole) if by_time else fit_baselines(data))
+            if not baselines: baselines.update(with_refits(fit_baselines(data), whole))
             return evaluate(baselines[label], whole, TOP_K).values, ""
-        simple = {label: kept(place / f"{label}.parquet", {"top_k": TOP_K} | ({"rows": "all"} if by_time else {}), lambda label=label: baseline(label))[0] for label in ("popularity", "Markov", "ItemKNN", "EASE")}
+        labels = [name + again for name in ("popularity", "Markov", "ItemKNN", "EASE") for again in ("", " refit")]
+        simple = {label: kept(place / f"{label.replace(' ', '-')}.parquet", {"top_k": TOP_K, "rows": "all" if label.endswith("refit") else "train"}, lambda label=label: baseline(label))[0] for label in labels}
         print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
-        for label, values in simple.items(): print(row(label, [values], simple["EASE"]), flush=True)
+        for label, values in simple.items(): print(row(label, [values], simple), flush=True)
         for (where, model_name), settings in SETTINGS.items():
             if where != name or model_name not in options.models: continue
             files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
             done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if is_kept(file, settings) or not options.report]
-            if done: print(row(model_name, [values for values, _ in done], simple["EASE"], f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
+            if done: print(row(model_name, [values for values, _ in done], simple, f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
 
 
 if __name__ == "__main__":
