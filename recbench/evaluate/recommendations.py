@@ -50,8 +50,8 @@ class Recommendations:
     name: str                    # of the model
     users: Tensor                # int64 [L], user index, rising; again where a user's rows bring sequences of their own
     items: Tensor                # int64 [L, K], item index, best first, -1 for an empty place
-    rows: Tensor                 # int64 [L], the rows of the split that asked
-    split: str                   # "test" or "valid"
+    rows: Tensor | None = None   # int64 [L], the rows of the split that asked; None: unknown
+    split: str = "test"          # or "valid"
 
     @property
     def k(self) -> int:
@@ -95,6 +95,7 @@ def readable_lists(
     history: int = 5,      # newest items of each user that are shown
 ) -> pd.DataFrame:         # a column a list: what was had, then what is recommended
     "Some users' newest items and their lists, by name."
+    if lists.rows is None: raise ValueError(f"the lists of {lists.name} do not say which rows asked for them; take those of recommend")
     rows = torch.linspace(0, len(lists.users) - 1, min(users, len(lists.users))).long()
     had = known_items(dataset, lists.split).take(lists.rows[rows]).to_lists()
     found = names.astype(object).to_numpy()
