@@ -234,6 +234,12 @@ def _protocol(schema: SchemaFile) -> str:
 _POSITIVE = "recbench: positive"    # a column of the rows while they are encoded
 
 
+def _with_events(rows: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
+    "Where all rows are kept and `min_label` says from where on a label is a positive, labels become 0 and 1."
+    if schema.rows != "all" or schema.min_label is None: return rows
+    return rows.assign(**{schema.label: (rows[schema.label] >= schema.min_label).astype("int64")})
+
+
 def _encoded(name: str, schema: SchemaFile, parts: dict[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, turned_down: pd.DataFrame) -> Dataset:
     "Divide what is left, encode it, and account for every row."
     read = sum(map(len, parts.values())) + len(turned_down)
@@ -243,6 +249,7 @@ def _encoded(name: str, schema: SchemaFile, parts: dict[str, pd.DataFrame], user
     windows = dict.fromkeys(("max_history", "max_recent"), 0) if by_row else dict(max_history=schema.max_history, max_recent=schema.max_recent)
     positives = None if schema.rows != "all" or by_row or schema.label_windows else _POSITIVE
     if positives: parts = {split: part.assign(**{_POSITIVE: _positives(part, schema, "positives").astype("int64")}) for split, part in parts.items()}
+    parts = {split: _with_events(part, schema) for split, part in parts.items()}
     dataset = build_dataset(name, schema.schema(), **parts, users=users, items=items, protocol=_protocol(schema), **windows, positives=positives, moment=schema.moment,
                             time_windows=schema.time_windows, label_windows=schema.label_windows, ties=schema.ties, tie_seed=schema.tie_seed,
                             dislikes=dislikes if len(dislikes) else None, offers_seen=schema.repeats == "keep" and schema.rows == "positives")

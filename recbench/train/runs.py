@@ -40,10 +40,10 @@ from ..data.table import Jagged, Table, encode_table, kind_of
 from ..data.tree import Tree, load_tree, save_tree
 from ..data.vocabulary import Vocabulary
 from ..evaluate.item_index import ItemIndex
-from ..evaluate.ranking import lower_is_better
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
 from ..models.tdm import TDM
+from .best import best_epoch
 from .checkpoint import CheckpointError, Checkpoints, FolderLock, is_locked, read_state, sync, write_state, write_text
 from .guards import NonFiniteError, bad_gradients, batch_to_state
 
@@ -112,6 +112,7 @@ def describe(trainer) -> dict[str, Any]:
         "model": {"class": type(model).__name__, "config": model.config.to_dict(), "labels": model.labels, "sample_weights": model.sample_weights, **describe_tree(model)},
         "features": [{"kind": type(feature).__name__, **plain(feature)} for feature in model.features],
         "trainer": plain(trainer.settings),
+        "higher_is_better": trainer.higher_is_better,   # of trainer.monitor
         "callbacks": [type(callback).__name__ for callback in trainer.callbacks],
         "data": {"name": dataset.name, "protocol": dataset.protocol, "fingerprint": data_fingerprint(dataset),
                  "rows": {name: len(getattr(dataset, name)) for name in ("train", "valid", "test", "users", "items")}},
@@ -404,7 +405,8 @@ def summary(path: Path) -> dict[str, Any]:
     status = json.loads((path / "status.json").read_text(encoding="utf-8")) if (path / "status.json").exists() else {"state": "training", "why": "", "step": 0}
     epochs = read_lines(path / "epochs.jsonl")
     monitor = config["trainer"]["monitor"]
-    best = (min if lower_is_better(monitor) else max)(epochs, key=lambda row: row[monitor], default={})
+    number = best_epoch([row[monitor] for row in epochs], config.get("higher_is_better", True))
+    best = epochs[number - 1] if number else {}
     model = {name: part for name, part in config["model"]["config"].items() if name != "feature_groups"}
     state = "killed" if status["state"] == "training" and not is_locked(path) else status["state"]
     return {

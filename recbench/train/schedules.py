@@ -17,8 +17,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from ..core.base import Config
 from ..core.pipeline import ConstantLR, ExponentialDecayLR, ManualStepLR, Schedule
-from ..evaluate.ranking import lower_is_better
 from ..models.base import embedding_tables
+from .best import is_better
 
 # %% ../../nbs/80_train/25_schedules.ipynb #06984cfe
 def warmed(
@@ -154,11 +154,11 @@ class ReduceOnPlateau:
         if patience < 1: raise ValueError(f"patience is {patience}; must be at least 1")
         self.factor, self.patience = factor, patience
 
-    def cuts(self, values: Sequence[float], less: bool) -> int:
+    def cuts(self, values: Sequence[float], higher_is_better: bool) -> int:
         "How often the rates have fallen after epochs with these values of the monitored metric."
         best, waited, count = None, 0, 0
         for value in values:
-            best, waited = (value, 0) if best is None or (value < best if less else value > best) else (best, waited + 1)
+            best, waited = (value, 0) if best is None or is_better(value, best, higher_is_better) else (best, waited + 1)
             if waited == self.patience: count, waited = count + 1, 0
         return count
 
@@ -168,5 +168,5 @@ class ReduceOnPlateau:
         self.on_epoch(trainer, len(trainer.history), {})
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
-        share = self.factor ** self.cuts([row[trainer.monitor] for row in trainer.history], lower_is_better(trainer.monitor))
+        share = self.factor ** self.cuts([row[trainer.monitor] for row in trainer.history], trainer.higher_is_better)
         set_rates(trainer, lambda rate: share * rate, lambda rate: share * rate)

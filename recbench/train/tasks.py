@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SMALL_CATALOGUE', 'default_negatives', 'check_negatives', 'MatchTask', 'RankTask', 'default_layers', 'TreeTask',
-           'task_of', 'check_monitor', 'is_better']
+           'task_of', 'check_monitor']
 
 # %% ../../nbs/80_train/35_tasks.ipynb #86190170
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 from ..core.registry import lookup
@@ -18,12 +19,12 @@ from ..data.negatives import Negatives
 from ..data.sequence_loader import SequenceLoader
 from ..data.tdm_loader import TDMLoader
 from ..data.tree import Tree
-from ..evaluate.ranking import lower_is_better, metric_names, split_metrics
-from ..evaluate.retrieval import METRICS, check_cut_offs, evaluate
+from ..evaluate.ranking import is_defined, metric_directions, split_metrics, substitute
+from ..evaluate.retrieval import HIGHER_IS_BETTER, check_cut_offs, evaluate
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import BaseModel
 from ..models.match_model import MatchModel
-from ..models.rank_model import RankModel
+from ..models.rank_model import RankModel, check_labels
 from ..models.sequence_model import SequenceMatchModel
 from ..models.tdm import TDM
 
@@ -61,9 +62,9 @@ class MatchTask:
         check_cut_offs(top_k)
         return cls(chosen, tuple(top_k))
 
-    def metrics(self, model: MatchModel, dataset: Dataset) -> list[str]:
-        "Names of the validation metrics."
-        return [f"{metric}@{k}" for metric in METRICS for k in self.top_k]
+    def metrics(self, model: MatchModel, dataset: Dataset) -> dict[str, bool]:
+        "Validation metrics, and whether more of each is better."
+        return {f"{metric}@{k}": higher for metric, higher in HIGHER_IS_BETTER.items() for k in self.top_k}
 
     def loader(self, model: MatchModel, dataset: Dataset, batch_size: int, seed: int) -> TrainLoader:
         "Batches of positives and negatives; of whole histories where the model learns at each position."
@@ -86,13 +87,16 @@ class RankTask:
 
     @classmethod
     def of(cls, model: RankModel, dataset: Dataset, negatives: Negatives | None, top_k: Sequence[int]) -> "RankTask":
-        "Refuses negatives, which a ranking model has no use for."
+        "Refuses negatives, which a ranking model has no use for, and labels that its losses cannot read."
         if negatives is not None: raise ValueError(f"negatives is {negatives}; {type(model).__name__} is a ranking model and learns from rows with labels, leave negatives out")
+        for head, split in product(model.heads, ("train", "valid")):
+            columns = dataset.split(split).columns
+            if head.label in columns: check_labels(head, columns[head.label], f" of {split}")
         return cls()
 
-    def metrics(self, model: RankModel, dataset: Dataset) -> list[str]:
-        "Names of the validation metrics."
-        return metric_names(model, dataset)
+    def metrics(self, model: RankModel, dataset: Dataset) -> dict[str, bool]:
+        "Validation metrics, and whether more of each is better."
+        return metric_directions(model, dataset)
 
     def loader(self, model: RankModel, dataset: Dataset, batch_size: int, seed: int) -> RankLoader:
         "Batches of rows."
@@ -126,9 +130,9 @@ class TreeTask:
         check_cut_offs(top_k)
         return cls(tuple(top_k))
 
-    def metrics(self, model: TDM, dataset: Dataset) -> list[str]:
-        "Names of the validation metrics."
-        return [f"{metric}@{k}" for metric in METRICS for k in self.top_k]
+    def metrics(self, model: TDM, dataset: Dataset) -> dict[str, bool]:
+        "Validation metrics, and whether more of each is better."
+        return {f"{metric}@{k}": higher for metric, higher in HIGHER_IS_BETTER.items() for k in self.top_k}
 
     def loader(self, model: TDM, dataset: Dataset, batch_size: int, seed: int) -> TDMLoader:
         "Batches of nodes."
@@ -146,13 +150,11 @@ def task_of(model: BaseModel, dataset: Dataset, negatives: Negatives | None = No
     raise ValueError(f"{type(model).__name__} is neither a MatchModel nor a RankModel; the trainer knows batches and validation of these two")
 
 
-def check_monitor(task: MatchTask | RankTask | TreeTask, model: BaseModel, dataset: Dataset, monitor: str | None) -> str:
-    "The validation metric that decides; the task's own, or the first there is, where none is named."
-    names = task.metrics(model, dataset) if len(dataset.valid) else ["epoch"]
-    if monitor is None: return task.monitor if task.monitor in names else names[0]
-    return lookup({name: name for name in names}, monitor, "monitor")
-
-
-def is_better(monitor: str, value: float, than: float) -> bool:
-    "Whether a value of the metric beats another."
-    return value < than if lower_is_better(monitor) else value > than
+def check_monitor(task: MatchTask | RankTask | TreeTask, model: BaseModel, dataset: Dataset, monitor: str | None) -> tuple[str, bool]:
+    "The metric that decides, and whether more is better: the one named, else the task's own, else the first."
+    directions = task.metrics(model, dataset) if len(dataset.valid) else {"epoch": True}
+    chosen = monitor or (task.monitor if task.monitor in directions else next(iter(directions)))
+    lookup(directions, chosen, "monitor")
+    if isinstance(task, RankTask) and len(dataset.valid) and not is_defined(model, dataset, chosen):
+        chosen = substitute(model, dataset, chosen)
+    return chosen, directions[chosen]

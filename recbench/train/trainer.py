@@ -27,10 +27,11 @@ from ..matching.memory import ItemMemory
 from ..models.base import BaseModel, embedding_tables
 from .arguments import check_arguments
 from .checkpoint import from_tree, to_tree
+from .best import is_better
 from .guards import FiniteGuard, Interrupts, Terminated, gradient_norm
 from .optimizers import Part, dense_optimizer, fuse_tables, refuse_fused
 from .runs import Recorder
-from .tasks import check_monitor, is_better, task_of
+from .tasks import check_monitor, task_of
 from .updates import Updates, loss_scaler
 from .wrappers import TrainWrapper
 
@@ -83,13 +84,15 @@ class Trainer:
         checked = check_arguments({name: value for name, value in locals().items() if name not in ("self", "model")})
         self.settings = {name: value for name, value in checked.items() if name not in NO_SETTINGS}
         self.task = task_of(model, dataset, negatives, top_k)
-        self.negatives, self.top_k, self.monitor = self.task.negatives, self.task.top_k, check_monitor(self.task, model, dataset, monitor)
+        self.negatives, self.top_k = self.task.negatives, self.task.top_k
         adam = table_optimizer == "adam"
         if table_weight_decay and not adam: raise ValueError(f"table_weight_decay is {table_weight_decay} and table_optimizer {table_optimizer!r}; only tables with 'adam' have a penalty")
         rate = table_learning_rate if table_learning_rate is not None else learning_rate if adam else self.task.table_learning_rate
-        self.settings |= {"negatives": self.negatives, "top_k": self.top_k, "monitor": self.monitor, "table_learning_rate": rate, "loader": type(loader).__name__ if loader else None}
+        self.settings |= {"negatives": self.negatives, "top_k": self.top_k, "table_learning_rate": rate, "loader": type(loader).__name__ if loader else None}
         self.model, self.dataset, self.device = model.to(device), dataset, torch.device(device)
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
+        self.monitor, self.higher_is_better = check_monitor(self.task, model, dataset, monitor)
+        self.settings["monitor"] = self.monitor
         self.loader = loader or self.task.loader(model, dataset, checked["batch_size"], checked["seed"])
         drawn = getattr(self.loader, "negatives", None)
         self.memory = ItemMemory(drawn) if drawn and drawn.memory else None
@@ -180,7 +183,7 @@ def reason_to_stop(self: Trainer) -> str:
 def close_epoch(self: Trainer, row: dict[str, float]) -> None:
     "Into the history; a copy of the weights if it is the best so far, the first always is."
     self.history.append(row)
-    if self.best_state is None or is_better(self.monitor, row[self.monitor], self.history[self.best_epoch - 1][self.monitor]):
+    if self.best_state is None or is_better(row[self.monitor], self.history[self.best_epoch - 1][self.monitor], self.higher_is_better):
         self.best_epoch = len(self.history)
         self.best_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
     self.sums = {}
