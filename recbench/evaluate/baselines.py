@@ -116,8 +116,8 @@ def known_items(dataset: Dataset, split: str, in_order: bool = True) -> Jagged:
 
 
 def _earlier_items(dataset: Dataset, split: str, in_order: bool) -> Jagged:
-    "Items of the user's rows in earlier splits; where splits overlap in time, only those before the end of the row's own history."
-    earlier, table = ("train",) if split == "valid" else ("train", "valid"), dataset.split(split)
+    "Items of the user's rows in the splits that histories hold; with a `moment`, only those before the end of the row's own history."
+    earlier, table = dataset.past(split), dataset.split(split)
     users, past = table.columns["user_index"], dataset.consumed(*earlier)
     window = None if "history" in dataset.row_sequences else table.jagged.get("history")
     whole = window is None or len(window.values) != len(past.values)
@@ -141,6 +141,7 @@ class Markov:
 
     def fit(self, dataset: Dataset, *splits: str) -> "Markov":
         "Learn from the order of the rows of the splits, without any those of training."
+        if not dataset.timed: raise ValueError(f"{dataset.name} has no times, so no item follows another; Markov needs a timestamp column")
         items, users, _ = last_items(dataset, *(splits or ("train",)))
         steps, size = np.flatnonzero(users[1:] == users[:-1]), len(dataset.items)
         self.counts = coo_matrix((np.ones(len(steps), np.float32), (items[steps], items[steps + 1])), (size, size)).tocsr()   # [I, I], from row to column
@@ -209,8 +210,8 @@ def fit_baselines(
     dataset: Dataset,
     max_ease_items: int = 20_000,   # larger catalogues go without EASE: 8 bytes x I x I, twice
 ) -> dict[str, object]:             # name -> fitted model
-    "Popularity, Markov, ItemKNN and EASE, fitted on training rows, with the settings that validate best."
-    models = {"popularity": Popularity().fit(dataset.interactions("train")), "Markov": Markov().fit(dataset)}
+    "Popularity, Markov where rows have times, ItemKNN and EASE, fitted on training rows, with the settings that validate best."
+    models = {"popularity": Popularity().fit(dataset.interactions("train")), **({"Markov": Markov().fit(dataset)} if dataset.timed else {})}
     models["ItemKNN"] = _best((ItemKNN(neighbours, shrink) for neighbours in _NEIGHBOURS for shrink in _SHRINK), dataset)
     if len(dataset.items) <= max_ease_items: models["EASE"] = _best(map(EASE, _L2), dataset)
     else: warnings.warn(f"EASE left out: {len(dataset.items):,} items, max_ease_items is {max_ease_items:,}")
