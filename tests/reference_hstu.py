@@ -18,7 +18,7 @@ def check_layer(content: dict, stored: dict) -> None:
     heads, output = tensor(content["q"]).shape[1], state["_output_weight"]
     hidden = output.shape[0] // (3 * heads)
     attention = state["_uvqk_weight"].shape[1] // (2 * heads) - hidden
-    layer = STULayer(STU(embedding_dim=x.shape[1], num_heads=heads, hidden_dim=hidden, attention_dim=attention, use_group_norm=stored["use_group_norm"])).eval()
+    layer = STULayer(STU(embedding_dim=x.shape[1], num_heads=heads, hidden_dim=hidden, attention_dim=attention, use_group_norm=stored["use_group_norm"], scaling_seqlen=stored["max_seq_len"])).eval()   # there the longest row of the batch
     layer.load_state_dict({"input_norm.weight": state["_input_norm_weight"], "input_norm.bias": state["_input_norm_bias"], "uvqk.weight": state["_uvqk_weight"].T, "uvqk.bias": state["_uvqk_beta"],
                            "output_norm.weight": state["_output_norm_weight"], "output_norm.bias": state["_output_norm_bias"], "output.weight": output.T})
     same(layer(x, offsets.diff(), stored["max_seq_len"], num_targets=tensor(stored["num_targets"])), stored["output"], "output")

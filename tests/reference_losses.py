@@ -92,9 +92,8 @@ def order_calibrate(inputs: Inputs, params: dict) -> torch.Tensor:
 def esmm(inputs: Inputs, params: dict) -> torch.Tensor:
     logits, click, conversion = [inputs.leaf(name) for name in ("ctr_logits", "cvr_logits")], inputs.plain("click"), inputs.plain("conversion")
     weights, weight = [params.get(name, 1.0) for name in ("ctr_weight", "cvr_weight")], inputs.weight(len(click), "sample_weight")
-    if params.get("cvr_loss_type", "CLASSIFICATION") == "CLASSIFICATION": return loss_class("ESMMLoss")(*weights)(*logits, click, conversion, sample_weight=weight)
-    clicks = loss_class("BinaryCrossEntropy")()(logits[0], click, sample_weight=weight)
-    return weights[0] * clicks + weights[1] * loss_class("L2Loss")()(logits[0].sigmoid() * logits[1], conversion, sample_weight=weight)
+    regression = params.get("cvr_loss_type", "CLASSIFICATION") != "CLASSIFICATION"
+    return loss_class("ESMMLoss")(*weights, regression=regression)(*logits, click, conversion, sample_weight=weight)
 
 
 def loss_set(kinds: list[dict], strategy: str) -> tuple[LossSet, list[dict]]:

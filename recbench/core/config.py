@@ -581,7 +581,7 @@ class STU(Config):
     max_attn_len: NonNegativeInt = 0  # positions looked back at; 0: all
     attn_alpha: PositiveFloat | None = None  # factor of the logits; None: 1 / sqrt(attention_dim)
     use_group_norm: bool = False  # normalise each head on its own
-    scaling_seqlen: int = -1  # divisor of the attention; below 1: the longest sequence of the batch
+    scaling_seqlen: int = -1  # divisor of the attention; below 1: max_seq_len
 
 
 class PositionalEncoder(Config):

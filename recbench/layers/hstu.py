@@ -111,8 +111,10 @@ class HeadNorm(nn.Module):
 class STULayer(nn.Module):
     "One sequential transduction unit on packed positions: [V, D] -> [V, D]."
 
-    def __init__(self, settings: config.STU):
+    def __init__(self, settings: config.STU, max_seq_len: int | None = None):
         super().__init__()
+        self.divisor = settings.scaling_seqlen if settings.scaling_seqlen > 0 else max_seq_len
+        if not self.divisor: raise ValueError(f"scaling_seqlen is {settings.scaling_seqlen}, which stands for max_seq_len, and that is {max_seq_len}; give one of them")
         self.settings, dim, heads = settings, settings.embedding_dim, settings.num_heads
         self.sizes = [heads * settings.hidden_dim] * 2 + [heads * settings.attention_dim] * 2
         self.input_norm, self.uvqk = nn.LayerNorm(dim, eps=_EPS), nn.Linear(dim, sum(self.sizes))
@@ -125,18 +127,17 @@ class STULayer(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor, width: int, bias: RelativeBias | None = None, times: Tensor | None = None, num_targets: Tensor | None = None) -> Tensor:
         "Rows of `lengths` [B], none longer than `width`; `times` [V, 1] in seconds where the bias reads them."
         u, *vqk = self.uvqk(self.input_norm(x)).split(self.sizes, 1)
-        u, attended = F.silu(u), by_length(lambda *block: self.attend(*block, lengths, width, bias, num_targets), [*vqk, *([] if times is None else [times])], lengths, width)
+        u, attended = F.silu(u), by_length(lambda *block: self.attend(*block, lengths, bias, num_targets), [*vqk, *([] if times is None else [times])], lengths, width)
         return x + self.output(self.dropout(torch.cat([u, attended, u * self.output_norm(attended)], 1)))
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #2d8a51e2
 def attend(self: STULayer, v: Tensor, q: Tensor, k: Tensor, *rest) -> Tensor:
     "Rectangles [b, T, .] -> [b, T, H * h]; behind them times where there are any, the rows' numbers, and what is the same for all rectangles."
-    *times, rows, lengths, width, bias, num_targets = rest
+    *times, rows, lengths, bias, num_targets = rest
     settings = self.settings
     mask = hstu_mask(lengths[rows], v.shape[1], None if num_targets is None else num_targets[rows], max_attn_len=settings.max_attn_len)
     heads = [part.unflatten(2, (settings.num_heads, -1)) for part in (q, k, v)]
-    divisor = settings.scaling_seqlen if settings.scaling_seqlen > 0 else width
-    return _attend(*heads, mask, settings.attn_alpha or settings.attention_dim**-0.5, divisor, None if bias is None else bias(v.shape[1], times[0][..., 0] if times else None))
+    return _attend(*heads, mask, settings.attn_alpha or settings.attention_dim**-0.5, self.divisor, None if bias is None else bias(v.shape[1], times[0][..., 0] if times else None))
 
 
 STULayer.attend = attend
@@ -153,7 +154,7 @@ class HSTUEncoder(nn.Module):
         nn.init.eye_(self.input.weight)
         has_bias = settings.relative_position_bias or settings.relative_time_buckets
         self.bias = RelativeBias(max_seq_len, settings.relative_time_buckets, settings.relative_position_bias) if has_bias else None
-        self.layers = nn.ModuleList(STULayer(settings.stu) for _ in range(settings.attn_num_layers))
+        self.layers = nn.ModuleList(STULayer(settings.stu, max_seq_len) for _ in range(settings.attn_num_layers))
         self.norm = None if settings.output_postprocessor.l2norm_postprocessor else nn.LayerNorm(dim)
         self.max_seq_len = max_seq_len
 

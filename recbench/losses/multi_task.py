@@ -39,26 +39,33 @@ def joint_logit(
 
 # %% ../../nbs/40_losses/60_multi_task.ipynb #3b7a9628
 class ESMMLoss(torch.nn.Module):
-    "Cross-entropy of clicks, and of click and conversion together, over all rows."
+    "Cross-entropy of clicks, and a loss of click and conversion together, over all rows."
 
-    def __init__(self, ctr_weight: float = 1.0, cvr_weight: float = 1.0):
+    def __init__(
+        self,
+        ctr_weight: float = 1.0,
+        cvr_weight: float = 1.0,
+        regression: bool = False,   # a conversion is an amount, not 0 or 1: squared error of its expectation
+    ):
         super().__init__()
         for name, value in (("ctr_weight", ctr_weight), ("cvr_weight", cvr_weight)):
             if value < 0: raise ValueError(f"{name} is {value}; must be 0 or above")
-        self.ctr_weight, self.cvr_weight = ctr_weight, cvr_weight
+        self.ctr_weight, self.cvr_weight, self.regression = ctr_weight, cvr_weight, regression
 
     def forward(
         self,
         ctr_logits: torch.Tensor,                   # [B]
-        cvr_logits: torch.Tensor,                   # [B], of a conversion given a click
+        cvr_logits: torch.Tensor,                   # [B], of a conversion given a click; its amount by regression
         click: torch.Tensor,                        # [B], 0 or 1
-        conversion: torch.Tensor,                   # [B], 0 or 1; without a click it does not count
+        conversion: torch.Tensor,                   # [B], 0 or 1, or an amount; without a click it does not count
         *,
         sample_weight: torch.Tensor | None = None,  # [B]
     ) -> torch.Tensor:                              # scalar
         "Weighted sum of both means."
         ctr_logits, click = row_by_row(ctr_logits, click)
         cvr_logits, conversion = row_by_row(cvr_logits, conversion)
-        both = F.binary_cross_entropy_with_logits(joint_logit(ctr_logits, cvr_logits), click * conversion, reduction="none")
+        converted = click * conversion
+        if self.regression: both = (ctr_logits.sigmoid() * cvr_logits - converted).square()
+        else: both = F.binary_cross_entropy_with_logits(joint_logit(ctr_logits, cvr_logits), converted, reduction="none")
         clicked = F.binary_cross_entropy_with_logits(ctr_logits, click, reduction="none")
         return self.cvr_weight * weighted_mean(both, sample_weight) + self.ctr_weight * weighted_mean(clicked, sample_weight)

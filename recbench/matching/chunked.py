@@ -110,9 +110,11 @@ def block_hits(
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #b274f2c9
 def sum_interests(
-    each: torch.Tensor,  # [rows, K, C], becomes each interest's share of the score
-) -> torch.Tensor:       # [rows, C]
-    "Log of the sum of exponentials over the interests; the block is left as its gradient."
+    each: torch.Tensor,             # [rows, K, C], becomes each interest's share of the score
+    present: torch.Tensor | None,   # bool [rows, K], interests that count; None: all
+) -> torch.Tensor:                  # [rows, C]
+    "Log of the sum of exponentials over the interests that count; the block is left as its gradient."
+    if present is not None: each.masked_fill_(~present[..., None], -torch.inf)
     scores = each.logsumexp(1)
     each.sub_(scores[:, None]).exp_()
     return scores
@@ -122,7 +124,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     "Weighted softmax cross-entropy of the users' scores that holds one block of rows at a time; users are [B, K, D]."
 
     @staticmethod
-    def forward(ctx, user, item, share, smoothing, chunk, log_q, target, hits, needs_grad):
+    def forward(ctx, user, item, present, share, smoothing, chunk, log_q, target, hits, needs_grad):
         interests = user.shape[1]
         buffer = user.new_empty(min(chunk, len(user)) * interests, len(item))
         grads = (torch.empty_like(user), torch.zeros_like(item)) if needs_grad else ()
@@ -132,7 +134,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             part = user[block].flatten(0, 1)
             gradient = torch.mm(part, item.T, out=buffer[:len(part)])
             each = gradient.view(-1, interests, len(item))
-            scores = each[:, 0] if interests == 1 else sum_interests(each)
+            scores = each[:, 0] if interests == 1 else sum_interests(each, None if present is None else present[block])
             positive = correct_block(scores, target[block], log_q)
             terms, total, mass = exponentiate_block(scores, positive, cells, smoothing)
             loss += (terms * share[block]).sum()
@@ -148,7 +150,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss):
-        return *(grad_loss * grad for grad in ctx.saved_tensors), None, None, None, None, None, None, None
+        return *(grad_loss * grad for grad in ctx.saved_tensors), None, None, None, None, None, None, None, None
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #437d0c1e
 def check_settings(
@@ -207,16 +209,18 @@ def chunked_in_batch_cross_entropy(
     row_items: torch.Tensor | None = None,      # int64 [B], ids of the rows' positives, to mask accidental hits
     column_items: torch.Tensor | None = None,   # int64 [C], ids of the columns
     known_positives: tuple[torch.Tensor, torch.Tensor] | None = None,  # (values, offsets [B+1]): further ids to mask in each row
+    present: torch.Tensor | None = None,        # bool [B, K], interests that count, at least one a row; None: all
     return_masked: bool = False,                # also return the number of masked cells
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:  # scalar loss; and int64 scalar if asked
     "Softmax loss of `user_emb @ item_emb.T / temperature` in memory of `chunk x C` instead of `B x C`; of several interests the log of their summed exponentials counts."
     check_settings(temperature, label_smoothing, chunk)
     target = check_columns(user_emb, item_emb, target, log_q)
+    if present is not None and present.shape != user_emb.shape[:-1]: raise ValueError(f"present has shape {tuple(present.shape)}; must be {tuple(user_emb.shape[:-1])}, one value an interest")
     hits = masked_cells(target, row_items, column_items, known_positives)
     dtype = torch.promote_types(torch.promote_types(user_emb.dtype, item_emb.dtype), torch.float32)
     with torch.autocast(user_emb.device.type, enabled=False):
         user, item = user_emb.to(dtype) / temperature, item_emb.to(dtype)
         needs_grad = torch.is_grad_enabled() and (user.requires_grad or item.requires_grad)
         log_q = None if log_q is None else log_q.to(dtype)
-        loss = ChunkedCrossEntropy.apply(user if user.ndim == 3 else user[:, None], item, row_shares(sample_weight, user), label_smoothing, chunk, log_q, target, hits, needs_grad)
+        loss = ChunkedCrossEntropy.apply(user if user.ndim == 3 else user[:, None], item, present, row_shares(sample_weight, user), label_smoothing, chunk, log_q, target, hits, needs_grad)
     return (loss, torch.tensor(len(hits[0]), device=loss.device)) if return_masked else loss

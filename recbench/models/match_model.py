@@ -128,11 +128,12 @@ class MatchModel(BaseModel, abstract=True):
         if self.in_batch_negative: return in_batch_similarity(user_emb, item_emb)
         return sampled_similarity(user_emb, item_emb, hard_neg_indices, hard_columns)
 
-    def similarity(self, user_emb: Tensor, item_emb: Tensor, batch: Batch) -> Tensor:
-        "Similarity over temperature, for the kind of negatives the batch brings; the user side is scaled, it is the smaller one."
+    def similarity(self, user_emb: Tensor, item_emb: Tensor, batch: Batch, present: Tensor | None = None) -> Tensor:
+        "Similarity over temperature, for the kind of negatives the batch brings; of interests [B, K, D] those that are `present`, bool [B, K], count."
         if user_emb.ndim == 3:
             each = torch.stack([self.similarity(one, item_emb, batch) for one in user_emb.unbind(1)], 1)                  # [B, K, C]
-            return each.to(torch.promote_types(each.dtype, torch.float32)).logsumexp(1)
+            each = each.to(torch.promote_types(each.dtype, torch.float32))
+            return (each if present is None else each.masked_fill(~present[..., None], -torch.inf)).logsumexp(1)
         infos, user_emb = batch.additional_infos, user_emb / self.temperature
         if "positive_index" in infos: return in_batch_similarity(user_emb, item_emb)
         hard_columns = infos["hard_columns"].shape[0] if "hard_columns" in infos else None
@@ -140,11 +141,11 @@ class MatchModel(BaseModel, abstract=True):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         "`user_tower_emb`, `item_tower_emb`, penalties, and `similarity` unless training is to go through it in chunks."
-        user_emb, item_emb, penalties = self.towers(batch)
+        user_emb, item_emb, penalties = self.towers(batch)                     # and what else a model's loss reads
         predictions = {"user_tower_emb": user_emb, "item_tower_emb": item_emb, **penalties}
         candidates, all_rows = with_memory(item_emb, batch), self.in_batch_negative or "positive_index" in batch.additional_infos
         if not (self.training and all_rows and len(user_emb) * len(candidates) > self.similarity_cells):
-            predictions["similarity"] = self.similarity(user_emb, candidates, batch)
+            predictions["similarity"] = self.similarity(user_emb, candidates, batch, penalties.get("user_tower_present"))
         return predictions
 
 # %% ../../nbs/60_models/20_match_model.ipynb #727e15eb
@@ -187,7 +188,7 @@ def _shared(similarity: Tensor, batch: Batch) -> int:
 def chunked_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
     "The same loss from the towers' outputs, never holding [B, C]."
     infos, user_emb = batch.additional_infos, predictions["user_tower_emb"]
-    options = dict(temperature=self.temperature, sample_weight=weight, label_smoothing=self.label_smoothing)
+    options = dict(temperature=self.temperature, present=predictions.get("user_tower_present"), sample_weight=weight, label_smoothing=self.label_smoothing)
     if "positive_index" in infos: return chunked_in_batch_cross_entropy(user_emb, predictions["item_tower_emb"], target=infos["positive_index"], **options), None
     candidates, items = with_memory(predictions["item_tower_emb"], batch), infos.get("item_index")
     if items is not None: options.update(row_items=items[:len(user_emb)], column_items=items, known_positives=_known_positives(batch))
@@ -213,8 +214,8 @@ def matching_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch
 def items_alone(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None) -> Tensor:
     "0 with the gradient that items get from a batch without its memory."
     users, items = predictions["user_tower_emb"].detach(), predictions["item_tower_emb"]
-    apart = {"user_tower_emb": users, "item_tower_emb": items}
-    if "similarity" in predictions: apart["similarity"] = self.similarity(users, items, batch)
+    apart = predictions | {"user_tower_emb": users, "item_tower_emb": items}
+    if "similarity" in predictions: apart["similarity"] = self.similarity(users, items, batch, predictions.get("user_tower_present"))
     value, _ = self.matching_loss(apart, batch, weight)
     return value - value.detach()
 

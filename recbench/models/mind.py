@@ -90,11 +90,11 @@ class MIND(MatchModel):
         self.item_tower = MatchTower(settings.item_tower, *sides, item, self.get_features_in_feature_groups([item]), model_config, shared)
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "User vectors [B, D], each blended for the row's positive item, or all interests [B, K, D]; item vectors [rows, D]; penalties by loss name."
+        "User vectors [B, D], each blended for the row's positive item, or all interests [B, K, D]; item vectors [rows, D]; penalties by loss name, and with the interests `user_tower_present`, bool [B, K]."
         user, item = self.read_sides(batch)
         interests, present, penalties = self.user_tower(batch, user)
         item_emb, item_penalties = self.item_tower(batch, item)
-        if self.config.model.training_score == "log_sum_exp": return interests, item_emb, {**penalties, **item_penalties}
+        if self.config.model.training_score == "log_sum_exp": return interests, item_emb, {"user_tower_present": present, **penalties, **item_penalties}
         positive = self.positives_of(item_emb, batch, len(interests))
         return label_aware_attention(interests, present, positive, self.config.model.simi_pow), item_emb, {**penalties, **item_penalties}
 
