@@ -78,7 +78,7 @@ class NegativeSamplerV2:
     ) -> Draw:
         "Draw `num_sample` shared negatives with replacement."
         if len(users) and not 0 <= users.min() <= users.max() < len(self.user_items): raise ValueError(f"users lie in {int(users.min())}..{int(users.max())}; user_items has users 0..{len(self.user_items) - 1}")
-        items, log_prob = self.shared.sample(users[:0])
+        items, log_prob = self.shared.sample()
         return Draw(items, log_prob, *known_among(self.user_items, users, items, self.size))
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -47,13 +47,14 @@ class ItemMemory:
 
     def __init__(self, negatives: Negatives):
         if not negatives.memory: raise ValueError("negatives.memory is 0; a memory holds at least 1 batch")
-        self.batches, self.kind, self.parts = negatives.memory, negatives.kind, []
+        self.batches, self.negatives, self.parts = negatives.memory, negatives, []
 
     def shared(self, batch: Batch, rows: int) -> tuple[slice, int]:
         "Which of so many item rows are shared columns, and how many of them are negatives of a row."
-        infos, first = batch.additional_infos, 0 if self.kind in ("in_batch", "mixed") else batch.rows
+        infos, kind = batch.additional_infos, self.negatives.layout
         last = rows - (len(infos["hard_neg_indices"]) if "hard_neg_indices" in infos else 0)
-        return slice(first, last), max(last - first - (self.kind == "in_batch"), 1)
+        first = 0 if kind in ("in_batch", "mixed") else last - self.negatives.num_sample
+        return slice(first, last), max(last - first - (kind == "in_batch"), 1)
 
     def recall(self, batch: Batch) -> Batch:
         "The batch with all that is remembered among its negatives; as it is while nothing is."
