@@ -1,4 +1,7 @@
 "Negatives of every kind through a training: memory, resumption, workers, and the order of item rows."
+from itertools import chain, repeat
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -6,8 +9,11 @@ from conftest import ROOT, outputs, run_papermill, tail
 from torch.utils.data import DataLoader, IterableDataset
 
 from recbench.core.config import ModelConfig
-from recbench.data import Negatives, TrainLoader, load_dataset
+from recbench.data import HardNegativeSampler, IdFeature, Negatives, NegativeSampler, Schema, TrainLoader, build_dataset, load_dataset
+from recbench.data.negatives import popularity_weights
 from recbench.data.sequence_loader import SequenceLoader
+from recbench.data.table import Jagged
+from recbench.matching import ItemMemory
 from recbench.models import create_model
 from recbench.train import Trainer
 from recbench.train.checkpoint import Checkpoints
@@ -99,12 +105,91 @@ def test_item_rows_are_positives_then_shared_then_hard(world, kind):
 
 
 def test_a_pool_smaller_than_asked_is_refused(world):
-    for kind, said in (("sampled", "left beside the batch"), ("sampled_v2", "leaves"), ("hard_v2", "leaves")):
-        with pytest.raises(ValueError, match=f"num_sample is 301 .*{said}"): next(iter(TrainLoader(world, 8, Negatives(kind=kind, num_sample=301))))
+    for kind in ("sampled", "mixed", "hard"):
+        with pytest.raises(ValueError, match="num_sample is 301 and .* items can be drawn"): TrainLoader(world, 8, Negatives(kind=kind, num_sample=301))
 
 
-def test_histories_refuse_a_memory():
-    with pytest.raises(ValueError, match="memory is 2"): SequenceLoader(load_dataset("planted", users=20, items=100), negatives=Negatives(kind="sampled", num_sample=4, memory=2))
+@pytest.fixture(scope="module")
+def shop():
+    "Users who take items by one law, popular ones often twice; as many hard items by the same law."
+    rng, users, events, law = np.random.default_rng(0), 3000, 6, 1 / np.arange(1, 401)
+    law /= law.sum()
+    log = pd.DataFrame({"user_id": np.repeat(np.arange(users), events), "item_id": rng.choice(400, users * events, p=law), "timestamp": np.tile(np.arange(events), users)})
+    hard = pd.DataFrame({"user_id": np.repeat(np.arange(users), 8), "item_id": rng.choice(400, users * 8, p=law)})
+    train, last = log[log["timestamp"] < events - 1], log[log["timestamp"] == events - 1]
+    schema = Schema(features=[IdFeature(name="user_id", embedding_dim=4), IdFeature(name="item_id", side="item", embedding_dim=4)])
+    return build_dataset("shop", schema, train, last, last, pd.DataFrame({"user_id": np.arange(users)}), pd.DataFrame({"item_id": np.arange(400)}), protocol="leave-last", dislikes=hard)
+
+
+def learnt_shares(loader, steps=500):
+    "Shares that a model of item biases alone learns through the loss of the match models."
+    features, negatives, count = [feature for feature in loader.dataset.features() if feature.name in ("user_id", "item_id")], loader.negatives, len(loader.dataset.items)
+    groups = [{"group_name": side, "feature_names": [f"{side}_id"]} for side in ("user", "item")]
+    diagonal = negatives.layout in ("in_batch", "mixed")
+    config = ModelConfig(feature_groups=groups, losses=[{"softmax_cross_entropy": {}}], dssm={"user_tower": {"input": "user"}, "item_tower": {"input": "item"}, "output_dim": 1, "in_batch_negative": diagonal})
+    model, bias = create_model(config, features, ["label"]).train(), torch.nn.Parameter(torch.zeros(count))
+    optimizer, memory = torch.optim.Adam([bias], lr=0.1), ItemMemory(negatives) if negatives.memory else None
+
+    def towers(batch):
+        infos = batch.additional_infos
+        items = torch.arange(count) if "positive_index" in infos else infos.get("alone_item_index", infos.get("item_index"))
+        rows = len(infos["positive_index"]) if "positive_index" in infos else int(infos["target_lengths"].sum()) if "target_lengths" in infos else batch.rows
+        return torch.ones(rows, 1), bias[items].unsqueeze(1), {}
+
+    model.towers = towers
+    for step, batch in zip(range(steps), chain.from_iterable(repeat(loader))):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / steps)
+        if memory: batch = memory.recall(batch)
+        predictions = model.predict(batch)
+        loss = model.loss(predictions, batch)["softmax_cross_entropy"]
+        if memory: memory.keep(predictions["item_tower_emb"], batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return bias.detach().double().softmax(0)
+
+
+def off_the_law(loader):
+    "Learnt minus true share of the ten most popular items, and the KL divergence from the true law."
+    law, learnt = loader.share, learnt_shares(loader)
+    top = law.topk(10).indices
+    return float(learnt[top].sum() - law[top].sum()), float((law * (law.clamp(min=1e-300) / learnt).log()).sum())
+
+
+LAWS = [{"kind": "full"}, *({"kind": kind, "memory": memory} for kind in ("in_batch", "mixed", "sampled", "hard") for memory in (0, 2))]
+
+
+@pytest.mark.parametrize("loader", [TrainLoader, SequenceLoader])
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: " ".join(map(str, law.values())))
+def test_what_corrects_learns_the_true_law(shop, loader, law):
+    share, divergence = off_the_law(loader(shop, 256 if loader is TrainLoader else 64, Negatives(num_sample=128, num_hard=3, **law)))
+    assert abs(share) < 0.02 and divergence < 0.1
+
+
+def test_what_does_not_correct_learns_another(shop):
+    assert off_the_law(TrainLoader(shop, 256, Negatives(kind="sampled", num_sample=128, log_q=False)))[0] < -0.3
+    assert off_the_law(TrainLoader(shop, 256, Negatives(kind="hard", num_sample=128, log_q=False)))[0] < -0.3
+    assert off_the_law(TrainLoader(shop, 256, Negatives(kind="sampled", num_sample=128, mask_known=True)))[0] > 0.05
+
+
+def test_older_names_are_the_same_kinds(shop):
+    for kind in ("sampled", "hard"):
+        one, other = (next(iter(TrainLoader(shop, 64, Negatives(kind=name, num_sample=16)))).additional_infos for name in (kind, f"{kind}_v2"))
+        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one if name != "hard_columns")
+
+
+def test_a_draw_does_not_look_at_the_batch():
+    one, other = NegativeSampler(popularity_weights(torch.arange(50)), 40, seed=3), NegativeSampler(popularity_weights(torch.arange(50)), 40, seed=3)
+    for _ in range(20):
+        (items, log_prob), (same, _) = one.sample(torch.arange(45)), other.sample(torch.arange(0))
+        assert torch.equal(items, same) and torch.equal(log_prob, one.probabilities[items].log().float())
+
+
+def test_hard_items_are_drawn_as_sets():
+    sampler = HardNegativeSampler(Jagged(torch.arange(5), torch.tensor([0]), torch.tensor([5])), 2)
+    items, _ = sampler.sample(torch.zeros(20_000, dtype=torch.int64))
+    pairs, times = torch.unique(items.view(-1, 2).sort(1).values, dim=0, return_counts=True)
+    assert pairs.tolist() == [[a, b] for a in range(5) for b in range(a + 1, 5)] and ((times / 20_000 - 0.1).abs() < 0.01).all()
 
 
 def test_the_lab_answers(tmp_path):
