@@ -56,8 +56,6 @@ class SequenceLoader(TrainLoader):
         seed: int = 0,
         max_length: int = 200,                   # positions of a history
     ):
-        if negatives.kind not in ("full", "sampled"): raise ValueError(f"negatives.kind is {negatives.kind!r}; with several targets a row allowed are 'full', 'sampled'")
-        if negatives.memory: raise ValueError(f"negatives.memory is {negatives.memory}; with several targets a row allowed is 0")
         super().__init__(dataset, batch_size, negatives, seed)
         self.history = lookup(dataset.train.jagged, "history", "sequence of the training rows").values
         events = dataset.train.columns
@@ -72,6 +70,12 @@ class SequenceLoader(TrainLoader):
         asked = F.pad(self.asks.cumsum(0), (1, 0))
         rows = asked[pieces.starts + pieces.lengths] > asked[pieces.starts]                # a piece that asks nothing is no row
         self.pieces = Jagged(pieces.values[rows], pieces.starts[rows], pieces.lengths[rows])
+        counts = torch.bincount(self.targets(self.pieces.positions(torch.arange(len(self.pieces)))[0]), minlength=len(dataset.items))
+        self.share = counts.double() / counts.sum().clamp(min=1)                           # p of the targets, float64 [I]: first events are none
+
+    def targets(self, positions: Tensor) -> Tensor:
+        "Items that positions are asked for, int64 [Q]."
+        return Jagged(self.items, positions + 1, self.asks[positions]).packed().values
 
     @property
     def rows(self) -> int:
@@ -85,10 +89,7 @@ class SequenceLoader(TrainLoader):
         sequences = {"history": Jagged(self.history[positions], starts, lengths)}
         if "history_time" in self.dataset.train.jagged: sequences["history_time"] = Jagged(self.times[positions].long(), starts, lengths)
         base, asks = join([self.dataset.users.take(users), Table(len(rows), jagged=sequences)]), self.asks[positions]
-        targets = Jagged(self.items, positions + 1, asks).packed().values                  # [Q]
-        batch = getattr(self, f"_{self.negatives.kind}")(base, targets, targets)
-        if self.negatives.mask_hits and self.negatives.kind != "full":
-            batch.additional_infos.update(self._known_positives(users.repeat_interleave(lengths).repeat_interleave(asks), batch.additional_infos["item_index"]))
+        batch = self.add_negatives(base, users.repeat_interleave(lengths).repeat_interleave(asks), self.targets(positions))
         batch.additional_infos["target_lengths"] = lengths
         if self.dataset.moment: batch.additional_infos["cand_pos_lengths"] = asks
         return batch
