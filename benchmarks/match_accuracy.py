@@ -1,6 +1,7 @@
 """Recall and NDCG of the matching models over the whole catalogue, beside models that cost nothing: mean and spread over seeds.
 
-    python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds 0] [--threads 1] [--folder runs/match_accuracy]
+    python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds 0] [--tie-seeds 0] [--threads 1] [--folder runs/match_accuracy]
+    python benchmarks/match_accuracy.py --datasets movielens-100k "movielens-100k P1" --seeds 0 1 2 --tie-seeds 0 1 2
 
 `SETTINGS` holds what each model is trained with on each data set: sizes of `match_config`, and parameters of the trainer. The
 epoch is chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics of each user
@@ -32,6 +33,7 @@ from recbench.train.schedules import CosineAnnealing, LearningRate
 
 DATASETS = {   # name here -> name and options of load_dataset
     "movielens-100k": ("movielens-100k", {}),
+    "movielens-100k P1": ("movielens-100k", {"ties": "item_id"}),
     "movielens-1m": ("movielens-1m", {}),
     "movielens-1m by time": ("movielens-1m", {"protocol": "global-time", "max_history": 50}),
     "amazon-beauty": ("amazon-beauty", {}),
@@ -54,6 +56,8 @@ SETTINGS = {
     ("movielens-1m by time", "DSSM"): SOME_DAY,
     ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),
 }
+SETTINGS |= {("movielens-100k P1", model): settings for (name, model), settings in SETTINGS.items() if name == "movielens-100k"}
+TIED = ("movielens-100k",)   # data sets with several neutral orders
 METRICS = ("recall@10", "recall@50", "ndcg@10")
 TOP_K = (10, 20, 50)
 
@@ -118,34 +122,56 @@ def gaps(mean: pd.DataFrame, other: pd.DataFrame) -> str:
     return " ".join(f"{metric} {middle[i]:+.4f} [{low[i]:+.4f}, {high[i]:+.4f}]" for i, metric in enumerate(METRICS))
 
 
+def judge(name: str, how: dict, place: Path, options: argparse.Namespace) -> dict[str, list[pd.DataFrame]]:
+    "Lines of one data set under one order of ties; the metrics of each user of each model, seed by seed."
+    source, by_time = DATASETS[name][0], how.get("protocol") == "global-time"     # by time the newest rows count most, and all train once settings are chosen
+    data = load_dataset(source, **how)
+    whole = load_dataset(source, **how, validation=False) if by_time else data
+    baselines: dict = {}
+    def baseline(label: str) -> tuple[pd.DataFrame, str]:
+        if not baselines: baselines.update(with_refits(fit_baselines(data), whole))
+        return evaluate(baselines[label], whole, TOP_K).values, ""
+    labels = [name + again for name in ("popularity", "Markov", "ItemKNN", "EASE") for again in ("", " refit")]
+    settled = lambda label: {"top_k": TOP_K, "protocol": data.protocol, "rows": "all" if label.endswith("refit") else "train"}
+    simple = {label: kept(place / f"{label.replace(' ', '-')}.parquet", settled(label), lambda label=label: baseline(label))[0] for label in labels}
+    found = {label: [values] for label, values in simple.items()}
+    print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
+    for label, values in simple.items(): print(row(label, [values], simple), flush=True)
+    for (where, model_name), settings in SETTINGS.items():
+        if where != name or model_name not in options.models: continue
+        settings = settings | {"protocol": data.protocol}
+        files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
+        done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if is_kept(file, settings) or not options.report]
+        if done: print(row(model_name, [values for values, _ in done], simple, f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
+        if done: found[model_name] = [values for values, _ in done]
+    return found
+
+
+def report_orders(orders: list[dict[str, list[pd.DataFrame]]]) -> None:
+    "Mean over the orders of ties and the spread of the orders' means, and the same of differences to EASE."
+    print(f"mean ± spread over {len(orders)} orders of ties")
+    means = {label: pd.DataFrame([pd.concat(order[label])[list(METRICS)].mean() for order in orders]) for label in orders[0] if all(label in order for order in orders)}
+    cells = lambda values, sign="": " ".join(f"{metric} {values[metric].mean():{sign}.4f} ± {values[metric].std():.4f}" for metric in METRICS)
+    for label, values in means.items():
+        less = "".join(f"  less {other}: {cells(values - means[other], '+')}" for other in ("EASE", "EASE refit") if other != label)
+        print(f"{label:18s} {cells(values)}{less}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
     parser.add_argument("--models", nargs="+", default=sorted({model for _, model in SETTINGS}))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--tie-seeds", nargs="+", type=int, default=[0], help="neutral orders of ties")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/match_accuracy"))
     parser.add_argument("--report", action="store_true", help="train nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for name in options.datasets:
-        source, how = DATASETS[name]
-        data, place = load_dataset(source, **how), options.folder / name.replace(" ", "-")
-        by_time = how.get("protocol") == "global-time"         # then the newest rows count most, and all train once settings are chosen
-        whole = load_dataset(source, **how, validation=False) if by_time else data
-        baselines: dict = {}
-        def baseline(label: str) -> tuple[pd.DataFrame, str]:
-            if not baselines: baselines.update(with_refits(fit_baselines(data), whole))
-            return evaluate(baselines[label], whole, TOP_K).values, ""
-        labels = [name + again for name in ("popularity", "Markov", "ItemKNN", "EASE") for again in ("", " refit")]
-        simple = {label: kept(place / f"{label.replace(' ', '-')}.parquet", {"top_k": TOP_K, "rows": "all" if label.endswith("refit") else "train"}, lambda label=label: baseline(label))[0] for label in labels}
-        print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
-        for label, values in simple.items(): print(row(label, [values], simple), flush=True)
-        for (where, model_name), settings in SETTINGS.items():
-            if where != name or model_name not in options.models: continue
-            files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
-            done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if is_kept(file, settings) or not options.report]
-            if done: print(row(model_name, [values for values, _ in done], simple, f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
+        how, place = DATASETS[name][1], options.folder / name.replace(" ", "-")
+        orders = [judge(name, how | {"tie_seed": seed}, place / f"ties-{seed}", options) for seed in options.tie_seeds] if name in TIED else [judge(name, how, place, options)]
+        if len(orders) > 1: report_orders(orders)
 
 
 if __name__ == "__main__":
