@@ -14,6 +14,7 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
+from .documents import parse_yaml
 from .textproto import parse_textproto
 
 # %% ../../nbs/00_core/50_base.ipynb #a867401a
@@ -36,7 +37,8 @@ class Formats:
     @classmethod
     def from_yaml(cls, path_or_text: str | Path) -> Self:
         "Read a YAML file or text."
-        fields = yaml.safe_load(read_text(path_or_text))
+        named = isinstance(path_or_text, Path) or os.path.isfile(path_or_text)
+        fields = parse_yaml(read_text(path_or_text), Path(path_or_text).name if named else f"the text of a {cls.__name__}")
         if isinstance(fields, dict): return cls.from_dict(fields)
         raise ValueError(f"{str(path_or_text)[:80]!r} is neither an existing file nor YAML with the fields of {cls.__name__}")
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pydantic import ValidationError
 
+from ..core.documents import parse_json
 from .dataset import Dataset
 from .features import Schema
 from .schema_file import explain, read_feature, write_feature
@@ -58,7 +59,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _read_json(path: Path) -> Any:
-    try: return json.loads(path.read_text(encoding="utf-8"))
+    try: return parse_json(path.read_text(encoding="utf-8"), path.name)
     except FileNotFoundError: raise ValueError(f"{path.name} is missing in {path.parent.name}") from None
     except ValueError as error: raise ValueError(f"{path.name} is corrupt: {error}") from error
 

@@ -32,6 +32,10 @@ class ExponentialAverage:
         self.averages: dict[str, Tensor] = {}
         self.swapped = False
 
+    def settings(self) -> dict[str, float]:
+        "What belongs to a run's identity."
+        return {"decay": self.decay}
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         "Take in the weights after a step."

@@ -15,13 +15,15 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from ..core.checks import whole
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #a2a14627
 def to_tree(
@@ -125,11 +127,11 @@ def write_text(path: Path | str, text: str) -> None:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #be07ef1d
-def check_files(path: Path) -> None:
-    "Refuse a folder whose files are not those that were written."
+def check_files(path: Path, names: Sequence[str] = (TENSORS, TREE)) -> None:
+    "Refuse a folder whose files are not those that its manifest lists."
     try: manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error: raise CheckpointError(f"{path / MANIFEST} cannot be read ({error})") from error
-    for name in (TENSORS, TREE):
+    for name in names:
         if not (path / name).is_file(): raise CheckpointError(f"{path / name} is missing")
         found, written = fingerprint_file(path / name), manifest.get(name, {})
         if found["bytes"] != written.get("bytes"): raise CheckpointError(f"{path / name} has {found['bytes']} bytes, {written.get('bytes')} were written")
@@ -149,10 +151,10 @@ class Checkpoints:
     def __init__(
         self,
         folder: Path | str,
-        keep: int = 2,        # newest ones that stay
+        keep: int = 2,            # newest ones that stay
+        run: str | None = None,   # whose states these must be; None: of any run
     ):
-        if keep < 1: raise ValueError(f"keep is {keep}; must be at least 1")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep, self.run = Path(folder), whole("keep", keep, 1), run
 
     def paths(self) -> list[Path]:
         "Checkpoints that are there, oldest first; whether they are whole shows when they are read."
@@ -167,11 +169,17 @@ class Checkpoints:
         for old in self.paths()[:-self.keep]: remove(old)
         return path
 
+    def read(self, path: Path) -> Any:
+        "The state of one checkpoint, if it is whole and of this run."
+        state = read_state(path)
+        if self.run and state.get("run") != self.run: raise CheckpointError(f"{path} is a checkpoint of another run, {state.get('run')}")
+        return state
+
     def load(self) -> Any:
         "The newest state that is whole; None where there is no checkpoint."
         refused = []
         for path in reversed(self.paths()):
-            try: state = read_state(path)
+            try: state = self.read(path)
             except CheckpointError as error: refused.append(str(error))
             else:
                 if refused: warnings.warn(f"{'; '.join(refused)}. Using the checkpoint before it, {path}", stacklevel=2)
@@ -210,6 +218,12 @@ class FolderLock:
         return self
 
     def __exit__(self, *error) -> None: self.file.close()
+
+    def check(self) -> None:
+        "Refuse to go on when the folder was removed, or removed and made again, under a living process."
+        try: same = os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        except OSError: same = False
+        if not same: raise CheckpointError(f"{self.path.parent} was removed or begun anew while process {os.getpid()} trained there; it writes nothing more")
 
 
 def is_locked(folder: Path | str) -> bool:
