@@ -3,6 +3,8 @@ import pytest
 import yaml
 from conftest import ROOT, copy_tree, outputs, run_papermill, tail
 
+from recbench.train.runs import write_manifest
+
 NOTEBOOK = ROOT / "nbs" / "experiments" / "compare_runs.ipynb"
 
 
@@ -59,7 +61,9 @@ def test_a_run_outside_its_band_is_flagged(folder, tmp_path):
 def test_runs_without_a_test_are_tested_where_their_data_is_known(folder, tmp_path):
     copy_tree(folder, tmp_path / "runs")
     config = tmp_path / "runs" / "wide-s1" / "config.yaml"
-    config.write_text(config.read_text().replace("fingerprint: ", "fingerprint: 0"))
+    text = config.read_text().replace("fingerprint: ", "fingerprint: 0")
+    write_manifest(config.parent, text)
+    config.write_text(text)
     (tmp_path / "runs" / "wide-s1" / "test_values.parquet").unlink()
     result, out = compare(tmp_path, folder="runs", draws=200)
     assert result.returncode == 0, tail(result)

@@ -14,8 +14,11 @@ import torch
 from conftest import ONE_THREAD, ROOT, run, tail
 
 from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
+from recbench.data.loader import TrainLoader
+from recbench.data.negatives import Negatives
 from recbench.data.planted import planted
 from recbench.models.dssm import DSSM
+from recbench.train import ExponentialAverage, ExponentialDecay, LearningRate, ReduceOnPlateau
 from recbench.train.checkpoint import TENSORS, CheckpointError, Checkpoints, FolderLock
 from recbench.train.guards import NonFiniteError, batch_from_state
 from recbench.train.runs import Run, read_state, runs
@@ -191,3 +194,115 @@ def test_run_holds_text_and_tensors_only(dataset, tmp_path):
     text = "".join(path.read_text() for path in tmp_path.rglob("*.*") if path.is_file() and path.suffix != ".safetensors")
     assert os.uname().nodename not in text and str(Path.home()) not in text and str(tmp_path) not in text
     with FolderLock(tmp_path): assert len(Run.load(tmp_path).recommend(dataset.user_frame.head(2).assign(history=[[1], []]), k=3)) == 6
+
+
+def mine(folder, *names):
+    "Somebody's own files."
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"my only copy of {name}")
+    return contents(folder)
+
+
+@pytest.mark.parametrize("names", [("catalogue/products.csv", "schema.json"), ("notes.txt",), ("config.yaml",), ("checkpoints/checkpoint-000001/state.json",),
+                                   ("checkpoints/.checkpoint-1.part/x",), ("lock", "a"), (".hidden",)])
+def test_a_folder_of_somebody_is_left_alone(dataset, tmp_path, names):
+    before = mine(tmp_path, *names)
+    with pytest.raises(CheckpointError, match="is not empty|cannot be read|does not describe a run"): trainer(dataset, tmp_path, epochs=1).fit()
+    assert contents(tmp_path) == before and (tmp_path / "lock").exists() == ("lock" in names)
+
+
+def test_a_record_is_not_begun_anew(dataset, tmp_path):
+    trainer(dataset, tmp_path, epochs=1).fit()
+    (tmp_path / "config.yaml").rename(tmp_path / "away")
+    for what in ("lost the config.yaml", "checkpoints are gone"):
+        before = contents(tmp_path)
+        with pytest.raises(CheckpointError, match=what): trainer(dataset, tmp_path, epochs=1).fit()
+        assert contents(tmp_path) == before
+        if (tmp_path / "away").exists(): (tmp_path / "away").rename(tmp_path / "config.yaml")
+        for path in Checkpoints(tmp_path / "checkpoints").paths(): subprocess.run(["rm", "-r", path], check=True)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "vocabularies.json", "schema.json", "catalogue/tensors.safetensors", "catalogue/manifest.json", "manifest.json"])
+def test_a_changed_byte_is_named_when_a_run_is_opened(dataset, tmp_path, name):
+    trainer(dataset, tmp_path, epochs=1).fit()
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    place = content.index(b"1") if name in ("vocabularies.json", "schema.json") else len(content) // 2
+    content[place] ^= 3
+    path.write_bytes(content)
+    with pytest.raises((CheckpointError, ValueError)): Run.load(tmp_path)
+    with pytest.raises((CheckpointError, ValueError)): trainer(dataset, tmp_path, epochs=2).fit() if not name.startswith("catalogue/tensors") else Run.load(tmp_path)
+
+
+OTHERS = {"average": dict(callbacks=[ExponentialAverage(0.9)]), "schedule": dict(callbacks=[LearningRate(ExponentialDecay(decay_size=1, decay_factor=0.1))]), "plateau": dict(callbacks=[ReduceOnPlateau()])}
+
+
+@pytest.mark.parametrize("before, after", [(a, b) for a in ("none", *OTHERS) for b in ("none", *OTHERS) if a != b])
+def test_another_schedule_or_average_is_another_run(dataset, tmp_path, before, after):
+    first, second = (OTHERS.get(name, {"callbacks": []})["callbacks"] for name in (before, after))
+    trainer(dataset, tmp_path, [*first, At(3, lambda: os.kill(os.getpid(), signal.SIGINT))]).fit()
+    with pytest.raises(ValueError, match="training_callbacks was"): trainer(dataset, tmp_path, second).fit()
+
+
+@pytest.mark.parametrize("after", [dict(batch_size=64), dict(seed=9), dict(negatives=Negatives(kind="sampled", num_sample=8))])
+def test_another_loader_is_another_run(dataset, tmp_path, after):
+    def own(batch_size=256, seed=0, negatives=Negatives(kind="full")): return TrainLoader(dataset, batch_size, negatives, seed)
+    trainer(dataset, tmp_path, [At(3, lambda: os.kill(os.getpid(), signal.SIGINT))], loader=own()).fit()
+    with pytest.raises(ValueError, match=f"loader.{next(iter(after))}"): trainer(dataset, tmp_path, loader=own(**after)).fit()
+    assert len(trainer(dataset, tmp_path, loader=own()).fit()) == 3
+
+
+def test_a_folder_begun_anew_under_a_living_process(dataset, tmp_path, unbroken):
+    def anew():
+        subprocess.run(["rm", "-r", tmp_path / "run"], check=True)
+        trainer(dataset, tmp_path / "run", [At(3, lambda: os.kill(os.getpid(), signal.SIGINT))]).fit()
+        begun.update(contents(tmp_path / "run"))
+    begun = {}
+    with pytest.raises(CheckpointError, match="was removed or begun anew"): trainer(dataset, tmp_path / "run", [At(5, anew)], seed=4).fit()
+    assert contents(tmp_path / "run") == begun
+    same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
+
+
+def test_a_checkpoint_of_another_run_is_not_used(dataset, tmp_path):
+    for name in "ab": stop_at(dataset, tmp_path / name, 5)
+    for path in Checkpoints(tmp_path / "a" / "checkpoints").paths(): subprocess.run(["rm", "-r", path], check=True)
+    subprocess.run(["cp", "-r", *Checkpoints(tmp_path / "b" / "checkpoints").paths(), tmp_path / "a" / "checkpoints"], check=True)
+    with pytest.raises(CheckpointError, match="of another run"): trainer(dataset, tmp_path / "a").fit()
+
+
+@pytest.mark.parametrize("name, content", [("status.json", ""), ("status.json", "[1]"), ("config.yaml", ""), ("config.yaml", "a: 1"), ("config.yaml", "a: [1"), ("epochs.jsonl", "x\n"), ("run.json", None)])
+def test_one_spoilt_run_does_not_hide_the_others(dataset, tmp_path, name, content):
+    for one in "ab": trainer(dataset, tmp_path / one, epochs=1).fit()
+    if content is None: subprocess.run(["rm", tmp_path / "a" / "config.yaml"], check=True)
+    else: (tmp_path / "a" / name).write_text(content)
+    table = runs(tmp_path)
+    assert table["state"].to_dict() == {"a": "broken", "b": "finished"} and len(table.loc["a", "why"]) > 20
+
+
+def test_sigterm_ends_a_training_in_good_order(dataset, tmp_path, unbroken):
+    process = start(tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 143
+    process.stdout.close()
+    listed = runs(tmp_path).iloc[0]
+    assert listed["state"] == "interrupted" and listed["why"] == "interrupted in epoch 1 by SIGTERM"
+    assert Checkpoints(tmp_path / "run" / "checkpoints").load()["step"] == 5
+    same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
+
+
+@pytest.mark.parametrize("leave", [lambda: sys.exit(3), lambda: os.kill(os.getpid(), signal.SIGINT)])
+def test_leaving_is_listed_as_what_it_is(dataset, tmp_path, unbroken, leave):
+    stopped = trainer(dataset, tmp_path / "run", [At(9, leave)])
+    try: stopped.fit()
+    except SystemExit as left: assert left.code == 3
+    assert runs(tmp_path)["state"].tolist() == ["interrupted"]
+    assert stopped.best_epoch == 1 and all(torch.equal(value, stopped.best_state[name]) for name, value in stopped.model.state_dict().items())
+    same_numbers(stopped.fit(), unbroken)
+
+
+def test_two_processes_of_one_second_get_two_folders(tmp_path):
+    code = "import sys; from recbench.train.runs import new_run_dir; print(*(new_run_dir('x', sys.argv[1]) for _ in range(5)))"
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
+    places = [place for process in processes for place in process.communicate()[0].split()]
+    assert len(set(places)) == 10 and all(Path(place).is_dir() for place in places)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..core.documents import parse_yaml
 from ..core.registry import lookup, nearest
 from .features import Feature, IdFeature, RawFeature, Schema, SequenceFeature
 from .order import Ties, check_ties
@@ -150,7 +151,7 @@ def read_schema(
 ) -> SchemaFile:
     "The schema in a file, or `ValueError` with file, field and what is allowed."
     path = Path(path)
-    try: content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try: content = parse_yaml(path.read_text(encoding="utf-8"), path.name)
     except FileNotFoundError: raise ValueError(f"{path.name} is missing in {path.parent.name or path.parent}; infer_schema prints one to start from") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error: raise ValueError(f"{path.name} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error: raise ValueError(f"{path.name} is not YAML in UTF-8: {error}") from error
     return make_schema(content, path.name)

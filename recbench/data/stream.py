@@ -6,6 +6,7 @@
 __all__ = ['SLICE', 'encode_arrow', 'stack_jagged', 'stack_tables', 'ParquetStream', 'Slice', 'stream_batches']
 
 # %% ../../nbs/10_data/57_stream.ipynb #38c4c885
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,6 +175,12 @@ class ParquetStream:
         "Position and what it depends on."
         return {"epoch": self.epoch, "row": self.row, **self._identity()}
 
+    def settings(self) -> dict[str, Any]:
+        "What a run's identity holds of the stream: its settings, and size and SHA-256 of every file, which are read once for it."
+        files = [{"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in self.contents]
+        own = {name: getattr(self, name) for name in ("features", "vocabularies", "batch_size", "buffer_rows", "seed", "columns")}
+        return {**own, "files": files}
+
     def _identity(self) -> dict[str, Any]:
         return {"seed": self.seed, "batch_size": self.batch_size, "buffer_rows": self.buffer_rows, "groups": [[path.name, group, rows] for path, group, rows in self.groups]}
 
@@ -185,6 +192,10 @@ class ParquetStream:
 
 # %% ../../nbs/10_data/57_stream.ipynb #98d1412a
 SLICE = 1 << 18    # rows of a row group that are decoded at a time; each call costs a dictionary of every column
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _contents(path: Path) -> pq.FileMetaData:
@@ -251,7 +262,7 @@ class _Reader:
 
 def _parts(one: Slice, contents: pq.FileMetaData, columns: Collection[str], size: int) -> Iterator[pa.RecordBatch]:
     "The row group from its beginning, at most `size` rows at a time; pages are read as they are needed."
-    with pq.ParquetFile(one.path, metadata=contents, buffer_size=1 << 16) as file:
+    with pq.ParquetFile(one.path, metadata=contents, buffer_size=1 << 16, page_checksum_verification=True) as file:
         yield from file.iter_batches(size, row_groups=[one.group], columns=[name for name in file.schema_arrow.names if name in columns], use_threads=False)
 
 # %% ../../nbs/10_data/57_stream.ipynb #b10c0012

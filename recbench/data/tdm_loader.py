@@ -56,6 +56,8 @@ class TDMLoader(RowLoader):
         super().__init__(dataset, batch_size, seed)
         self.tree, self.sampler = tree, TDMSampler(tree, layer_num_sample, weights, remain_ratio, probability_type, seed)
         self.streams = {"sampler": self.sampler}
+        self.layer_num_sample, self.weights, self.features = list(layer_num_sample), weights, features
+        self.remain_ratio, self.probability_type = remain_ratio, probability_type
         self.nodes = only_lists(node_table(dataset, tree), features)
         self.users, self.events = only_lists(dataset.users, features), only_lists(dataset.train, features)
         self.label, self.weight = dataset.schema.label or label, dataset.schema.sample_weight
