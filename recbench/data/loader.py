@@ -28,7 +28,7 @@ class RowLoader:
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int):
         if batch_size < 1: raise ValueError(f"batch_size is {batch_size}; must be at least 1")
-        self.dataset, self.batch_size = dataset, batch_size
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch_start, self.position = self.generator.get_state(), 0         # before this epoch's shuffling; batches of it handed out
         self.streams: dict[str, RandomStream] = {}                              # what else is drawn, by the name its state is saved under

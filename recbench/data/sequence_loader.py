@@ -57,6 +57,7 @@ class SequenceLoader(TrainLoader):
         max_length: int = 200,                   # positions of a history
     ):
         super().__init__(dataset, batch_size, negatives, seed)
+        self.max_length = max_length
         self.history = lookup(dataset.train.jagged, "history", "sequence of the training rows").values
         events = dataset.train.columns
         if not dataset.timed:

@@ -135,6 +135,10 @@ class LearningRate:
     def __init__(self, dense: LRSchedule = Constant(), tables: LRSchedule = Constant()):
         self.dense, self.tables = dense, tables
 
+    def settings(self) -> dict[str, LRSchedule]:
+        "What belongs to a run's identity."
+        return {"dense": self.dense, "tables": self.tables}
+
     def on_start(self, trainer): self.set_rates(trainer)
 
     def on_step(self, trainer, step: int, loss): self.set_rates(trainer)
@@ -153,6 +157,10 @@ class ReduceOnPlateau:
         if not 0 < factor < 1: raise ValueError(f"factor is {factor}; must lie between 0 and 1")
         if patience < 1: raise ValueError(f"patience is {patience}; must be at least 1")
         self.factor, self.patience = factor, patience
+
+    def settings(self) -> dict[str, float]:
+        "What belongs to a run's identity."
+        return {"factor": self.factor, "patience": self.patience}
 
     def cuts(self, values: Sequence[float], higher_is_better: bool) -> int:
         "How often the rates have fallen after epochs with these values of the monitored metric."

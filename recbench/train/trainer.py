@@ -100,7 +100,7 @@ class Trainer:
         else: fuse_tables(model, table_optimizer, rate, parts=parts)
         self.optimizer = dense_optimizer(model, learning_rate, weight_decay, parts, *((rate, table_weight_decay) if adam else ()))
         self.updates = Updates(self.optimizer, accumulate, clipping, loss_scaler(model, self.device) if mixed_precision == "FP16" else None)
-        self.epochs = self.settings["epochs"] = epochs or (20 if steps is None else -(-steps // len(self.loader)))
+        self.epochs = self.settings["epochs"] = checked["epochs"] or (20 if steps is None else -(-steps // len(self.loader)))
         self.steps = min(self.epochs * len(self.loader), steps or self.epochs * len(self.loader))
         self.patience, self.seed = patience, seed
         self.recorder = Recorder(run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
