@@ -97,7 +97,7 @@ def check_decay_auc(content: dict, report: Report) -> None:
         with report.case("logits"):
             preds, target = tensor(stored["preds"]), tensor(stored["target"])
             for scores, value in ((preds, "value"), (preds.sigmoid(), "value_of_sigmoid_input")):
-                metric = DecayAUC(stored.get("thresholds", 10))  # left unsaid, they were 10
+                metric = DecayAUC(stored.get("thresholds", 10), logits=value == "value")  # left unsaid, they were 10; logits were guessed
                 metric.update(scores, target)
                 metric.decay(0.9)
                 same(metric.compute(), stored[value], value)

@@ -233,3 +233,26 @@ def test_a_window_without_a_value_changes_nothing():
     errors = metrics.TrainMetricWrapper(MeanAbsoluteError(), 0.5, 1)
     for error in (0.0, 1.0): errors.update(torch.tensor([error]), torch.tensor([0.0]))
     assert errors.compute() == 0.5
+
+
+# ---- what is a logit, what a probability ----
+
+@pytest.mark.parametrize("rows", [2000, 16, 4, 1])
+def test_auc_of_logits_does_not_depend_on_batches(rows):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, generator=generator) * 0.5 + 0.3
+    label = (torch.rand(2000, generator=generator) < logits.sigmoid()).long()
+    metric, cuts = metrics.AUC(), metrics.AUC(200, logits=True)
+    for part, target in zip(logits.split(rows), label.split(rows)): metric.update(part, target), cuts.update(part, target)
+    assert abs(float(metric.compute()) - roc_auc_score(label, logits)) < 1e-5 and abs(float(cuts.compute()) - roc_auc_score(label, logits)) < 1e-2
+    two = metrics.AUC()
+    for part, target in (([.1, .6, -2., 3.], [0, 1, 0, 1]), ([.2, .9, .3, .4], [0, 0, 1, 1])): two.update(torch.tensor(part), torch.tensor(target))
+    assert float(two.compute()) == 0.8125
+
+
+@pytest.mark.parametrize("metric", [metrics.AUC(200), metrics.DecayAUC(), metrics.NormalizedEntropy(), metrics.CalibrationError(), metrics.PredictedOverSeen()], ids=lambda metric: type(metric).__name__)
+def test_logits_are_refused_where_probabilities_are_read(metric):
+    for wrong in ([0.2, 1.7], [-0.1, 0.5]):
+        with pytest.raises(ValueError, match=r"preds has the value .*; must lie in 0\.\.1"): metric.update(torch.tensor(wrong), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.1, or say logits=True"): metrics.MulticlassAUC(2).update(torch.tensor([[0.2, 1.7]]), torch.tensor([1]))
+    metric.update(torch.tensor([0.2, 0.7]), torch.tensor([0, 1]))

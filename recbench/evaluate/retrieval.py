@@ -214,7 +214,8 @@ def compare(
     for other in others:
         blocks[other.name, ("value", "low", "high")] = other.values
         blocks[other.name, ("difference", "difference low", "difference high")] = model.values - other.values
-    numbers = np.stack(bootstrap_interval(np.concatenate([block.to_numpy() for block in blocks.values()], axis=1), confidence, draws, seed))
+    difference = np.repeat(["difference" in quantities for _, quantities in blocks], model.values.shape[1])
+    numbers = np.stack(bootstrap_interval(np.concatenate([block.to_numpy() for block in blocks.values()], axis=1), confidence, draws, seed, difference))
     parts = np.split(numbers, len(blocks), axis=1)                                           # [3, metrics] each
     frames = [pd.DataFrame(part.T, columns=pd.MultiIndex.from_product([[name], quantities])) for (name, quantities), part in zip(blocks, parts)]
     return pd.concat(frames, axis=1).set_axis([f"{metric} [{model.protocol}]" for metric in model.values], axis=0)

@@ -69,7 +69,7 @@ def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFr
     order = rows[lookup({name: name for name in lab.metrics}, metric, "metric")].sort_values(ascending=False, kind="stable").index
     best = rows.loc[order].drop_duplicates("negatives")
     values = np.stack([lab.values[lab.runs.index.get_loc(run)][metric] for run in best.index], 1)           # [U, strategies]
-    numbers = bootstrap_interval(np.concatenate([values, values[:, :1] - values], 1), draws=1000)
+    numbers = bootstrap_interval(np.concatenate([values, values[:, :1] - values], 1), draws=1000, difference=np.arange(2 * values.shape[1]) >= values.shape[1])
     test, behind = (dict(zip(names, (number[half] for number in numbers))) for names, half in
                     ((("test", "low", "high"), slice(None, len(best))), (("behind", "behind_low", "behind_high"), slice(len(best), None))))
     return best[["negatives", *SWITCHES, "seconds"]].assign(validation=best[metric], **test, **behind)
@@ -84,7 +84,7 @@ def switch_effects(lab: NegativesLab, dataset: str, metric: str) -> pd.DataFrame
         for kind in dict.fromkeys(kind for _, kind in pairs):
             ends = [index for index, owner in pairs if owner == kind]
             gain = np.mean([lab.values[lab.runs.index.get_loc(high)][metric].to_numpy() - lab.values[lab.runs.index.get_loc(low)][metric].to_numpy() for low, high in ends], axis=0)
-            value, low, high = bootstrap_interval(gain, draws=1000)
+            value, low, high = bootstrap_interval(gain, draws=1000, difference=True)
             found.append({"switch": switch, "from": rows.at[ends[0][0], switch], "to": rows.at[ends[0][1], switch], "negatives": kind, "pairs": len(ends), "gain": value, "low": low, "high": high})
     return pd.DataFrame(found, columns=["switch", "from", "to", "negatives", "pairs", "gain", "low", "high"])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from .auc import logit_bin
-from .rows import binary_rows
+from .rows import probability_rows
 
 # %% ../../nbs/50_metrics/36_calibration.ipynb #7d7fa7c6
 class NormalizedEntropy(Metric):
@@ -31,7 +31,7 @@ class NormalizedEntropy(Metric):
         preds: Tensor,   # [B] probabilities
         target: Tensor,  # [B] 0 or 1
     ) -> None:
-        preds, target = binary_rows(preds, target)
+        preds, target = probability_rows(preds, target)
         right = torch.where(target, preds.double(), 1 - preds.double())
         self.entropy -= right.log().clamp(min=-100).sum()
         self.positives += target.count_nonzero()
@@ -62,7 +62,7 @@ class CalibrationError(Metric):
         preds: Tensor,   # [B] probabilities
         target: Tensor,  # [B] 0 or 1
     ) -> None:
-        preds, target = binary_rows(preds, target)
+        preds, target = probability_rows(preds, target)
         cell = logit_bin(preds.float().logit(), self.sums.shape[1])
         self.sums.index_add_(1, cell, torch.stack([torch.ones_like(target), preds, target]).double())
 
@@ -89,7 +89,7 @@ class PredictedOverSeen(Metric):
         preds: Tensor,   # [B] probabilities
         target: Tensor,  # [B] 0 or 1
     ) -> None:
-        preds, target = binary_rows(preds, target)
+        preds, target = probability_rows(preds, target)
         self.predicted += preds.sum(dtype=torch.float64)
         self.seen += target.count_nonzero()
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from .auc import add_counts, area, check_thresholds
-from .rows import binary_rows
+from .auc import area, check_thresholds, count_binary
 
 # %% ../../nbs/50_metrics/31_decay_auc.ipynb #024f9965
 class DecayAUC(Metric):
@@ -19,19 +18,18 @@ class DecayAUC(Metric):
     is_differentiable, higher_is_better, full_state_update = False, True, False
 
     def __init__(self,
-        thresholds: int = 200,  # cuts even in probability; 0: 65,536 bins even in logits, as in `AUC`
+        thresholds: int = 200,  # cuts even in probability; 0: a fine histogram of any scores, as in `AUC`
+        logits: bool = False,   # predictions are logits; without thresholds it makes no difference
         **kwargs,               # passed to `torchmetrics.Metric`
     ) -> None:
         super().__init__(**{"compute_with_cache": False, **kwargs})   # `decay` changes the value without an update
-        self.thresholds = thresholds
+        self.thresholds, self.logits = thresholds, logits
         for name in ("counts", "window"): self.add_state(name, torch.zeros(2, check_thresholds(thresholds), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self,
-        preds: Tensor,   # [B] probabilities, or logits where any of the batch is outside [0, 1]
+        preds: Tensor,   # [B] scores; with thresholds probabilities, or logits where it was said
         target: Tensor,  # [B] 0 or 1
-    ) -> None:
-        preds, target = binary_rows(preds, target)
-        add_counts(self.window, preds.float(), target, cuts=self.thresholds > 0)
+    ) -> None: count_binary(self.window, preds, target, self.thresholds > 0, self.logits)
 
     def decay(self, rate: float) -> None:
         "Blend the window into the counts and open a new one; `rate` is the weight of the past."
