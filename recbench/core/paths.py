@@ -88,6 +88,7 @@ def _value(node: ast.expr) -> Any:
 
 def _text_hint(name: str, value: Any, kind: ast.expr) -> str:
     "papermill makes a number of `-p hidden_units 64`; where text would fit, how to pass it."
+    if value in ("true", "false") and _fits(True, kind): return f"; pass it as papermill -p {name} {str(value).title()}"
     if isinstance(value, str) or value is None or not _fits(str(value), kind): return ""
     return f"; pass it as text: papermill -r {name} {value}, from Python {name}={str(value)!r}"
 

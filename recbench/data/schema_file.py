@@ -6,6 +6,7 @@
 __all__ = ['Files', 'read_feature', 'write_feature', 'explain', 'SchemaFile', 'schema_yaml', 'make_schema', 'read_schema']
 
 # %% ../../nbs/10_data/52_schema_file.ipynb #c9e443d3
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -91,6 +92,8 @@ class SchemaFile(Schema):
     min_label: float | None = None                        # positives have at least this label; None: a label above 0
     repeats: Literal["drop", "keep"] = "drop"             # held-out pairs that stand in an earlier split: set aside, or tested
     separator: str = Field("|", min_length=1)             # between the values of a list that is written as text
+    text: tuple[str, ...] = ()                            # columns that are text, whatever they look like: 007 is not 7
+    notes: tuple[str, ...] = ()                           # what inference made of columns and left out, for reading
     max_history: int = Field(50, ge=0)                    # newest earlier items in the feature `history`; 0: no such feature
     max_recent: int = Field(5, ge=0)                      # and in `recent`
     moment: str | None = None                             # column that rises with time: events of one value, such as an invoice, know nothing of each other
@@ -129,12 +132,13 @@ def _written(value: Any) -> str: return yaml.safe_dump(value, default_flow_style
 
 def schema_yaml(schema: SchemaFile) -> str:
     "The schema as YAML, a line a feature; `read_schema` reads it back."
-    fields = schema.model_dump(mode="json", exclude_defaults=True, exclude={"features"})
+    fields = schema.model_dump(mode="json", exclude_defaults=True, exclude={"features", "notes"})
     roles = {role: getattr(schema, role) for role in ("user_key", "item_key", "timestamp", "label", "split") if role != "label" or schema.label}
     if isinstance(schema.split, Split): roles["split"] = schema.split.model_dump(mode="json", include={"kind"} | ({"fractions"} if schema.split.kind != "leave-last" else set()) | schema.split.model_fields_set)
     fields = {**{name: fields[name] for name in ("name", "files") if name in fields}, **roles, **fields, "split": roles["split"]}
     if schema.files: fields["files"] = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in fields["files"].items()}
-    return "\n".join([*(f"{name}: {_written(value)}" for name, value in fields.items()), "features:", *(f"- {_written(write_feature(feature))}" for feature in schema.features)]) + "\n"
+    return "\n".join([*(f"{name}: {_written(value)}" for name, value in fields.items()), "features:", *(f"- {_written(write_feature(feature))}" for feature in schema.features),
+                      *(["notes:"] if schema.notes else []), *(f"- {json.dumps(note, ensure_ascii=False)}" for note in schema.notes)]) + "\n"
 
 # %% ../../nbs/10_data/52_schema_file.ipynb #b8119ca1
 def make_schema(

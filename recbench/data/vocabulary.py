@@ -39,6 +39,11 @@ def fit_vocabulary(
     values: np.ndarray | pd.Series,  # tokens of the training rows, flat
 ) -> Vocabulary:
     "Vocabulary of the distinct tokens, sorted, missing ones left out."
-    tokens = pd.Index(pd.unique(pd.Series(values).dropna())).sort_values()
+    tokens = pd.Index(pd.unique(pd.Series(values).dropna()))
+    kinds = {type(token) for token in tokens} if tokens.dtype == object else set()
+    if str in kinds and len(kinds) > 1:
+        examples = [next(token for token in tokens if type(token) is kind) for kind in sorted(kinds, key=str)]
+        raise ValueError(f"{name} holds ids of several types, e.g. {' and '.join(map(repr, examples))}; the ids of one table must be of one kind")
+    tokens = tokens.sort_values()
     if not len(tokens): raise ValueError(f"column {name} holds no value in the training rows; a vocabulary needs at least one")
     return Vocabulary(name, tokens)
