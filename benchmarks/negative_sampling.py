@@ -5,8 +5,8 @@
 The DSSM of dssm_step.py on 100,000 users with ten events each, and a catalogue of a million items; float32, CPU time of
 one thread, the contenders taking turns. Weights are random numbers, so that every item can be drawn.
 
-version 1    `NegativeSampler.sample`: 1,024 weighted negatives, none of the batch's 8,192 positives
-version 2    `NegativeSamplerV2.sample`: 1,024 weighted negatives, and which of them each row's user knows
+shared       `NegativeSampler.sample`: 1,024 weighted negatives for all of the batch's 8,192 rows
+known        `NegativeSamplerV2.sample`: the same, and which of them each row's user knows
 sampled      a step of the `Trainer` with 1,024 sampled negatives: loading, draw, forward, backward, update
 in-batch     the step of dssm_step.py, with the batch's own positives as negatives
 
@@ -41,10 +41,10 @@ def main() -> None:
         return lambda: trainer.train_step(next(batches))
 
     def draws(sampler, key: str): return lambda: [sampler.sample(events[key][rows]) for _ in range(DRAWS)]
-    took = interleaved({"version 1": draws(samplers[0], "item_index"), "version 2": draws(samplers[1], "user_index"), "sampled": step("sampled"), "in-batch": step("in_batch")}, args.rounds)
-    for name in ("version 1", "version 2"): took[name] = [seconds / DRAWS for seconds in took[name]]
+    took = interleaved({"shared": draws(samplers[0], "item_index"), "known": draws(samplers[1], "user_index"), "sampled": step("sampled"), "in-batch": step("in_batch")}, args.rounds)
+    for name in ("shared", "known"): took[name] = [seconds / DRAWS for seconds in took[name]]
     for name, seconds in took.items(): print(f"{name:10s} {1e3 * median(seconds):8.2f} ms")
-    for name in ("version 1", "version 2"):
+    for name in ("shared", "known"):
         for whole in ("sampled", "in-batch"): verdict(f"{name} / {whole} step", ratio(took, name, whole), at_most=0.05)
 
 

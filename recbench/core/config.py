@@ -643,7 +643,7 @@ class HSTUMatchConfig(TwoTowersConfig):
     user_tower: HSTUUserTower
     output_dim: NonNegativeInt = 0  # 0: no linear map above the item tower
     sequence_timestamp_is_ascending: Literal[True] = True  # the newest position is the last one
-    in_batch_negative: Literal[False] = False  # several positives a user leave no diagonal
+    in_batch_negative: bool = False  # the other targets of the batch are the negatives
     share_embedding: bool = False  # one table for both towers under one embedding name
 
 
@@ -662,7 +662,7 @@ class SASRecConfig(TwoTowersConfig):
     "The user is what self-attention makes of the history; the item is its vector in the same table."
     user_tower: SASRecTower
     output_dim: NonNegativeInt = 0  # 0: no linear map above the item tower
-    in_batch_negative: Literal[False] = False
+    in_batch_negative: bool = False
     share_embedding: bool = True  # one table for both towers under one embedding name
 
 

@@ -21,7 +21,7 @@ from .controls import Explorer, explore
 from ..train.live_plot import PALETTE
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #8beda954
-SWITCHES = ("batch_size", "temperature", "log_q", "mask_hits")
+SWITCHES = ("batch_size", "temperature", "log_q", "mask_known")
 BEST = "best on validation"
 
 
@@ -89,12 +89,12 @@ def switch_effects(lab: NegativesLab, dataset: str, metric: str) -> pd.DataFrame
     return pd.DataFrame(found, columns=["switch", "from", "to", "negatives", "pairs", "gain", "low", "high"])
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #53edc8c0
-NAMES = {"log_q": "the log Q correction", "mask_hits": "masking known positives", "batch_size": "the larger batch", "temperature": "the higher temperature"}
+NAMES = {"log_q": "the log Q correction", "mask_known": "masking all that the user took", "batch_size": "the larger batch", "temperature": "the higher temperature"}
 
 
 def settings_text(run: pd.Series) -> str:
     "Settings of a run in a few words; those that make no difference to it are left out."
-    flags = [f"{word} {'on' if run[name] else 'off'}" for name, word in (("log_q", "log Q"), ("mask_hits", "mask")) if not pd.isna(run[name])]
+    flags = [f"{word} {'on' if run[name] else 'off'}" for name, word in (("log_q", "log Q"), ("mask_known", "known masked")) if not pd.isna(run[name])]
     return ", ".join([f"batch {run['batch_size']}", f"temperature {run['temperature']:g}", *flags])
 
 
@@ -126,7 +126,7 @@ def switch_sentences(lab: NegativesLab, dataset: str, metric: str) -> list[str]:
         said = [f"{word} " + ", ".join(f"`{row['negatives']}` ({row['gain']:+.3f})" for _, row in chosen.iterrows()) for word, chosen in parts if len(chosen)]
         unsure = rows[(rows["low"] <= 0) & (rows["high"] >= 0)]
         if len(unsure): said.append(f"made no difference these users can see to {', '.join(f'`{kind}`' for kind in unsure['negatives'])}")
-        ends = "" if switch in ("log_q", "mask_hits") else f" ({rows['to'].iloc[0]:g} instead of {rows['from'].iloc[0]:g})"
+        ends = "" if switch in ("log_q", "mask_known") else f" ({rows['to'].iloc[0]:g} instead of {rows['from'].iloc[0]:g})"
         name = NAMES[switch][0].upper() + NAMES[switch][1:]
         sentences.append(f"{name}{ends} {'; it '.join(said)}.")
     return sentences
@@ -151,11 +151,11 @@ def draw_strategies(axes, lab: NegativesLab, dataset: str, metric: str, table: p
 
 def draw_switches(axes, effects: pd.DataFrame, order: Sequence[str], metric: str) -> None:
     "Paired gain of both corrections for each strategy, in the order of the left side."
-    for switch, color, shift in (("log_q", PALETTE[2], -0.12), ("mask_hits", PALETTE[3], 0.12)):
+    for switch, color, shift in (("log_q", PALETTE[2], -0.12), ("mask_known", PALETTE[3], 0.12)):
         rows = effects[(effects["switch"] == switch) & effects["negatives"].isin(order)]
         places = [order.index(kind) + shift for kind in rows["negatives"]]
         axes.hlines(places, rows["low"], rows["high"], color=color, lw=1.6)
-        axes.plot(rows["gain"], places, "o", color=color, ms=5, label={"log_q": "log Q on", "mask_hits": "mask on"}[switch])
+        axes.plot(rows["gain"], places, "o", color=color, ms=5, label={"log_q": "log Q on", "mask_known": "known masked"}[switch])
     axes.axvline(0, color="0.7", lw=1)
     axes.set(xlabel=f"paired gain in {metric}", ylim=(len(order) - 0.4, -0.7), yticks=[])
     axes.legend(frameon=False, fontsize=7, loc="lower right")

@@ -57,6 +57,18 @@ def _check_range(ids: Tensor, rows: Tensor, tables: Sequence[str]) -> None:
         raise ValueError(f"id {bad} is outside its table; rows are {dict(zip(tables, rows.tolist()))}, ids run from 0 to rows - 1")
 
 
+def _check_lengths(lookup: Lookup) -> None:
+    "Bags that cover the ids exactly, and a weight for each id: FBGEMM reads on behind the ids otherwise."
+    lengths, count = lookup.lengths, len(lookup.ids)
+    if lookup.weights is not None and lookup.weights.shape != (count,): raise ValueError(f"weights of {lookup.tables[0]} have shape {tuple(lookup.weights.shape)}; there are {count} ids, one weight each")
+    if lengths is None: return
+    covered = (lengths >= 0).all() & (lengths.sum() == count)
+    if lengths.device.type != "cpu":
+        torch._assert_async(covered)
+    elif not covered:
+        raise ValueError(f"lengths of {lookup.tables[0]} lie in {int(lengths.min()) if len(lengths) else 0}.. and add up to {int(lengths.sum())}; none may be negative and they must cover all {count} ids")
+
+
 def plain_lookup(tables: Mapping[str, nn.Embedding], lookup: Lookup) -> Tensor:
     "The lookup with ordinary autograd through `nn.Embedding` weights."
     if lookup.ids.ndim == 2:
@@ -266,6 +278,7 @@ def forward(self: EmbeddingTables, lookups: Sequence[Lookup]) -> list[Tensor]:
     answers: list[dict[Hashable, Tensor]] = [{} for _ in lookups]
     for i, lookup in enumerate(lookups):
         _check_range(lookup.ids, _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device), lookup.tables)
+        _check_lengths(lookup)
         for home, part in cut_by_home(lookup, self._homes).items(): waiting.setdefault(home, []).append((i, part))
     for home, members in waiting.items():
         parts = [part for _, part in members]

@@ -155,7 +155,6 @@ def match_config(
     for name in sizes: lookup(dict.fromkeys(MatchSizes._fields), name, "size")
     sides = sides_of(dataset, dataset.features() if features is None else features)
     if not sides.user or not sides.item: raise ValueError(f"{dataset.name} has {len(sides.user)} features of users and {len(sides.item)} of items; {model_name} needs some of both")
-    if sizes.get("in_batch_negative") and model_name in SEQUENCE_MODELS: raise ValueError(f"in_batch_negative is True; {model_name} has several targets a row, which leave no diagonal")
     dropout = None if variational_dropout is None else VariationalDropout(regularization_lambda=variational_dropout)
     softmax = {"losses": [Loss(softmax_cross_entropy=SoftmaxCrossEntropy(label_smoothing=label_smoothing))]}
     return ModelConfig(**softmax | build(sides, MatchSizes(**sizes)), variational_dropout=dropout)

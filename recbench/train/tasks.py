@@ -40,9 +40,9 @@ def default_negatives(model: MatchModel, dataset: Dataset) -> Negatives:
 
 def check_negatives(model: MatchModel, negatives: Negatives) -> None:
     "Refuse kinds that the model would read with its columns in the wrong place."
-    diagonal = negatives.kind in ("in_batch", "mixed")
+    diagonal = negatives.layout in ("in_batch", "mixed")
     if negatives.kind != "full" and diagonal != model.in_batch_negative:
-        raise ValueError(f"negatives.kind is {negatives.kind!r} but in_batch_negative of the model is {model.in_batch_negative}; 'in_batch' and 'mixed' need True, 'sampled', 'hard' and their version 2 need False")
+        raise ValueError(f"negatives.kind is {negatives.kind!r} but in_batch_negative of the model is {model.in_batch_negative}; 'in_batch' and 'mixed' need True, 'sampled' and 'hard' need False")
 
 # %% ../../nbs/80_train/35_tasks.ipynb #c14cbb94
 @dataclass(frozen=True)
