@@ -97,6 +97,15 @@ class Dataset:
         "Training rows of each item, float64 [I]."
         return torch.bincount(self.train.columns["item_index"], minlength=len(self.items)).double()
 
+    @cached_property
+    def item_of_id(self) -> Tensor:
+        "Row of the catalogue that an id of the items' own table belongs to, int64 [ids], -1 for none."
+        feature = next(feature for feature in self.features("item") if feature.name == self.schema.item_key)
+        ids = self.items.singles[:, self.items.single_names.index(feature.name)].long()
+        found = torch.full((feature.num_buckets,), -1).index_copy(0, ids, torch.arange(len(ids)))
+        if feature.table in self.vocabularies: found[0] = -1               # not one item: all that training did not know
+        return found
+
     @property
     def masks(self) -> str:
         "What evaluation leaves out, as it stands in the name of a metric."
@@ -108,17 +117,8 @@ def row_items(dataset: Dataset, split: str, name: str = "history") -> Jagged:
     table = dataset.split(split)
     lists = table.jagged[name] if name in table.jagged else dataset.users.jagged[name].take(table.columns["user_index"])
     lists, rows = lists.packed(), torch.arange(len(table)).repeat_interleave(lists.lengths)
-    items = _item_of_id(dataset)[lists.values.long()]
+    items = dataset.item_of_id[lists.values.long()]
     return _grouped(rows[items >= 0], items[items >= 0], len(table))
-
-
-def _item_of_id(dataset: Dataset) -> Tensor:
-    "Row of the catalogue that an id of the item's own table belongs to, -1 for none."
-    feature = next(feature for feature in dataset.features("item") if feature.name == dataset.schema.item_key)
-    ids = dataset.items.singles[:, dataset.items.single_names.index(feature.name)].long()
-    found = torch.full((feature.num_buckets,), -1).index_copy(0, ids, torch.arange(len(ids)))
-    if feature.table in dataset.vocabularies: found[0] = -1                # not one item: all that training did not know
-    return found
 
 
 def _grouped(owners: Tensor, values: Tensor, size: int) -> Jagged:
