@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
-           'embedding_scorer', 'scorer', 'Asked', 'fingerprint', 'asked_lists', 'split_ranks', 'Evaluation',
-           'check_cut_offs', 'summary', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines',
-           'evaluate_retrieval', 'readable', 'nearest_items']
+           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'split_ranks', 'Evaluation', 'check_cut_offs',
+           'summary', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines', 'evaluate_retrieval', 'readable',
+           'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..data.batch import make_batch
 from ..data.dataset import Dataset
-from ..data.table import Jagged
+from ..data.table import fingerprint
 from .baselines import fit_baselines, history_scorer, with_refits
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_cells
 from .significance import bootstrap_interval
@@ -94,15 +94,6 @@ class Asked(NamedTuple):
     of_row: Tensor   # int64 [rows], the list that a row's item is a target of
     first: Tensor    # int64 [L], the row that asks
     users: Tensor    # int64 [L], rising; a user stands there several times where rows bring sequences of their own
-
-
-def fingerprint(lists: Jagged) -> Tensor:
-    "A number for each row, int64 [rows], the same for the same values in the same order."
-    lists = lists.packed()
-    place = torch.arange(len(lists.values)) - lists.starts.repeat_interleave(lists.lengths)
-    power = torch.full((int(lists.lengths.max()) if len(lists) else 0,), 6364136223846793005).cumprod(0)      # modulo 2 ** 64
-    rows = torch.arange(len(lists)).repeat_interleave(lists.lengths)
-    return torch.zeros(len(lists), dtype=torch.int64).index_add(0, rows, (lists.values.long() + 1) * power[place])
 
 
 def asked_lists(dataset: Dataset, split: str) -> Asked:
