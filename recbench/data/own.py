@@ -325,12 +325,20 @@ def _unknown_line(dataset: Dataset) -> str:
     return "out of vocabulary: " + (", ".join(text for text, count in zeros.items() if count) or "none")
 
 
+def _history_line(dataset: Dataset) -> str:
+    "What histories hold where it is not simply what came before."
+    windows = {"history", "recent"} & set(dataset.train.jagged) - set(dataset.row_sequences)
+    if not dataset.timed and not windows: return "no times: rows have no histories"
+    if not dataset.timed: return "no times: a history holds the user's other training rows in no order, and models that read an order refuse"
+    return "" if dataset.by_time or not windows else "held out without regard to time: histories of held-out rows hold training rows alone"
+
+
 def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: SchemaFile) -> str:
     "The account, the leak check of both held-out splits, and what is out of vocabulary."
     clock = schema.timestamp or "_no_clock"
     report = leak_report(*(part.assign(**({} if schema.timestamp else {clock: 0})) for part in parts.values()), schema.user_key, schema.item_key, clock)
     return "\n".join([f"{dataset.name} [{dataset.protocol}]: {account_line(dataset.account)}", f"{len(dataset.users):,} users, {len(dataset.items):,} items",
-                      *(leak_line(report, split) for split in ("valid", "test")), _unknown_line(dataset)])
+                      *(leak_line(report, split) for split in ("valid", "test")), _unknown_line(dataset), *filter(None, [_history_line(dataset)])])
 
 # %% ../../nbs/10_data/54_own_data.ipynb #07843a06
 def told_lines(schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.DataFrame, of_users: Sequence[Feature], of_events: Sequence[Feature]) -> list[str]:

@@ -116,6 +116,7 @@ class SchemaFile(Schema):
         for name in ("moment", "label_windows", "time_windows"):
             if getattr(self, name) and self.timestamp is None: raise ValueError(f"{name} is {getattr(self, name)!r}, but no timestamp is named; timestamp must be a column of the events")
         check_ties(self.ties, self.tie_seed)
+        if self.label_windows and self.rows != "all": raise ValueError(f"label_windows is {self.label_windows!r} and rows is {self.rows!r}; histories of positives have one label, allowed is rows: all")
         if self.timestamp is None and self.ties != "neutral": raise ValueError(f"ties is {self.ties!r}, but no timestamp is named; without times there is no order, and one by item id would tell the answer")
         if self.rows == "all" and self.label is None: raise ValueError("rows is 'all', but no label is named; label must be a column of the events")
         return self
