@@ -18,13 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..core.checks import whole
+
 # %% ../../nbs/10_data/46_tree.ipynb #2ce940db
 def split_codes(
     count: int,         # I, items in a row
     branches: int = 2,  # n, parts of each cut
 ) -> Tensor:            # int64 [I], code of the node where each stands alone
     "Codes from cutting a row into even parts again and again."
-    if count < 1: raise ValueError(f"count is {count}; a tree needs at least one item")
+    whole("count", count, 1), whole("branches", branches, 2)
     codes, part = torch.zeros(count, dtype=torch.int64), torch.arange(branches)
     starts, sizes, nodes = torch.tensor([0]), torch.tensor([count]), torch.tensor([0])
     while len(starts):
@@ -89,7 +91,7 @@ def tree_from_codes(
     branches: int = 2,  # n, children of a node at most
 ) -> Tree:
     "The tree with every item on the last level."
-    if branches < 2: raise ValueError(f"branches is {branches}; a node needs room for at least 2 children")
+    whole("branches", branches, 2)
     if codes.ndim != 1 or not len(codes) or int(codes.min()) < 0: raise ValueError(f"codes are {list(codes.shape)} numbers{f', the least {int(codes.min())}' if codes.numel() else ''}; give one code of at least 0 for each of one or more items")
     levels = level_of(codes, branches)
     for level in range(int(levels.max())): codes = torch.where(levels <= level, codes * branches + 1, codes)
@@ -173,6 +175,7 @@ def cluster_tree(
     rounds: int = 10,   # of k-means on each level
 ) -> Tree:
     "Items by k-means with equal sizes, from the root down."
+    whole("branches", branches, 2), whole("rounds", rounds, 0)
     if vectors.ndim != 2 or not vectors.isfinite().all(): raise ValueError(f"vectors are {list(vectors.shape)} with {int((~vectors.isfinite()).sum())} numbers that are not finite; give finite ones, [I, D]")
     x, codes, part = vectors.detach().float().cpu(), torch.zeros(len(vectors), dtype=torch.int64), torch.zeros(len(vectors), dtype=torch.int64)
     sizes = torch.tensor([len(x)])
@@ -186,7 +189,9 @@ def cluster_tree(
 # %% ../../nbs/10_data/46_tree.ipynb #69504a6c
 def save_tree(tree: Tree, path: Path | str) -> None:
     "Write the tree as a safetensors file."
-    save_file({"codes": tree.codes[tree.node_of_item].contiguous()}, path, metadata={"kind": "recbench tree", "branches": str(tree.branches)})
+    part = Path(path).with_name(f".{Path(path).name}.part")
+    save_file({"codes": tree.codes[tree.node_of_item].contiguous()}, part, metadata={"kind": "recbench tree", "branches": str(tree.branches)})
+    part.replace(path)
 
 
 def load_tree(path: Path | str) -> Tree:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..core.checks import whole
 from ..data.table import Jagged
 from .ranks import seen_cells
 
@@ -91,7 +92,8 @@ class ItemIndex:
         if kind not in ("exact", "flat", "ivf", "hnsw"): raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw'")
         if item_emb.dim() != 2 or not len(item_emb): raise ValueError(f"item_emb is {list(item_emb.shape)}; must be [I, D] with at least one item")
         if not item_emb.isfinite().all(): raise ValueError(f"item_emb has {int((~item_emb.isfinite()).any(1).sum())} items with NaN or infinite numbers, the first is {int((~item_emb.isfinite()).any(1).long().argmax())}")
-        if effort < 1: raise ValueError(f"effort is {effort}; must be at least 1")
+        if not item_emb.shape[1]: raise ValueError(f"item_emb is {list(item_emb.shape)}; its vectors need at least one number")
+        whole("effort", effort, 1, 2**31 - 1), whole("seed", seed, 0, 2**31 - 1)      # what faiss holds: more would end the process
         self.item_emb, self.kind, self.effort = item_emb.detach(), kind, effort
         self.structure = None if kind == "exact" else _build(kind, self.item_emb, effort, seed)
 
@@ -104,8 +106,11 @@ class ItemIndex:
         seen: Jagged | None = None,    # item indices that must not come back, one row a user
     ) -> tuple[Tensor, Tensor]:        # int64 [B, k] item indices, best first, and their scores; -1 and -inf where there is no item
         "The best `k` items of each user."
-        if not 1 <= k <= len(self): raise ValueError(f"k is {k}; must be 1..{len(self)} for {len(self)} items")
+        whole("k", k, 1, len(self))
         if user_emb.dim() not in (2, 3) or user_emb.shape[-1] != self.item_emb.shape[1]: raise ValueError(f"user_emb is {list(user_emb.shape)}; must be [B, {self.item_emb.shape[1]}] or [B, K, {self.item_emb.shape[1]}]")
+        lost = ~user_emb.isfinite().flatten(1).all(1)
+        if lost.any(): raise ValueError(f"user_emb has {int(lost.sum())} users with NaN or infinite numbers, the first is {int(lost.long().argmax())}")
+        if seen is not None and len(seen) != len(user_emb): raise ValueError(f"seen has {len(seen)} rows; must have one for each of {len(user_emb)} users")
         rows = max(1, min(128, _BLOCK_CELLS // len(self)))
         blocks = torch.arange(len(user_emb)).split(rows if self.kind == "exact" else max(1, len(user_emb)))
         parts = [self._search_block(user_emb[block[0]:block[-1] + 1], k, None if seen is None else seen.take(block)) for block in blocks if len(block)]
@@ -133,7 +138,7 @@ def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:
     if kind == "flat": index = faiss.IndexFlatIP(dim)
     elif kind == "hnsw":
         index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = 200, effort
+        index.hnsw.efConstruction, index.hnsw.efSearch = 200, min(effort, len(vectors))
     else:
         lists = max(1, min(int(4 * len(vectors)**0.5), len(vectors) // 39))      # faiss wants 39 vectors a list to place it
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.dataset import Dataset
 from .baselines import known_items
 from .ranks import seen_cells
-from .retrieval import asked_lists, at_rest, scorer
+from .retrieval import asked_lists, at_rest, checked_scores, scorer
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #049bd7c6
 def top_items(
@@ -78,10 +78,11 @@ def recommend(
     "What each user of the split would be shown: the best items that evaluation does not mask."
     if not 1 <= k <= len(dataset.items): raise ValueError(f"k is {k}; must be 1..{len(dataset.items)} for {len(dataset.items)} items")
     seen, generator, asked = dataset.seen(split), torch.Generator().manual_seed(seed), asked_lists(dataset, split)
+    if hasattr(model, "reaching"): model = model.reaching(k)
     with at_rest(model):
         score, lists = scorer(model, dataset, split), []
         for rows in asked.first.split(max(1, _BLOCK // len(dataset.items))):
-            scores = score(rows).clone()                                                 # [B, I]; some models return a view of what they keep
+            scores = checked_scores(score(rows), len(rows), dataset).clone()                                                 # [B, I]; some models return a view of what they keep
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf
             lists.append(top_items(scores, k, generator).cpu())
     return Recommendations(name or type(model).__name__, asked.users, torch.cat(lists), asked.first, split)

@@ -6,6 +6,8 @@
 __all__ = ['TreeIndex', 'Found', 'search', 'find', 'score_rows', 'beam_report']
 
 # %% ../../nbs/70_evaluate/52_tree_index.ipynb #843666f2
+import copy
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.checks import whole
 from ..data.batch import make_batch
 from ..data.dataset import Dataset
 from ..data.table import Jagged, Table
@@ -41,11 +44,20 @@ class TreeIndex:
     ):
         self.tree = tree or model.tree
         if self.tree is None: raise ValueError("tree is None and the model has none; give the tree that the model was trained on")
-        if beam is not None and beam < 1: raise ValueError(f"beam is {beam}; must be at least 1, or None to score every leaf")
+        if beam is not None: whole("beam", beam, 1)
         if model.heads[0].score is None: raise ValueError(f"{type(model).__name__} gives no probability of a positive label; TreeIndex needs binary_cross_entropy, or softmax_cross_entropy with num_class 2")
         self.model, self.beam, self.device = model, beam, device_of(model)
         self.ranges, self.children = self.tree.leaf_ranges().to(self.device), self.tree.children.to(self.device)
         self.nodes = only_lists(node_table(catalogue, self.tree), model.read_features)
+
+    def reaching(self, k: int) -> "TreeIndex":
+        "This index, or where its beam can never list `k` items one whose beam can, with a warning."
+        k = min(k, len(self.tree.items))
+        if self.beam is None or self.beam * self.tree.branches >= k: return self
+        warnings.warn(f"beam {self.beam} lists at most {self.beam * self.tree.branches} items; for {k} it is {k}", stacklevel=3)
+        wider = copy.copy(self)
+        wider.beam = k
+        return wider
 
     def embed(self, users: Table) -> Embedded:
         "Users, with their history, beside all nodes."

@@ -492,7 +492,7 @@ def best_items(
     beam: int,
 ) -> tuple[Tensor, Tensor]:
     "Item indices [B, k], best first, -1 where none is left, and their scores."
-    if isinstance(self.model, TDM): return TreeIndex(self.model, self, beam).find(users, k, seen)[:2]
+    if isinstance(self.model, TDM): return TreeIndex(self.model, self, max(beam, k)).find(users, k, seen)[:2]
     with torch.no_grad(): return ItemIndex(self.item_vectors).search(self.model.user_embedding(make_batch(users)), k, seen)
 
 
@@ -501,7 +501,7 @@ def recommend(
     rows: pd.DataFrame,         # a row for each user; see `encode_users`
     k: int = 10,
     keep_seen: bool = False,    # True: items of the history may be recommended again
-    beam: int = 32,             # of a model with a tree, nodes of each level that its search keeps
+    beam: int = 32,             # of a model with a tree, nodes of each level that its search keeps; at least k
 ) -> pd.DataFrame:              # columns row (label of the user's row), rank, the item key, score; fewer than k where fewer are left
     "The best items of the catalogue for each user."
     if not isinstance(self.model, TDM) and not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
