@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
-           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'split_ranks', 'Evaluation', 'check_cut_offs',
-           'summary', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines', 'evaluate_retrieval', 'readable',
-           'nearest_items']
+           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'split_ranks', 'Evaluation',
+           'check_cut_offs', 'summary', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines',
+           'evaluate_retrieval', 'readable', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.checks import whole
 from ..data.batch import make_batch
 from ..data.dataset import Dataset
 from ..data.table import fingerprint
@@ -108,13 +109,19 @@ def asked_lists(dataset: Dataset, split: str) -> Asked:
     return Asked(order.argsort()[group], first[order], users[first[order]])
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #1580450a
+def checked_scores(scores: Tensor, rows: int, dataset: Dataset) -> Tensor:
+    "The scores; refused unless they are one for each item of the catalogue: a column more or less would rank other items."
+    if tuple(scores.shape) == (rows, len(dataset.items)): return scores
+    raise ValueError(f"the model's scores are {list(scores.shape)}; must be [{rows}, {len(dataset.items)}], a row for each asked list and a column for each item of {dataset.name}")
+
+
 def split_ranks(score: Callable[[Tensor], Tensor], dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
     "Greater and equal counts [rows], [rows] of every row of the split in its list, seen items masked."
     targets, seen, asked = dataset.split(split).columns["item_index"], dataset.seen(split), asked_lists(dataset, split)
     order, parts = asked.of_row.argsort(stable=True), []
     for rows in order.split(max(1, _BLOCK // len(dataset.items))):
         lists, place = asked.of_row[rows].unique_consecutive(return_inverse=True)
-        scores = score(asked.first[lists])                                              # [L, I]
+        scores = checked_scores(score(asked.first[lists]), len(lists), dataset)          # [L, I]
         if len(lists) < len(rows): scores = scores[place.to(scores.device)]             # [B, I]
         cells = tuple(index.to(scores.device) for index in seen_cells(seen.take(asked.first[lists[place]])))
         parts.append(rank_counts(scores, targets[rows].to(scores.device), cells))
@@ -137,7 +144,8 @@ class Evaluation:
 
 def check_cut_offs(top_k: Sequence[int]) -> None:
     "Refuse anything but some positive integers, before a pass over the catalogue is spent on them."
-    if isinstance(top_k, int) or not len(top_k) or any(k != int(k) or k < 1 for k in top_k): raise ValueError(f"top_k is {top_k}; must be a list of integers of at least 1, e.g. [10, 50]")
+    if isinstance(top_k, (int, str)) or not len(top_k): raise ValueError(f"top_k is {top_k!r}; must be a list of integers of at least 1, e.g. [10, 50]")
+    for i, k in enumerate(top_k): whole(f"top_k[{i}]", k, 1)
 
 
 def summary(
@@ -179,6 +187,7 @@ def evaluate(
 ) -> Evaluation:
     "Rank each held-out item among the whole catalogue; a user's distinct items are one list's targets."
     check_cut_offs(top_k)
+    if hasattr(model, "reaching"): model = model.reaching(max(top_k))
     with at_rest(model): ranks = split_ranks(scorer(model, dataset, split), dataset, split)
     return summary(name or type(model).__name__, dataset, split, *ranks, top_k)
 

@@ -140,7 +140,9 @@ class TreeTask:
 
     def validate(self, model: TDM, dataset: Dataset) -> dict[str, float]:
         "Means over the validation users of what the beam finds."
-        return evaluate(TreeIndex(model, dataset, self.beam), dataset, self.top_k, split="valid").mean().to_dict()
+        most = max(self.top_k)
+        beam = self.beam if self.beam * model.tree.branches >= most else most
+        return evaluate(TreeIndex(model, dataset, beam), dataset, self.top_k, split="valid").mean().to_dict()
 
 # %% ../../nbs/80_train/35_tasks.ipynb #0641b8c1
 def task_of(model: BaseModel, dataset: Dataset, negatives: Negatives | None = None, top_k: Sequence[int] = (10, 50)) -> MatchTask | RankTask | TreeTask:
