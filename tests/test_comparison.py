@@ -1,8 +1,10 @@
 "A folder of runs, compared as its user would: papermill on compare_runs.ipynb."
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, copy_tree, outputs, run_papermill, tail
 
+from recbench.explore import config_table, read_comparison
 from recbench.train.runs import write_manifest
 
 NOTEBOOK = ROOT / "nbs" / "experiments" / "compare_runs.ipynb"
@@ -48,7 +50,7 @@ def test_without_a_folder_it_makes_its_own(tmp_path):
 
 
 def test_a_run_outside_its_band_is_flagged(folder, tmp_path):
-    bands = {"wide": {"recall@10": {"mean": 0.0, "tolerance": 1.0}}, "narrow": {"ndcg@5": {"mean": 0.9, "tolerance": 0.01}}}
+    bands = {"DSSM, output_dim 16": {"recall@10": {"mean": 0.0, "tolerance": 1.0}}, "DSSM, output_dim 2": {"ndcg@5": {"mean": 0.9, "tolerance": 0.01}}}
     (tmp_path / "bands.yaml").write_text(yaml.safe_dump(bands))
     result, out = compare(tmp_path, folder=folder, bands=tmp_path / "bands.yaml", metric="ndcg", top_k=5, draws=200, test_missing=False)
     assert result.returncode == 0, tail(result)
@@ -75,3 +77,19 @@ def test_runs_without_a_test_are_tested_where_their_data_is_known(folder, tmp_pa
 def test_absent_folder_is_refused(tmp_path):
     result, _ = compare(tmp_path, folder="nowhere")
     assert result.returncode != 0 and "nowhere is not a folder" in result.stderr, tail(result)
+
+
+def test_an_unknown_run_is_an_error(folder, tmp_path):
+    for name in ("first", "second"):
+        result, _ = compare(tmp_path, folder=folder, draws=200, test_missing=False, **{name: "wide"})
+        assert result.returncode != 0 and "'wide' is no tested run and no config; there are ['DSSM, output_dim " in result.stderr, tail(result)
+
+
+def test_the_same_seed_run_twice_counts_once(folder, tmp_path):
+    copy_tree(folder, tmp_path / "runs")
+    copy_tree(folder / "wide-s1", tmp_path / "runs" / "narrow-again")      # a folder's name says nothing
+    found = read_comparison(tmp_path / "runs")
+    table = config_table(found, "recall@10")
+    assert table["seeds"].to_dict() == {"DSSM, output_dim 16": 2, "DSSM, output_dim 2": 1} and len(found.repeats()) == 1
+    assert found.runs.loc["narrow-again", "config"] == "DSSM, output_dim 16"
+    pd.testing.assert_frame_equal(table, config_table(read_comparison(folder), "recall@10"))

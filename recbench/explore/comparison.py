@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEST_VALUES', 'last_step', 'keep_test_values', 'kept_test_values', 'evaluate_run', 'leaves', 'in_a_line',
-           'chosen_settings', 'differences', 'short_name', 'config_names', 'Comparison', 'read_comparison',
+           'chosen_settings', 'is_seed', 'seeds_of', 'differences', 'config_names', 'Comparison', 'read_comparison',
            'test_means', 'run_table', 'config_values', 'check_paired', 'seed_interval', 'config_table', 'check_metric',
            'sign_flip_p', 'paired_test', 'holm', 'same_users', 'pair_table', 'read_bands', 'bands_of', 'write_bands',
            'band_flags', 'band_flag', 'idle_bands']
@@ -96,8 +96,17 @@ def chosen_settings(run_dir: Path | str) -> dict[str, str]:
     config = identity(read_config(Path(run_dir)))
     trained = "; ".join(map(in_a_line, config.pop("training_callbacks", []))) or "none"
     found = leaves({**config, "callbacks": trained, "data": {name: value for name, value in config["data"].items() if name != "rows"}})
-    settings = {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
-    return {name: value for name, value in settings.items() if not re.fullmatch(r"(trainer|loader)(\..*)?\.seed", name)}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items() if not is_seed(name)}
+
+
+def is_seed(name: str) -> bool:
+    "Whether a setting is a seed, of the training or of its loader."
+    return re.fullmatch(r"(trainer|loader)(\..*)?\.seed", name) is not None
+
+
+def seeds_of(run_dir: Path | str) -> str:
+    "The seeds of a run, as text; two runs of one config that share them are one finding."
+    return json.dumps({name: value for name, value in leaves(identity(read_config(Path(run_dir)))).items() if is_seed(name)})
 
 
 def differences(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
@@ -109,21 +118,14 @@ def differences(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     return pd.DataFrame({name if last.count(name) == 1 else path: table[path] for (name, _), path in groups.items()}, index=table.index)
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #07cb3678
-def short_name(run: str) -> str:
-    "`20260131-221500-wide-s1` is a run of `wide`."
-    return re.sub(r"[-_](s|seed)?\d+$", "", re.sub(r"^\d{8}-\d{6}-", "", run)) or run
-
-
 def config_names(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    "Run -> name of its config; runs with equal settings share one."
-    key = {run: json.dumps(chosen, sort_keys=True) for run, chosen in settings.items()}
-    first = {}
+    "Run -> name of its config: the model and what differs; runs with equal settings share one."
+    key, first, names = {run: json.dumps(chosen, sort_keys=True) for run, chosen in settings.items()}, {}, {}
     for run in settings: first.setdefault(key[run], run)
-    full = {}
-    for name in map(short_name, first.values()):
-        differ = differences({run: settings[run] for run in first.values() if short_name(run) == name})
-        full |= {run: ", ".join([name, *(f"{column} {value}" for column, value in differ.loc[run].items())]) for run in differ.index}
-    return {run: full[first[key[run]]] for run in settings}
+    for model in dict.fromkeys(chosen["model.class"] for chosen in settings.values()):
+        differ = differences({run: settings[run] for run in first.values() if settings[run]["model.class"] == model})
+        names |= {run: ", ".join([model, *(f"{column} {value}" for column, value in differ.loc[run].items() if value)]) for run in differ.index}
+    return {run: names[first[key[run]]] for run in settings}
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #2852556a
 @dataclass(frozen=True)
@@ -135,11 +137,22 @@ class Comparison:
     tests: dict[str, Evaluation]            # run -> values of every user, where they are kept
 
     def configs(self) -> dict[str, list[str]]:
-        "Config -> its tested runs."
+        "Config -> its tested runs, the newest of those that share a seed."
         found = {}
-        for run, config in self.runs["config"].items():
-            if run in self.tests: found.setdefault(config, []).append(run)
-        return found
+        for run, config, seeds in self.runs[["config", "seeds"]].itertuples():
+            if run in self.tests: found.setdefault(config, {})[seeds] = run
+        return {config: list(by_seed.values()) for config, by_seed in found.items()}
+
+    def repeats(self) -> list[str]:
+        "Tested runs that another one of the same config and seed stands for."
+        counted = [run for members in self.configs().values() for run in members]
+        return [run for run in self.tests if run not in counted]
+
+    def check_names(self, *names: str) -> None:
+        "Refuse what is neither a tested run nor a config."
+        known = [*self.configs(), *self.tests]
+        for name in names:
+            if name not in known: raise ValueError(f"{name!r} is no tested run and no config; there are {known}")
 
 
 def read_comparison(folder: Path | str) -> Comparison:
@@ -153,7 +166,7 @@ def read_comparison(folder: Path | str) -> Comparison:
     paths = {run: Path(folder) / run for run in table.index}
     settings = {run: chosen_settings(path) for run, path in paths.items()}
     tests = {run: kept_test_values(path) for run, path in paths.items()}
-    return Comparison(table.assign(config=pd.Series(config_names(settings))), differences(settings), {run: read_lines(path / "epochs.jsonl") for run, path in paths.items()},
+    return Comparison(table.assign(config=pd.Series(config_names(settings)), seeds=pd.Series({run: seeds_of(path) for run, path in paths.items()})), differences(settings), {run: read_lines(path / "epochs.jsonl") for run, path in paths.items()},
                       {run: test for run, test in tests.items() if test is not None})
 
 
@@ -176,8 +189,8 @@ def run_table(
 # %% ../../nbs/90_explore/30_comparison.ipynb #863e9611
 def config_values(comparison: Comparison, name: str) -> pd.DataFrame:
     "Values of every user for a run, or for a config the mean over its runs."
-    members = comparison.configs().get(name) or [run for run in comparison.tests if run == name]
-    if not members: raise ValueError(f"{name!r} is no tested run and no config; there are {[*comparison.configs(), *comparison.tests]}")
+    comparison.check_names(name)
+    members = comparison.configs().get(name, [name])
     check_paired(comparison, members)
     return sum(comparison.tests[run].values for run in members) / len(members)
 
@@ -204,7 +217,7 @@ def config_table(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:   # best first
-    "A row for each config: mean, spread over seeds, intervals over seeds and over users."
+    "A row for each config: number of distinct seeds, mean, spread over seeds, intervals over seeds and over users."
     check_metric(comparison, metric)
     rows, means = [], test_means(comparison)[metric]
     for config, members in comparison.configs().items():
@@ -230,6 +243,7 @@ def sign_flip_p(
     seed: int = 0,
 ) -> np.ndarray:              # [M]
     "Two-sided p of a paired difference: how often random signs reach as far from zero."
+    if np.isnan(difference).any(): raise ValueError(f"difference has {np.isnan(difference).sum()} NaN; every user needs a value")
     rng, reached = np.random.default_rng(seed), 1
     target = np.abs(difference.sum(0)) * (1 - 1e-9)    # rounding must not turn a tie into a miss
     for rows in np.diff([*range(0, draws, max(1, _BLOCK // len(difference))), draws]):
@@ -289,7 +303,7 @@ def pair_table(
         a, b = np.triu_indices(len(group), 1)
         if not len(a): continue
         apart = values.to_numpy()[:, a] - values.to_numpy()[:, b]                                       # [U, pairs]
-        parts.append(pd.DataFrame(dict(zip(parts[0], [values.columns[a], values.columns[b], *bootstrap_interval(apart, confidence, draws, seed), sign_flip_p(apart, draws, seed)]))))
+        parts.append(pd.DataFrame(dict(zip(parts[0], [values.columns[a], values.columns[b], *bootstrap_interval(apart, confidence, draws, seed, difference=True), sign_flip_p(apart, draws, seed)]))))
     table = pd.concat(parts[1:] or parts, ignore_index=True)
     return table.assign(**{"p (Holm)": holm(table["p"].to_numpy(dtype=float))})
 
@@ -339,7 +353,7 @@ def band_flag(test: Evaluation | None, metrics: Mapping[str, Mapping] | None) ->
     if test is None: return "not tested"
     means = test.mean()
     missing = [metric for metric in metrics if metric not in means]
-    outside = [f"{metric} {means[metric]:.4f} is not in {band['mean']:.4f} ± {band['tolerance']:.4f}" for metric, band in metrics.items() if metric in means and abs(means[metric] - band["mean"]) > band["tolerance"]]
+    outside = [f"{metric} {means[metric]:.4f} is not in {band['mean']:.4f} ± {band['tolerance']:.4f}" for metric, band in metrics.items() if metric in means and not abs(means[metric] - band["mean"]) <= band["tolerance"]]
     return "; ".join([f"OUTSIDE: {', '.join(outside)}"] * bool(outside) + [f"{metric} was not measured" for metric in missing]) or "inside"
 
 

@@ -132,7 +132,7 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
     axes = figure.add_axes((0.16, 0.55 / height, 0.52, 1 - 0.95 / height))
     axes.axvline(0, color="0.35", lw=1.2, ls=(0, (4, 2)))
     for place, row in enumerate(test[["difference", "low", "high", "p"]].itertuples(index=False)):
-        color = "0.55" if row.low <= 0 <= row.high else PALETTE[0] if row.difference > 0 else PALETTE[1]
+        color = PALETTE[0] if row.low > 0 else PALETTE[1] if row.high < 0 else "0.55"
         axes.plot([row.low, row.high], [-place, -place], color=color, lw=2.6, solid_capstyle="round")
         axes.plot(row.difference, -place, "o", color=color, ms=6)
         axes.annotate(f"{row.difference:+.4f}   p = {row.p:.4f}", (1.03, -place), xycoords=("axes fraction", "data"), va="center", fontsize=9.5, color=color)
