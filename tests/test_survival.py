@@ -306,3 +306,25 @@ def test_two_processes_of_one_second_get_two_folders(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
     places = [place for process in processes for place in process.communicate()[0].split()]
     assert len(set(places)) == 10 and all(Path(place).is_dir() for place in places)
+
+
+@pytest.mark.parametrize("accumulate", [4, 100])
+def test_accumulation_steps_for_what_an_epoch_leaves_and_resumes_within_a_group(dataset, tmp_path, accumulate):
+    taken = []
+
+    def run_of(folder, callbacks=()):
+        made = trainer(dataset, folder, callbacks, accumulate=accumulate, batch_size=256, epochs=2, save_every_steps=1)
+        made.optimizer.register_step_post_hook(lambda *_: taken.append(made.step))
+        return made
+    whole = run_of(None)
+    before, size = {name: value.clone() for name, value in whole.model.named_parameters()}, len(whole.loader)
+    assert size % 4 and 6 < size < 100                                                               # the last group is smaller
+    history = whole.fit()
+    assert len(taken) == 2 * -(-size // accumulate) and whole.updates.waiting == 0
+    assert all(not torch.equal(before[name], value) for name, value in whole.model.named_parameters())
+    for step in (5, size - 1, size, size + 1):                                                      # within a group, before and behind the last batch of an epoch
+        folder = tmp_path / str(step)
+        run_of(folder, [At(step, lambda: os.kill(os.getpid(), signal.SIGINT))]).fit()
+        resumed = run_of(folder)
+        pd.testing.assert_frame_equal(resumed.fit().drop(columns="seconds"), history.drop(columns="seconds"), check_exact=True)
+        for name, value in whole.model.state_dict().items(): assert torch.equal(value, resumed.model.state_dict()[name]), (step, name)

@@ -46,7 +46,7 @@ def loss_scaler(
 
 # %% ../../nbs/80_train/26_updates.ipynb #999dd2aa
 class Updates:
-    "Backward passes and the optimiser's steps: one step for every `every` backward passes."
+    "Backward passes and the optimiser's steps: one step for every `every` backward passes, and one for what is left at the end."
 
     def __init__(
         self,
@@ -69,10 +69,11 @@ class Updates:
         (self.scaler.scale(share.float()) if self.scaler else share).backward()   # fp16 ends at 65,504
         self.waiting += 1
 
-    def step(self) -> bool:
-        "Use the gradients and clear them, if enough batches have come; says whether."
-        if self.waiting < self.every: return False
+    def step(self, last: bool = False) -> bool:
+        "Use the gradients and clear them, if enough batches have come or it is the `last` chance, then as the mean of those that have; says whether."
+        if self.waiting < (1 if last else self.every): return False
         if self.scaler: self.scaler.unscale_(self.optimizer)
+        if self.waiting < self.every: self.stretch(self.every / self.waiting)
         self.norm = clip_gradients(self.parameters, self.clipping)
         if self.scaler:
             self.scaler.step(self.optimizer)
@@ -81,6 +82,11 @@ class Updates:
         self.optimizer.zero_grad(set_to_none=True)
         self.waiting = 0
         return True
+
+    def stretch(self, factor: float) -> None:
+        "Multiply the gradients in place."
+        for parameter in self.parameters:
+            if parameter.grad is not None: parameter.grad.mul_(factor)
 
 # %% ../../nbs/80_train/26_updates.ipynb #b4111ec5
 def state_dict(self: Updates) -> dict[str, Tensor | float | int]:
