@@ -26,6 +26,8 @@ MODELS: dict[str, "type[BaseModel]"] = {}
 class BaseModel(nn.Module):
     "Base of all models; subclasses define `predict`, `init_loss`, `loss`, `init_metric`, `update_metric` and `update_train_metric`."
 
+    columns_read: int | None = 1    # labels that the model reads, and sample weights; None: any number
+
     def __init_subclass__(cls, abstract: bool = False, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         if not abstract: MODELS[cls.__name__] = cls
@@ -36,13 +38,23 @@ class BaseModel(nn.Module):
         features: Sequence[Feature],
         labels: Sequence[str],                        # label columns of the batch
         sample_weights: Sequence[str] | None = None,  # weight columns of the batch
-        **kwargs,                                     # accepted so that one call form serves all models
+        **kwargs,                                     # refused by name, unless a subclass takes them
     ):
         super().__init__()
+        self.check_read(labels=labels, sample_weights=sample_weights or [], **kwargs)
         self.config, self.features = model_config, list(features)
         self.labels, self.sample_weights = list(labels), list(sample_weights or [])
         self.feature_groups = {group.group_name: group for group in model_config.feature_groups}
         self.metric_modules, self.loss_metrics, self.train_metric_modules = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+
+    def check_read(self, labels: Sequence[str], sample_weights: Sequence[str], **others) -> None:
+        "Refuse by name what nothing would read."
+        kind = type(self).__name__
+        if others: raise ValueError(f"{kind} has no argument {', '.join(others)}; leave it out")
+        for name, given in (("labels", labels), ("sample_weights", sample_weights)):
+            if isinstance(given, str): raise ValueError(f"{name} is {given!r}; give a list of columns, [{given!r}]")
+            if self.columns_read is not None and len(given) > self.columns_read:
+                raise ValueError(f"{name} is {list(given)}; {kind} reads {', '.join(given[:self.columns_read])} and would ignore {', '.join(given[self.columns_read:])}, leave it out")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         "Predictions of a batch."

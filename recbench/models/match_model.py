@@ -91,6 +91,9 @@ class MatchModel(BaseModel, abstract=True):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         kinds = [loss.kind[0] for loss in model_config.losses]
         if kinds != ["softmax_cross_entropy"]: raise ValueError(f"losses are {kinds}; a match model has exactly one, softmax_cross_entropy")
+        for name, usual in (("num_class", 1), ("loss_weight_strategy", "Fixed")):
+            if (value := getattr(model_config, name)) != usual: raise ValueError(f"{name} is {value!r}; nothing in a match model reads it, leave it out")
+        if (weight := model_config.losses[0].weight) != 1: raise ValueError(f"weight of softmax_cross_entropy is {weight}; a match model has no second loss to weigh it against, leave it out")
         for metric in (*model_config.metrics, *model_config.train_metrics):
             if metric.kind[0] != "recall_at_k": raise ValueError(f"metric {metric.kind[0]!r} is not defined for a match model; allowed is recall_at_k")
         self.label_smoothing = model_config.losses[0].kind[1].label_smoothing

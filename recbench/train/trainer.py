@@ -33,7 +33,7 @@ from .optimizers import Part, dense_optimizer, fuse_tables, refuse_fused
 from .runs import Recorder
 from .tasks import check_monitor, task_of
 from .updates import Updates, loss_scaler
-from .wrappers import TrainWrapper
+from .wrappers import TrainWrapper, check_alone
 
 # %% ../../nbs/80_train/40_trainer.ipynb #ed762926
 class Loader(Protocol):
@@ -66,7 +66,7 @@ class Trainer:
         table_learning_rate: float | None = None,     # None: the task's; with "adam" that of the dense part
         table_weight_decay: float = 0.0,              # with "adam": L2 penalty on all rows
         parts: Sequence[Part] = (),                   # parameters by name pattern: own rates, own decay, frozen
-        accumulate: int = 1,                          # batches whose gradients make one update of the dense part
+        accumulate: int = 1,                          # batches whose gradients make one update of the dense part; an epoch's last group may be smaller
         clipping: GradClipping = GradClipping(),      # of the dense gradients
         monitor: str | None = None,                   # validation metric that picks the best epoch; None: the task's, or "epoch", the last, where no rows validate
         patience: int = 3,                            # epochs without a better one before stopping
@@ -81,6 +81,8 @@ class Trainer:
         save_every_steps: int | None = None,          # checkpoints within an epoch; one at its end is always written
         save_every_minutes: float | None = 10,
     ):
+        check_alone()
+        if loader and negatives and negatives != (own := getattr(loader, "negatives", None)): raise ValueError(f"negatives is {negatives!r} and the loader's are {own!r}; a loader brings its own, leave them out")
         checked = check_arguments({name: value for name, value in locals().items() if name not in ("self", "model")})
         self.settings = {name: value for name, value in checked.items() if name not in NO_SETTINGS}
         self.task = task_of(model, dataset, negatives, top_k)
@@ -161,6 +163,7 @@ def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
             if self.stopping: break
             self.interrupts.let_through()
             self.whole = False
+        self.updates.step(last=True)      # gradients that wait for batches which do not come
         self.whole = True
     self.guard.check()
     means = {name: float(self.sums[name] / self.sums["rows"]) for name in ("loss", *self.task.counts)}
