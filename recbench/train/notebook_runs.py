@@ -6,14 +6,34 @@
 __all__ = ['run_notebook']
 
 # %% ../../nbs/80_train/65_notebook_runs.ipynb #268ab4db
+import fcntl
+import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import papermill
 
-from .runs import new_run_dir
+from .runs import CALL, new_run_dir
 
 # %% ../../nbs/80_train/65_notebook_runs.ipynb #b972d6b3
+def _taken(path: Path) -> IO[str] | None:
+    "The file, open and locked; None while another process holds it."
+    file = path.open("r+", encoding="utf-8")
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: return file.close()
+    return file
+
+
+def _begin(name: str, folder: Path | str, call: str) -> IO[str]:
+    "`call.json` of the same call that did not come to its end, or of a new run; locked while it is open."
+    for path in sorted(Path(folder).glob(f"*-{name}*/{CALL}")):
+        if path.read_text(encoding="utf-8") == call and (file := _taken(path)): return file
+    path = new_run_dir(name, folder) / CALL
+    path.write_text(call, encoding="utf-8")
+    return _taken(path)
+
+
 def run_notebook(
     notebook: Path | str,         # an experiment notebook with a parameter run_dir
     name: str,                    # end of the run folder's name
@@ -21,9 +41,11 @@ def run_notebook(
     progress: bool = True,        # papermill's progress bar over the cells
     **parameters: Any,            # of the notebook
 ) -> Path:                        # the run's folder
-    "Execute the notebook in a new run folder, which also takes the executed notebook; what the notebook raises is raised."
+    "Execute the notebook in a run folder, the one of the same call that was cut off or a new one; what the notebook raises is raised."
     if "run_dir" not in papermill.inspect_notebook(str(notebook)): raise ValueError(f"{notebook} has no parameter run_dir; an experiment needs one to leave its record")
-    run_dir = new_run_dir(name, folder).resolve()
-    run_dir.mkdir(parents=True)
-    papermill.execute_notebook(str(notebook), str(run_dir / "notebook.ipynb"), {**parameters, "run_dir": str(run_dir)}, progress_bar=progress)
+    content = hashlib.sha256(Path(notebook).read_bytes()).hexdigest()
+    with _begin(name, folder, json.dumps({"notebook": content, "parameters": parameters}, default=str)) as call:
+        run_dir = Path(call.name).parent.resolve()
+        papermill.execute_notebook(str(notebook), str(run_dir / "notebook.ipynb"), {**parameters, "run_dir": str(run_dir)}, progress_bar=progress)
+        call.truncate(0)          # an empty one has come to its end
     return run_dir
