@@ -341,7 +341,7 @@ def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: Schema
                       *(leak_line(report, split) for split in ("valid", "test")), _unknown_line(dataset), *filter(None, [_history_line(dataset)])])
 
 # %% ../../nbs/10_data/54_own_data.ipynb #07843a06
-def told_lines(schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.DataFrame, of_users: Sequence[Feature], of_events: Sequence[Feature]) -> list[str]:
+def told_lines(schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: int, of_users: Sequence[Feature], of_events: Sequence[Feature]) -> list[str]:
     "Columns on the user's side from which the item of the row, or in ranking its label, can be read."
     single = lambda features: [one.name for one in features if not one.is_list and one.output_dim > 0 and getattr(one, "value_dim", 1) == 1 and one.name != schema.user_key]
     rows = pd.concat(parts.values(), ignore_index=True)
@@ -355,7 +355,7 @@ def told_lines(schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.
     if schema.rows == "all": return lines
     for part in ("valid", "test"):
         held = parts[part][[schema.user_key, schema.item_key]].merge(users, on=schema.user_key, how="left", suffixes=("", " of the user"))
-        told = {name: tells_user(held[name], held[schema.item_key]) for name in single(of_users) if name in held}
+        told = {name: tells_user(held[name], held[schema.item_key], items) for name in single(of_users) if name in held}
         lines += [f"{name} of the users tells the answer: {share:.0%} of the items of {part} can be read from it; leave it out" for name, share in told.items() if share >= .9]
     return lines
 
@@ -406,7 +406,7 @@ def dataset_from_sources(name: str, schema: SchemaFile, sources: Mapping[str, So
     parts = kept if given else _divide(sources["events"].name, kept["events"], schema)
     try: dataset = _encoded(name, schema if not given else schema.model_copy(update={"split": "given"}), parts, users, items, turned_down)
     except ValueError as error: raise ValueError(f"{', '.join(source.name for source in sources.values())}: {error}") from error
-    doubts = [*told_lines(schema, parts, users, of_users, of_events), *_raw_lines(schema, users, items, everything), *_label_lines(schema, everything)]
+    doubts = [*told_lines(schema, parts, users, len(items), of_users, of_events), *_raw_lines(schema, users, items, everything), *_label_lines(schema, everything)]
     for doubt in doubts: warnings.warn(f"{name}: {doubt}", stacklevel=4)
     if verbose: print("\n".join([describe(dataset, parts, schema), *doubts]))
     return dataset

@@ -94,9 +94,11 @@ def tells_item(
 def tells_user(
     values: pd.Series,    # a column of the users, for each held-out row
     items: pd.Series,     # the rows' items
+    catalogue: int,       # number of items there are
 ) -> float:
     "How much of held-out items can be read from what stands in their users' rows: as it is, or by what goes with it."
-    same = float((values.astype(str) == items.astype(str)).mean()) if len(items) >= 10 else 0.0
+    by_chance = float(catalogue) ** -len(items) > 1e-3                                   # that few rows of that few items are equal
+    same = 0.0 if by_chance else float((values.astype(str) == items.astype(str)).mean())
     value, item = codes(values), codes(items)
     fixed = _shown(agreement(item, value))
     return max(same, _shown(agreement(value, item)), fixed if fixed > .99 else 0.0)      # items of one country are no leak
