@@ -1,9 +1,11 @@
 "What a run recommends for raw rows, from its folder alone, is what evaluation ranked first, with every matching model."
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from recbench.data.features import with_embedding_dim
+from recbench.data import Split, dataset_from_frames
+from recbench.data.features import RawFeature, with_embedding_dim
 from recbench.data.planted import planted
 from recbench.data.tree import category_tree
 from recbench.data.tree_nodes import tree_features
@@ -49,3 +51,56 @@ def test_a_run_recommends_what_was_ranked_first(name, world, tmp_path):
     cold = run.recommend(rows.head(1).assign(history=[[]]), k=7, beam=100)          # nobody in the batch has a past
     assert cold["rank"].tolist() == list(range(1, 8)) and cold["score"].notna().all() and cold["score"].is_monotonic_decreasing
     assert run.recommend(rows.head(0)).columns.tolist() == found.columns.tolist() and run.recommend(rows.head(0)).empty
+
+
+def frames(repeated: int = 0):
+    "Events at moments of their own, the last ones again for so many users, and users with a number between 1 and 1e6."
+    rng = np.random.default_rng(3)
+    events = pd.DataFrame({"user_id": rng.integers(0, 50, 1500), "item_id": rng.integers(0, 60, 1500)}).drop_duplicates(ignore_index=True)
+    events = pd.concat([events, events.drop_duplicates("user_id").head(repeated)], ignore_index=True)
+    return events.assign(timestamp=np.arange(len(events))), pd.DataFrame({"user_id": np.arange(50), "income": np.exp(rng.uniform(0, 14, 50))})
+
+
+def trained(data, folder):
+    "A small DSSM of the data set, and its run read from the folder."
+    torch.manual_seed(0)
+    model = create_model(match_config("DSSM", data, with_embedding_dim(data.features(), 8), hidden_units=[8], output_dim=8), with_embedding_dim(data.features(), 8), ["label"])
+    Trainer(model, data, batch_size=64, epochs=1, run_dir=folder, progress=False).fit()
+    return model, Run.load(folder)
+
+
+def lists_of(found):
+    "The items of each row, in order of rank."
+    return found.groupby("row")["item_id"].agg(list).tolist()
+
+
+def evaluated(model, data, k):
+    "The lists of evaluation as item keys."
+    keys = data.item_frame["item_id"].to_numpy()
+    return [[keys[item] for item in items if item >= 0] for items in recommend(model, data, k).items.tolist()]
+
+
+@pytest.mark.parametrize("offers", [True, False], ids=["nothing masked", "seen masked"])
+def test_lists_mask_what_evaluation_masks(offers, tmp_path):
+    given = {"repeats": "keep"} if offers else {}
+    data = dataset_from_frames(*frames(repeated=50 if offers else 0), split=Split(kind="leave-last"), verbose=False, **given)
+    assert data.offers_seen is offers and data.masks == ("nothing masked" if offers else "seen masked")
+    model, run = trained(data, tmp_path)
+    rows = raw_users(data)
+    assert lists_of(run.recommend(rows, k=10)) == evaluated(model, data, 10)
+    had = [set(items) & set(past) for items, past in zip(lists_of(run.recommend(rows, k=10)), rows["history"])]
+    assert any(had) is offers
+    masked = lists_of(run.recommend(rows, k=10, keep_seen=False))
+    assert not any(set(items) & set(past) for items, past in zip(masked, rows["history"]))   # who asks for it gets it
+
+
+def test_a_number_in_raw_rows_is_scaled_as_in_training(tmp_path):
+    events, users = frames()
+    data = dataset_from_frames(events, users, split=Split(kind="leave-last"), verbose=False)
+    income = next(feature for feature in data.features() if feature.name == "income")
+    assert isinstance(income, RawFeature) and income.scale == "log" and income.mean == pytest.approx([np.log1p(users["income"]).mean()])
+    model, run = trained(data, tmp_path)
+    rows = raw_users(data)
+    assert rows["income"].max() > 1e5                                                    # raw, not what the model reads
+    assert lists_of(run.recommend(rows, k=10)) == evaluated(model, data, 10)
+    assert lists_of(run.recommend(rows.assign(income=rows["income"].iloc[::-1].to_numpy()), k=10)) != evaluated(model, data, 10)   # and it is read

@@ -155,7 +155,7 @@ def describe(trainer) -> dict[str, Any]:
         "higher_is_better": trainer.higher_is_better,   # of trainer.monitor
         "callbacks": [type(callback).__name__ for callback in trainer.callbacks],
         "training_callbacks": [settings_of(callback) for callback in training],
-        "data": {"name": dataset.name, "protocol": dataset.protocol, "fingerprint": data_fingerprint(dataset),
+        "data": {"name": dataset.name, "protocol": dataset.protocol, "offers_seen": dataset.offers_seen, "fingerprint": data_fingerprint(dataset),
                  "vocabularies": vocabulary_fingerprint(dataset),
                  "rows": {name: len(getattr(dataset, name)) for name in ("train", "valid", "test", "users", "items")}},
     }
@@ -178,7 +178,7 @@ def identity(config: Mapping) -> dict[str, Any]:
 
 def check_same(written: Mapping, now: Mapping) -> None:
     "Refuse to resume a run with another model, loader, schedule, average, other settings or other data."
-    free = {f"trainer.{name}" for name in FREE} | ({"data.vocabularies"} if "run" not in written else set())   # older runs did not keep it
+    free = {f"trainer.{name}" for name in FREE} | ({"data.vocabularies", "data.offers_seen"} if "run" not in written else set())   # older runs did not keep them
     old = {name: value for name, value in flat(identity(written)).items() if name not in free}
     new = {name: value for name, value in flat({part: now[part] for part in identity(written)}).items() if name not in free}
     differ = [f"{name} was {old.get(name)!r:.200} and is {new.get(name)!r:.200}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
@@ -500,13 +500,14 @@ def recommend(
     self: Run,
     rows: pd.DataFrame,         # a row for each user; see `encode_users`
     k: int = 10,
-    keep_seen: bool = False,    # True: items of the history may be recommended again
+    keep_seen: bool | None = None,   # True: items of the history may be recommended again; None: as the run's evaluation has it
     beam: int = 32,             # of a model with a tree, nodes of each level that its search keeps; at least k
 ) -> pd.DataFrame:              # columns row (label of the user's row), rank, the item key, score; fewer than k where fewer are left
     "The best items of the catalogue for each user."
     if not isinstance(self.model, TDM) and not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
     if not 1 <= k <= len(self.items): raise ValueError(f"k is {k}; must be 1..{len(self.items)}, the size of the catalogue")
     if not len(rows): return pd.DataFrame(columns=["row", "rank", self.schema.item_key, "score"])
+    if keep_seen is None: keep_seen = self.config["data"].get("offers_seen", False)
     seen = seen_items(rows["history"], self.item_keys) if "history" in rows and not keep_seen else None
     items, scores = best_items(self, encode_users(rows, self.schema, self.vocabularies), k, seen, beam)
     found = pd.DataFrame({"row": np.repeat(rows.index.to_numpy(), k), "rank": np.tile(np.arange(1, k + 1), len(rows)),
