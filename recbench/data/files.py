@@ -141,7 +141,7 @@ def _plain_frame(name: str, frame: Any) -> pd.DataFrame | pa.Table:
         if not isinstance(frame.columns, pd.MultiIndex): return frame
         raise ValueError(f"{name} has columns of several levels, e.g. {frame.columns[0]}; give them one name each, e.g. frame.columns = ['_'.join(map(str, column)) for column in frame.columns]")
     if isinstance(frame, pa.Table): return frame
-    if hasattr(frame, "__arrow_c_stream__"): return pa.table(frame)
+    if hasattr(frame, "__arrow_c_stream__") and not isinstance(frame, pd.Series): return pa.table(frame)
     if isinstance(frame, (list, tuple)) and all(isinstance(row, Mapping) for row in frame): return pd.DataFrame(list(frame))
     way = next((way for way in ("to_arrow", "to_pandas", "toPandas", "collect") if hasattr(frame, way)), None)
     if way: return _plain_frame(name, getattr(frame, way)())

@@ -7,6 +7,7 @@ __all__ = ['is_text', 'Verdict', 'Scene', 'typed', 'table_name', 'is_outcome', '
 
 # %% ../../nbs/10_data/53_infer.ipynb #1564b519
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from .files import Source, read_frame
 from .schema_file import SchemaFile, make_schema
 from .splits import Split
 from .table import is_list_type
-from .telling import codes, of_item, tells_item, tells_label
+from .telling import codes, holds_item, of_item, tells_item, tells_label
 
 # %% ../../nbs/10_data/53_infer.ipynb #70b96672
 _NAMES = {
@@ -92,9 +93,7 @@ def typed(source: Source, name: str, side: str, scene: Scene) -> Verdict:
     values = source.column(name)
     in_events = source is scene.events and side == "user"
     if values.null_count == len(values): return Verdict(why="empty")
-    if is_list_type(values.type):
-        feature = _list_feature(source, name, side, in_events, scene)
-        return Verdict(feature, "" if feature else f"lists of {values.type.value_type}")
+    if is_list_type(values.type): return _list_verdict(source, name, side, in_events, scene)
     if is_text(values.type): return _text(name, values, side, in_events, scene)
     if _is_category(name, values): return _identity(name, values, side, scene)
     if pa.types.is_integer(values.type) or pa.types.is_floating(values.type): return Verdict(_numbers(name, side, values))
@@ -109,13 +108,14 @@ def _finite(values: pa.Array) -> np.ndarray:
 def _numbers(name: str, side: str, values: pa.Array) -> RawFeature:
     "Numbers, by their logarithm where they are at least 0 and their third moment says that few are very large."
     finite = _finite(values)
+    finite = finite / np.abs(finite).max(initial=1)                                  # their squares are finite too
     spread = finite.std() if len(finite) else 0
     skewed = spread > 0 and finite.min() >= 0 and (((finite - finite.mean()) / spread) ** 3).mean() > 2
     gaps = values.null_count or pa.types.is_floating(values.type) and pc.any(pc.is_nan(values)).as_py()
     return RawFeature(name=name, side=side, scale="log" if skewed else "standard", missing="mean" if gaps else "refuse")
 
 
-def _list_feature(source: Source, name: str, side: str, in_events: bool, scene: Scene) -> Feature | None:
+def _list_verdict(source: Source, name: str, side: str, in_events: bool, scene: Scene) -> Verdict:
     "Ids, a sequence, or a vector."
     column = source.column(name)
     inner, lengths = pc.list_flatten(column), pc.list_value_length(column)
@@ -123,17 +123,22 @@ def _list_feature(source: Source, name: str, side: str, in_events: bool, scene: 
     if pa.types.is_floating(inner.type):
         width = pc.max(lengths).as_py()
         if pc.min(lengths).as_py() != width: source.refuse(name, f"vectors must have one length, these have {pc.min(lengths).as_py()} to {width} numbers", pc.not_equal(lengths, width))
-        return RawFeature(name=name, side=side, value_dim=width, scale="standard")
-    if not (is_text(inner.type) or pa.types.is_integer(inner.type)): return None
+        return Verdict(RawFeature(name=name, side=side, value_dim=width, scale="standard"))
+    if not (is_text(inner.type) or pa.types.is_integer(inner.type)): return Verdict(why=f"lists of {inner.type}")
     return _ids(name, side, in_events, inner, pc.max(lengths).as_py() or 0, scene)
 
 
-def _ids(name: str, side: str, in_events: bool, inner: pa.Array, longest: int, scene: Scene) -> Feature:
-    if not in_events: return IdFeature(name=name, side=side, value_dim=0, pooling="mean", **_own_table(name))
+_NEARLY = .9     # of the values of lists that are items, from which on the lists are lists of items
+
+
+def _ids(name: str, side: str, in_events: bool, inner: pa.Array, longest: int, scene: Scene) -> Verdict:
+    if not in_events: return Verdict(IdFeature(name=name, side=side, value_dim=0, pooling="mean", **_own_table(name)))
     same = pa.types.is_integer(inner.type) and pa.types.is_integer(scene.keys.type) or is_text(inner.type) and is_text(scene.keys.type)
-    reads_items = same and len(inner) and pc.all(pc.is_in(inner, scene.keys.cast(inner.type))).as_py()
+    known = pc.sum(pc.is_in(inner, scene.keys.cast(inner.type))).as_py() or 0 if same else 0
+    reads_items, other = known > 0 and known >= _NEARLY * len(inner), len(inner) - known
     table = {"embedding_name": table_name(scene.key)} if reads_items else _own_table(name)
-    return SequenceFeature(name=name, side=side, max_length=max(50, longest), **table)
+    note = f"{name}: {other:,} of {len(inner):,} values are no item of the data, read as unknown" if reads_items and other else ""
+    return Verdict(SequenceFeature(name=name, side=side, max_length=max(50, longest), **table), note=note)
 
 
 def table_name(name: str) -> str:
@@ -144,6 +149,21 @@ def table_name(name: str) -> str:
 def _own_table(name: str) -> dict[str, str]: return {"embedding_name": table_name(name)} if "." in name else {}
 
 # %% ../../nbs/10_data/53_infer.ipynb #afe57cd9
+_OTHERS = (",", ";", "/", " ")      # what people write between values, beside the schema's separator
+
+
+def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene) -> Verdict:
+    "Say so where text looks like lists with another separator: most have it, and their parts stand again in others."
+    for mark in _OTHERS:
+        lists = pc.split_pattern(values, mark)
+        longer = pc.sum(pc.greater(pc.list_value_length(lists), 1)).as_py() or 0
+        pieces = pc.utf8_trim_whitespace(pc.list_flatten(lists))
+        words = mark == " " and not pc.all(pc.match_substring_regex(pieces, "^[0-9]+$")).as_py()
+        if words or mark == scene.separator or 2 * longer < len(values) or 2 * pc.count_distinct(pieces).as_py() > len(pieces): continue
+        return verdict._replace(note="; ".join(filter(None, (verdict.note, f"{name}: holds {mark!r}; give separator={mark!r} if these are lists"))))
+    return verdict
+
+
 _MANY = 50       # different values, from which on text that hardly repeats is no category
 
 
@@ -167,42 +187,51 @@ def _text(name: str, values: pa.Array, side: str, in_events: bool, scene: Scene)
         other = present.filter(pc.invert(numeric))[0].as_py()
         return Verdict(note=f"{name}: text, {count:,} of {len(present):,} are numbers, first other {other!r}; not read")
     pieces = pc.utf8_trim_whitespace(pc.list_flatten(pc.split_pattern(present, scene.separator)))
-    if len(pieces) == len(present): return _identity(name, values, side, scene)
+    if len(pieces) == len(present): return _other_separator(name, present, _identity(name, values, side, scene), scene)
     pieces = pieces.filter(pc.not_equal(pieces, ""))
     if 2 * pc.count_distinct(pieces).as_py() > len(pieces):
         verdict = _identity(name, values, side, scene)
         return verdict._replace(note=f"{name}: holds {scene.separator!r}, and its parts hardly repeat; declare a list if it is one")
     whole = in_events and pa.types.is_integer(scene.keys.type) and pc.all(pc.match_substring_regex(pieces, "^-?[0-9]{1,18}$")).as_py()
     longest = pc.max(pc.list_value_length(pc.split_pattern(present, scene.separator))).as_py()
-    feature = _ids(name, side, in_events, pieces.cast(pa.int64()) if whole else pieces, longest, scene)
-    return Verdict(feature, note=f"{name}: holds {scene.separator!r}, read as a list")
+    verdict = _ids(name, side, in_events, pieces.cast(pa.int64()) if whole else pieces, longest, scene)
+    return verdict._replace(note="; ".join(filter(None, (f"{name}: holds {scene.separator!r}, read as a list", verdict.note))))
 
 # %% ../../nbs/10_data/53_infer.ipynb #12e7ff05
 _OUTCOMES = frozenset("""addtocart bought bounce bounced buy cancelled canceled cart churned click clicked clicks comment completed completion conversion converted cvr
 disliked dislikes duration dwell dwelltime earned feedback finished followed future helpful later like liked likes listened next orders outcome paid payment playcount played playtime plays
 progress purchase purchased purchases qty quantity rated rating refund refunded response result returned revenue review reviewtext saved score shared skip skipped spent stars subscribed
-target total upvotes viewed viewtime vote votes watch watched watchtime""".split())
+target total upvotes viewed viewtime vote votes watch watched watchtime
+anzahl bestellt bewertung bezahlt dauer gekauft geklickt gesehen klick klicks menge retoure sterne umsatz verweildauer
+achat achete avis clic clics duree montant quantite
+cantidad comentario compra comprado duracion puntuacion valoracion visto
+acquistato acquisto durata quantita valutazione visualizzato avaliacao comprou duracao quantidade
+время длительность клик количество куплено оценка покупка просмотр
+评分 点击 购买 时长 数量 收藏 評価 購入 クリック""".split())
 
 
 def is_outcome(name: str) -> bool:
     "True where a part of the name, or all of it, speaks of what is known only after the event."
-    parts = [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
-    return bool(_OUTCOMES.intersection([*parts, "".join(parts)]))
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))      # durée: duree
+    parts = [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", plain)]
+    return bool(_OUTCOMES.intersection([*parts, "".join(parts)])) or any(word in name.lower() for word in _OUTCOMES if not word.isascii())
 
 
 _TOLD = .5       # of the item, from which on a column of the events is not read
 _LABEL = .9      # of the label
+_HELD = .9       # of the lists that hold the row's own item
 
 
 def judged(name: str, scene: Scene) -> Verdict:
     "A column of the events: of which side it is, or why it is not read."
     values = scene.events.column(name)
     single = not is_list_type(values.type)
+    lists = values if not single else _divided(values, scene.separator)
     plain = single and not any(fits(values.type) for fits, _ in _OTHER)
     code = codes(values) if plain or not single and not pa.types.is_nested(values.type.value_type) else None
     number = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) if plain and pa.types.is_primitive(values.type) and not pa.types.is_null(values.type) else None
     if code is not None and name not in scene.read:
-        told = tells_label(code, scene.label, number) if scene.label is not None and single else 0
+        told = tells_label(code, scene.label, number) if scene.label is not None else 0
         if told >= _LABEL: return Verdict(why=f"{told:.0%} of the label can be read from it")
     if code is not None and of_item(code, scene.items, scene.users):
         found = typed(scene.events, name, "item", scene)
@@ -212,7 +241,16 @@ def judged(name: str, scene: Scene) -> Verdict:
         if is_outcome(name): return Verdict(why="an outcome, known only after the event")
         told = tells_item(code, scene.items, scene.users, number) if code is not None and single else 0
         if told >= _TOLD: return Verdict(why=f"{told:.0%} of the item can be read from it")
-    return typed(scene.events, name, "user", scene)
+    held = holds_item(lists, scene.events.column(scene.key)) if lists is not None else 0
+    if held >= _HELD and name not in scene.read: return Verdict(why=f"{held:.0%} of its lists hold the row's own item")
+    found = typed(scene.events, name, "user", scene)
+    return found._replace(note="; ".join(filter(None, (found.note, f"{name}: {held:.0%} of its lists hold the row's own item; they must end before it")))) if held >= _TOLD else found
+
+
+def _divided(values: pa.Array, separator: str) -> pa.Array | None:
+    "Text with the separator as lists of its pieces; None for what has none."
+    if not is_text(values.type) or not pc.any(pc.match_substring(values, separator)).as_py(): return None
+    return pc.split_pattern(pc.replace_substring(values, " ", ""), separator)
 
 # %% ../../nbs/10_data/53_infer.ipynb #99826a80
 def _together(sources: Mapping[str, Source]) -> Source:

@@ -25,7 +25,7 @@ from .infer import infer_sources, is_text
 from .schema_file import SchemaFile, make_schema, read_schema
 from .splits import Split, leak_line, leak_report
 from .table import is_list_type
-from .telling import codes, tells_item, tells_label, tells_user
+from .telling import codes, holds_item, tells_item, tells_label, tells_user
 
 # %% ../../nbs/10_data/54_own_data.ipynb #e16fe5af
 def _id_column(source: Source, name: str) -> pa.Array:
@@ -110,10 +110,10 @@ def _number_column(source: Source, name: str, least: float | None = None, gaps: 
     return values
 
 
-def _refuse_text(source: Source, name: str, values: pa.Array) -> None:
-    if not is_text(values.type): source.refuse(name, f"holds {values.type}; must be numbers")
+def _refuse_text(source: Source, name: str, values: pa.Array, what: str = "numbers") -> None:
+    if not is_text(values.type): source.refuse(name, f"holds {values.type}; must be {what}")
     numeric = pc.match_substring_regex(values, r"^[ ]*[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?[ ]*$")
-    source.refuse(name, "holds text; must be numbers", pc.invert(pc.fill_null(numeric, False)) if not pc.all(numeric).as_py() else pc.is_valid(values))
+    source.refuse(name, f"holds text; must be {what}", pc.invert(pc.fill_null(numeric, False)) if not pc.all(numeric).as_py() else pc.is_valid(values))
 
 
 def _vector_column(source: Source, feature: RawFeature) -> pa.Array:
@@ -132,6 +132,8 @@ def _vector_column(source: Source, feature: RawFeature) -> pa.Array:
 def _time_column(source: Source, name: str) -> pa.Array:
     values = source.column(name)
     if pa.types.is_date(values.type): values = values.cast(pa.timestamp("us"))
+    if not (pa.types.is_timestamp(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)):
+        _refuse_text(source, name, values, "numbers or dates, which pandas.to_datetime or pandas.to_numeric make of text")
     if not pa.types.is_timestamp(values.type): return _number_column(source, name)
     if values.null_count: source.refuse(name, "a timestamp may not be missing", values.is_null())
     return values
@@ -352,6 +354,9 @@ def told_lines(schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.
         learnt = tells_label(code, rows[schema.label].to_numpy(float), number) if schema.rows == "all" else tells_item(code, item, user, number)
         answer = "label" if schema.rows == "all" else "item"
         if learnt >= .9: lines.append(f"{name} tells the answer: {learnt:.0%} of the {answer} can be read from it; leave it out, or give it to the items (side: item) if it is theirs")
+    for one in of_events:
+        held = holds_item(pa.array(rows[one.name]), pa.array(rows[schema.item_key])) if one.is_list and not one.is_weighted else 0
+        if held >= .9: lines.append(f"{one.name} tells the answer: {held:.0%} of its lists hold the row's own item; they must end before it")
     if schema.rows == "all": return lines
     for part in ("valid", "test"):
         held = parts[part][[schema.user_key, schema.item_key]].merge(users, on=schema.user_key, how="left", suffixes=("", " of the user"))
@@ -425,6 +430,7 @@ def dataset_from_frames(
     "A data set from data frames; every row is accounted for or named in an error."
     if isinstance(events, Mapping) and not {"train", "valid", "test"} >= events.keys():
         raise ValueError(f"events is a dict of {', '.join(map(str, events))}; must be a frame, or a dict of frames train, valid and test; of columns make one first: pandas.DataFrame(events)")
+    if events is None: raise ValueError("events is None; must be a frame with a row for each interaction, or a dict of frames train, valid and test")
     if schema is not None and read: raise ValueError(f"read is {list(read)} and a schema is given; it reads what its features name, so add them there")
     frames = {**(events if isinstance(events, Mapping) else {"events": events}), "users": users, "items": items}
     text = given.get("text", getattr(schema, "text", ()))

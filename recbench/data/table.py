@@ -293,8 +293,9 @@ def fit_scale(feature: Feature, frame: pd.DataFrame) -> Feature:
     values = _unrolled(feature, _float64(feature, _column(frame, feature.name)))
     present = np.isfinite(values)
     count = present.sum(0).clip(1)
-    mean = np.where(present, values, 0).sum(0) / count
-    spread = np.sqrt((np.where(present, values - mean, 0) ** 2).sum(0) / count)
+    unit = np.where(present, np.abs(values), 0).max(0, initial=1)                     # of which sums and squares are finite
+    mean = (np.where(present, values / unit, 0).sum(0) / count) * unit
+    spread = np.sqrt((np.where(present, values / unit - mean / unit, 0) ** 2).sum(0) / count) * unit
     spread = np.where(spread > 1e-12 * np.abs(mean).clip(1e-12), spread, 1.0)      # a constant stays 0
     return feature.model_copy(update={"mean": tuple(mean.tolist()), "spread": tuple(spread.tolist())})
 
