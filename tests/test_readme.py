@@ -34,8 +34,8 @@ def test_picture_and_table_are_those_of_the_run():
     assert pngs(INDEX) == pngs(run)[:1], "the run was repeated: make readme"
     assert [name for name, *_ in measured] == ["recall@10", "recall@50", "ndcg@10"]
     for name, *values in measured:
-        line = next(line for line in table.splitlines() if line.startswith(f"{name} "))
-        assert all(value in line for value in values), "the run was repeated: make readme"
+        lines = " ".join(line for line in table.splitlines() if line.startswith(f"{name} "))    # a wide table stands in several parts
+        assert all(value in lines for value in values), "the run was repeated: make readme"
 
 
 def test_links_lead_somewhere():
