@@ -58,3 +58,20 @@ def test_bad_parameter_is_refused(path, parameters, said, tmp_path):
     if "top_k" not in papermill.inspect_notebook(str(path)): pytest.skip(f"{path.stem} has no top_k to misspell")
     result = run_papermill(path, tmp_path / "out.ipynb", tmp_path, parameters)
     assert result.returncode != 0 and said in result.stderr and "TypeError" in result.stderr, tail(result)
+
+
+WORLD = {"dataset": "planted", "planted_users": 60, "planted_items": 100}
+LAB = {"datasets": "planted", "planted_users": 60, "planted_items": 100, "save": ""}
+CANNOT_WORK = [
+    ("run_dssm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"), ("run_match", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+    ("run_match", WORLD | {"draws": 0}, "draws is 0; must be"), ("run_tdm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+    ("run_rank", WORLD | {"prune": 50}, "prune is 50; must be a whole number in 0.."), ("compare_runs", {"metric": "precision"}, "metric is 'precision'; allowed are 'recall'"),
+    ("negatives_lab", LAB | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+]
+
+
+@pytest.mark.parametrize(("notebook", "parameters", "said"), CANNOT_WORK, ids=[f"{notebook} {list(parameters)[-1]}" for notebook, parameters, _ in CANNOT_WORK])
+def test_what_cannot_work_is_refused_before_training(notebook, parameters, said, tmp_path):
+    result = run_papermill(DSSM.with_stem(notebook), tmp_path / "out.ipynb", tmp_path, parameters)
+    assert result.returncode != 0 and said in result.stderr and "ValueError" in result.stderr, tail(result)
+    assert not any("image/png" in output.get("data", {}) for output in outputs(tmp_path / "out.ipynb"))   # no curve was begun
