@@ -85,7 +85,7 @@ def to_png(
     canvas.draw()
     picture = PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     png = io.BytesIO()
-    picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(png, format="png")
+    picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(png, format="png", optimize=True)
     return png.getvalue()
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #cf86cd67
