@@ -92,3 +92,46 @@ def test_one_huge_number_does_not_make_the_others_nothing():
 def test_refusals_say_what_to_do():
     for frame, words in ((None, "events is None"), (events().user_id, "is a Series"), (events(timestamp=events().timestamp.astype(str)), "pandas.to_datetime"), (events(timestamp=pd.to_timedelta(events().timestamp, unit="s")), "must be numbers or dates")):
         with pytest.raises(ValueError, match=words): dataset_from_frames(frame, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    import torch
+
+    from recbench.data import Split
+    from recbench.models import create_model
+    from recbench.models.match_configs import match_config
+    from recbench.train import Run, Trainer
+    torch.manual_seed(0)
+    data, folder = dataset_from_frames(events(), verbose=False, split=Split(kind="leave-last")), tmp_path_factory.mktemp("runs") / "run"
+    model = create_model(match_config("DSSM", data, hidden_units=[8], output_dim=8), data.features(), [])
+    Trainer(model, data, epochs=1, batch_size=128, progress=False, run_dir=folder).fit()
+    return Run.load(folder)
+
+
+def asked(run, user=7, history=(3, 4), k=3, form=lambda frame: frame) -> list[float]:
+    return run.recommend(form(pd.DataFrame({"user_id": [user], "history": [history]})), k=k).score.tolist()
+
+
+def test_rows_of_any_kind_are_answered_alike(run):
+    expected = asked(run)
+    for user in (7.0, np.int32(7), np.uint64(7)): assert asked(run, user) == expected
+    for history in ([3, 4], np.array([3, 4], np.int16), np.array([3.0, 4.0]), range(3, 5), pd.Series([3, 4])): assert asked(run, history=history) == expected
+    for form in (pa.Table.from_pandas, lambda frame: frame.to_dict("records"), lambda frame: frame.astype({"user_id": "category"}), lambda frame: frame.astype({"user_id": "Int64"})): assert asked(run, history=[3, 4], form=form) == expected
+    assert asked(run, None) == asked(run, np.nan) == asked(run, -1) == asked(run, 12345) != expected
+    assert asked(run, history=None) == asked(run, history=[]) == asked(run, history=np.nan)
+
+
+@pytest.mark.parametrize("history", [3, [[3]], [2**63], "3|4", ["3", "4"], [3, "4"], (item for item in (3, 4))], ids=str)
+def test_histories_that_are_no_lists_of_items_are_refused(run, history):
+    with pytest.raises(ValueError, match="history (holds|must hold)"): asked(run, history=history)
+
+
+@pytest.mark.parametrize("user", ["7", b"7", True, pd.Timestamp(7)], ids=str)
+def test_users_of_another_kind_are_refused(run, user):
+    with pytest.raises(ValueError, match="user_id holds .* must be of one kind"): asked(run, user)
+
+
+@pytest.mark.parametrize("k", [0, 41, 2.5, "3", True, None])
+def test_lengths_that_are_none_are_refused(run, k):
+    with pytest.raises(ValueError, match="k is .* must be a whole number in 1..40"): asked(run, k=k)

@@ -152,8 +152,13 @@ def check_ids(name: str, ids: np.ndarray, num_buckets: int) -> np.ndarray:
     return ids.astype(np.int64)
 
 
+_ANY = ("empty", "decimal")      # kinds of columns whose values may be found among any others
+
+
 def kind_of(values: np.ndarray | pd.Series) -> tuple[str, str]:
     "`text`, `number` or `other`, and the type's name; of objects by what they hold."
+    if isinstance(values.dtype, pd.CategoricalDtype): return kind_of(values.dtype.categories)
+    if pd.isna(values).all(): return "other", "empty"
     if pd.api.types.is_bool_dtype(values.dtype): return "other", "bool"
     if pd.api.types.is_numeric_dtype(values.dtype): return "number", str(values.dtype)
     if values.dtype != object: return "text" if pd.api.types.is_string_dtype(values.dtype) else "other", str(values.dtype)
@@ -163,9 +168,9 @@ def kind_of(values: np.ndarray | pd.Series) -> tuple[str, str]:
 
 
 def _check_kind(feature: Feature, found: tuple[str, str], vocabulary: Vocabulary) -> None:
-    "Text that is looked up among numbers, or numbers among text, would be unknown from the first to the last."
+    "Text that is looked up among numbers, or numbers among text, would be unknown from the first to the last; so would be dates and bytes."
     known = kind_of(vocabulary.tokens)
-    if {found[0], known[0]} == {"text", "number"}:
+    if found[0] != known[0] and found[1] not in _ANY:
         raise ValueError(f"{feature.name} holds {found[1]}, the vocabulary {vocabulary.name} {known[1]}, e.g. {vocabulary.tokens[0]!r}; they must be of one kind")
 
 
@@ -223,7 +228,7 @@ def _as_arrow(feature: Feature, column: pd.Series) -> pa.Array:
     try:
         first = next((row[0] for row in column if isinstance(row, Sequence) and len(row)), None) if feature.is_weighted else None
         array = _pairs(column) if isinstance(first, (tuple, list)) else pa.array(column, from_pandas=True)
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         wanted = "lists of (id, weight) pairs" if feature.is_weighted else "lists of ids of one type"
         raise ValueError(f"{feature.name} must hold {wanted}: {' '.join(str(error).split())[:200]}") from error
     if isinstance(array, pa.ChunkedArray): array = array.combine_chunks()

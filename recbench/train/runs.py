@@ -42,6 +42,7 @@ from ..data.batch import make_batch
 from ..data.dataset import Dataset
 from ..data.encoding import load_encoding, save_encoding
 from ..data.features import Schema, SequenceFeature
+from ..data.files import read_frame
 from ..data.table import Jagged, Table, encode_table, kind_of
 from ..data.tree import Tree, load_tree, save_tree
 from ..data.vocabulary import Vocabulary
@@ -412,7 +413,11 @@ def window_features(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> d
 def item_lists(history: pd.Series) -> list[list]:
     "Each row's items; a missing history, None or NaN, is an empty one."
     if history.map(lambda row: isinstance(row, str)).any(): raise ValueError(f"{history.name} holds text, e.g. {history.iloc[0]!r}; must be lists of item ids")
-    return [list(row) if pd.api.types.is_list_like(row) else [] for row in history]
+    lists = [list(row) if pd.api.types.is_list_like(row) and not hasattr(row, "__next__") else row for row in history]      # what can be read once is none
+    odd = next((row for row in lists if not (isinstance(row, list) or pd.isna(row))), None)
+    if odd is None: odd = next((item for row in lists if isinstance(row, list) for item in row if pd.api.types.is_list_like(item)), None)
+    if odd is not None: raise ValueError(f"{history.name} holds {odd!r}; must be lists of item ids, one a row")
+    return [row if isinstance(row, list) else [] for row in lists]
 
 
 def encode_users(
@@ -498,14 +503,16 @@ def best_items(
 
 def recommend(
     self: Run,
-    rows: pd.DataFrame,         # a row for each user; see `encode_users`
+    rows: Any,                  # a row for each user, see `encode_users`: a pandas or polars frame, an Arrow table, a list of dicts
     k: int = 10,
     keep_seen: bool | None = None,   # True: items of the history may be recommended again; None: as the run's evaluation has it
     beam: int = 32,             # of a model with a tree, nodes of each level that its search keeps; at least k
 ) -> pd.DataFrame:              # columns row (label of the user's row), rank, the item key, score; fewer than k where fewer are left
     "The best items of the catalogue for each user."
     if not isinstance(self.model, TDM) and not hasattr(self.model, "user_embedding"): raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend needs a match model")
-    if not 1 <= k <= len(self.items): raise ValueError(f"k is {k}; must be 1..{len(self.items)}, the size of the catalogue")
+    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not whole or not 1 <= k <= len(self.items): raise ValueError(f"k is {k!r}; must be a whole number in 1..{len(self.items)}, the size of the catalogue")
+    if not isinstance(rows, pd.DataFrame): rows = read_frame("rows", rows).table.to_pandas()
     if not len(rows): return pd.DataFrame(columns=["row", "rank", self.schema.item_key, "score"])
     if keep_seen is None: keep_seen = self.config["data"].get("offers_seen", False)
     seen = seen_items(rows["history"], self.item_keys) if "history" in rows and not keep_seen else None
