@@ -66,8 +66,10 @@ MOST = len(PALETTE)   # configs in a picture
 
 
 def picture_names(configs: list[str], width: int = 16) -> dict[str, str]:
-    "Config -> what the picture has room for."
-    short = [name if len(name) <= width else f"{name[:width // 2]}…{name[1 - width // 2:]}" for name in configs]
+    "Config -> what the picture has room for; the model is left out where all names begin with it."
+    head = f"{configs[0].split(', ')[0]}, " if configs else ""
+    cut = [name.removeprefix(head) for name in configs] if len(configs) > 1 and all(name.startswith(head) for name in configs) else configs
+    short = [name if len(name) <= width else f"{name[:width // 2]}…{name[1 - width // 2:]}" for name in cut]
     return {name: text if short.count(text) == 1 else f"{text[:width - 4]} ({i})" for i, (name, text) in enumerate(zip(configs, short), 1)}
 
 
@@ -90,7 +92,7 @@ def draw_runs(
     "Validation over the epochs, and the test beside it."
     name, shown = f"{metric}@{k}", table.head(MOST)
     figure = Figure(figsize=(11.8, 3.4), dpi=dpi)
-    left, right = figure.add_axes((0.05, 0.17, 0.32, 0.71)), figure.add_axes((0.55, 0.17, 0.29, 0.71))
+    left, right = figure.add_axes((0.05, 0.17, 0.31, 0.71)), figure.add_axes((0.56, 0.17, 0.26, 0.71))
     names, rows = picture_names(list(shown.index)), validation_rows(comparison)
     colors = {names[config]: color for config, color in config_colors(comparison, list(shown.index)).items()}
     chosen = rows[(rows["metric"] == metric) & (rows["k"] == k) & rows["config"].isin(shown.index)].replace({"config": names})
