@@ -135,3 +135,14 @@ def test_users_of_another_kind_are_refused(run, user):
 @pytest.mark.parametrize("k", [0, 41, 2.5, "3", True, None])
 def test_lengths_that_are_none_are_refused(run, k):
     with pytest.raises(ValueError, match="k is .* must be a whole number in 1..40"): asked(run, k=k)
+
+
+@pytest.mark.parametrize("timed", [True, False], ids=["times", "no time"])
+def test_a_random_split_does_not_depend_on_names_or_the_order_of_the_file(timed):
+    from recbench.data import Split
+    frame = events().drop_duplicates(["user_id", "item_id"], ignore_index=True)
+    if not timed: frame = frame.drop(columns="timestamp")
+    names, place = RNG.permutation(ITEMS + 1), RNG.permutation(len(frame))
+    renamed = frame.assign(item_id="i" + pd.Series(names[frame.item_id]).astype(str), user_id=-frame.user_id).iloc[place]
+    parts, others = (Split(kind="random", seed=2)(one, timestamp="timestamp" if timed else None) for one in (frame, renamed))
+    for one, other in zip(parts, others): assert sorted(one.index) == sorted(other.index)

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..core.registry import nearest
-from .order import Ties, event_order, tie_keys
+from .order import Ties, event_order, shape_keys, tie_keys
 
 # %% ../../nbs/10_data/50_splits.ipynb #0332b69f
 def _check_columns(name: str, frame: pd.DataFrame, columns: list[str]) -> None:
@@ -106,13 +106,16 @@ def split_random(
     frame: pd.DataFrame,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
-    keys: Sequence[str] = ("user_id", "item_id", "timestamp"),  # columns that tell rows apart
+    keys: Sequence[str] = ("user_id", "item_id", "timestamp"),  # user, item, and further columns that tell rows apart
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:  # train, valid, test; the index of `frame` is kept
-    "Rows drawn without regard to user or time."
+    "Rows drawn without regard to user or time, the same ones whatever users and items are called and however the file is sorted."
     _check_columns("frame", frame, list(keys))
     _check_fractions(fractions)
     order = np.random.default_rng(seed).permutation(len(frame))
-    ordered = frame.sort_values(list(keys), kind="stable")
+    ordered = frame.sort_values(list(keys), kind="stable")                                      # decides where nothing else tells rows apart
+    user, item, *others = (ordered[key] for key in keys)
+    ranks = [pd.factorize(values, sort=True)[0] for values in others]
+    ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
     ends = [round(len(frame) * share) for share in (fractions[0], fractions[0] + fractions[1])]
     return tuple(ordered.iloc[np.sort(part)] for part in np.split(order, ends))
 
