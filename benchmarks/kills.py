@@ -58,7 +58,7 @@ def make_trainer(folder: Path, dataset: Dataset, memory: mmap.mmap) -> Trainer:
     torch.manual_seed(1)
     return Trainer(DSSM(config, dataset.features(), []), dataset, negatives=Negatives(kind="mixed", num_sample=32), batch_size=256, epochs=6, patience=6, accumulate=3,
                    callbacks=[LearningRate(ExponentialDecay(decay_size=10, decay_factor=0.9)), ExponentialAverage(0.95), Progress(memory)],
-                   progress=False, run_dir=folder, save_every_steps=EVERY)
+                   progress=False, run_dir=folder, save_every_steps=EVERY if folder else None)
 
 
 def die_at_operation(folder: Path, number: int, tear: random.Random) -> None:

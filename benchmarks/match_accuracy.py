@@ -85,8 +85,9 @@ def train_on_all(data: Dataset, model_name: str, settings: dict, seed: int) -> t
     features = [feature for feature in with_embedding_dim(data.features(), settings["embedding_dim"], settings["init_std"]) if feature.name in settings["features"]]
     torch.manual_seed(seed)
     model = create_model(match_config(model_name, data, features, **settings["sizes"]), features, ["label"], sample_weights=["user_weight"])
-    negatives, options = Negatives(kind="full"), settings["trainer"]
-    trainer = Trainer(model, data, seed=seed, negatives=negatives, loader=LaterLoader(data, options["batch_size"], negatives, seed), **options)
+    negatives, options = Negatives(kind="full"), dict(settings["trainer"])
+    loader = LaterLoader(data, options.pop("batch_size"), negatives, seed)
+    trainer = Trainer(model, data, seed=seed, negatives=negatives, loader=loader, **options)
     trainer.fit()
     return evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values, f"{len(trainer.history)} epochs on all rows"
 

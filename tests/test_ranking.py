@@ -38,7 +38,7 @@ def model_of(data, kind="deepfm", label=None, **options):
 
 
 def trainer(data, folder=None, callbacks=(), **options):
-    return Trainer(model_of(data), data, **{**dict(batch_size=512, epochs=3, progress=False, run_dir=folder, save_every_steps=2, callbacks=callbacks), **options})
+    return Trainer(model_of(data), data, **{**dict(batch_size=None if "loader" in options else 512, epochs=3, progress=False, run_dir=folder, save_every_steps=2 if folder else None, callbacks=callbacks), **options})
 
 
 class StopAt:

@@ -19,7 +19,7 @@ from recbench.data.negatives import Negatives
 from recbench.data.planted import planted
 from recbench.models.dssm import DSSM
 from recbench.train import ExponentialAverage, ExponentialDecay, LearningRate, ReduceOnPlateau
-from recbench.train.checkpoint import TENSORS, CheckpointError, Checkpoints, FolderLock
+from recbench.train.checkpoint import TENSORS, CheckpointError, Checkpoints, FolderLock, is_locked
 from recbench.train.guards import NonFiniteError, batch_from_state
 from recbench.train.runs import Run, read_state, runs
 from recbench.train.trainer import Trainer
@@ -38,7 +38,7 @@ def trainer(dataset, folder=None, callbacks=(), **options):
         feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
         dssm=DSSMConfig(**towers, output_dim=8, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
     torch.manual_seed(1)
-    return Trainer(DSSM(config, dataset.features(), []), dataset, **{**dict(batch_size=512, epochs=3, callbacks=callbacks, progress=False, run_dir=folder, save_every_steps=2), **options})
+    return Trainer(DSSM(config, dataset.features(), []), dataset, **{**dict(batch_size=None if "loader" in options else 512, epochs=3, callbacks=callbacks, progress=False, run_dir=folder, save_every_steps=2 if folder else None), **options})
 
 
 class At:
@@ -328,3 +328,19 @@ def test_accumulation_steps_for_what_an_epoch_leaves_and_resumes_within_a_group(
         resumed = run_of(folder)
         pd.testing.assert_frame_equal(resumed.fit().drop(columns="seconds"), history.drop(columns="seconds"), check_exact=True)
         for name, value in whole.model.state_dict().items(): assert torch.equal(value, resumed.model.state_dict()[name]), (step, name)
+
+
+def breaks(event, act):
+    "A callback that acts in one event."
+    return type("Breaks", (), {event: lambda self, trainer: act()})()
+
+
+@pytest.mark.parametrize("event, state", [("on_load", "interrupted"), ("on_end", "finished")])
+@pytest.mark.parametrize("act", [lambda: sys.exit(3), lambda: os.kill(os.getpid(), signal.SIGINT), lambda: 1 / 0])
+def test_a_folder_is_let_go_when_a_callback_breaks_off_before_or_after_the_training(dataset, tmp_path, unbroken, event, state, act):
+    broken = trainer(dataset, tmp_path / "run", [breaks(event, act)])
+    with pytest.raises((SystemExit, KeyboardInterrupt, ZeroDivisionError)) as left: broken.fit()
+    begun = event == "on_end" or left.type is not ZeroDivisionError        # a failure in on_load comes before the folder is begun
+    assert ((runs(tmp_path)["state"].tolist(), is_locked(tmp_path / "run")) == ([state], False)) if begun else not (tmp_path / "run").exists()
+    assert event == "on_end" or broken.stopped.startswith(("interrupted before step 1", "failed before step 1"))
+    same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)

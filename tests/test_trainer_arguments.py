@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
+from recbench.data import Negatives, TrainLoader
 from recbench.data.planted import planted
 from recbench.models.dssm import DSSM
 from recbench.train.trainer import Trainer
@@ -41,7 +42,7 @@ BAD = {
     "loader": [[], "x", 3, torch.utils.data.DataLoader([1])],
     "run_dir": [3, ["x"], True],
 }
-CASES = [(name, value) for name, values in BAD.items() for value in values if not (value is None and name in ("epochs", "steps"))]
+CASES = [(name, value) for name, values in BAD.items() for value in values if not (value is None and name in ("batch_size", "epochs", "steps"))]
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,15 @@ def test_numbers_of_numpy_are_taken(parts):
     trainer = Trainer(*parts, batch_size=np.int64(16), learning_rate=np.float32(0.5), epochs=np.int8(2), progress=False)
     assert {name: trainer.settings[name] for name in ("batch_size", "learning_rate", "epochs")} == {"batch_size": 16, "learning_rate": 0.5, "epochs": 2}
     assert [type(trainer.settings[name]) for name in ("batch_size", "learning_rate", "epochs")] == [int, float, int]
+
+
+@pytest.mark.parametrize("name, value", [("resume", False), ("save_every_steps", 5), ("save_every_minutes", 3)])
+def test_what_is_said_of_saving_needs_a_folder(parts, name, value, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{name} is {value} and run_dir None; nothing is saved"): Trainer(*parts, **{name: value})
+    assert Trainer(*parts, run_dir=tmp_path / "run", **{name: value}).recorder
+
+
+def test_a_loader_brings_its_own_batches(parts):
+    loader = TrainLoader(parts[1], 64, Negatives(kind="full"))
+    with pytest.raises(ValueError, match="^batch_size is 512 beside a loader"): Trainer(*parts, loader=loader, batch_size=512)
+    assert [Trainer(*parts, **given).settings["batch_size"] for given in ({"loader": loader}, {}, {"batch_size": 8})] == [64, 512, 8]

@@ -56,6 +56,13 @@ def _check_keys(node: yaml.Node, name: str, seen: set[int]) -> None:
     for part in _children(node): _check_keys(part, name, seen)
 
 # %% ../../nbs/00_core/45_documents.ipynb #94cadcd1
+def _values(text: str, name: str) -> Any:
+    "What the text stands for; a tag that its value does not fit (`!!int x`, a 32nd of January) is a `ValueError` too."
+    try: return yaml.load(text, Loader=_Loader)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{name} holds a value that its type cannot read: {str(error)[:200]}") from None
+
+
 def parse_yaml(
     text: str,
     name: str = "the text",   # what to call it in errors: a file's name
@@ -68,7 +75,7 @@ def parse_yaml(
         if node is None: return None
         _count(node, name, {})
         _check_keys(node, name, set())
-        return yaml.load(text, Loader=_Loader)
+        return _values(text, name)
     except yaml.YAMLError as error: raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())[:300]}") from None
 
 # %% ../../nbs/00_core/45_documents.ipynb #549e3c1a

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.checks import instance, whole
 from ..core.registry import lookup
 from .batch import Batch, join, make_batch
 from .dataset import Dataset
@@ -27,7 +28,8 @@ class RowLoader:
     "Shuffled training batches; one pass of `for` is one epoch, a pass that was broken off is continued by the next. Subclasses say what the `batch` of some rows is."
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int):
-        if batch_size < 1: raise ValueError(f"batch_size is {batch_size}; must be at least 1")
+        instance("dataset", dataset, Dataset, "load_dataset('planted')")
+        whole("batch_size", batch_size, 1, 2**31 - 1), whole("seed", seed, 0, 2**63 - 2)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch_start, self.position = self.generator.get_state(), 0         # before this epoch's shuffling; batches of it handed out
@@ -129,6 +131,7 @@ class TrainLoader(RowLoader):
 
     def prepare(self, dataset: Dataset, negatives: Negatives, counts: Tensor, seed: int) -> None:
         "Samplers, and lists of what rows do not compare with; `counts` are training rows of each item."
+        instance("negatives", negatives, Negatives, "Negatives(kind='full')")
         if negatives.layout == "hard" and dataset.dislikes is None: raise ValueError(f"negatives.kind is {negatives.kind!r} but data set {dataset.name} has no dislikes; allowed are 'in_batch', 'sampled', 'mixed', 'full'")
         self.negatives = negatives
         self.share = counts.double() / counts.sum()                             # p, float64 [I]

@@ -15,6 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_valida
 from torch import Tensor
 
 from ..core.base import Config
+from ..core.checks import number, whole
 from .random_streams import RandomStream
 from .table import Jagged
 
@@ -51,8 +52,7 @@ def popularity_weights(
     power: float = 0.75,  # 0 is uniform, 1 is by popularity
 ) -> Tensor:              # float64 [I]
     "Sampling weights `counts ** power`; with a power above 0 an item never seen in training is never drawn."
-    if not 0 <= power < math.inf: raise ValueError(f"power is {power}; must be a finite number >= 0")
-    return checked_weights(counts, "counts") ** power
+    return checked_weights(counts, "counts") ** number("power", power, least=0)
 
 
 def checked_weights(
@@ -77,8 +77,9 @@ class NegativeSampler(RandomStream):
         num_sample: int,        # N, negatives per call
         seed: int = 0,          # of this sampler's own generator
     ):
-        if num_sample < 1: raise ValueError(f"num_sample is {num_sample}; must be at least 1")
-        weights = checked_weights(torch.ones(weights) if isinstance(weights, int) else weights)
+        whole("num_sample", num_sample, 1), whole("seed", seed, 0, 2**63 - 1)
+        if not hasattr(weights, "__len__"): weights = torch.ones(whole("weights", weights, 1, 2**31 - 1))
+        weights = checked_weights(weights)
         self.length = (weights / weights.sum() * 2**53).round().long()
         self.length[weights > 0] = self.length[weights > 0].clamp(min=1)
         self.end, self.drawable = self.length.cumsum(0), int((weights > 0).sum())
@@ -139,7 +140,7 @@ class HardNegativeSampler(RandomStream):
         num_hard: int,       # hard negatives per row, at most
         seed: int = 0,       # of this sampler's own generator
     ):
-        if num_hard < 1: raise ValueError(f"num_hard is {num_hard}; must be at least 1")
+        whole("num_hard", num_hard, 1, 2**31 - 1), whole("seed", seed, 0, 2**63 - 2)
         super().__init__(seed)
         self.num_hard, self.lists = num_hard, distinct_lists(user_items)
 

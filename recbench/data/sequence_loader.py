@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.checks import whole
 from ..core.registry import lookup
 from .batch import Batch, join
 from .dataset import Dataset
@@ -114,7 +115,7 @@ class SequenceLoader(TrainLoader):
         max_length: int = 200,                   # positions of a history
     ):
         super().__init__(dataset, batch_size, negatives, seed)
-        self.max_length = max_length
+        self.max_length = whole("max_length", max_length, 1, 2**31 - 1)
         lookup(dataset.train.jagged, "history", "sequence of the training rows")
         steps = row_steps(dataset, "train") if "history" in dataset.row_sequences else event_steps(dataset)
         self.history, self.items, self.times, self.asks = steps.ids, steps.items, steps.times, steps.asks   # [E]

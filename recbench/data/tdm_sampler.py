@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.checks import listed, number, whole
 from .negatives import checked_weights
 from .tree import Tree
 
@@ -98,11 +99,11 @@ class TDMSampler:
         probability_type: str = "UNIFORM",      # which of them: "UNIFORM", "ARITHMETIC" or "RECIPROCAL"
         seed: int = 0,
     ):
-        counts = list(layer_num_sample)
+        counts = list(listed("layer_num_sample", layer_num_sample, "whole numbers"))
         if len(counts) != tree.levels: raise ValueError(f"layer_num_sample has {len(counts)} entries; the tree has {tree.levels} levels, the root's included")
         if counts[0] != 0: raise ValueError(f"layer_num_sample[0] is {counts[0]}; must be 0, the root has no other node beside it")
-        if min(counts) < 0: raise ValueError(f"layer_num_sample is {counts}; must be numbers of at least 0")
-        if not 0 <= remain_ratio <= 1: raise ValueError(f"remain_ratio is {remain_ratio}; must lie in 0..1")
+        for level, count in enumerate(counts): whole(f"layer_num_sample[{level}]", count, 0)
+        number("remain_ratio", remain_ratio, 0, 1), whole("seed", seed, 0, 2**63 - 1)
         if probability_type not in LEVEL_SHARES: raise ValueError(f"probability_type is {probability_type!r}; allowed are {', '.join(LEVEL_SHARES)}")
         self.tree, self.counts, self.generator = tree, counts, torch.Generator().manual_seed(seed)
         nodes = torch.ones(len(tree)) if weights is None else node_weights(tree, weights)

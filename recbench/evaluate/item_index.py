@@ -91,6 +91,7 @@ class ItemIndex:
     ):
         if kind not in ("exact", "flat", "ivf", "hnsw"): raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw'")
         if item_emb.dim() != 2 or not len(item_emb): raise ValueError(f"item_emb is {list(item_emb.shape)}; must be [I, D] with at least one item")
+        if not item_emb.is_floating_point(): raise ValueError(f"item_emb is {item_emb.dtype}; must be floating point")
         if not item_emb.isfinite().all(): raise ValueError(f"item_emb has {int((~item_emb.isfinite()).any(1).sum())} items with NaN or infinite numbers, the first is {int((~item_emb.isfinite()).any(1).long().argmax())}")
         if not item_emb.shape[1]: raise ValueError(f"item_emb is {list(item_emb.shape)}; its vectors need at least one number")
         whole("effort", effort, 1, 2**31 - 1), whole("seed", seed, 0, 2**31 - 1)      # what faiss holds: more would end the process
@@ -108,6 +109,7 @@ class ItemIndex:
         "The best `k` items of each user."
         whole("k", k, 1, len(self))
         if user_emb.dim() not in (2, 3) or user_emb.shape[-1] != self.item_emb.shape[1]: raise ValueError(f"user_emb is {list(user_emb.shape)}; must be [B, {self.item_emb.shape[1]}] or [B, K, {self.item_emb.shape[1]}]")
+        user_emb = user_emb.to(self.item_emb.dtype)
         lost = ~user_emb.isfinite().flatten(1).all(1)
         if lost.any(): raise ValueError(f"user_emb has {int(lost.sum())} users with NaN or infinite numbers, the first is {int(lost.long().argmax())}")
         if seen is not None and len(seen) != len(user_emb): raise ValueError(f"seen has {len(seen)} rows; must have one for each of {len(user_emb)} users")

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
+from ..core.checks import number, whole
+
 # %% ../../nbs/70_evaluate/30_significance.ipynb #ea72432e
 _BLOCK = 1 << 21   # weights held at once: 16 MB
 
@@ -27,12 +29,13 @@ def _resampled_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return np.concatenate(means)
 
 # %% ../../nbs/70_evaluate/30_significance.ipynb #b5d8ef8f
-def _checked(values: Tensor | np.ndarray, confidence: float, draws: int) -> np.ndarray:
+def _checked(values: Tensor | np.ndarray, confidence: float, draws: int, seed: int) -> np.ndarray:
     values = np.asarray(values, dtype=np.float64)
-    if not 0 < confidence < 1: raise ValueError(f"confidence is {confidence}; must lie between 0 and 1")
-    if draws < 1: raise ValueError(f"draws is {draws}; must be at least 1")
-    if not len(values): raise ValueError("values is empty; an interval needs at least one user")
-    if np.isnan(values).any(): raise ValueError(f"values has {np.isnan(values).sum()} NaN; every user needs a value")
+    number("confidence", confidence, above=0, below=1)
+    whole("draws", draws, 1, 10**6), whole("seed", seed, 0)
+    if not values.ndim or not len(values): raise ValueError("values is empty; an interval needs at least one user")
+    lost = ~np.isfinite(values)
+    if lost.any(): raise ValueError(f"values has {np.isnan(values).sum()} NaN and {np.isinf(values).sum()} infinite numbers; every user needs a value")
     return values
 
 # %% ../../nbs/70_evaluate/30_significance.ipynb #5ab2a8d2
@@ -111,6 +114,8 @@ def few_interval(
     for chosen, interval in ((signed & (sparse | one_size), _gains), (~signed & sparse, _hits)):
         if chosen.any(): ends[:, chosen] = interval(values[:, chosen], z)
     if turned.any(): ends[:, turned] = 1 - _hits(1 - values[:, turned], z)[::-1]
+    alike = shares & ~sparse & (values == values[0]).all(0) & (users > 1)  # no user differs: so many others may, up or down
+    ends[:, alike] = values[0, alike] + wilson(np.zeros(1), users, z)[1] * np.stack([-values[0, alike], 1 - values[0, alike]])
     ends[:, shares] = ends[:, shares].clip(0, 1)
     return ends
 
@@ -123,7 +128,7 @@ def bootstrap_interval(
     difference: bool | np.ndarray = False,   # or [M]: columns that are one model minus another
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:   # mean, low, high: scalars, or [M] each
     "Mean over users with its percentile bootstrap interval; where fewer than `ENOUGH` users tell, a score interval."
-    values = _checked(values, confidence, draws)
+    values = _checked(values, confidence, draws, seed)
     columns = values.reshape(len(values), -1)
     signed = (columns < 0).any(0) | difference
     many, ends = told(columns, signed) >= ENOUGH, np.empty((2, columns.shape[1]))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'MOST', 'ABOVE_0', 'AT_LEAST_0', 'MAY_BE_NONE', 'EVENTS', 'LOADER', 'check_numbers', 'check_device',
-           'check_callbacks', 'check_loader', 'check_arguments']
+           'check_callbacks', 'check_loader', 'check_read', 'check_arguments']
 
 # %% ../../nbs/80_train/38_arguments.ipynb #9736bbc6
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ WHOLE = {"batch_size": 1, "epochs": 1, "steps": 1, "patience": 1, "accumulate": 
 MOST = {"batch_size": 2**31 - 1, "seed": 2**63 - 1}
 ABOVE_0 = ("learning_rate", "table_learning_rate", "save_every_minutes")
 AT_LEAST_0 = ("weight_decay", "table_weight_decay")
-MAY_BE_NONE = ("epochs", "steps", "save_every_steps", "table_learning_rate", "save_every_minutes")
+MAY_BE_NONE = ("batch_size", "epochs", "steps", "save_every_steps", "table_learning_rate", "save_every_minutes")
 
 
 def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | None]:
@@ -67,6 +67,15 @@ def check_loader(loader: object) -> None:
     missing = [name for name in LOADER if not hasattr(loader, name)]
     if missing: raise ValueError(f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a TrainLoader or another with these")
 
+
+def check_read(given: Mapping[str, Any]) -> None:
+    "Refuse what nothing would read: what is said of saving without `run_dir`, of batches beside a loader."
+    for name, usual in (("resume", True), ("save_every_steps", None), ("save_every_minutes", 10)):
+        if given["run_dir"] is None and given[name] not in (usual, None):
+            raise ValueError(f"{name} is {given[name]!r:.80} and run_dir None; nothing is saved without a folder, give run_dir or leave {name} out")
+    if given["loader"] is not None and given["batch_size"] is not None:
+        raise ValueError(f"batch_size is {given['batch_size']!r:.80} beside a loader, which brings its own; leave batch_size out")
+
 # %% ../../nbs/80_train/38_arguments.ipynb #995077fa
 def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     "A trainer's arguments, numbers as Python's own; `ValueError` names the first that cannot be, before anything is made."
@@ -82,5 +91,6 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     one_of("mixed_precision", given["mixed_precision"], (None, "BF16", "FP16"))
     check_callbacks(given["callbacks"])
     if given["loader"] is not None: check_loader(given["loader"])
+    check_read(given)
     check_device(given["device"])
     return {**given, **check_numbers(given)}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..core.checks import number
 from ..models.base import embedding_tables
 
 # %% ../../nbs/80_train/27_averages.ipynb #822a59ea
@@ -27,7 +28,7 @@ class ExponentialAverage:
     "Trainer callback: averaged dense weights for validation and, with the best epoch, at the end."
 
     def __init__(self, decay: float = 0.999):
-        if not 0 <= decay < 1: raise ValueError(f"decay is {decay}; allowed is 0 <= decay < 1")
+        number("decay", decay, least=0, below=1)
         self.decay, self.steps = decay, 0
         self.averages: dict[str, Tensor] = {}
         self.swapped = False

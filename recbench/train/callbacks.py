@@ -9,13 +9,16 @@ __all__ = ['StopAfter', 'TensorBoardWriter']
 import time
 from pathlib import Path
 
+from ..core.checks import number, whole
+
 # %% ../../nbs/80_train/28_callbacks.ipynb #4cb44f3c
 class StopAfter:
     "Trainer callback: ends the training after so many seconds of this `fit`, or steps of the run."
 
     def __init__(self, *, seconds: float | None = None, steps: int | None = None):
         if (seconds is None) == (steps is None): raise ValueError(f"seconds is {seconds} and steps is {steps}; give one of the two")
-        if (steps or seconds or 0) <= 0: raise ValueError(f"the budget is {seconds if steps is None else steps}; must be positive")
+        if steps is None: number("seconds", seconds, above=0)
+        else: whole("steps", steps, 1)
         self.seconds, self.steps = seconds, steps
 
     def on_start(self, trainer): self.began = time.monotonic()
@@ -33,7 +36,8 @@ class TensorBoardWriter:
         folder: str | Path,   # TensorBoard's logdir
         every: int = 100,     # steps between two points of the loss
     ):
-        if every < 1: raise ValueError(f"every is {every}; must be at least 1")
+        whole("every", every, 1)
+        if not isinstance(folder, (str, Path)): raise ValueError(f"folder is {folder!r:.80}; must be a path")
         try: from torch.utils.tensorboard import SummaryWriter
         except ImportError as error: raise ImportError("TensorBoardWriter needs the package tensorboard, which is not installed: pip install tensorboard") from error
         self.open, self.folder, self.every = SummaryWriter, Path(folder), every

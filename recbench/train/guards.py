@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
+from ..core.checks import whole
 from ..data.batch import Batch
 
 # %% ../../nbs/80_train/45_guards.ipynb #64223ea0
@@ -105,7 +106,7 @@ class FiniteGuard:
     "Raises `NonFiniteError` for the first term that is not finite, at the latest `every` calls after it came."
 
     def __init__(self, every: int = 1):
-        if every < 1: raise ValueError(f"every is {every}; must be at least 1")
+        whole("every", every, 1)
         self.every, self.waiting = every, []
 
     def watch(self, step: int, terms: Mapping[str, Tensor], batch: Batch) -> None:

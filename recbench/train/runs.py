@@ -34,7 +34,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from ..core.checks import number
+from ..core.checks import number, truth
 from ..core.config import ModelConfig
 from ..core.documents import parse_json, parse_yaml
 from ..core.registry import lookup
@@ -265,6 +265,7 @@ class Recorder:
     ):
         for name, value in (("save_every_steps", every_steps), ("save_every_minutes", every_minutes)):
             if value is not None: number(name, value, above=0)
+        truth("resume", resume), number("flush_seconds", flush_seconds, least=0)
         self.folder, self.resume, self.every_steps, self.every_minutes, self.flush_seconds = Path(folder), resume, every_steps, every_minutes, flush_seconds
         self.checkpoints, self.lock, self.waiting = Checkpoints(self.folder / "checkpoints", keep), None, []
         self.run, self.has_saved = None, False    # of the run in the folder: its id; whether it ever had a checkpoint
@@ -276,6 +277,7 @@ class Recorder:
         except OSError as error: raise CheckpointError(f"cannot make {self.folder}: {error.strerror}") from error
         with ExitStack() as opened:
             self.lock = opened.enter_context(FolderLock(self.folder))
+            opened.callback(setattr, self, "lock", None)
             refuse_foreign(self.folder)
             self.checkpoints.clean()
             if (self.folder / "config.yaml").exists(): self.reopen(trainer)

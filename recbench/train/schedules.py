@@ -16,6 +16,7 @@ from typing import Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from ..core.base import Config
+from ..core.checks import number, whole
 from ..core.pipeline import ConstantLR, ExponentialDecayLR, ManualStepLR, Schedule
 from ..models.base import embedding_tables
 from .best import is_better
@@ -133,6 +134,8 @@ class LearningRate:
     "Trainer callback: schedules for the dense part and for the tables."
 
     def __init__(self, dense: LRSchedule = Constant(), tables: LRSchedule = Constant()):
+        for name, schedule in (("dense", dense), ("tables", tables)):
+            if not isinstance(schedule, LRSchedule): raise ValueError(f"{name} is {schedule!r:.80}; must be a schedule, e.g. CosineAnnealing(T_max=1000)")
         self.dense, self.tables = dense, tables
 
     def settings(self) -> dict[str, LRSchedule]:
@@ -154,8 +157,7 @@ class ReduceOnPlateau:
     "Trainer callback: all rates times `factor` whenever `patience` epochs in a row were no new best."
 
     def __init__(self, factor: float = 0.1, patience: int = 1):
-        if not 0 < factor < 1: raise ValueError(f"factor is {factor}; must lie between 0 and 1")
-        if patience < 1: raise ValueError(f"patience is {patience}; must be at least 1")
+        number("factor", factor, above=0, below=1), whole("patience", patience, 1)
         self.factor, self.patience = factor, patience
 
     def settings(self) -> dict[str, float]:

@@ -155,7 +155,8 @@ def task_of(model: BaseModel, dataset: Dataset, negatives: Negatives | None = No
 def check_monitor(task: MatchTask | RankTask | TreeTask, model: BaseModel, dataset: Dataset, monitor: str | None) -> tuple[str, bool]:
     "The metric that decides, and whether more is better: the one named, else the task's own, else the first."
     directions = task.metrics(model, dataset) if len(dataset.valid) else {"epoch": True}
-    chosen = monitor or (task.monitor if task.monitor in directions else next(iter(directions)))
+    usual = task.monitor if task.monitor in directions else next(iter(directions))
+    chosen = usual if monitor is None else monitor
     lookup(directions, chosen, "monitor")
     if isinstance(task, RankTask) and len(dataset.valid) and not is_defined(model, dataset, chosen):
         chosen = substitute(model, dataset, chosen)

@@ -57,7 +57,7 @@ class Trainer:
         *,
         negatives: Negatives | None = None,           # of a match model; None: `default_negatives`
         loader: Loader | None = None,                 # of training batches; None: the task's, with batch_size and negatives
-        batch_size: int = 512,
+        batch_size: int | None = None,                # rows of a batch; None: 512, or the loader's
         epochs: int | None = None,                    # at most; None: 20, or as many as `steps` take
         steps: int | None = None,                     # at most so many steps, wherever in an epoch; whichever of the two ends first
         learning_rate: float = 1e-3,                  # Adam, dense part
@@ -95,7 +95,8 @@ class Trainer:
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
         self.monitor, self.higher_is_better = check_monitor(self.task, model, dataset, monitor)
         self.settings["monitor"] = self.monitor
-        self.loader = loader or self.task.loader(model, dataset, checked["batch_size"], checked["seed"])
+        self.loader = loader or self.task.loader(model, dataset, checked["batch_size"] or 512, checked["seed"])
+        self.settings["batch_size"] = getattr(self.loader, "batch_size", None)
         drawn = getattr(self.loader, "negatives", None)
         self.memory = ItemMemory(drawn) if drawn and drawn.memory else None
         if adam: refuse_fused(model, table_optimizer)
@@ -118,12 +119,12 @@ NO_SETTINGS = ("self", "model", "dataset", "loader", "callbacks", "progress", "r
 
 # %% ../../nbs/80_train/40_trainer.ipynb #0cc7b612
 def call(self: Trainer, event: str, *values) -> None:
-    "Tell the callbacks that have a method of this name; one that wants to leave leaves when all have been told."
-    leaving = None
+    "Tell the callbacks that have a method of this name; one that wants to leave, or fails in `on_end`, does so when all have been told."
+    leaving, held = None, BaseException if event == "on_end" else (KeyboardInterrupt, SystemExit)
     for callback in self.callbacks:
         try:
             if hasattr(callback, event): getattr(callback, event)(self, *values)
-        except (KeyboardInterrupt, SystemExit) as left: leaving = leaving or left
+        except held as left: leaving = leaving or left
     if leaving: raise leaving
 
 
@@ -215,8 +216,12 @@ def fit(self: Trainer) -> pd.DataFrame:
     if self.left: self.load_state_dict(self.left)
     elif not self.whole and not self.recorder: raise RuntimeError(f"the training broke off in step {self.step + 1}, which left no state to go on from; make a new Trainer")
     if not self.step: torch.manual_seed(self.seed)
-    self.call("on_load")
-    try: self.go_on()
+    try:
+        self.call("on_load")
+        self.go_on()
+    except BaseException as error:
+        self.stopped = self.stopped or f"{'failed' if isinstance(error, Exception) else 'interrupted'} before step {self.step + 1}: {error!r:.80}"
+        raise
     finally:
         if self.best_state is not None: self.model.load_state_dict(self.best_state)
         self.model.eval()

@@ -1,0 +1,102 @@
+"Values that samplers, loaders, callbacks, schedules and intervals cannot have: refused in one sentence with the argument's name when the object is made."
+import numpy as np
+import pytest
+import torch
+
+from recbench.core.config import MLP
+from recbench.core.documents import parse_yaml
+from recbench.data import Negatives, RankLoader, TrainLoader
+from recbench.data.hard_negatives_v2 import HardNegativeSamplerV2
+from recbench.data.later_loader import LaterLoader
+from recbench.data.negatives import HardNegativeSampler, NegativeSampler, popularity_weights
+from recbench.data.negatives_v2 import NegativeSamplerV2
+from recbench.data.planted import planted
+from recbench.data.sequence_loader import SequenceLoader
+from recbench.data.table import Jagged
+from recbench.data.tdm_loader import TDMLoader
+from recbench.data.tdm_sampler import TDMSampler
+from recbench.data.tree import cluster_tree
+from recbench.evaluate.item_index import ItemIndex
+from recbench.evaluate.significance import bootstrap_interval
+from recbench.metrics import AUC, XAUC, CalibrationError, DecayAUC, ExactAUC, NormalizedEntropy, PredictedOverSeen
+from recbench.train import CosineAnnealing, ExponentialAverage, ExponentialDecay, LearningRate, ManualStep, ReduceOnPlateau, StopAfter
+from recbench.train.guards import FiniteGuard
+from recbench.train.runs import Recorder
+
+NO_NUMBERS = [True, float("nan"), float("inf"), -1, "3", None, [1]]
+WHOLE, SEED, ABOVE_0, SHARE = [*NO_NUMBERS, 1.5, 0], [*NO_NUMBERS, 1.5], [*NO_NUMBERS, 0], [*NO_NUMBERS, 1.5]
+DATA = planted(users=60, items=100, seed=0)
+TREE = cluster_tree(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), 2)
+LISTS, EACH = Jagged(torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2, 1])), torch.ones(100)
+LEVELS = [0] + [1] * (TREE.levels - 1)
+MAKE = {
+    "num_sample": (WHOLE, [lambda v: Negatives(kind="sampled", num_sample=v), lambda v: NegativeSampler(EACH, v), lambda v: NegativeSamplerV2(EACH, LISTS, v),
+                           lambda v: HardNegativeSamplerV2(EACH, LISTS, LISTS, v, 2)]),
+    "num_hard": (WHOLE, [lambda v: Negatives(kind="hard", num_hard=v), lambda v: HardNegativeSampler(LISTS, v), lambda v: HardNegativeSamplerV2(EACH, LISTS, LISTS, 3, v)]),
+    "memory": (SEED, [lambda v: Negatives(memory=v)]),
+    "power": (NO_NUMBERS, [lambda v: Negatives(power=v), lambda v: popularity_weights(EACH, v)]),
+    "weights": ([True, 1.5, -1, 0, None], [lambda v: NegativeSampler(v, 3)]),
+    "batch_size": (WHOLE, [lambda v: TrainLoader(DATA, v), lambda v: RankLoader(DATA, v), lambda v: SequenceLoader(DATA, v), lambda v: LaterLoader(DATA, v), lambda v: TDMLoader(DATA, TREE, LEVELS, v)]),
+    "max_length": (WHOLE, [lambda v: SequenceLoader(DATA, 5, max_length=v)]),
+    "dataset": ([True, 3, "planted", None], [lambda v: TrainLoader(v, 5)]),
+    "negatives": ([True, 3, "full", None], [lambda v: TrainLoader(DATA, 5, v), lambda v: SequenceLoader(DATA, 5, v)]),
+    "layer_num_sample": ([True, 3, "3", None, [0] + [1.5] * (TREE.levels - 1), [0] + [True] * (TREE.levels - 1)], [lambda v: TDMSampler(TREE, v)]),
+    "remain_ratio": (SHARE, [lambda v: TDMSampler(TREE, LEVELS, remain_ratio=v)]),
+    "seed": (SEED, [lambda v: NegativeSampler(EACH, 3, v), lambda v: HardNegativeSampler(LISTS, 2, v), lambda v: TrainLoader(DATA, 5, Negatives(), v), lambda v: TDMSampler(TREE, LEVELS, seed=v)]),
+    "seconds": ([v for v in ABOVE_0 if v is not None], [lambda v: StopAfter(seconds=v)]),
+    "steps": ([v for v in WHOLE if v is not None], [lambda v: StopAfter(steps=v)]),
+    "factor": ([*ABOVE_0, 1, 1.5], [lambda v: ReduceOnPlateau(factor=v)]),
+    "patience": (WHOLE, [lambda v: ReduceOnPlateau(patience=v)]),
+    "decay": ([*NO_NUMBERS, 1], [lambda v: ExponentialAverage(v)]),
+    "dense": ([*NO_NUMBERS, CosineAnnealing], [lambda v: LearningRate(dense=v)]),
+    "tables": (NO_NUMBERS, [lambda v: LearningRate(tables=v)]),
+    "every": (WHOLE, [FiniteGuard]),
+    "flush_seconds": (NO_NUMBERS, [lambda v: Recorder("x", flush_seconds=v)]),
+    "resume": ([0, 1, "no", None], [lambda v: Recorder("x", resume=v)]),
+    "T_max": (WHOLE, [lambda v: CosineAnnealing(T_max=v)]),
+    "decay_size": (WHOLE, [lambda v: ExponentialDecay(decay_size=v, decay_factor=0.5)]),
+    "learning_rates": ([[True], ["0.1"], [None], 0.1], [lambda v: ManualStep(schedule_sizes=[1], learning_rates=v)]),
+    "hidden_units": ([[True], ["8"], 8, [1.5]], [lambda v: MLP(hidden_units=v)]),
+    "confidence": ([*NO_NUMBERS, 0, 1], [lambda v: bootstrap_interval(np.arange(30.0), v)]),
+    "draws": (WHOLE, [lambda v: bootstrap_interval(np.arange(30.0), draws=v)]),
+}
+CASES = [(name, make, value) for name, (values, makers) in MAKE.items() for make in makers for value in values]
+
+
+@pytest.mark.parametrize("name, make, value", CASES, ids=lambda part: part if isinstance(part, str) and part.isidentifier() else "")
+def test_refused_by_name(name, make, value):
+    with pytest.raises(ValueError, match=name) as refused: make(value)
+    assert len(str(refused.value)) < 600
+
+
+def test_there_are_enough_of_them(): assert len(CASES) > 250
+
+
+@pytest.mark.parametrize("metric", [AUC, ExactAUC, DecayAUC, XAUC, NormalizedEntropy, CalibrationError, PredictedOverSeen])
+@pytest.mark.parametrize("name", ["preds", "target"])
+def test_a_nan_is_no_number_of_a_metric(metric, name):
+    rows = {"preds": torch.tensor([0.2, 0.8, 0.6]), "target": torch.tensor([0.0, 1.0, 1.0])}
+    rows[name][1] = float("nan")
+    with pytest.raises(ValueError, match=f"^{name} has 1 NaN"): metric().update(**rows)
+
+
+def test_intervals_of_users_who_are_all_alike_leave_room():
+    zero, some, one = (np.array(bootstrap_interval(np.full(20, value))) for value in (0.0, 0.3, 1.0))
+    room = 1.959964**2 / (20 + 1.959964**2)                                            # Wilson's upper end of no hit among 20
+    np.testing.assert_allclose([zero, some, one], [[0, 0, room], [0.3, 0.3 - 0.3 * room, 0.3 + 0.7 * room], [1, 1 - room, 1]], atol=1e-6)
+    for wrong in (np.array([1, np.inf]), np.float64(3)):
+        with pytest.raises(ValueError, match="^values "): bootstrap_interval(wrong)
+
+
+@pytest.mark.parametrize("text", ["a: !!int x", "a: !!float x", "a: !!bool x", "a: !!timestamp x", "a: 2020-01-32", "a: " + "9" * 6000])
+def test_a_yaml_value_that_its_type_cannot_read(text):
+    with pytest.raises(ValueError, match="^shop.yaml ") as refused: parse_yaml(text, "shop.yaml")
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("kind", ["exact", "flat", "ivf", "hnsw"])
+def test_an_index_reads_users_of_any_number_type(kind):
+    items = torch.eye(6)
+    for users in (items[[4, 2]].long(), items[[4, 2]].double(), items[[4, 2]]):
+        assert ItemIndex(items, kind).search(users, 1)[0].tolist() == [[4], [2]]
+    with pytest.raises(ValueError, match="^item_emb is torch.int64"): ItemIndex(items.long(), kind)
