@@ -13,10 +13,8 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 # %% ../../nbs/50_metrics/05_rows.ipynb #018d4997
 def same_length(**columns: Tensor) -> list[Tensor]:
-    "The columns, flattened and detached; different numbers of rows, and on a CPU a NaN, are refused by name."
+    "The columns, flattened and detached; different numbers of rows are refused by name."
     flat = [column.detach().reshape(-1) for column in columns.values()]
-    for name, column in columns.items():
-        if column.is_cpu and column.isnan().any(): raise ValueError(f"{name} has {int(column.isnan().sum())} NaN; every row needs a number")
     if len({len(column) for column in flat}) <= 1: return flat
     shapes = ", ".join(f"{name} is {list(column.shape)}" for name, column in columns.items())
     raise ValueError(f"{shapes}; all must have the same number of rows")

@@ -85,7 +85,7 @@ class Trainer:
         if loader and negatives and negatives != (own := getattr(loader, "negatives", None)): raise ValueError(f"negatives is {negatives!r} and the loader's are {own!r}; a loader brings its own, leave them out")
         checked = check_arguments({name: value for name, value in locals().items() if name not in ("self", "model")})
         self.settings = {name: value for name, value in checked.items() if name not in NO_SETTINGS}
-        self.task = task_of(model, dataset, negatives, top_k)
+        self.task = task_of(model, dataset, negatives or getattr(loader, "negatives", None), top_k)
         self.negatives, self.top_k = self.task.negatives, self.task.top_k
         adam = table_optimizer == "adam"
         if table_weight_decay and not adam: raise ValueError(f"table_weight_decay is {table_weight_decay} and table_optimizer {table_optimizer!r}; only tables with 'adam' have a penalty")
