@@ -72,7 +72,9 @@ def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFr
     numbers = bootstrap_interval(np.concatenate([values, values[:, :1] - values], 1), draws=1000, difference=np.arange(2 * values.shape[1]) >= values.shape[1])
     test, behind = (dict(zip(names, (number[half] for number in numbers))) for names, half in
                     ((("test", "low", "high"), slice(None, len(best))), (("behind", "behind_low", "behind_high"), slice(len(best), None))))
-    return best[["negatives", *SWITCHES, "seconds"]].assign(validation=best[metric], **test, **behind)
+    found = best[["negatives", *SWITCHES, "seconds"]].assign(validation=best[metric], **test, **behind)
+    found.loc[found.index[0], list(behind)] = 0.0                          # from itself the leader is no distance, for sure
+    return found
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #2c0b39da
 def switch_effects(lab: NegativesLab, dataset: str, metric: str) -> pd.DataFrame:
