@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recbench.evaluate import bootstrap_interval, paired_interval
+from recbench.evaluate.ranking import calibration_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from interval_coverage import ONE, TWO, USERS, coverage  # noqa: E402
@@ -37,3 +38,12 @@ def test_columns_are_judged_one_by_one():
     apart = paired_interval(values, values[::-1], draws=200)
     for part, turned in zip(apart, paired_interval(values[::-1], values, draws=200)): assert part.shape == turned.shape == (3,)
     assert bootstrap_interval([0.5])[1:] == (0, 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_the_mean_lies_inside_whatever_the_last_bit(value):
+    for users in range(1, 200):
+        mean, low, high = bootstrap_interval(np.full(users, value), draws=50)
+        assert low <= mean <= high
+        table = calibration_table(np.full(users, 0.3), np.full(users, round(value)), 1)
+        assert (table["low"] <= table["observed"]).all() and (table["observed"] <= table["high"]).all()

@@ -278,4 +278,5 @@ def calibration_table(
     frame = pd.DataFrame({"rows": rows, "predicted": np.bincount(number, probability) / rows, "observed": np.bincount(number, label) / rows}, index=pd.RangeIndex(1, len(rows) + 1, name="bin"))
     z, n = 1.96, frame["rows"]
     middle, half = frame["observed"] + z * z / (2 * n), z * np.sqrt(frame["observed"] * (1 - frame["observed"]) / n + z * z / (4 * n * n))
-    return frame.assign(low=(middle - half) / (1 + z * z / n), high=(middle + half) / (1 + z * z / n))
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return frame.assign(low=np.minimum(low, frame["observed"]), high=np.maximum(high, frame["observed"]))   # of 0 and 1, whatever the last bit

@@ -135,7 +135,8 @@ def bootstrap_interval(
     if many.any(): ends[:, many] = np.quantile(_resampled_means(columns[:, many], draws, seed), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     if not many.all(): ends[:, ~many] = few_interval(columns[:, ~many], signed[~many], confidence)
     low, high = ends.reshape(2, *values.shape[1:])
-    return values.mean(0), low[()], high[()]
+    mean = values.mean(0)
+    return mean, np.minimum(low, mean)[()], np.maximum(high, mean)[()]                     # whatever the last bit
 
 # %% ../../nbs/70_evaluate/30_significance.ipynb #047406d5
 def paired_interval(
