@@ -3,9 +3,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
-from recbench.data.dataset import Dataset, build_dataset
-from recbench.data.features import IdFeature, Schema
+from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+from recbench.data.sets.dataset import Dataset, build_dataset
+from recbench.data.rows.features import IdFeature, Schema
 from recbench.models.dssm import DSSM
 
 WIDTH, HIDDEN, OUTPUT, TEMPERATURE = 16, [256, 128], 64, 0.05
@@ -24,10 +24,10 @@ def make_dataset(fields: int, buckets: int, users: int, items: int, events: int)
 
 def make_model(dataset: Dataset, in_batch: bool = True) -> DSSM:
     "DSSM with towers 256-128-64: hidden layers 256 and 128, output 64; cosine, in-batch negatives or sampled ones."
-    tower = {side: Tower(input=side, mlp=MLP(hidden_units=HIDDEN)) for side in ("user", "item")}
+    tower = {side: Tower(input=side, mlp=MLPConfig(hidden_units=HIDDEN)) for side in ("user", "item")}
     config = ModelConfig(
         feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
         dssm=DSSMConfig(user_tower=tower["user"], item_tower=tower["item"], output_dim=OUTPUT, similarity="COSINE", temperature=TEMPERATURE, in_batch_negative=in_batch),
-        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
+        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())])
     torch.manual_seed(0)
     return DSSM(config, dataset.features(), ["label"])

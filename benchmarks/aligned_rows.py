@@ -24,7 +24,7 @@ def step(layer, x, gradient):
 def main() -> None:
     import torch
 
-    from recbench.core.memory import keep_freed_memory
+    from recbench.core.heap import keep_freed_memory
     from recbench.layers.mlp import Linear
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)

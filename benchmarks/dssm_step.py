@@ -5,7 +5,7 @@
 8 user and 8 item features of width 16, towers 256-128-64 (hidden layers 256 and 128, output 64), cosine over a
 temperature, in-batch negatives; float32, CPU time of one thread, the contenders taking turns.
 
-recbench     loading, forward, backward, update: batches of the `TrainLoader` into `Trainer.train_step`, negatives as
+recbench     loading, forward, backward, update: batches of the `MatchLoader` into `Trainer.train_step`, negatives as
              `default_negatives` gives them, with log Q correction and masked accidental hits
 uncorrected  the same with both corrections off, which is the loss of the plain loop
 plain        `nn.Embedding`s, `torch.optim.Adam` as it comes, `mm`, `F.cross_entropy`; its batches lie ready as id matrices
@@ -25,8 +25,8 @@ from _timing import interleaved, ratio, verdict
 from _worlds import HIDDEN, OUTPUT, TEMPERATURE, WIDTH, make_dataset, make_model
 from torch import Tensor, nn
 
-from recbench.data.dataset import Dataset
-from recbench.data.negatives import Negatives
+from recbench.data.sets.dataset import Dataset
+from recbench.data.feed.negatives import Negatives
 from recbench.train.trainer import Trainer
 
 FIELDS = 8   # on each side

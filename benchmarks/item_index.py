@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from _timing import interleaved, ratio, verdict
 
-from recbench.core.memory import keep_freed_memory
-from recbench.data.dataset import Dataset, build_dataset
-from recbench.data.features import IdFeature, Schema
+from recbench.core.heap import keep_freed_memory
+from recbench.data.sets.dataset import Dataset, build_dataset
+from recbench.data.rows.features import IdFeature, Schema
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.retrieval import evaluate
 

@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 from _timing import verdict
 
-from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, RecallAtK, SoftmaxCrossEntropy, Tower, TrainMetric
-from recbench.data.dataset import Dataset
-from recbench.data.negatives import Negatives
-from recbench.data.planted import planted
+from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, RecallAtKConfig, SoftmaxCrossEntropyConfig, Tower, TrainMetric
+from recbench.data.sets.dataset import Dataset
+from recbench.data.feed.negatives import Negatives
+from recbench.data.published.planted import planted
 from recbench.models.dssm import DSSM
 from recbench.train import ExponentialAverage, ExponentialDecay, LearningRate, Trainer
 from recbench.train.checkpoint import TENSORS, TREE
@@ -50,11 +50,11 @@ class Progress:
 
 def make_trainer(folder: Path, dataset: Dataset, memory: mmap.mmap) -> Trainer:
     "A training with as many kinds of state as there are."
-    towers = {f"{side}_tower": Tower(input=side, mlp=MLP(hidden_units=[16], dropout_ratio=[0.2])) for side in ("user", "item")}
+    towers = {f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[16], dropout_ratio=[0.2])) for side in ("user", "item")}
     config = ModelConfig(
         feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
         dssm=DSSMConfig(**towers, output_dim=8, similarity="COSINE", temperature=0.1, in_batch_negative=True),
-        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())], train_metrics=[TrainMetric(recall_at_k=RecallAtK(top_k=5), decay_step=5)])
+        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())], train_metrics=[TrainMetric(recall_at_k=RecallAtKConfig(top_k=5), decay_step=5)])
     torch.manual_seed(1)
     return Trainer(DSSM(config, dataset.features(), []), dataset, negatives=Negatives(kind="mixed", num_sample=32), batch_size=256, epochs=6, patience=6, accumulate=3,
                    callbacks=[LearningRate(ExponentialDecay(decay_size=10, decay_factor=0.9)), ExponentialAverage(0.95), Progress(memory)],

@@ -24,7 +24,7 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from loading import one_epoch, resident
-import recbench.data.stream
+import recbench.data.sets.stream
 start = resident()
 rows = one_epoch(sys.argv[2])
 print(json.dumps([rows, start, resident()]))
@@ -48,8 +48,8 @@ def write(path: Path, rows: int, group: int = GROUP) -> Path:
 
 
 def stream(path: Path | str):
-    from recbench.data.features import IdFeature, RawFeature
-    from recbench.data.stream import ParquetStream
+    from recbench.data.rows.features import IdFeature, RawFeature
+    from recbench.data.sets.stream import ParquetStream
     features = [*(IdFeature(name=f"c{i}", num_buckets=100_000) for i in range(IDS)), *(RawFeature(name=f"x{i}") for i in range(FLOATS))]
     return ParquetStream([path], features, batch_size=BATCH, buffer_rows=BUFFER, columns=["label"])
 
@@ -58,14 +58,14 @@ def one_epoch(path: Path | str) -> int:
     "Rows of one pass as batches."
     import torch
 
-    from recbench.data.stream import stream_batches
+    from recbench.data.sets.stream import stream_batches
     torch.set_num_threads(1)
     return sum(len(batch.labels["label"]) for batch in stream_batches(stream(path), ["label"]))
 
 
 def batches(table, rows) -> int:
     "Rows of one pass over a table in memory, as batches."
-    from recbench.data.batch import make_batch
+    from recbench.data.rows.batch import make_batch
     return sum(make_batch(table.take(part)).sparse_features["__BASE__"].stride() for part in rows.split(BATCH))
 
 
@@ -78,7 +78,7 @@ def decoded(path: Path) -> None:
     "The file's columns as Arrow arrays, as many rows at a time as the stream takes, and nothing else."
     import pyarrow.parquet as pq
 
-    from recbench.data.stream import SLICE
+    from recbench.data.sets.stream import SLICE
     with pq.ParquetFile(path) as file:
         for _ in file.iter_batches(SLICE, use_threads=False): pass
 
@@ -102,8 +102,8 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from recbench.core.memory import keep_freed_memory
-    from recbench.data.stream import stack_tables
+    from recbench.core.heap import keep_freed_memory
+    from recbench.data.sets.stream import stack_tables
     keep_freed_memory()                             # as the training wrapper does
     with tempfile.TemporaryDirectory() as folder:
         small, large = write(Path(folder) / "small.parquet", options.rows), write(Path(folder) / "large.parquet", 10 * options.rows)

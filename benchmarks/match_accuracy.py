@@ -19,9 +19,9 @@ from statistics import stdev
 import pandas as pd
 import torch
 
-from recbench.data import Dataset, LaterLoader, Negatives, equal_users, load_dataset
-from recbench.data.features import with_embedding_dim
-from recbench.data.sequence_loader import cut_sequences
+from recbench.data import Dataset, LaggedHistoryLoader, Negatives, equal_users, load_dataset
+from recbench.data.rows.features import with_embedding_dim
+from recbench.data.feed.sequence_loader import cut_sequences
 from recbench.evaluate.baselines import fit_baselines, with_refits
 from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
@@ -86,7 +86,7 @@ def train_on_all(data: Dataset, model_name: str, settings: dict, seed: int) -> t
     torch.manual_seed(seed)
     model = create_model(match_config(model_name, data, features, **settings["sizes"]), features, ["label"], sample_weights=["user_weight"])
     negatives, options = Negatives(kind="full"), dict(settings["trainer"])
-    loader = LaterLoader(data, options.pop("batch_size"), negatives, seed)
+    loader = LaggedHistoryLoader(data, options.pop("batch_size"), negatives, seed)
     trainer = Trainer(model, data, seed=seed, negatives=negatives, loader=loader, **options)
     trainer.fit()
     return evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values, f"{len(trainer.history)} epochs on all rows"

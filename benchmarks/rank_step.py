@@ -67,9 +67,9 @@ def recbench_worker(model: str) -> None:
     import torch
     from rank_peers import IDS_BY_NAME, NUMBERS_BY_NAME, ROWS, WIDTH, answer, batches
 
-    from recbench.data.batch import make_batch
-    from recbench.data.features import IdFeature, RawFeature
-    from recbench.data.table import Table
+    from recbench.data.rows.batch import make_batch
+    from recbench.data.rows.features import IdFeature, RawFeature
+    from recbench.data.rows.table import Table
     from recbench.models import create_model
     from recbench.train.optimizers import dense_optimizer, fuse_tables
     from recbench.train.wrappers import TrainWrapper

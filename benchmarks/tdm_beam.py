@@ -19,7 +19,7 @@ from _timing import verdict
 
 from recbench.core.config import ModelConfig
 from recbench.data import Dataset, TDMLoader, category_tree, cluster_tree, load_dataset, tree_features
-from recbench.data.near_items import near_vectors
+from recbench.data.feed.near_items import near_vectors
 from recbench.evaluate import EASE, Popularity, beam_report, evaluate
 from recbench.models import TDM
 from recbench.models.tdm import item_vectors, on_tree, with_vectors

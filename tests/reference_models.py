@@ -7,9 +7,9 @@ from reference_matching import repeats
 from torch import nn
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from recbench.core.config import Loss, ModelConfig, SoftmaxCrossEntropy
-from recbench.data.batch import BASE, NEG, Batch
-from recbench.data.features import Feature, IdFeature, RawFeature, SequenceFeature
+from recbench.core.config import Loss, ModelConfig, SoftmaxCrossEntropyConfig
+from recbench.data.rows.batch import BASE, NEG, Batch
+from recbench.data.rows.features import Feature, IdFeature, RawFeature, SequenceFeature
 from recbench.interop import convert_tzrec_state_dict, read_tzrec_config
 from recbench.layers import CapsuleLayer, VariationalDropout
 from recbench.models import create_model
@@ -83,7 +83,7 @@ def make_batch(content: dict) -> Batch:
 
 def unsmoothed(config: ModelConfig) -> ModelConfig:
     "The losses without label smoothing, which TorchEasyRec's match models ignore."
-    return config.model_copy(update={"losses": [Loss(softmax_cross_entropy=SoftmaxCrossEntropy()) for _ in config.losses]})
+    return config.model_copy(update={"losses": [Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig()) for _ in config.losses]})
 
 
 def is_random(model: nn.Module) -> bool:

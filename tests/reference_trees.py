@@ -5,9 +5,9 @@ import re
 import torch
 from reference_common import Report, Unsupported, same
 
-from recbench.data.tdm_loader import expand_rows
-from recbench.data.tree import Tree, category_tree
-from recbench.data.tree_nodes import node_ids, node_means, node_modes
+from recbench.data.feed.tdm_loader import expand_rows
+from recbench.data.feed.tree import Tree, category_tree
+from recbench.data.feed.tree_nodes import node_ids, node_means, node_modes
 
 
 def leaf_depths(codes: list[int], branches: int) -> list[int]:

@@ -3,19 +3,19 @@ import numpy as np
 import pytest
 import torch
 
-from recbench.core.config import MLP
+from recbench.core.config import MLPConfig
 from recbench.core.documents import parse_yaml
-from recbench.data import Negatives, RankLoader, TrainLoader
-from recbench.data.hard_negatives_v2 import HardNegativeSamplerV2
-from recbench.data.later_loader import LaterLoader
-from recbench.data.negatives import HardNegativeSampler, NegativeSampler, popularity_weights
-from recbench.data.negatives_v2 import NegativeSamplerV2
-from recbench.data.planted import planted
-from recbench.data.sequence_loader import SequenceLoader
-from recbench.data.table import Jagged
-from recbench.data.tdm_loader import TDMLoader
-from recbench.data.tdm_sampler import TDMSampler
-from recbench.data.tree import cluster_tree
+from recbench.data import Negatives, RankLoader, MatchLoader
+from recbench.data.feed.hard_negatives_v2 import HardNegativeSamplerV2
+from recbench.data.feed.lagged_history_loader import LaggedHistoryLoader
+from recbench.data.feed.negatives import HardNegativeSampler, NegativeSampler, popularity_weights
+from recbench.data.feed.negatives_v2 import NegativeSamplerV2
+from recbench.data.published.planted import planted
+from recbench.data.feed.sequence_loader import SequenceLoader
+from recbench.data.rows.table import Jagged
+from recbench.data.feed.tdm_loader import TDMLoader
+from recbench.data.feed.tdm_sampler import TDMSampler
+from recbench.data.feed.tree import cluster_tree
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.significance import bootstrap_interval
 from recbench.train import CosineAnnealing, ExponentialAverage, ExponentialDecay, LearningRate, ManualStep, ReduceOnPlateau, StopAfter
@@ -35,13 +35,13 @@ MAKE = {
     "memory": (SEED, [lambda v: Negatives(memory=v)]),
     "power": (NO_NUMBERS, [lambda v: Negatives(power=v), lambda v: popularity_weights(EACH, v)]),
     "weights": ([True, 1.5, -1, 0, None], [lambda v: NegativeSampler(v, 3)]),
-    "batch_size": (WHOLE, [lambda v: TrainLoader(DATA, v), lambda v: RankLoader(DATA, v), lambda v: SequenceLoader(DATA, v), lambda v: LaterLoader(DATA, v), lambda v: TDMLoader(DATA, TREE, LEVELS, v)]),
+    "batch_size": (WHOLE, [lambda v: MatchLoader(DATA, v), lambda v: RankLoader(DATA, v), lambda v: SequenceLoader(DATA, v), lambda v: LaggedHistoryLoader(DATA, v), lambda v: TDMLoader(DATA, TREE, LEVELS, v)]),
     "max_length": (WHOLE, [lambda v: SequenceLoader(DATA, 5, max_length=v)]),
-    "dataset": ([True, 3, "planted", None], [lambda v: TrainLoader(v, 5)]),
-    "negatives": ([True, 3, "full", None], [lambda v: TrainLoader(DATA, 5, v), lambda v: SequenceLoader(DATA, 5, v)]),
+    "dataset": ([True, 3, "planted", None], [lambda v: MatchLoader(v, 5)]),
+    "negatives": ([True, 3, "full", None], [lambda v: MatchLoader(DATA, 5, v), lambda v: SequenceLoader(DATA, 5, v)]),
     "layer_num_sample": ([True, 3, "3", None, [0] + [1.5] * (TREE.levels - 1), [0] + [True] * (TREE.levels - 1)], [lambda v: TDMSampler(TREE, v)]),
     "remain_ratio": (SHARE, [lambda v: TDMSampler(TREE, LEVELS, remain_ratio=v)]),
-    "seed": (SEED, [lambda v: NegativeSampler(EACH, 3, v), lambda v: HardNegativeSampler(LISTS, 2, v), lambda v: TrainLoader(DATA, 5, Negatives(), v), lambda v: TDMSampler(TREE, LEVELS, seed=v)]),
+    "seed": (SEED, [lambda v: NegativeSampler(EACH, 3, v), lambda v: HardNegativeSampler(LISTS, 2, v), lambda v: MatchLoader(DATA, 5, Negatives(), v), lambda v: TDMSampler(TREE, LEVELS, seed=v)]),
     "seconds": ([v for v in ABOVE_0 if v is not None], [lambda v: StopAfter(seconds=v)]),
     "steps": ([v for v in WHOLE if v is not None], [lambda v: StopAfter(steps=v)]),
     "factor": ([*ABOVE_0, 1, 1.5], [lambda v: ReduceOnPlateau(factor=v)]),
@@ -55,7 +55,7 @@ MAKE = {
     "T_max": (WHOLE, [lambda v: CosineAnnealing(T_max=v)]),
     "decay_size": (WHOLE, [lambda v: ExponentialDecay(decay_size=v, decay_factor=0.5)]),
     "learning_rates": ([[True], ["0.1"], [None], 0.1], [lambda v: ManualStep(schedule_sizes=[1], learning_rates=v)]),
-    "hidden_units": ([[True], ["8"], 8, [1.5]], [lambda v: MLP(hidden_units=v)]),
+    "hidden_units": ([[True], ["8"], 8, [1.5]], [lambda v: MLPConfig(hidden_units=v)]),
     "confidence": ([*NO_NUMBERS, 0, 1], [lambda v: bootstrap_interval(np.arange(30.0), v)]),
     "draws": (WHOLE, [lambda v: bootstrap_interval(np.arange(30.0), draws=v)]),
 }

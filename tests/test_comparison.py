@@ -20,8 +20,8 @@ def folder(tmp_path_factory):
     "Two tested runs of one config, one of another, and one that was not tested."
     import torch
 
-    from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
-    from recbench.data.planted import planted
+    from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+    from recbench.data.published.planted import planted
     from recbench.explore import evaluate_run
     from recbench.models import DSSM
     from recbench.train import Trainer
@@ -29,9 +29,9 @@ def folder(tmp_path_factory):
     data, place = planted(users=200, items=120, seed=0), tmp_path_factory.mktemp("runs")
     groups = [FeatureGroup(group_name=side, feature_names=[feature.name for feature in data.features(side)]) for side in ("user", "item")]
     for name, width, seed in (("wide-s0", 16, 0), ("wide-s1", 16, 1), ("20260131-221500-narrow", 2, 0), ("untested", 8, 0)):
-        towers = {f"{side}_tower": Tower(input=side, mlp=MLP(hidden_units=[16])) for side in ("user", "item")}
+        towers = {f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[16])) for side in ("user", "item")}
         torch.manual_seed(seed)
-        config = ModelConfig(feature_groups=groups, dssm=DSSMConfig(**towers, output_dim=width, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
+        config = ModelConfig(feature_groups=groups, dssm=DSSMConfig(**towers, output_dim=width, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())])
         Trainer(DSSM(config, data.features(), []), data, epochs=2, run_dir=place / name, seed=seed, progress=False, learning_rate=0.01).fit()
         if name != "untested": evaluate_run(place / name, data, (5, 10))
     return place

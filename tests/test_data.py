@@ -47,9 +47,9 @@ def test_catalogue_holds_every_item(dataset):
 
 @pytest.mark.parametrize("split", ["random", "temporal_user", "temporal"])
 def test_ranking_splits_row_for_row(split):
-    from recbench.data.fetch import fetch_movielens_100k
-    from recbench.data.movielens import read_movielens
-    from recbench.data.movielens_rank import SPLITS
+    from recbench.data.published.fetch import fetch_movielens_100k
+    from recbench.data.published.movielens import read_movielens
+    from recbench.data.published.movielens_rank import SPLITS
     parts = SPLITS[split](read_movielens(fetch_movielens_100k()).ratings)
     for number, name in enumerate(("train", "valid", "test")):
         assert set((parts == number).nonzero()[0]) == set(pd.read_csv(PROTOCOLS / f"p2_{split}_{name}.csv")["row_id"])
@@ -70,8 +70,8 @@ def test_ranking_rows_hold_the_features_of_the_table():
 
 def test_a_rating_knows_only_earlier_tenths():
     from recbench.data import load_dataset
-    from recbench.data.movielens import fetch_movielens_100k, read_movielens
-    from recbench.data.order import tie_keys
+    from recbench.data.published.movielens import fetch_movielens_100k, read_movielens
+    from recbench.data.rows.order import tie_keys
     data, ratings = load_dataset("movielens-100k", task="rank", split="temporal_user"), read_movielens(fetch_movielens_100k()).ratings
     users, items = data.user_frame["user_id"].to_numpy(), data.item_frame["item_id"].to_numpy()
     ordered = ratings.sort_values(["user_id", "timestamp"], kind="stable")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from recbench.data import dataset_from_frames, infer_schema
-from recbench.data.features import RawFeature
-from recbench.data.table import encode_numbers, fit_scale
+from recbench.data.rows.features import RawFeature
+from recbench.data.rows.table import encode_numbers, fit_scale
 
 ROWS, USERS, ITEMS = 900, 60, 40
 
@@ -43,7 +43,7 @@ def test_lists_that_hold_the_answer_are_not_read(kind):
 
 
 def test_lists_that_a_schema_declares_are_warned_of():
-    from recbench.data.schema_file import make_schema
+    from recbench.data.sets.schema_file import make_schema
     ids = [{"kind": "id", "name": "user_id"}, {"kind": "id", "name": "item_id", "side": "item"}]
     schema = make_schema({"features": [*ids, {"kind": "sequence", "name": "past", "embedding_name": "item_id_emb"}], "timestamp": "timestamp"})
     with pytest.warns(UserWarning, match="past tells the answer: 100% of its lists hold the row's own item"): dataset_from_frames(events(past=LISTS["list"]), schema=schema, verbose=False)

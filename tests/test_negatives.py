@@ -9,11 +9,11 @@ from conftest import ROOT, outputs, run_papermill, tail
 from torch.utils.data import DataLoader, IterableDataset
 
 from recbench.core.config import ModelConfig
-from recbench.data import HardNegativeSampler, IdFeature, Negatives, NegativeSampler, Schema, TrainLoader, build_dataset, load_dataset
-from recbench.data.features import with_embedding_dim
-from recbench.data.negatives import popularity_weights
-from recbench.data.sequence_loader import SequenceLoader
-from recbench.data.table import Jagged
+from recbench.data import HardNegativeSampler, IdFeature, Negatives, NegativeSampler, Schema, MatchLoader, build_dataset, load_dataset
+from recbench.data.rows.features import with_embedding_dim
+from recbench.data.feed.negatives import popularity_weights
+from recbench.data.feed.sequence_loader import SequenceLoader
+from recbench.data.rows.table import Jagged
 from recbench.matching import ItemMemory
 from recbench.models import create_model
 from recbench.models.match_configs import match_config
@@ -86,18 +86,18 @@ class Batches(IterableDataset):
 
 @pytest.mark.parametrize("kind", ["sampled", "sampled_v2", "mixed"])
 def test_workers_and_ranks_draw_different_negatives(world, kind, monkeypatch):
-    loader = TrainLoader(world, 128, Negatives(kind=kind, num_sample=24), seed=5)
+    loader = MatchLoader(world, 128, Negatives(kind=kind, num_sample=24), seed=5)
     torch.manual_seed(0)
     epochs = [tuple(items.tolist()) for _ in range(2) for items in DataLoader(Batches(loader), batch_size=None, num_workers=2, multiprocessing_context="fork")]
     assert len(set(epochs)) == len(epochs) == 8
     own = next(iter(Batches(loader))).tolist()
     monkeypatch.setenv("RANK", "1")
-    assert next(iter(Batches(TrainLoader(world, 128, Negatives(kind=kind, num_sample=24), seed=5)))).tolist() != own
+    assert next(iter(Batches(MatchLoader(world, 128, Negatives(kind=kind, num_sample=24), seed=5)))).tolist() != own
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_item_rows_are_positives_then_shared_then_hard(world, kind):
-    loader, rows = TrainLoader(world, 128, Negatives(kind=kind, num_sample=24, num_hard=2)), torch.arange(0, 256, 2)
+    loader, rows = MatchLoader(world, 128, Negatives(kind=kind, num_sample=24, num_hard=2)), torch.arange(0, 256, 2)
     infos, positives = loader.batch(rows).additional_infos, world.train.columns["item_index"][rows]
     assert torch.equal(infos["item_index"][:128], positives)
     hard = infos["item_index"][128 + (24 if kind != "in_batch" else 0):]
@@ -108,7 +108,7 @@ def test_item_rows_are_positives_then_shared_then_hard(world, kind):
 
 def test_a_pool_smaller_than_asked_is_refused(world):
     for kind in ("sampled", "mixed", "hard"):
-        with pytest.raises(ValueError, match="num_sample is 301 and .* items can be drawn"): TrainLoader(world, 8, Negatives(kind=kind, num_sample=301))
+        with pytest.raises(ValueError, match="num_sample is 301 and .* items can be drawn"): MatchLoader(world, 8, Negatives(kind=kind, num_sample=301))
 
 
 @pytest.fixture(scope="module")
@@ -161,22 +161,22 @@ def off_the_law(loader):
 LAWS = [{"kind": "full"}, *({"kind": kind, "memory": memory} for kind in ("in_batch", "mixed", "sampled", "hard") for memory in (0, 2))]
 
 
-@pytest.mark.parametrize("loader", [TrainLoader, SequenceLoader])
+@pytest.mark.parametrize("loader", [MatchLoader, SequenceLoader])
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: " ".join(map(str, law.values())))
 def test_what_corrects_learns_the_true_law(shop, loader, law):
-    share, divergence = off_the_law(loader(shop, 256 if loader is TrainLoader else 64, Negatives(num_sample=128, num_hard=3, **law)))
+    share, divergence = off_the_law(loader(shop, 256 if loader is MatchLoader else 64, Negatives(num_sample=128, num_hard=3, **law)))
     assert abs(share) < 0.02 and divergence < 0.1
 
 
 def test_what_does_not_correct_learns_another(shop):
-    assert off_the_law(TrainLoader(shop, 256, Negatives(kind="sampled", num_sample=128, log_q=False)))[0] < -0.3
-    assert off_the_law(TrainLoader(shop, 256, Negatives(kind="hard", num_sample=128, log_q=False)))[0] < -0.3
-    assert off_the_law(TrainLoader(shop, 256, Negatives(kind="sampled", num_sample=128, mask_known=True)))[0] > 0.05
+    assert off_the_law(MatchLoader(shop, 256, Negatives(kind="sampled", num_sample=128, log_q=False)))[0] < -0.3
+    assert off_the_law(MatchLoader(shop, 256, Negatives(kind="hard", num_sample=128, log_q=False)))[0] < -0.3
+    assert off_the_law(MatchLoader(shop, 256, Negatives(kind="sampled", num_sample=128, mask_known=True)))[0] > 0.05
 
 
 def test_older_names_are_the_same_kinds(shop):
     for kind in ("sampled", "hard"):
-        one, other = (next(iter(TrainLoader(shop, 64, Negatives(kind=name, num_sample=16)))).additional_infos for name in (kind, f"{kind}_v2"))
+        one, other = (next(iter(MatchLoader(shop, 64, Negatives(kind=name, num_sample=16)))).additional_infos for name in (kind, f"{kind}_v2"))
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one if name != "hard_columns")
 
 

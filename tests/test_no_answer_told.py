@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from recbench.data import Split, dataset_from_frames
-from recbench.data.order import event_order, tie_keys
-from recbench.data.splits import leave_last
+from recbench.data.rows.order import event_order, tie_keys
+from recbench.data.sets.splits import leave_last
 from recbench.evaluate import evaluate
 from recbench.evaluate.baselines import EASE, ItemKNN, Markov, Popularity
 from recbench.models import create_model

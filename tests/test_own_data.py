@@ -91,7 +91,7 @@ def recall(model, data) -> tuple[float, float]:
 def tiny(data):
     import torch
 
-    from recbench.data.features import with_embedding_dim
+    from recbench.data.rows.features import with_embedding_dim
     from recbench.models import create_model
     from recbench.models.match_configs import match_config
     from recbench.train import Trainer

@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import ONE_THREAD, ROOT, run, tail
 
-from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
-from recbench.data.loader import TrainLoader
-from recbench.data.negatives import Negatives
-from recbench.data.planted import planted
+from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+from recbench.data.feed.loader import MatchLoader
+from recbench.data.feed.negatives import Negatives
+from recbench.data.published.planted import planted
 from recbench.models.dssm import DSSM
 from recbench.train import ExponentialAverage, ExponentialDecay, LearningRate, ReduceOnPlateau
 from recbench.train.checkpoint import TENSORS, CheckpointError, Checkpoints, FolderLock, is_locked
@@ -33,10 +33,10 @@ def dataset():
 
 
 def trainer(dataset, folder=None, callbacks=(), **options):
-    towers = {f"{side}_tower": Tower(input=side, mlp=MLP(hidden_units=[16], dropout_ratio=[0.2])) for side in ("user", "item")}
+    towers = {f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[16], dropout_ratio=[0.2])) for side in ("user", "item")}
     config = ModelConfig(
         feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
-        dssm=DSSMConfig(**towers, output_dim=8, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
+        dssm=DSSMConfig(**towers, output_dim=8, similarity="COSINE", temperature=0.1), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())])
     torch.manual_seed(1)
     return Trainer(DSSM(config, dataset.features(), []), dataset, **{**dict(batch_size=None if "loader" in options else 512, epochs=3, callbacks=callbacks, progress=False, run_dir=folder, save_every_steps=2 if folder else None), **options})
 
@@ -247,7 +247,7 @@ def test_another_schedule_or_average_is_another_run(dataset, tmp_path, before, a
 
 @pytest.mark.parametrize("after", [dict(batch_size=64), dict(seed=9), dict(negatives=Negatives(kind="sampled", num_sample=8))])
 def test_another_loader_is_another_run(dataset, tmp_path, after):
-    def own(batch_size=256, seed=0, negatives=Negatives(kind="full")): return TrainLoader(dataset, batch_size, negatives, seed)
+    def own(batch_size=256, seed=0, negatives=Negatives(kind="full")): return MatchLoader(dataset, batch_size, negatives, seed)
     trainer(dataset, tmp_path, [At(3, lambda: os.kill(os.getpid(), signal.SIGINT))], loader=own()).fit()
     with pytest.raises(ValueError, match=f"loader.{next(iter(after))}"): trainer(dataset, tmp_path, loader=own(**after)).fit()
     assert len(trainer(dataset, tmp_path, loader=own()).fit()) == 3

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from recbench.core.config import MLP, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropy, Tower
-from recbench.data import Negatives, TrainLoader
-from recbench.data.planted import planted
+from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+from recbench.data import Negatives, MatchLoader
+from recbench.data.published.planted import planted
 from recbench.models.dssm import DSSM
 from recbench.train.trainer import Trainer
 
@@ -48,9 +48,9 @@ CASES = [(name, value) for name, values in BAD.items() for value in values if no
 @pytest.fixture(scope="module")
 def parts():
     data = planted(users=60, items=100, seed=0)
-    towers = {f"{side}_tower": Tower(input=side, mlp=MLP(hidden_units=[8])) for side in ("user", "item")}
+    towers = {f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[8])) for side in ("user", "item")}
     groups = [FeatureGroup(group_name=side, feature_names=[one.name for one in data.features(side)]) for side in ("user", "item")]
-    config = ModelConfig(feature_groups=groups, dssm=DSSMConfig(**towers, output_dim=8), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropy())])
+    config = ModelConfig(feature_groups=groups, dssm=DSSMConfig(**towers, output_dim=8), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())])
     return DSSM(config, data.features(), []), data
 
 
@@ -86,6 +86,6 @@ def test_what_is_said_of_saving_needs_a_folder(parts, name, value, tmp_path):
 
 
 def test_a_loader_brings_its_own_batches(parts):
-    loader = TrainLoader(parts[1], 64, Negatives(kind="full"))
+    loader = MatchLoader(parts[1], 64, Negatives(kind="full"))
     with pytest.raises(ValueError, match="^batch_size is 512 beside a loader"): Trainer(*parts, loader=loader, batch_size=512)
     assert [Trainer(*parts, **given).settings["batch_size"] for given in ({"loader": loader}, {}, {"batch_size": 8})] == [64, 512, 8]

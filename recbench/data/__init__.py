@@ -4,43 +4,87 @@
 
 # %% auto #0
 __all__ = ['Batch', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler', 'HardNegativeSamplerV2', 'IdFeature', 'Jagged',
-           'LaterLoader', 'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS',
-           'RandomStream', 'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
-           'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'TrainLoader', 'Tree', 'Vocabulary',
-           'build_dataset', 'build_rows', 'category_tree', 'cluster_tree', 'dataset_from_frames', 'equal_users',
-           'infer_schema', 'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder',
-           'load_tree', 'near_counts', 'near_vectors', 'popularity_weights', 'read_schema', 'save_encoding',
-           'save_tree', 'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches', 'tree_features',
-           'with_embedding_dim']
+           'LaggedHistoryLoader', 'LaterLoader', 'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream',
+           'RANK_DATASETS', 'RandomStream', 'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile',
+           'SequenceFeature', 'Split', 'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table',
+           'MatchLoader', 'TrainLoader', 'Tree', 'Vocabulary', 'build_dataset', 'build_rows', 'category_tree',
+           'cluster_tree', 'dataset_from_frames', 'equal_users', 'infer_schema', 'leak_line', 'leak_report',
+           'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree', 'near_counts', 'near_vectors',
+           'popularity_weights', 'read_schema', 'save_encoding', 'save_tree', 'split_by_time', 'split_by_user_time',
+           'split_random', 'stream_batches', 'tree_features', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
-from .batch import Batch
-from .dataset import Dataset, build_dataset, build_rows
-from .encoding import Encoding, load_encoding, save_encoding
-from .features import IdFeature, RawFeature, Schema, SequenceFeature, with_embedding_dim
-from .hard_negatives_v2 import HardNegativeSamplerV2
-from .infer import infer_schema
-from .later_loader import LaterLoader, equal_users
-from .load import DATASETS, RANK_DATASETS, load_dataset
-from .loader import RankLoader, RowLoader, TrainLoader
-from .near_items import near_counts, near_vectors
-from .negatives import HardNegativeSampler, Negatives, NegativeSampler, popularity_weights
-from .negatives_v2 import NegativeSamplerV2
-from .own import dataset_from_frames, load_folder
-from .random_streams import RandomStream
-from .schema_file import SchemaFile, read_schema
-from .splits import Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random
-from .stream import ParquetStream, stream_batches
-from .sequence_loader import SequenceLoader
-from .stream_loader import StreamLoader
-from .table import Jagged, Table
-from .tdm_loader import TDMLoader
-from .tdm_sampler import TDMSampler
-from .tree import Tree, category_tree, cluster_tree, load_tree, save_tree
-from .tree_nodes import tree_features
-from .vocabulary import Vocabulary
+from ..core.moved import keep_old_paths
+from .rows.batch import Batch
+from .sets.dataset import Dataset, build_dataset, build_rows
+from .sets.encoding import Encoding, load_encoding, save_encoding
+from .rows.features import IdFeature, RawFeature, Schema, SequenceFeature, with_embedding_dim
+from .feed.hard_negatives_v2 import HardNegativeSamplerV2
+from .sets.infer import infer_schema
+from .feed.lagged_history_loader import LaggedHistoryLoader, LaterLoader, equal_users
+from .published.load import DATASETS, RANK_DATASETS, load_dataset
+from .feed.loader import MatchLoader, RankLoader, RowLoader, TrainLoader
+from .feed.near_items import near_counts, near_vectors
+from .feed.negatives import HardNegativeSampler, Negatives, NegativeSampler, popularity_weights
+from .feed.negatives_v2 import NegativeSamplerV2
+from .sets.own import dataset_from_frames, load_folder
+from .rows.random_streams import RandomStream
+from .sets.schema_file import SchemaFile, read_schema
+from .sets.splits import Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random
+from .sets.stream import ParquetStream, stream_batches
+from .feed.sequence_loader import SequenceLoader
+from .feed.stream_loader import StreamLoader
+from .rows.table import Jagged, Table
+from .feed.tdm_loader import TDMLoader
+from .feed.tdm_sampler import TDMSampler
+from .feed.tree import Tree, category_tree, cluster_tree, load_tree, save_tree
+from .feed.tree_nodes import tree_features
+from .rows.vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
-_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
-         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
+_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LaggedHistoryLoader", "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
+         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "MatchLoader", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
          "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors", "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"]
+
+# %% ../../nbs/10_data/99_data.ipynb #c89d0e78
+keep_old_paths("recbench.data", {
+    "features": "rows.features",
+    "vocabulary": "rows.vocabulary",
+    "table": "rows.table",
+    "batch": "rows.batch",
+    "order": "rows.order",
+    "random_streams": "rows.random_streams",
+    "toy": "rows.toy",
+    "splits": "sets.splits",
+    "dataset": "sets.dataset",
+    "files": "sets.files",
+    "schema_file": "sets.schema_file",
+    "telling": "sets.telling",
+    "infer": "sets.infer",
+    "own": "sets.own",
+    "encoding": "sets.encoding",
+    "stream": "sets.stream",
+    "fetch": "published.fetch",
+    "movielens": "published.movielens",
+    "movielens_1m": "published.movielens_1m",
+    "movielens_small": "published.movielens_small",
+    "movielens_rank": "published.movielens_rank",
+    "amazon_beauty": "published.amazon_beauty",
+    "online_retail": "published.online_retail",
+    "frappe": "published.frappe",
+    "criteo": "published.criteo",
+    "planted": "published.planted",
+    "load": "published.load",
+    "negatives": "feed.negatives",
+    "negatives_v2": "feed.negatives_v2",
+    "hard_negatives_v2": "feed.hard_negatives_v2",
+    "near_items": "feed.near_items",
+    "tree": "feed.tree",
+    "tree_nodes": "feed.tree_nodes",
+    "tdm_sampler": "feed.tdm_sampler",
+    "loader": "feed.loader",
+    "stream_loader": "feed.stream_loader",
+    "later_loader": "feed.lagged_history_loader",
+    "sequence_loader": "feed.sequence_loader",
+    "tdm_loader": "feed.tdm_loader",
+})

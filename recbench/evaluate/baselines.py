@@ -17,9 +17,9 @@ import torch
 from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 
-from ..data.dataset import Dataset
-from ..data.sequence_loader import row_steps
-from ..data.table import Jagged
+from ..data.sets.dataset import Dataset
+from ..data.feed.sequence_loader import row_steps
+from ..data.rows.table import Jagged
 from .ranks import ndcg_at, rank_counts
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #91f398a1

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from .diversity import item_vectors, list_diversity, list_novelty
 from .exposure import coverage, effective_items, exposures, gini
 from .pictures import COLORS, new_axes

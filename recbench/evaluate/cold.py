@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from .pictures import COLORS, new_axes
 from .retrieval import at_rest, check_cut_offs, compare, fitted_baselines, scorer, split_ranks, summary
 

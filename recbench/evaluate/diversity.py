@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import csr_matrix, diags, hstack
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from .recommendations import Recommendations
 
 # %% ../../nbs/70_evaluate/56_diversity.ipynb #7bc45cd5

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from .pictures import COLORS, new_axes
 from .recommendations import Recommendations
 

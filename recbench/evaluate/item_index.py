@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import whole
-from ..data.table import Jagged
+from ..data.rows.table import Jagged
 from .ranks import seen_cells
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #63e7dda8

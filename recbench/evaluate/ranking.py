@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from ..core.registry import lookup
-from ..data.dataset import Dataset
-from ..data.loader import RankLoader
+from ..data.sets.dataset import Dataset
+from ..data.feed.loader import RankLoader
 from .retrieval import at_rest, device_of
 from .row_baselines import fit_row_baselines
 from recbench.evaluate.row_metrics import (

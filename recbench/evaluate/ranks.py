@@ -9,7 +9,7 @@ __all__ = ['seen_cells', 'rank_counts', 'hit_rate_at', 'mrr_at', 'ndcg_at', 'rec
 import torch
 from torch import Tensor
 
-from ..data.table import Jagged
+from ..data.rows.table import Jagged
 from ..metrics.gains import NEVER, hit_rate_at, mrr_at, ndcg_at, recall_at
 
 # %% ../../nbs/70_evaluate/10_ranks.ipynb #376111d3

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from .retrieval import embed_items, embed_users, inner_products
 
 # %% ../../nbs/70_evaluate/46_recent_prior.ipynb #e08344a0

@@ -14,7 +14,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from .baselines import known_items
 from .ranks import seen_cells
 from .retrieval import asked_lists, at_rest, checked_scores, scorer

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import whole
-from ..data.batch import make_batch
-from ..data.dataset import Dataset
-from ..data.table import fingerprint
+from ..data.rows.batch import make_batch
+from ..data.sets.dataset import Dataset
+from ..data.rows.table import fingerprint
 from .baselines import fit_baselines, history_scorer, with_refits
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_cells
 from .significance import bootstrap_interval

@@ -16,8 +16,8 @@ import torch
 from scipy.sparse import csr_matrix, hstack
 
 from ..core.registry import lookup
-from ..data.dataset import Dataset
-from ..data.table import Table
+from ..data.sets.dataset import Dataset
+from ..data.rows.table import Table
 from .row_metrics import check_binary, logloss
 
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #12e5fe85

@@ -25,7 +25,7 @@ import yaml
 from scipy import stats
 
 from ..core.documents import parse_yaml
-from ..data.dataset import Dataset
+from ..data.sets.dataset import Dataset
 from ..evaluate.retrieval import Evaluation, evaluate
 from ..evaluate.significance import bootstrap_interval, paired_interval
 from ..train.checkpoint import write_text

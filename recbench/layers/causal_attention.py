@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.table import Jagged
+from ..data.rows.table import Jagged
 from .mlp import make_activation
 from .sequences import pack, pad
 

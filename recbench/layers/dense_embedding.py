@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.features import RawFeature
+from ..data.rows.features import RawFeature
 
 # %% ../../nbs/20_layers/25_dense_embedding.ipynb #4d9e0222
 class MLPEmbedding(nn.Module):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'Lookup', 'merge_configs', 'plain_lookup', 'stack_tables', 'stacked_lookup', 'SummedStack',
-           'EmbeddingTables', 'cut_by_home', 'join_homes', 'forward', 'optimizer_state', 'load_optimizer_state']
+           'EmbeddingTables', 'split_by_stack', 'join_stacks', 'forward', 'optimizer_state', 'load_optimizer_state']
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -205,7 +205,7 @@ class EmbeddingTables(nn.ModuleDict):
         self.sizes = {config.name: (config.num_embeddings, config.embedding_dim) for config in merged}
         self._stacks: dict[tuple[int, float], nn.Module] = {}   # (width, rate) -> FBGEMM table; kept out of the module tree: it trains itself
         self._summed: dict[tuple[int, float], SummedStack] = {}  # the same, with one update a backward pass
-        self._homes: dict[str, tuple[int, float]] = {}          # fused table -> its stack
+        self._stack_of: dict[str, tuple[int, float]] = {}          # fused table -> its stack
         self._first_rows: dict[str, int] = {}
         self.rules: dict[str, tuple[str, float]] = {}           # fused table -> optimiser and rate that `fuse` was given
         taken = [name for name in self.sizes if not name or "." in name or hasattr(self, name)]
@@ -231,9 +231,9 @@ class EmbeddingTables(nn.ModuleDict):
             if rate <= 0: raise ValueError(f"learning_rate of {name} is {rate}; must be positive")
         odd = {name: self.sizes[name][1] for name in names if self.sizes[name][1] % 4}
         if odd: raise ValueError(f"tables {odd} have widths that FBGEMM cannot fuse; embedding_dim must be a multiple of 4")
-        self._homes = {name: (self.sizes[name][1], (rates or {}).get(name, learning_rate)) for name in names}
-        for home in sorted(set(self._homes.values())):
-            stacked = [name for name in names if self._homes[name] == home]
+        self._stack_of = {name: (self.sizes[name][1], (rates or {}).get(name, learning_rate)) for name in names}
+        for home in sorted(set(self._stack_of.values())):
+            stacked = [name for name in names if self._stack_of[name] == home]
             self._stacks[home] = stack_tables([self[name].weight for name in stacked], optimizer, home[1], eps)
             self._summed[home] = SummedStack(self._stacks[home], self._first_rows)
             for i, name in enumerate(stacked): self._first_rows[name] = sum(self.sizes[other][0] for other in stacked[:i])
@@ -252,10 +252,10 @@ class EmbeddingTables(nn.ModuleDict):
         "Weights [rows, D] of a table; fused ones as a view on FBGEMM's memory."
         if name in self: return self[name].weight
         rows = self.sizes[name][0]
-        return self._stacks[self._homes[name]].split_embedding_weights()[0][self._first_rows[name]:self._first_rows[name] + rows]
+        return self._stacks[self._stack_of[name]].split_embedding_weights()[0][self._first_rows[name]:self._first_rows[name] + rows]
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
-def cut_by_home(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable, Lookup]:
+def split_by_stack(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable, Lookup]:
     "The lookup of each home's tables; a home is `None` for tables that are not fused."
     columns: dict[Hashable, list[int]] = {}
     for f, name in enumerate(lookup.tables): columns.setdefault(homes.get(name), []).append(f)
@@ -263,7 +263,7 @@ def cut_by_home(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable,
     return {home: replace(lookup, tables=tuple(lookup.tables[f] for f in members), ids=lookup.ids.index_select(1, _constant(members, lookup.ids.device))) for home, members in columns.items()}
 
 
-def join_homes(lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]) -> Tensor:
+def join_stacks(lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]) -> Tensor:
     "The answer of a lookup from those of its homes."
     if len(answers) == 1: return next(iter(answers.values()))
     if lookup.summed: return torch.stack(list(answers.values())).sum(0)
@@ -279,12 +279,12 @@ def forward(self: EmbeddingTables, lookups: Sequence[Lookup]) -> list[Tensor]:
     for i, lookup in enumerate(lookups):
         _check_range(lookup.ids, _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device), lookup.tables)
         _check_lengths(lookup)
-        for home, part in cut_by_home(lookup, self._homes).items(): waiting.setdefault(home, []).append((i, part))
+        for home, part in split_by_stack(lookup, self._stack_of).items(): waiting.setdefault(home, []).append((i, part))
     for home, members in waiting.items():
         parts = [part for _, part in members]
         found = [plain_lookup(self, part) for part in parts] if home is None else self._summed[home](parts)
         for (i, _), answer in zip(members, found): answers[i][home] = answer
-    return [join_homes(lookup, self._homes, answer) for lookup, answer in zip(lookups, answers)]
+    return [join_stacks(lookup, self._stack_of, answer) for lookup, answer in zip(lookups, answers)]
 
 
 def _save_to_state_dict(self: EmbeddingTables, destination: dict, prefix: str, keep_vars: bool) -> None:
@@ -308,7 +308,7 @@ EmbeddingTables.forward, EmbeddingTables._save_to_state_dict, EmbeddingTables._l
 def optimizer_state(self: EmbeddingTables) -> dict[str, list[Tensor]]:
     "Moments of each fused table, views on FBGEMM's memory: [rows] for row-wise Adagrad, [rows, D] for Adagrad, none for SGD."
     moments = {home: next(iter(stack.split_optimizer_states()), ()) for home, stack in self._stacks.items()}
-    return {name: [moment[first:first + self.sizes[name][0]] for moment in moments[self._homes[name]]] for name, first in self._first_rows.items()}
+    return {name: [moment[first:first + self.sizes[name][0]] for moment in moments[self._stack_of[name]]] for name, first in self._first_rows.items()}
 
 
 @torch.no_grad()

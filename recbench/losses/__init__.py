@@ -11,6 +11,7 @@ __all__ = ['LOSSES', 'BinaryCrossEntropy', 'BinaryFocalLoss', 'CircleLoss', 'dra
            'SupportVectorSoftmaxLoss', 'UncertaintyWeighting', 'weighted_mean', 'ZILNLoss']
 
 # %% ../../nbs/40_losses/99_losses.ipynb #7a167639
+from ..core.moved import keep_old_paths
 from .circle import CircleLoss
 from .f1 import F1ReweightedLoss
 from .focal import BinaryFocalLoss
@@ -23,11 +24,11 @@ from .pairwise_focal import PairwiseFocalLoss
 from .pairwise_hinge import PairwiseHingeLoss
 from .pareto import ParetoEfficientMultiTaskLoss
 from .pointwise import BinaryCrossEntropy, L2Loss, LogLoss, SigmoidL2Loss
-from .several import LossSet, loss_names
+from .loss_set import LossSet, loss_names
 from .softmax import SoftmaxCrossEntropy
 from .support_vector import SupportVectorSoftmaxLoss, draw_shifts, shifted_scores
-from .weighting import RandomWeighting, UncertaintyWeighting
-from .weights import hardest_mean, weighted_mean
+from .loss_weighting import RandomWeighting, UncertaintyWeighting
+from .sample_weights import hardest_mean, weighted_mean
 from .ziln import ZILNLoss, expected_amount
 
 # %% ../../nbs/40_losses/99_losses.ipynb #c6badaff
@@ -49,3 +50,10 @@ _all_ = ["BinaryCrossEntropy", "BinaryFocalLoss", "CircleLoss", "draw_shifts", "
          "ListwiseDistillLoss", "ListwiseRankLoss", "LogLoss", "loss_names", "LossSet", "MultiSimilarityLoss", "OrderCalibrateLoss", "PairwiseFocalLoss", "PairwiseHingeLoss",
          "PairwiseLogisticLoss", "PairwiseLoss", "ParetoEfficientMultiTaskLoss", "RandomWeighting", "shifted_scores", "SigmoidL2Loss", "SoftmaxCrossEntropy", "SupportVectorSoftmaxLoss",
          "UncertaintyWeighting", "weighted_mean", "ZILNLoss"]
+
+# %% ../../nbs/40_losses/99_losses.ipynb #e3d1b8ff
+keep_old_paths("recbench.losses", {
+    "weights": "sample_weights",
+    "weighting": "loss_weighting",
+    "several": "loss_set",
+})

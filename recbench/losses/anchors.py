@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from .sessions import check_rows, first_of_run
-from .weights import full_precision
+from .sample_weights import full_precision
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #e0829fcb
 def unit_rows(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .pointwise import check_share, smooth_labels
-from .weights import row_by_row, weighted_mean
+from .sample_weights import row_by_row, weighted_mean
 
 # %% ../../nbs/40_losses/20_f1.ipynb #fd750e3b
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .pointwise import check_share, smooth_labels
-from .weights import check_ohem_ratio, hardest_mean, row_by_row, weighted_mean
+from .sample_weights import check_ohem_ratio, hardest_mean, row_by_row, weighted_mean
 
 # %% ../../nbs/40_losses/18_focal.ipynb #25a07c01
 def focal_factor(

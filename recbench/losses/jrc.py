@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .sessions import check_rows, segment_ids, segment_logsumexp
-from .weights import full_precision, weighted_mean
+from .sample_weights import full_precision, weighted_mean
 from ..matching.similarity import ensure
 
 # %% ../../nbs/40_losses/40_jrc.ipynb #b691a4c5

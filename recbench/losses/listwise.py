@@ -12,7 +12,7 @@ import math
 import torch
 
 from .sessions import check_rows, segment_ids, segment_logsumexp, segment_sum
-from .weights import row_by_row
+from .sample_weights import row_by_row
 
 # %% ../../nbs/40_losses/44_listwise.ipynb #61b328f2
 def list_log_shares(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from .weights import full_precision, row_by_row, weighted_mean
+from .sample_weights import full_precision, row_by_row, weighted_mean
 
 # %% ../../nbs/40_losses/60_multi_task.ipynb #c147b661
 class OrderCalibrateLoss(torch.nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .sessions import RowsBelow, check_rows, pair_blocks, rows_below
-from .weights import weighted_mean
+from .sample_weights import weighted_mean
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #e2d7d8ee
 Rule = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .weights import full_precision
+from .sample_weights import full_precision
 
 # %% ../../nbs/40_losses/68_pareto.ipynb #8f1b6da5
 def gradient_products(

@@ -9,7 +9,7 @@ __all__ = ['smooth_labels', 'check_share', 'BinaryCrossEntropy', 'L2Loss', 'Sigm
 import torch
 import torch.nn.functional as F
 
-from .weights import full_precision, row_by_row, weighted_mean
+from .sample_weights import full_precision, row_by_row, weighted_mean
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #af760142
 def smooth_labels(labels: torch.Tensor, share: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ __all__ = ['SoftmaxCrossEntropy']
 import torch
 import torch.nn.functional as F
 
-from .weights import weighted_mean
+from .sample_weights import weighted_mean
 
 # %% ../../nbs/40_losses/10_softmax.ipynb #aced6f53
 class SoftmaxCrossEntropy(torch.nn.Module):

@@ -12,7 +12,7 @@ import torch
 
 from .anchors import unit_rows
 from .sessions import check_rows
-from .weights import full_precision, weighted_mean
+from .sample_weights import full_precision, weighted_mean
 
 # %% ../../nbs/40_losses/55_support_vector.ipynb #1879758a
 class SupportVectorSoftmaxLoss(torch.nn.Module):

@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .weights import full_precision, weighted_mean
+from .sample_weights import full_precision, weighted_mean
 
 # %% ../../nbs/40_losses/22_ziln.ipynb #1d46f837
 MIN_SIGMA = math.sqrt(1e-7)

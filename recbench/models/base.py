@@ -15,8 +15,8 @@ from torchmetrics import MeanMetric, Metric
 
 from ..core.config import FeatureGroup, ModelConfig
 from ..core.registry import lookup
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.embedding_tables import EmbeddingTables
 
 # %% ../../nbs/60_models/10_base.ipynb #8ad63855

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..core.config import DATTower, FeatureGroup, ModelConfig
 from ..core.registry import lookup
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..matching.chunked import row_shares
 from .match_model import MatchModel, MatchTower
 

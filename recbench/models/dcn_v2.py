@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.config import ModelConfig
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.cross import CrossV2
 from ..layers.mlp import MLP
 from .rank_model import RankModel

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..core.config import ModelConfig
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.fm import FactorizationMachine
 from .wide_and_deep import WideAndDeep
 

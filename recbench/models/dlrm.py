@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.config import MLP as MLPConfig
+from ..core.config import MLPConfig
 from ..core.config import ModelConfig
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.dot_interaction import InteractionArch
 from ..layers.mlp import MLP
 from .rank_model import RankModel

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..core.config import ModelConfig, Tower
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup
 from .match_model import MatchModel, MatchTowerWoEG, drop_features, group_dropout
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..core import config
 from ..core.config import FeatureGroup
-from ..data.batch import BASE, Batch
-from ..data.features import Feature
+from ..data.rows.batch import BASE, Batch
+from ..data.rows.features import Feature
 from ..layers.embedding_group import slice_feature
 from ..layers.embedding_tables import EmbeddingTables
 from ..layers.hstu import HSTUEncoder
@@ -24,7 +24,7 @@ from .sequence_model import SequenceMatchModel, SequenceTower
 class HSTUUserTower(SequenceTower):
     "HSTU over the history; `timestamp` names a column of times in step with it."
 
-    def __init__(self, settings: config.HSTUUserTower, feature_group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None = None):
+    def __init__(self, settings: config.HSTUUserTowerConfig, feature_group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None = None):
         super().__init__(settings.input, settings.max_seq_len, feature_group, features, tables)
         self.timestamp = settings.timestamp
         self.encoder = HSTUEncoder(settings.hstu, self.sequence_dim, settings.max_seq_len)

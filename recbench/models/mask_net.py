@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core.config import ModelConfig
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.mask_net import MaskNetModule
 from .rank_model import RankModel
 

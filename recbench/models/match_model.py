@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['group_dropout', 'drop_features', 'MatchTowerWoEG', 'MatchTower', 'MatchModel', 'corrected_similarity', 'chunked_loss',
-           'loss', 'matching_loss', 'items_alone', 'init_metric', 'relevance', 'update_metric', 'update_train_metric']
+           'loss', 'matching_loss', 'fresh_item_gradient', 'init_metric', 'relevance', 'update_metric',
+           'update_train_metric']
 
 # %% ../../nbs/60_models/20_match_model.ipynb #d2f79d8f
 from collections.abc import Sequence
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, ModelConfig, Tower
 from ..core.registry import lookup
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup, read_together, table_configs
 from ..layers.embedding_tables import EmbeddingTables
 from ..layers.mlp import MLP
@@ -24,7 +25,7 @@ from ..layers.variational_dropout import VariationalDropout
 from ..matching.chunked import chunked_in_batch_cross_entropy, softmax_matching_loss
 from ..matching.corrections import log_q_correction, mask_accidental_hits
 from ..matching.labels import arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
-from ..matching.memory import with_memory, without_memory
+from ..matching.item_memory import with_memory, without_memory
 from ..matching.similarity import in_batch_similarity, sampled_similarity
 from ..metrics.recall import RecallAtK
 from ..metrics.train_metric import TrainMetricWrapper
@@ -203,7 +204,7 @@ def loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) -> dict
     weight = lookup(batch.sample_weights, self.sample_weights[0], "sample weight") if self.sample_weights else None
     value, masked = self.matching_loss(predictions, batch, weight)
     if masked is not None: predictions["masked_hits"] = masked
-    if "memory_emb" in batch.additional_infos: value = value + self.items_alone(predictions, without_memory(batch), weight)
+    if "memory_emb" in batch.additional_infos: value = value + self.fresh_item_gradient(predictions, without_memory(batch), weight)
     return {"softmax_cross_entropy": value, **{name: penalty for name, penalty in predictions.items() if name.endswith("_feature_p_loss")}}
 
 
@@ -214,7 +215,7 @@ def matching_loss(self: MatchModel, predictions: dict[str, Tensor], batch: Batch
     return softmax_matching_loss(similarity, target, weight, self.label_smoothing), masked
 
 
-def items_alone(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None) -> Tensor:
+def fresh_item_gradient(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None) -> Tensor:
     "0 with the gradient that items get from a batch without its memory."
     users, items = predictions["user_tower_emb"].detach(), predictions["item_tower_emb"]
     apart = predictions | {"user_tower_emb": users, "item_tower_emb": items}
@@ -223,7 +224,7 @@ def items_alone(self: MatchModel, predictions: dict[str, Tensor], batch: Batch, 
     return value - value.detach()
 
 
-for method in (corrected_similarity, chunked_loss, loss, matching_loss, items_alone): setattr(MatchModel, method.__name__, method)
+for method in (corrected_similarity, chunked_loss, loss, matching_loss, fresh_item_gradient): setattr(MatchModel, method.__name__, method)
 MatchModel.init_loss = lambda self: None
 
 # %% ../../nbs/60_models/20_match_model.ipynb #1d235cc2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..core.config import DINTower, ModelConfig
 from ..core.registry import lookup
-from ..data.features import Feature
+from ..data.rows.features import Feature
 from ..layers.din import DINEncoder
 from .multi_tower import MultiTower
 

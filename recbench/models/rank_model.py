@@ -19,12 +19,12 @@ from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
 from ..core.config import FeatureGroup, Loss, ModelConfig
 from ..core.registry import lookup
-from ..data.batch import BASE, Batch
-from ..data.features import Feature
+from ..data.rows.batch import BASE, Batch
+from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup, slice_feature
 from ..layers.variational_dropout import VariationalDropout
 from ..losses import LOSSES
-from ..losses.several import LossSet, loss_names
+from ..losses.loss_set import LossSet, loss_names
 from ..losses.ziln import expected_amount
 from ..metrics.auc import AUC, MulticlassAUC
 from ..metrics.calibration import NormalizedEntropy

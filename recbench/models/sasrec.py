@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, SASRecTower
-from ..data.features import Feature
+from ..data.rows.features import Feature
 from ..layers.causal_attention import TransformerBlock
 from ..layers.embedding_tables import EmbeddingTables
 from ..layers.sequences import Ragged, longest

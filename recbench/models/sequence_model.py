@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, ModelConfig
-from ..data.batch import Batch
-from ..data.features import Feature
+from ..data.rows.batch import Batch
+from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup
 from ..layers.embedding_tables import EmbeddingTables
 from ..layers.sequences import Ragged, last_position, newest, pack

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, ModelConfig
-from ..data.batch import Batch
-from ..data.dataset import Dataset
-from ..data.features import Feature
-from ..data.tree import Tree
-from ..data.tree_nodes import LEVEL, item_feature, node_ids, node_means, tree_features
+from ..data.rows.batch import Batch
+from ..data.sets.dataset import Dataset
+from ..data.rows.features import Feature
+from ..data.feed.tree import Tree
+from ..data.feed.tree_nodes import LEVEL, item_feature, node_ids, node_means, tree_features
 from ..layers.mlp import MLP
 from ..layers.multi_window_din import MultiWindowDINEncoder
 from .rank_model import RankModel

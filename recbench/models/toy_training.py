@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..core.config import ModelConfig
-from ..data.toy import toy_clicks, toy_features, toy_floor
+from ..data.rows.toy import toy_clicks, toy_features, toy_floor
 from .base import create_model
 from .rank_model import RankModel
 

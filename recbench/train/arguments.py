@@ -15,8 +15,8 @@ import torch
 
 from ..core.checks import instance, listed, number, one_of, truth, whole
 from ..core.pipeline import GradClipping
-from ..data.dataset import Dataset
-from ..data.negatives import Negatives
+from ..data.sets.dataset import Dataset
+from ..data.feed.negatives import Negatives
 from ..layers.embedding_tables import OPTIMIZERS
 from .optimizers import Part
 
@@ -65,7 +65,7 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
 def check_loader(loader: object) -> None:
     "Refuse what lacks a part of the loader's protocol."
     missing = [name for name in LOADER if not hasattr(loader, name)]
-    if missing: raise ValueError(f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a TrainLoader or another with these")
+    if missing: raise ValueError(f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a MatchLoader or another with these")
 
 
 def check_read(given: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
 from ..core.checks import whole
-from ..data.batch import Batch
+from ..data.rows.batch import Batch
 
 # %% ../../nbs/80_train/45_guards.ipynb #64223ea0
 class Terminated(SystemExit):

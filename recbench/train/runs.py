@@ -38,14 +38,14 @@ from ..core.checks import number, truth
 from ..core.config import ModelConfig
 from ..core.documents import parse_json, parse_yaml
 from ..core.registry import lookup
-from ..data.batch import make_batch
-from ..data.dataset import Dataset
-from ..data.encoding import load_encoding, save_encoding
-from ..data.features import Schema, SequenceFeature
-from ..data.files import read_frame
-from ..data.table import Jagged, Table, encode_table, kind_of
-from ..data.tree import Tree, load_tree, save_tree
-from ..data.vocabulary import Vocabulary
+from ..data.rows.batch import make_batch
+from ..data.sets.dataset import Dataset
+from ..data.sets.encoding import load_encoding, save_encoding
+from ..data.rows.features import Schema, SequenceFeature
+from ..data.sets.files import read_frame
+from ..data.rows.table import Jagged, Table, encode_table, kind_of
+from ..data.feed.tree import Tree, load_tree, save_tree
+from ..data.rows.vocabulary import Vocabulary
 from ..evaluate.item_index import ItemIndex
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel

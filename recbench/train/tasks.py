@@ -13,12 +13,12 @@ from itertools import product
 from typing import ClassVar
 
 from ..core.registry import lookup
-from ..data.dataset import Dataset
-from ..data.loader import RankLoader, TrainLoader
-from ..data.negatives import Negatives
-from ..data.sequence_loader import SequenceLoader
-from ..data.tdm_loader import TDMLoader
-from ..data.tree import Tree
+from ..data.sets.dataset import Dataset
+from ..data.feed.loader import RankLoader, MatchLoader
+from ..data.feed.negatives import Negatives
+from ..data.feed.sequence_loader import SequenceLoader
+from ..data.feed.tdm_loader import TDMLoader
+from ..data.feed.tree import Tree
 from ..evaluate.ranking import is_defined, metric_directions, split_metrics, substitute
 from ..evaluate.retrieval import HIGHER_IS_BETTER, check_cut_offs, evaluate
 from ..evaluate.tree_index import TreeIndex
@@ -66,10 +66,10 @@ class MatchTask:
         "Validation metrics, and whether more of each is better."
         return {f"{metric}@{k}": higher for metric, higher in HIGHER_IS_BETTER.items() for k in self.top_k}
 
-    def loader(self, model: MatchModel, dataset: Dataset, batch_size: int, seed: int) -> TrainLoader:
+    def loader(self, model: MatchModel, dataset: Dataset, batch_size: int, seed: int) -> MatchLoader:
         "Batches of positives and negatives; of whole histories where the model learns at each position."
         if isinstance(model, SequenceMatchModel): return SequenceLoader(dataset, batch_size, self.negatives, seed, model.max_seq_len)
-        return TrainLoader(dataset, batch_size, self.negatives, seed)
+        return MatchLoader(dataset, batch_size, self.negatives, seed)
 
     def validate(self, model: MatchModel, dataset: Dataset) -> dict[str, float]:
         "Means over the validation users."

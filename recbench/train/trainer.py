@@ -20,10 +20,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..core.pipeline import GradClipping
-from ..data.batch import Batch
-from ..data.dataset import Dataset
-from ..data.negatives import Negatives
-from ..matching.memory import ItemMemory
+from ..data.rows.batch import Batch
+from ..data.sets.dataset import Dataset
+from ..data.feed.negatives import Negatives
+from ..matching.item_memory import ItemMemory
 from ..models.base import BaseModel, embedding_tables
 from .arguments import check_arguments
 from .checkpoint import from_tree, to_tree

@@ -11,9 +11,9 @@ import os
 import torch
 from torch import Tensor, nn
 
-from ..core.memory import keep_freed_memory
+from ..core.heap import keep_freed_memory
 from ..core.registry import lookup
-from ..data.batch import Batch
+from ..data.rows.batch import Batch
 from ..models.base import BaseModel
 
 # %% ../../nbs/80_train/10_wrappers.ipynb #a77030ec
