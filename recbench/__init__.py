@@ -10,4 +10,4 @@ __all__ = []
 import os
 
 # %% ../nbs/00_core/00_recbench.ipynb #987ab64a
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")   # rounds a waiting OpenMP thread spins before it sleeps
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # rounds a waiting OpenMP thread spins before it sleeps

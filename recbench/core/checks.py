@@ -24,7 +24,10 @@ def _limits(least: float | None, most: float | None) -> str:
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    "The value as `int`; `ValueError` for truth values, fractions, text, and what lies outside of the limits."
+    """The value as `int`.
+
+    `ValueError` for truth values, fractions, text, and what lies outside of the limits.
+    """
     inside = isinstance(value, Integral) and not isinstance(value, bool)
     inside = inside and (least is None or value >= least) and (most is None or value <= most)
     if not inside: _refuse(name, value, f"a whole number{_limits(least, most)}")
@@ -41,10 +44,16 @@ def number(
     value: Any,
     least: float | None = None,
     most: float | None = None,
-    above: float | None = None,   # a limit that is itself refused
+    above: float | None = None,
     below: float | None = None,
 ) -> float:
-    "The value as `float`; `ValueError` for truth values, text, NaN, infinities, and what lies outside of the limits."
+    """The value as `float`; `ValueError` for truth values, text, NaN, infinities, and what lies outside
+    of
+    the limits.
+
+    Args:
+        above: a limit that is itself refused
+    """
     good = isinstance(value, Real) and not isinstance(value, bool) and _finite(value)
     good = good and (least is None or value >= least) and (most is None or value <= most)
     good = good and (above is None or value > above) and (below is None or value < below)
@@ -72,7 +81,8 @@ def one_of(name: str, value: _T, allowed: Collection[_T]) -> _T:
 
 def instance(name: str, value: Any, kind: type[_T], example: str = "") -> _T:
     "The value; `ValueError` for one of another class."
-    if not isinstance(value, kind): _refuse(name, value, f"a {kind.__name__}{example and f', e.g. {example}'}")
+    if not isinstance(value, kind):
+        _refuse(name, value, f"a {kind.__name__}{example and f', e.g. {example}'}")
     return value
 
 

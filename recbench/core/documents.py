@@ -18,16 +18,26 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _too_many(name: str) -> ValueError:
-    return ValueError(f"{name} stands for more than {MOST_VALUES:,} values, aliases counted as often as they are used")
+    return ValueError(
+        f"{name} stands for more than {MOST_VALUES:,} values, aliases counted as often as they are used"
+    )
 
 
 def _check_depth(text: str, name: str) -> None:
-    "Refuse deep nesting and many values, event by event: building the values would end the stack, or the day."
+    """Refuse deep nesting and many values, event by event.
+
+    Building the values would end the stack, or the day.
+    """
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if number > MOST_VALUES: raise _too_many(name)
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST: raise ValueError(f"{name} nests values more than {DEEPEST} deep at line {event.start_mark.line + 1}")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
+        if depth > DEEPEST:
+            raise ValueError(
+                f"{name} nests values more than {DEEPEST} deep at line {event.start_mark.line + 1}"
+            )
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -36,10 +46,18 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
-def _count(node: yaml.Node, name: str, sizes: dict[int, int], above: frozenset[int] = frozenset()) -> int:
+def _count(
+    node: yaml.Node, name: str, sizes: dict[int, int], above: frozenset[int] = frozenset()
+) -> int:
     "Values below a node, each alias counted as often as it is used."
-    if id(node) in above: raise ValueError(f"{name} holds an alias of a value within that value, at line {node.start_mark.line + 1}")
-    if id(node) not in sizes: sizes[id(node)] = 1 + sum(_count(part, name, sizes, above | {id(node)}) for part in _children(node))
+    if id(node) in above:
+        raise ValueError(
+            f"{name} holds an alias of a value within that value, at line {node.start_mark.line + 1}"
+        )
+    if id(node) not in sizes:
+        sizes[id(node)] = 1 + sum(
+            _count(part, name, sizes, above | {id(node)}) for part in _children(node)
+        )
     if sizes[id(node)] > MOST_VALUES: raise _too_many(name)
     return sizes[id(node)]
 
@@ -51,24 +69,36 @@ def _check_keys(node: yaml.Node, name: str, seen: set[int]) -> None:
     lines: dict[str, int] = {}
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         line, known = key.start_mark.line + 1, isinstance(key, yaml.ScalarNode) and lines.get(key.value)
-        if known: raise ValueError(f"{name} has the key {key.value!r:.80} twice, on lines {known} and {line}; write it once")
+        if known:
+            raise ValueError(
+                f"{name} has the key {key.value!r:.80} twice, on lines {known} and {line}; "
+                "write it once"
+            )
         if isinstance(key, yaml.ScalarNode): lines[key.value] = line
     for part in _children(node): _check_keys(part, name, seen)
 
 # %% ../../nbs/00_core/45_documents.ipynb #94cadcd1
 def _values(text: str, name: str) -> Any:
-    "What the text stands for; a tag that its value does not fit (`!!int x`, a 32nd of January) is a `ValueError` too."
+    """What the text stands for.
+
+    A tag that its value does not fit (`!!int x`, a 32nd of January) is a `ValueError` too.
+    """
     try: return yaml.load(text, Loader=_Loader)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{name} holds a value that its type cannot read: {str(error)[:200]}") from None
+        raise ValueError(f"{name} holds a value that its type cannot read: "
+                         f"{str(error)[:200]}") from None
 
 
-def parse_yaml(
-    text: str,
-    name: str = "the text",   # what to call it in errors: a file's name
-) -> Any:
-    "The plain values of YAML; `ValueError`, in one short line, for what is no YAML, too much, or says a key twice."
-    if len(text) > LONGEST: raise ValueError(f"{name} has {len(text):,} characters; at most {LONGEST:,} are read")
+def parse_yaml(text: str, name: str = "the text") -> Any:
+    """The plain values of YAML; `ValueError`, in one short line, for what is no YAML, too much, or says
+    a
+    key twice.
+
+    Args:
+        name: what to call it in errors: a file's name
+    """
+    if len(text) > LONGEST: raise ValueError(f"{name} has {len(text):,} characters; at most "
+                                             f"{LONGEST:,} are read")
     try:
         _check_depth(text, name)
         node = yaml.compose(text, Loader=_Loader)
@@ -76,7 +106,8 @@ def parse_yaml(
         _count(node, name, {})
         _check_keys(node, name, set())
         return _values(text, name)
-    except yaml.YAMLError as error: raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())[:300]}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())[:300]}") from None
 
 # %% ../../nbs/00_core/45_documents.ipynb #549e3c1a
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,11 +119,13 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def parse_json(
-    text: str,
-    name: str = "the text",   # what to call it in errors
-) -> Any:
-    "The plain values of JSON; `ValueError`, in one short line, for what is no JSON or says a key twice."
-    try: return json.loads(text, object_pairs_hook=_once)
-    except RecursionError: raise ValueError(f"{name} nests values too deep") from None
+def parse_json(text: str, name: str = "the text") -> Any:
+    """The plain values of JSON; `ValueError`, in one short line, for what is no JSON or says a key
+    twice.
+
+    Args:
+        name: what to call it in errors
+    """
+    try:return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:raise ValueError(f"{name} nests values too deep") from None
     except ValueError as error: raise ValueError(f"{name} is not JSON: {str(error)[:300]}") from None

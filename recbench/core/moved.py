@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from importlib import import_module
 
 # %% ../../nbs/00_core/12_moved.ipynb #4941d439
-def keep_old_paths(
-    package: str,                # such as "recbench.losses"
-    moves: Mapping[str, str],    # old path below the package -> new path below it
-) -> None:
-    "Make moved modules importable by their old paths too; both are one module."
+def keep_old_paths(package: str, moves: Mapping[str, str]) -> None:
+    """Make moved modules importable by their old paths too; both are one module.
+
+    Args:
+        package: such as "recbench.losses"
+        moves: old path below the package -> new path below it
+    """
     for old, new in moves.items():
         sys.modules[f"{package}.{old}"] = import_module(f"{package}.{new}")

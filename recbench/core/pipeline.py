@@ -35,17 +35,20 @@ _FIELD_KINDS = (
 class InputField(Config):
     "A column of the input."
     input_name: str
-    input_type: Literal[_FIELD_KINDS] | None = None  # inferred when absent
+    input_type: Literal[_FIELD_KINDS] | None = None
+    "inferred when absent"
 
 
 class NegativeSamplerConfig(Config):
     "Negatives drawn from a table of items."
     input_path: str
     num_sample: PositiveInt
-    attr_fields: list[str] = []  # columns that come with a drawn item
+    attr_fields: list[str] = []
+    "columns that come with a drawn item"
     item_id_field: str
     attr_delimiter: str = ":"
-    num_eval_sample: NonNegativeInt = 0  # 0 draws as many as in training
+    num_eval_sample: NonNegativeInt = 0
+    "0 draws as many as in training"
     field_delimiter: str | None = None
     item_id_delim: str = ";"
 
@@ -88,9 +91,12 @@ class DataConfig(Config):
     "Where rows come from and how they are cut into batches."
     batch_size: PositiveInt = 1024
     eval_batch_size: PositiveInt | None = None
-    dataset_type: Literal["OdpsDataset", "ParquetDataset", "CsvDataset", "OdpsDatasetV1", "KafkaDataset"]
+    dataset_type: Literal[
+        "OdpsDataset", "ParquetDataset", "CsvDataset", "OdpsDatasetV1", "KafkaDataset"
+    ]
     fg_mode: Literal["FG_NONE", "FG_NORMAL", "FG_DAG", "FG_BUCKETIZE"] = "FG_NONE"
-    fg_encoded: bool | None = None  # older spelling of fg_mode
+    fg_encoded: bool | None = None
+    "older spelling of fg_mode"
     fg_encoded_multival_sep: str = "\x03"
     fg_threads: NonNegativeInt = 1
     label_fields: list[str] = []
@@ -114,9 +120,15 @@ class DataConfig(Config):
     odps_data_quota_name: str = "pay-as-you-go"
     odps_data_compression: str = "LZ4_FRAME"
     negative_sampler: Annotated[NegativeSamplerConfig | None, OneOf("sampler", optional=True)] = None
-    negative_sampler_v2: Annotated[NegativeSamplerV2Config | None, OneOf("sampler", optional=True)] = None
-    hard_negative_sampler: Annotated[HardNegativeSamplerConfig | None, OneOf("sampler", optional=True)] = None
-    hard_negative_sampler_v2: Annotated[HardNegativeSamplerV2Config | None, OneOf("sampler", optional=True)] = None
+    negative_sampler_v2: Annotated[NegativeSamplerV2Config | None, OneOf("sampler", optional=True)] = (
+        None
+    )
+    hard_negative_sampler: Annotated[
+        HardNegativeSamplerConfig | None, OneOf("sampler", optional=True)
+    ] = None
+    hard_negative_sampler_v2: Annotated[
+        HardNegativeSamplerV2Config | None, OneOf("sampler", optional=True)
+    ] = None
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #c9ce0b8b
 class EmbeddingConstraints(Config):
@@ -128,8 +140,10 @@ class EmbeddingConstraints(Config):
 class BaseFeatureConfig(Config):
     "What all features have."
     feature_name: str
-    expression: str  # side and column, such as user:age
-    embedding_name: str | None = None  # features with one name share one table
+    expression: str
+    "side and column, such as user:age"
+    embedding_name: str | None = None
+    "features with one name share one table"
     embedding_dim: PositiveInt | None = None
     pooling: Annotated[Literal["sum", "mean"], QUOTED] = "sum"
     separator: str = "\x1d"
@@ -177,7 +191,8 @@ class IdFeatureConfig(BaseFeatureConfig):
     zch: ZeroCollisionHash | None = None
     default_bucketize_value: NonNegativeInt | None = None
     fg_value_type: str | None = None
-    value_dim: NonNegativeInt | None = None  # absent: any number of ids, one in a sequence
+    value_dim: NonNegativeInt | None = None
+    "absent: any number of ids, one in a sequence"
     weighted: bool = False
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #7017d301
@@ -195,7 +210,8 @@ class MLPEmbeddingConfig(Config):
 class RawFeatureConfig(BaseFeatureConfig):
     "A numeric column."
     default_value: str = "0"
-    boundaries: list[float] = []  # cuts into buckets, which are then embedded
+    boundaries: list[float] = []
+    "cuts into buckets, which are then embedded"
     value_dim: PositiveInt = 1
     normalizer: str | None = None
     autodis: Annotated[AutoDisConfig | None, OneOf("dense embedding", optional=True)] = None
@@ -318,8 +334,12 @@ class ManualStepLR(Config):
 class Schedule(Config):
     "The schedule of a learning rate; constant when none is named."
     constant_learning_rate: Annotated[ConstantLR | None, OneOf("learning rate", optional=True)] = None
-    exponential_decay_learning_rate: Annotated[ExponentialDecayLR | None, OneOf("learning rate", optional=True)] = None
-    manual_step_learning_rate: Annotated[ManualStepLR | None, OneOf("learning rate", optional=True)] = None
+    exponential_decay_learning_rate: Annotated[
+        ExponentialDecayLR | None, OneOf("learning rate", optional=True)
+    ] = None
+    manual_step_learning_rate: Annotated[ManualStepLR | None, OneOf("learning rate", optional=True)] = (
+        None
+    )
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #288d0c12
 class SparseOptimizer(Schedule):
@@ -375,7 +395,19 @@ class TrainConfig(Config):
     log_step_count_steps: PositiveInt = 100
     is_profiling: bool = False
     use_tensorboard: bool = True
-    tensorboard_summaries: list[Annotated[Literal["loss", "learning_rate", "parameter", "global_gradient_norm", "gradient_norm", "gradient"], QUOTED]] = []
+    tensorboard_summaries: list[
+        Annotated[
+            Literal[
+                "loss",
+                "learning_rate",
+                "parameter",
+                "global_gradient_norm",
+                "gradient_norm",
+                "gradient",
+            ],
+            QUOTED,
+        ]
+    ] = []
     cudnn_allow_tf32: bool = True
     cuda_matmul_allow_tf32: bool = False
     global_embedding_constraints: EmbeddingConstraints | None = None

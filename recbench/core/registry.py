@@ -14,21 +14,30 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 # %% ../../nbs/00_core/10_registry.ipynb #6bec4c86
-def nearest(
-    name: str,  # what was written
-    known: list[str],  # what can be written
-) -> str:  # a sentence such as `did you mean 'COSINE'? `, or nothing
-    "The known spelling closest to `name`; capitals do not count."
+def nearest(name: str, known: list[str]) -> str:
+    """The known spelling closest to `name`; capitals do not count.
+
+    Args:
+        name: what was written
+        known: what can be written
+
+    Returns:
+        a sentence such as `did you mean 'COSINE'? `, or nothing
+    """
     spelling = {other.lower(): other for other in known}
     close = get_close_matches(str(name).lower(), list(spelling), n=1)
     return f"did you mean {spelling[close[0]]!r}? " if close else ""
 
 # %% ../../nbs/00_core/10_registry.ipynb #4b5f38fb
-def lookup(
-    table: Mapping[str, _T],  # name to thing
-    name: str,  # the name wanted
-    kind: str,  # what the names are, for the error: "activation"
-) -> _T:
-    "`table[name]`; an unknown name raises a ValueError with the nearest spelling and the known names."
+def lookup(table: Mapping[str, _T], name: str, kind: str) -> _T:
+    """`table[name]`; an unknown name raises a ValueError with the nearest spelling and the known names.
+
+    Args:
+        table: name to thing
+        name: the name wanted
+        kind: what the names are, for the error: "activation"
+    """
     if name in table: return table[name]
-    raise ValueError(f"unknown {kind} {name!r}; {nearest(name, list(table))}known: {', '.join(sorted(table))}")
+    raise ValueError(
+        f"unknown {kind} {name!r}; {nearest(name, list(table))}known: {', '.join(sorted(table))}"
+    )

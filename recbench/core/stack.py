@@ -17,7 +17,9 @@ _PACKAGES = ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu", "torchmetrics"
 
 
 def _torch_tag() -> str:
-    "`+cpu` or `+cu...` of the installed torch, read from its version file when the metadata leaves it out."
+    """`+cpu` or `+cu...` of the installed torch, read from its version file when the metadata leaves it
+    out.
+    """
     spec = util.find_spec("torch")
     text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8") if spec else ""
     cuda = re.search(r"^cuda\b.*?=\s*'([\d.]+)'", text, re.MULTILINE)
@@ -28,9 +30,10 @@ def installed_versions() -> dict[str, str]:
     "Package name to installed version, of the packages that have to match."
     versions = {}
     for name in _PACKAGES:
-        try: versions[name] = metadata.version(name)
+        try:versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError: continue
-    if "torch" in versions and not re.search(r"\+(cpu|cu)", versions["torch"]): versions["torch"] = versions["torch"].split("+")[0] + _torch_tag()
+    if "torch" in versions and not re.search(r"\+(cpu|cu)", versions["torch"]):
+        versions["torch"] = versions["torch"].split("+")[0] + _torch_tag()
     return versions
 
 # %% ../../nbs/00_core/30_stack.ipynb #5b5d33f9
@@ -39,38 +42,77 @@ def _minor(version: str) -> int:
     return int(re.match(r"\d+\.(\d+)", version)[1])
 
 
-def pip_line(
-    torch_version: str,  # such as 2.13.0+cpu
-) -> str:
-    "The command that installs what goes with a torch."
+def pip_line(torch_version: str) -> str:
+    """The command that installs what goes with a torch.
+
+    Args:
+        torch_version: such as 2.13.0+cpu
+    """
     n = _minor(torch_version) - 5
-    if "+cu" in torch_version: return f"pip install torchrec==1.{n}.0 fbgemm-gpu==1.{n}.0 torchmetrics==1.0.3"
-    return f"pip install --no-deps torchrec==1.{n}.0 fbgemm-gpu-cpu==1.{n}.0 && pip install torchmetrics==1.0.3"
+    if "+cu" in torch_version:
+        return f"pip install torchrec==1.{n}.0 fbgemm-gpu==1.{n}.0 torchmetrics==1.0.3"
+    return (f"pip install --no-deps torchrec==1.{n}.0 fbgemm-gpu-cpu==1.{n}.0 && pip install "
+            "torchmetrics==1.0.3")
 
 
-def stack_problems(
-    versions: Mapping[str, str],  # package name to version
-) -> list[str]:
-    "One sentence for each thing that does not match; none when all is well."
+def stack_problems(versions: Mapping[str, str]) -> list[str]:
+    """One sentence for each thing that does not match; none when all is well.
+
+    Args:
+        versions: package name to version
+    """
     if "torch" not in versions: return ["torch is not installed"]
     n, tagged = _minor(versions["torch"]) - 5, re.search(r"\+(cpu|cu)", versions["torch"])
     cpu = tagged[1] == "cpu" if tagged else "fbgemm-gpu" not in versions
-    fbgemm = "fbgemm-gpu-cpu" if cpu or "fbgemm-gpu" not in versions and "fbgemm-gpu-cpu" in versions else "fbgemm-gpu"
-    problems = [f"{name} {versions.get(name, 'is not installed')}; torch {versions['torch']} needs 1.{n}" for name in ("torchrec", fbgemm) if not versions.get(name, "").startswith(f"1.{n}.")]
-    if cpu and "fbgemm-gpu" in versions: problems.append(f"fbgemm-gpu {versions['fbgemm-gpu']} is built for CUDA and torch {versions['torch']} is not: its library cannot be loaded; uninstall it")
-    if not cpu and {"fbgemm-gpu", "fbgemm-gpu-cpu"} <= set(versions): problems.append(f"fbgemm-gpu-cpu {versions['fbgemm-gpu-cpu']} stands beside fbgemm-gpu and both write the same files; uninstall it and install fbgemm-gpu again")
-    if versions.get("torchmetrics") != "1.0.3": problems.append(f"torchmetrics {versions.get('torchmetrics', 'is not installed')}; torchrec needs 1.0.3")
+    fbgemm = (
+        "fbgemm-gpu-cpu"
+        if cpu or "fbgemm-gpu" not in versions and "fbgemm-gpu-cpu" in versions
+        else "fbgemm-gpu"
+    )
+    problems = [
+        f"{name} {versions.get(name, 'is not installed')}; torch {versions['torch']} needs 1.{n}"
+        for name in ("torchrec", fbgemm)
+        if not versions.get(name, "").startswith(f"1.{n}.")
+    ]
+    if cpu and "fbgemm-gpu" in versions:
+        problems.append(
+            f"fbgemm-gpu {versions['fbgemm-gpu']} is built for CUDA and torch {versions['torch']} is "
+            "not: its library cannot be loaded; uninstall it"
+        )
+    if not cpu and {"fbgemm-gpu", "fbgemm-gpu-cpu"} <= set(versions):
+        problems.append(
+            f"fbgemm-gpu-cpu {versions['fbgemm-gpu-cpu']} stands beside fbgemm-gpu and both write the "
+            "same files; uninstall it and install fbgemm-gpu again"
+        )
+    if versions.get("torchmetrics") != "1.0.3":
+        problems.append(
+            f"torchmetrics {versions.get('torchmetrics', 'is not installed')}; torchrec needs 1.0.3"
+        )
     return problems
 
 # %% ../../nbs/00_core/30_stack.ipynb #65f5d2dd
-def check_stack(
-    versions: Mapping[str, str] | None = None,  # package name to version; the installed ones when absent
-) -> dict[str, str]:  # the versions found
-    "Raise ImportError, with the command that repairs it, when torch, torchrec and fbgemm do not match."
+def check_stack(versions: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Raise ImportError, with the command that repairs it, when torch, torchrec and fbgemm do not
+    match.
+
+    Args:
+        versions: package name to version; the installed ones when absent
+
+    Returns:
+        the versions found
+    """
     found = dict(installed_versions() if versions is None else versions)
     problems = stack_problems(found)
     if not problems: return found
-    raise ImportError("\n  ".join(["the packages below torch do not match:", *problems, f"run: {pip_line(found['torch']) if 'torch' in found else 'pip install torch==2.13.*'}"]))
+    raise ImportError(
+        "\n  ".join(
+            [
+                "the packages below torch do not match:",
+                *problems,
+                f"run: {pip_line(found['torch']) if 'torch' in found else 'pip install torch==2.13.*'}",
+            ]
+        )
+    )
 
 
 def main() -> None:

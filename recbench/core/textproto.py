@@ -13,13 +13,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 QUOTED = "written in quotes in the text format"
 
 
-def peel(
-    annotation: Any,  # a field's type
-    repeated: bool = False,
-) -> tuple[Any, bool]:  # the type inside, and whether a list was around it
-    "Take `None`, `Annotated` and `list` off a type. A choice marked QUOTED becomes `str`."
+def peel(annotation: Any, repeated: bool = False) -> tuple[Any, bool]:
+    """Take `None`, `Annotated` and `list` off a type. A choice marked QUOTED becomes `str`.
+
+    Args:
+        annotation: a field's type
+
+    Returns:
+        the type inside, and whether a list was around it
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated: return (str, repeated) if QUOTED in arguments[1:] else peel(arguments[0], repeated)
+    if origin is Annotated:
+        return (str, repeated) if QUOTED in arguments[1:] else peel(arguments[0], repeated)
     if origin is list: return peel(arguments[0], True)
     if origin not in (Union, UnionType): return annotation, repeated
     return peel(next(a for a in arguments if a is not NoneType), repeated)
@@ -40,7 +45,9 @@ def _add_map(message, field, kinds) -> None:
     "Declare the `{ key, value }` pairs of a dictionary and point the field at them."
     pair = message.nested_type.add(name=f"{field.name}_pair")
     for number, (name, kind) in enumerate(zip(("key", "value"), kinds), start=1):
-        pair.field.add(name=name, number=number, label=field.LABEL_OPTIONAL, type=getattr(field, _SCALARS[kind]))
+        pair.field.add(
+            name=name, number=number, label=field.LABEL_OPTIONAL, type=getattr(field, _SCALARS[kind])
+        )
     field.type, field.type_name, field.label = field.TYPE_MESSAGE, pair.name, field.LABEL_REPEATED
 
 
@@ -50,24 +57,32 @@ def _add_field(message, name: str, number: int, annotation: Any) -> Any:
     field = message.field.add(name=name, number=number)
     field.label = field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL
     if get_origin(kind) is dict: return _add_map(message, field, get_args(kind))
-    if get_origin(kind) is Literal and isinstance(get_args(kind)[0], str): return _add_enum(message, field, get_args(kind))
+    if get_origin(kind) is Literal and isinstance(get_args(kind)[0], str):
+        return _add_enum(message, field, get_args(kind))
     if get_origin(kind) is Literal: kind = type(get_args(kind)[0])
-    if kind in _SCALARS: field.type = getattr(field, _SCALARS[kind])
+    if kind in _SCALARS:field.type = getattr(field, _SCALARS[kind])
     else: field.type, field.type_name = field.TYPE_MESSAGE, kind.__name__
     return None if kind in _SCALARS else kind
 
 # %% ../../nbs/00_core/40_textproto.ipynb #6223c3b2
-def field_types(
-    config: type,  # a pydantic model or dataclass
-) -> dict[str, Any]:
-    "Field name to declared type, with the markers pydantic has taken off put back."
-    return {name: Annotated[f.annotation, *f.metadata] if f.metadata else f.annotation for name, f in config.__pydantic_fields__.items()}
+def field_types(config: type) -> dict[str, Any]:
+    """Field name to declared type, with the markers pydantic has taken off put back.
+
+    Args:
+        config: a pydantic model or dataclass
+    """
+    return {
+        name: Annotated[f.annotation, *f.metadata] if f.metadata else f.annotation
+        for name, f in config.__pydantic_fields__.items()
+    }
 
 
-def message_class(
-    config: type,  # a pydantic model or dataclass
-) -> type:
-    "The protobuf message class that has the fields of a config class."
+def message_class(config: type) -> type:
+    """The protobuf message class that has the fields of a config class.
+
+    Args:
+        config: a pydantic model or dataclass
+    """
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     file = descriptor_pb2.FileDescriptorProto(name="config.proto", syntax="proto2")
     waiting, done = [config], set()
@@ -76,7 +91,10 @@ def message_class(
         if current.__name__ in done: continue
         done.add(current.__name__)
         message = file.message_type.add(name=current.__name__)
-        kinds = [_add_field(message, name, n, kind) for n, (name, kind) in enumerate(field_types(current).items(), start=1)]
+        kinds = [
+            _add_field(message, name, n, kind)
+            for n, (name, kind) in enumerate(field_types(current).items(), start=1)
+        ]
         waiting += [kind for kind in kinds if kind is not None]
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
@@ -89,24 +107,30 @@ def _plain(field, value):
     return message_to_dict(value) if field.message_type is not None else value
 
 
-def message_to_dict(
-    message,  # a parsed protobuf message
-) -> dict[str, Any]:
-    "The set fields of a message, by name."
+def message_to_dict(message) -> dict[str, Any]:
+    """The set fields of a message, by name.
+
+    Args:
+        message: a parsed protobuf message
+    """
     result = {}
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.name == f"{field.name}_pair":
             result[field.name] = {pair.key: pair.value for pair in value}
         else:
-            result[field.name] = [_plain(field, v) for v in value] if field.is_repeated else _plain(field, value)
+            result[field.name] = (
+                [_plain(field, v) for v in value] if field.is_repeated else _plain(field, value)
+            )
     return result
 
 
-def parse_textproto(
-    text: str,  # protobuf text format
-    config: type,  # a pydantic model or dataclass with the fields expected
-) -> dict[str, Any]:
-    "The fields set in the text. ValueError with line and column for anything the class does not have."
+def parse_textproto(text: str, config: type) -> dict[str, Any]:
+    """The fields set in the text. ValueError with line and column for anything the class does not have.
+
+    Args:
+        text: protobuf text format
+        config: a pydantic model or dataclass with the fields expected
+    """
     from google.protobuf import text_format
     try: return message_to_dict(text_format.Parse(text, message_class(config)()))
     except text_format.ParseError as error:

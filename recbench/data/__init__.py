@@ -18,19 +18,38 @@ from ..core.moved import keep_old_paths
 from .rows.batch import Batch
 from .sets.dataset import Dataset, build_dataset, build_rows
 from .sets.encoding import Encoding, load_encoding, save_encoding
-from .rows.features import IdFeature, RawFeature, Schema, SequenceFeature, with_embedding_dim
+from recbench.data.rows.features import (
+    IdFeature,
+    RawFeature,
+    Schema,
+    SequenceFeature,
+    with_embedding_dim,
+)
 from .feed.hard_negatives_v2 import HardNegativeSamplerV2
 from .sets.infer import infer_schema
 from .feed.lagged_history_loader import LaggedHistoryLoader, LaterLoader, equal_users
 from .published.load import DATASETS, RANK_DATASETS, load_dataset
 from .feed.loader import MatchLoader, RankLoader, RowLoader, TrainLoader
 from .feed.near_items import near_counts, near_vectors
-from .feed.negatives import HardNegativeSampler, Negatives, NegativeSampler, popularity_weights
+from recbench.data.feed.negatives import (
+    HardNegativeSampler,
+    Negatives,
+    NegativeSampler,
+    popularity_weights,
+)
 from .feed.negatives_v2 import NegativeSamplerV2
 from .sets.own import dataset_from_frames, load_folder
 from .rows.random_streams import RandomStream
 from .sets.schema_file import SchemaFile, read_schema
-from .sets.splits import Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random
+from recbench.data.sets.splits import (
+    Split,
+    leak_line,
+    leak_report,
+    leave_last,
+    split_by_time,
+    split_by_user_time,
+    split_random,
+)
 from .sets.stream import ParquetStream, stream_batches
 from .feed.sequence_loader import SequenceLoader
 from .feed.stream_loader import StreamLoader
@@ -42,9 +61,66 @@ from .feed.tree_nodes import tree_features
 from .rows.vocabulary import Vocabulary
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
-_all_ = ["Batch", "DATASETS", "Dataset", "Encoding", "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LaggedHistoryLoader", "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
-         "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table", "MatchLoader", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows", "category_tree", "cluster_tree", "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset",
-         "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors", "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"]
+_all_ = [
+    "Batch",
+    "DATASETS",
+    "Dataset",
+    "Encoding",
+    "HardNegativeSampler",
+    "HardNegativeSamplerV2",
+    "IdFeature",
+    "Jagged",
+    "LaggedHistoryLoader",
+    "LaterLoader",
+    "NegativeSampler",
+    "NegativeSamplerV2",
+    "Negatives",
+    "ParquetStream",
+    "RANK_DATASETS",
+    "RandomStream",
+    "RankLoader",
+    "RawFeature",
+    "RowLoader",
+    "Schema",
+    "SchemaFile",
+    "SequenceFeature",
+    "Split",
+    "SequenceLoader",
+    "StreamLoader",
+    "TDMLoader",
+    "TDMSampler",
+    "Table",
+    "MatchLoader",
+    "TrainLoader",
+    "Tree",
+    "Vocabulary",
+    "build_dataset",
+    "build_rows",
+    "category_tree",
+    "cluster_tree",
+    "dataset_from_frames",
+    "equal_users",
+    "infer_schema",
+    "leak_line",
+    "leak_report",
+    "leave_last",
+    "load_dataset",
+    "load_encoding",
+    "load_folder",
+    "load_tree",
+    "near_counts",
+    "near_vectors",
+    "popularity_weights",
+    "read_schema",
+    "save_encoding",
+    "save_tree",
+    "split_by_time",
+    "split_by_user_time",
+    "split_random",
+    "stream_batches",
+    "tree_features",
+    "with_embedding_dim",
+]
 
 # %% ../../nbs/10_data/99_data.ipynb #c89d0e78
 keep_old_paths("recbench.data", {

@@ -20,30 +20,35 @@ _GROUP = 16              # scores that share a maximum
 _BLOCK_CELLS = 1 << 24   # scores held at once: 64 MB of float32
 
 
-def best_of_rows(
-    scores: Tensor,  # [B, I], any floating type
-    k: int,          # at most I
-) -> tuple[Tensor, Tensor]:
-    "Greatest `k` scores of each row and their columns, [B, k] both, best first; the same scores as `topk`."
+def best_of_rows(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Greatest `k` scores of each row and their columns, [B, k] both, best first; the same scores as
+    `topk`.
+
+    Args:
+        scores: [B, I], any floating type
+        k: at most I
+    """
     rows, columns = scores.shape
-    width = columns // _GROUP                                                     # groups; cell j*width + g belongs to group g
+    width = columns // _GROUP  # groups; cell j*width + g belongs to group g
     if width < 2 * k: return scores.topk(k, dim=1)
     maxima = scores[:, :width * _GROUP].unflatten(1, (_GROUP, width)).amax(1)     # [B, width]
     groups = maxima.topk(k, dim=1).indices                                        # [B, k]
     cells = (groups.unsqueeze(2) + torch.arange(_GROUP, device=scores.device) * width).flatten(1)
     rest = torch.arange(width * _GROUP, columns, device=scores.device).expand(rows, -1)
-    cells = torch.cat([cells, rest], 1)                                           # [B, 16k + what no group holds]
+    cells = torch.cat([cells, rest], 1)  # [B, 16k + what no group holds]
     values, places = scores.gather(1, cells).topk(k, dim=1)
     return values, cells.gather(1, places)
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #613e476b
-def drop_seen(
-    items: Tensor,    # int64 [B, K], best first, -1 for an empty place
-    values: Tensor,   # [B, K]
-    seen: Jagged,     # a row of item indices for each row
-    k: int,           # places to keep
-) -> tuple[Tensor, Tensor]:
-    "Without the seen items, moved up; empty places hold item -1 and score -inf."
+def drop_seen(items: Tensor, values: Tensor, seen: Jagged, k: int) -> tuple[Tensor, Tensor]:
+    """Without the seen items, moved up; empty places hold item -1 and score -inf.
+
+    Args:
+        items: int64 [B, K], best first, -1 for an empty place
+        values: [B, K]
+        seen: a row of item indices for each row
+        k: places to keep
+    """
     rows, seen_items = (index.to(items.device) for index in seen_cells(seen))
     most = max(int(items.max()), int(seen_items.max()) if len(seen_items) else 0) + 2
     pairs = torch.arange(len(items), device=items.device).unsqueeze(1) * most + items
@@ -52,84 +57,136 @@ def drop_seen(
     return items.gather(1, places).masked_fill(values == -torch.inf, -1), values
 
 
-def to_ids(
-    ids,             # array [I] of the catalogue's own keys
-    items: Tensor,   # int64 item indices, -1 for none
-):
-    "The keys as an object array of the same shape, None where there is no item."
+def to_ids(ids, items: Tensor):
+    """The keys as an object array of the same shape, None where there is no item.
+
+    Args:
+        ids: array [I] of the catalogue's own keys
+        items: int64 item indices, -1 for none
+    """
     import numpy as np
     found = np.asarray(ids, dtype=object)[items.numpy(force=True)]
     found[items.numpy(force=True) < 0] = None
     return found
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #1ebbcd9c
-def merge_interests(
-    items: Tensor,    # int64 [B, K, n], -1 for an empty place
-    values: Tensor,   # [B, K, n]
-    k: int,           # distinct items to keep
-) -> tuple[Tensor, Tensor]:
-    "Best `k` distinct items over the interests, each with its greatest score, [B, k] both."
+def merge_interests(items: Tensor, values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Best `k` distinct items over the interests, each with its greatest score, [B, k] both.
+
+    Args:
+        items: int64 [B, K, n], -1 for an empty place
+        values: [B, K, n]
+        k: distinct items to keep
+    """
     values, order = values.flatten(1).sort(dim=1, descending=True, stable=True)
     items = items.flatten(1).gather(1, order)
-    items, order = items.sort(dim=1, stable=True)                                 # of one item the greatest score stands first
+    items, order = items.sort(dim=1, stable=True)  # of one item the greatest score stands first
     values = values.gather(1, order)
     again = torch.zeros_like(items, dtype=torch.bool)
     again[:, 1:] = items[:, 1:] == items[:, :-1]
-    values, places = values.masked_fill(again | (items < 0), -torch.inf).topk(min(k, values.shape[1]), dim=1)
+    values, places = values.masked_fill(again | (items < 0), -torch.inf).topk(
+        min(k, values.shape[1]), dim=1
+    )
     return items.gather(1, places).masked_fill(values == -torch.inf, -1), values
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #3f23642b
 class ItemIndex:
-    "Search of item vectors by inner product."
+    """Search of item vectors by inner product.
+
+    Args:
+        item_emb: [I, D]
+        effort: ivf: lists looked at; hnsw: candidates kept on the walk
+        seed: of the clustering behind ivf
+    """
 
     def __init__(
         self,
-        item_emb: Tensor,                                             # [I, D]
+        item_emb: Tensor,
         kind: Literal["exact", "flat", "ivf", "hnsw"] = "exact",
-        effort: int = 32,                                             # ivf: lists looked at; hnsw: candidates kept on the walk
-        seed: int = 0,                                                # of the clustering behind ivf
+        effort: int = 32,
+        seed: int = 0,
     ):
-        if kind not in ("exact", "flat", "ivf", "hnsw"): raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw'")
-        if item_emb.dim() != 2 or not len(item_emb): raise ValueError(f"item_emb is {list(item_emb.shape)}; must be [I, D] with at least one item")
-        if not item_emb.is_floating_point(): raise ValueError(f"item_emb is {item_emb.dtype}; must be floating point")
-        if not item_emb.isfinite().all(): raise ValueError(f"item_emb has {int((~item_emb.isfinite()).any(1).sum())} items with NaN or infinite numbers, the first is {int((~item_emb.isfinite()).any(1).long().argmax())}")
-        if not item_emb.shape[1]: raise ValueError(f"item_emb is {list(item_emb.shape)}; its vectors need at least one number")
-        whole("effort", effort, 1, 2**31 - 1), whole("seed", seed, 0, 2**31 - 1)      # what faiss holds: more would end the process
+        if kind not in ("exact", "flat", "ivf", "hnsw"):
+            raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw'")
+        if item_emb.dim() != 2 or not len(item_emb):
+            raise ValueError(
+                f"item_emb is {list(item_emb.shape)}; must be [I, D] with at least one item"
+            )
+        if not item_emb.is_floating_point(): raise ValueError(f"item_emb is {item_emb.dtype}; must be "
+                                                              "floating point")
+        if not item_emb.isfinite().all():
+            raise ValueError(
+                f"item_emb has {int((~item_emb.isfinite()).any(1).sum())} items with NaN or infinite "
+                f"numbers, the first is {int((~item_emb.isfinite()).any(1).long().argmax())}"
+            )
+        if not item_emb.shape[1]: raise ValueError(f"item_emb is {list(item_emb.shape)}; its vectors "
+                                                   "need at least one number")
+        # what faiss holds: more would end the process
+        whole("effort", effort, 1, 2**31 - 1), whole("seed", seed, 0, 2**31 - 1)
         self.item_emb, self.kind, self.effort = item_emb.detach(), kind, effort
         self.structure = None if kind == "exact" else _build(kind, self.item_emb, effort, seed)
 
     def __len__(self) -> int: return len(self.item_emb)
 
     def search(
-        self,
-        user_emb: Tensor,              # [B, D], or [B, K, D] for K interests
-        k: int = 100,                  # items wanted, at most I
-        seen: Jagged | None = None,    # item indices that must not come back, one row a user
-    ) -> tuple[Tensor, Tensor]:        # int64 [B, k] item indices, best first, and their scores; -1 and -inf where there is no item
-        "The best `k` items of each user."
+        self, user_emb: Tensor, k: int = 100, seen: Jagged | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The best `k` items of each user.
+
+        Args:
+            user_emb: [B, D], or [B, K, D] for K interests
+            k: items wanted, at most I
+            seen: item indices that must not come back, one row a user
+
+        Returns:
+            int64 [B, k] item indices, best first, and their scores; -1 and -inf where there is no item
+        """
         whole("k", k, 1, len(self))
-        if user_emb.dim() not in (2, 3) or user_emb.shape[-1] != self.item_emb.shape[1]: raise ValueError(f"user_emb is {list(user_emb.shape)}; must be [B, {self.item_emb.shape[1]}] or [B, K, {self.item_emb.shape[1]}]")
+        if user_emb.dim() not in (2, 3) or user_emb.shape[-1] != self.item_emb.shape[1]:
+            raise ValueError(
+                f"user_emb is {list(user_emb.shape)}; must be [B, {self.item_emb.shape[1]}] or [B, K, "
+                f"{self.item_emb.shape[1]}]"
+            )
         user_emb = user_emb.to(self.item_emb.dtype)
         lost = ~user_emb.isfinite().flatten(1).all(1)
-        if lost.any(): raise ValueError(f"user_emb has {int(lost.sum())} users with NaN or infinite numbers, the first is {int(lost.long().argmax())}")
-        if seen is not None and len(seen) != len(user_emb): raise ValueError(f"seen has {len(seen)} rows; must have one for each of {len(user_emb)} users")
+        if lost.any(): raise ValueError(f"user_emb has {int(lost.sum())} users with NaN or infinite "
+                                        f"numbers, the first is {int(lost.long().argmax())}")
+        if seen is not None and len(seen) != len(user_emb):
+            raise ValueError(
+                f"seen has {len(seen)} rows; must have one for each of {len(user_emb)} users"
+            )
         rows = max(1, min(128, _BLOCK_CELLS // len(self)))
-        blocks = torch.arange(len(user_emb)).split(rows if self.kind == "exact" else max(1, len(user_emb)))
-        parts = [self._search_block(user_emb[block[0]:block[-1] + 1], k, None if seen is None else seen.take(block)) for block in blocks if len(block)]
-        items, values = zip(*parts) if parts else ([torch.empty(0, k, dtype=torch.int64)], [torch.empty(0, k)])
+        blocks = torch.arange(len(user_emb)).split(
+            rows if self.kind == "exact" else max(1, len(user_emb))
+        )
+        parts = [
+            self._search_block(
+                user_emb[block[0] : block[-1] + 1], k, None if seen is None else seen.take(block)
+            )
+            for block in blocks
+            if len(block)
+        ]
+        items, values = (
+            zip(*parts) if parts else ([torch.empty(0, k, dtype=torch.int64)], [torch.empty(0, k)])
+        )
         return torch.cat(items), torch.cat(values)
 
     def _search_block(self, user_emb: Tensor, k: int, seen: Jagged | None) -> tuple[Tensor, Tensor]:
         interests = user_emb.shape[1] if user_emb.dim() == 3 else 1
         wanted = min(len(self), k + (int(seen.lengths.max()) if seen is not None and len(seen) else 0))
         items, values = self._nearest(user_emb.flatten(0, -2), wanted)
-        if interests > 1: items, values = merge_interests(items.unflatten(0, (-1, interests)), values.unflatten(0, (-1, interests)), wanted)
+        if interests > 1:
+            items, values = merge_interests(
+                items.unflatten(0, (-1, interests)), values.unflatten(0, (-1, interests)), wanted
+            )
         return (items, values) if seen is None else drop_seen(items, values, seen, k)
 
     def _nearest(self, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self.structure is None: return best_of_rows(vectors.detach() @ self.item_emb.T, k)[::-1]
         values, items = self.structure.search(vectors.float().numpy(force=True), k)
-        items, values = torch.from_numpy(items).to(vectors.device), torch.from_numpy(values).to(vectors.device)
+        items, values = torch.from_numpy(items).to(vectors.device), torch.from_numpy(values).to(
+            vectors.device
+        )
         return items, values.masked_fill(items < 0, -torch.inf)
 
 
@@ -142,7 +199,8 @@ def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:
         index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction, index.hnsw.efSearch = 200, min(effort, len(vectors))
     else:
-        lists = max(1, min(int(4 * len(vectors)**0.5), len(vectors) // 39))      # faiss wants 39 vectors a list to place it
+        # faiss wants 39 vectors a list to place it
+        lists = max(1, min(int(4 * len(vectors)**0.5), len(vectors) // 39))
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
         index.cp.seed, index.nprobe = seed, min(effort, lists)
         index.train(vectors)

@@ -37,24 +37,43 @@ from ..models.rank_model import METRIC_KINDS, Head, check_labels, in_words
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #8f59c61b
 @dataclass(frozen=True)
 class RankEvaluation:
-    "Probabilities of one model for the rows of a split, beside what came true."
+    """Probabilities of one model for the rows of a split, beside what came true.
+
+    Attributes:
+        probability: [R]
+        label: [R], 0 or 1
+        unit: int64 [R], 0..U-1: the row's user, or the row
+        has_users: units are users, so that there is a GAUC
+    """
     name: str
     protocol: str
-    probability: np.ndarray   # [R]
-    label: np.ndarray         # [R], 0 or 1
-    unit: np.ndarray          # int64 [R], 0..U-1: the row's user, or the row
-    has_users: bool           # units are users, so that there is a GAUC
+    probability: np.ndarray
+    label: np.ndarray
+    unit: np.ndarray
+    has_users: bool
 
     def __post_init__(self) -> None:
         "Refuse what is no probability, and labels other than 0 and 1."
-        if self.probability.shape != self.label.shape: raise ValueError(f"{self.name} gives {list(self.probability.shape)} probabilities for {list(self.label.shape)} rows; must be one a row")
+        if self.probability.shape != self.label.shape:
+            raise ValueError(
+                f"{self.name} gives {list(self.probability.shape)} probabilities for "
+                f"{list(self.label.shape)} rows; must be one a row"
+            )
         check_probability(self.probability, f"probability of {self.name}")
         check_binary(self.label)
 
     def values(self) -> dict[str, float]:
         "Metric -> value."
-        gauc = {"gauc": weighted_mean_auc(user_auc(self.probability, self.label, self.unit))} if self.has_users else {}
-        return {"auc": float(auc(self.probability, self.label)), **gauc, "logloss": float(logloss(self.probability, self.label).mean())}
+        gauc = (
+            {"gauc": weighted_mean_auc(user_auc(self.probability, self.label, self.unit))}
+            if self.has_users
+            else {}
+        )
+        return {
+            "auc": float(auc(self.probability, self.label)),
+            **gauc,
+            "logloss": float(logloss(self.probability, self.label).mean()),
+        }
 
 
 def units_of(dataset: Dataset, split: str) -> tuple[np.ndarray, bool]:
@@ -64,9 +83,17 @@ def units_of(dataset: Dataset, split: str) -> tuple[np.ndarray, bool]:
     return np.unique(columns["user_index"].numpy(), return_inverse=True)[1], True
 
 
-def predict_split(model, dataset: Dataset, split: str, with_metrics: bool = False, predict: Callable | None = None) -> dict[str, np.ndarray]:
-    "Predictions [R] or [R, C] by name, rows in order; `with_metrics` adds the batches to the model's metrics."
-    loader, parts = RankLoader(dataset, labels=model.labels, sample_weights=[], features=model.read_features), []
+def predict_split(
+    model, dataset: Dataset, split: str, with_metrics: bool = False, predict: Callable | None = None
+) -> dict[str, np.ndarray]:
+    """Predictions [R] or [R, C] by name, rows in order.
+
+    `with_metrics` adds the batches to the model's metrics.
+    """
+    loader, parts = (
+        RankLoader(dataset, labels=model.labels, sample_weights=[], features=model.read_features),
+        [],
+    )
     with at_rest(model):
         for batch in loader.split(split):
             predictions = (predict or model.predict)(batch.to(device_of(model)))
@@ -76,31 +103,58 @@ def predict_split(model, dataset: Dataset, split: str, with_metrics: bool = Fals
 
 
 def judged_label(model, dataset: Dataset, label: str | None = None) -> str:
-    "The column that a model is judged by: the one asked for, else that of its first head, or what it was fitted on."
-    if hasattr(model, "heads"): return model.heads[0].label if label is None else lookup({head.label: head.label for head in model.heads}, label, "label of the model")
+    """The column that a model is judged by.
+
+    The one asked for, else that of its first head, or what it was fitted on.
+    """
+    if hasattr(model, "heads"):
+        return (
+            model.heads[0].label
+            if label is None
+            else lookup({head.label: head.label for head in model.heads}, label, "label of the model")
+        )
     fitted = getattr(model, "label", None)
-    if fitted and label and fitted != label: raise ValueError(f"{type(model).__name__} was fitted on {fitted} and is judged by {label}; fit it on {label}, e.g. fit_row_baselines(dataset, label={label!r})")
+    if fitted and label and fitted != label:
+        raise ValueError(
+            f"{type(model).__name__} was fitted on {fitted} and is judged by {label}; fit it on "
+            f"{label}, e.g. fit_row_baselines(dataset, label={label!r})"
+        )
     return label or fitted or dataset.schema.label
 
 
 def evaluate_rows(
-    model,                       # a ranking model, or an object with predict_rows(dataset, split)
-    dataset: Dataset,
-    split: str = "test",
-    name: str | None = None,     # None: the model's class
-    label: str | None = None,    # of the head that is judged; None: the first, or what a baseline was fitted on
+    model, dataset: Dataset, split: str = "test", name: str | None = None, label: str | None = None
 ) -> RankEvaluation:
-    "Probabilities for all rows of a split; labels other than 0 and 1 are refused."
+    """Probabilities for all rows of a split; labels other than 0 and 1 are refused.
+
+    Args:
+        model: a ranking model, or an object with predict_rows(dataset, split)
+        name: None: the model's class
+        label: of the head that is judged; None: the first, or what a baseline was fitted on
+    """
     column = judged_label(model, dataset, label)
     truth = lookup(dataset.split(split).columns, column, "label column")
     if hasattr(model, "heads"):
         head = next(head for head in model.heads if head.label == column)
-        if head.score is None: raise ValueError(f"{type(model).__name__} gives no probability of {head.label}; its losses are {[loss.kind[0] for loss in head.losses]}")
+        if head.score is None:
+            raise ValueError(
+                f"{type(model).__name__} gives no probability of {head.label}; its losses are "
+                f"{[loss.kind[0] for loss in head.losses]}"
+            )
         truth = head.event(truth)
-    if not is_binary(truth): raise ValueError(f"column {column} of {split} holds {in_words(truth)}; AUC, GAUC and logloss need 0 and 1")
-    probability = predict_split(model, dataset, split)[head.score] if hasattr(model, "heads") else np.asarray(model.predict_rows(dataset, split), np.float64)
+    if not is_binary(truth):
+        raise ValueError(
+            f"column {column} of {split} holds {in_words(truth)}; AUC, GAUC and logloss need 0 and 1"
+        )
+    probability = (
+        predict_split(model, dataset, split)[head.score]
+        if hasattr(model, "heads")
+        else np.asarray(model.predict_rows(dataset, split), np.float64)
+    )
     protocol = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
-    return RankEvaluation(name or type(model).__name__, protocol, probability, truth.numpy(), *units_of(dataset, split))
+    return RankEvaluation(
+        name or type(model).__name__, protocol, probability, truth.numpy(), *units_of(dataset, split)
+    )
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #57efd5ff
 def asked_of(head: Head, label: torch.Tensor) -> str:
@@ -114,32 +168,72 @@ def head_directions(head: Head, dataset: Dataset, split: str = "valid") -> dict[
     "Metrics of one head without its suffix, and whether more of each is better."
     columns = dataset.split(split).columns
     gauc = ["gauc"] if "user_index" in columns else []
-    names = {"event": ["auc", *gauc, "logloss"], "grade": ["xauc"], "value": ["rmse", "mae"], "classes": ["logloss", "accuracy"]}
-    return {name: HIGHER_IS_BETTER[name] for name in names[asked_of(head, lookup(columns, head.label, "label or weight column"))]}
+    names = {
+        "event": ["auc", *gauc, "logloss"],
+        "grade": ["xauc"],
+        "value": ["rmse", "mae"],
+        "classes": ["logloss", "accuracy"],
+    }
+    return {
+        name: HIGHER_IS_BETTER[name]
+        for name in names[asked_of(head, lookup(columns, head.label, "label or weight column"))]
+    }
 
 
 def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
     "What `split_metrics` gives, those of the heads first, and whether more of each is better."
-    own = {f"{name}{head.suffix}": higher for head in model.heads for name, higher in head_directions(head, dataset).items()}
-    listed = {name: METRIC_KINDS[kind].make(config, head.num_class).higher_is_better for head in model.heads for name, kind, config in head.named(head.metrics)}
+    own = {
+        f"{name}{head.suffix}": higher
+        for head in model.heads
+        for name, higher in head_directions(head, dataset).items()
+    }
+    listed = {
+        name: METRIC_KINDS[kind].make(config, head.num_class).higher_is_better
+        for head in model.heads
+        for name, kind, config in head.named(head.metrics)
+    }
     return own | {name: higher for name, higher in listed.items() if name not in own}
 
 
-def head_metrics(head: Head, predictions: Mapping[str, np.ndarray], label: np.ndarray, unit: np.ndarray, has_users: bool) -> dict[str, float]:
+def head_metrics(
+    head: Head,
+    predictions: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    unit: np.ndarray,
+    has_users: bool,
+) -> dict[str, float]:
     "Metric -> value of one head of a model."
     asked = asked_of(head, torch.from_numpy(label))
-    if asked == "event": return RankEvaluation("the model", "", predictions[head.score], head.event(torch.from_numpy(label)).numpy(), unit, has_users).values()
-    if asked == "grade": return {"xauc": float(XAUC()(torch.from_numpy(predictions[head.score]), torch.from_numpy(label)))}
+    if asked == "event":
+        return RankEvaluation(
+            "the model",
+            "",
+            predictions[head.score],
+            head.event(torch.from_numpy(label)).numpy(),
+            unit,
+            has_users,
+        ).values()
+    if asked == "grade":
+        return {
+            "xauc": float(XAUC()(torch.from_numpy(predictions[head.score]), torch.from_numpy(label)))
+        }
     if asked == "value":
         error = predictions[f"y{head.suffix}"] - label
         return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.abs(error).mean())}
     probability = predictions[f"probs{head.suffix}"]                                          # [R, C]
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
-    return {"logloss": float(-np.log(np.maximum(own, 1e-7)).mean()), "accuracy": float((probability.argmax(1) == label).mean())}
+    return {
+        "logloss": float(-np.log(np.maximum(own, 1e-7)).mean()),
+        "accuracy": float((probability.argmax(1) == label).mean()),
+    }
 
 
-def split_metrics(model, dataset: Dataset, split: str = "valid", predict: Callable | None = None) -> dict[str, float]:
-    "Metrics of all heads on a split, with the heads' suffixes, and those that the model's config lists."
+def split_metrics(
+    model, dataset: Dataset, split: str = "valid", predict: Callable | None = None
+) -> dict[str, float]:
+    """Metrics of all heads on a split, with the heads' suffixes, and those that the model's config
+    lists.
+    """
     for metric in model.metric_modules.values(): metric.reset()      # of a pass that was broken off
     columns, (unit, has_users) = dataset.split(split).columns, units_of(dataset, split)
     for head in model.heads: check_labels(head, columns[head.label], f" of {split}")
@@ -153,27 +247,52 @@ def split_metrics(model, dataset: Dataset, split: str = "valid", predict: Callab
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #662705f0
 def blind(model, rows: int) -> dict[str, torch.Tensor]:
     "Predictions of all heads that are the same for every row."
-    return {name: value for head in model.heads for name, value in model.output_to_prediction(torch.zeros(rows, head.num_class, device=device_of(model)), head).items()}
+    return {
+        name: value
+        for head in model.heads
+        for name, value in model.output_to_prediction(
+            torch.zeros(rows, head.num_class, device=device_of(model)), head
+        ).items()
+    }
 
 
 def is_defined(model, dataset: Dataset, metric: str, split: str = "valid") -> bool:
     "Whether a metric has a value on a split; its rows decide that, not what a model answers."
     for head in model.heads:
-        if metric not in [f"{name}{head.suffix}" for name in head_directions(head, dataset, split)]: continue
-        predictions = {name: value.cpu().numpy() for name, value in blind(model, len(dataset.split(split))).items()}
-        values = head_metrics(head, predictions, dataset.split(split).columns[head.label].numpy(), *units_of(dataset, split))
+        if metric not in [f"{name}{head.suffix}" for name in head_directions(head, dataset, split)]:
+            continue
+        predictions = {
+            name: value.cpu().numpy() for name, value in blind(model, len(dataset.split(split))).items()
+        }
+        values = head_metrics(
+            head,
+            predictions,
+            dataset.split(split).columns[head.label].numpy(),
+            *units_of(dataset, split),
+        )
         return not np.isnan(values[metric.removesuffix(head.suffix)])
-    return not np.isnan(split_metrics(model, dataset, split, lambda batch: blind(model, batch.rows))[metric])
+    return not np.isnan(
+        split_metrics(model, dataset, split, lambda batch: blind(model, batch.rows))[metric]
+    )
 
 
 def substitute(model, dataset: Dataset, metric: str) -> str:
     "The error that is followed instead of a metric without a value on the validation rows; warns."
-    def names(head): return [*(f"{name}{head.suffix}" for name in head_directions(head, dataset)), *(name for name, *_ in head.named(head.metrics))]
+    def names(head):
+        return [
+            *(f"{name}{head.suffix}" for name in head_directions(head, dataset)),
+            *(name for name, *_ in head.named(head.metrics)),
+        ]
+
     head = next(head for head in model.heads if metric in names(head))
     error = next((name for name, higher in head_directions(head, dataset).items() if not higher), None)
-    holds = f"column {head.label} of the validation rows of {dataset.name} holds {in_words(dataset.valid.columns[head.label])}"
+    holds = (f"column {head.label} of the validation rows of {dataset.name} holds "
+             f"{in_words(dataset.valid.columns[head.label])}")
     if error is None: raise ValueError(f"monitor is {metric!r}, which is not defined there: {holds}")
-    warnings.warn(f"{metric} is not defined there: {holds}; {error}{head.suffix} is followed instead", stacklevel=2)
+    warnings.warn(
+        f"{metric} is not defined there: {holds}; {error}{head.suffix} is followed instead",
+        stacklevel=2,
+    )
     return f"{error}{head.suffix}"
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #4724b843
@@ -188,10 +307,20 @@ def resampled(evaluations: list[RankEvaluation], draws: int, seed: int) -> np.nd
     per_unit = [_per_unit(evaluation, units) for evaluation in evaluations]
     for start in range(0, draws, size):
         count = min(size, draws - start)
-        weight = _unit_weights(rng, count, units)                                             # [count, U]
-        row_weight = weight[:, first.unit]                                                    # [count, R]
-        parts.append([np.stack([auc(evaluation.probability, evaluation.label, row_weight), *(_ratio(weight @ total, weight @ over) for total, over in sums)], 1)
-                      for evaluation, sums in zip(evaluations, per_unit)])
+        weight = _unit_weights(rng, count, units)  # [count, U]
+        row_weight = weight[:, first.unit]  # [count, R]
+        parts.append(
+            [
+                np.stack(
+                    [
+                        auc(evaluation.probability, evaluation.label, row_weight),
+                        *(_ratio(weight @ total, weight @ over) for total, over in sums),
+                    ],
+                    1,
+                )
+                for evaluation, sums in zip(evaluations, per_unit)
+            ]
+        )
     return np.concatenate([np.stack(part) for part in parts], axis=1)
 
 
@@ -213,8 +342,13 @@ def _unit_weights(rng: np.random.Generator, count: int, units: int) -> np.ndarra
 
 
 def _per_unit(evaluation: RankEvaluation, units: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    "For each metric that is a mean over units: its sum in each unit and what it is divided by, [U] both."
-    losses = np.bincount(evaluation.unit, logloss(evaluation.probability, evaluation.label), units), np.bincount(evaluation.unit, minlength=units)
+    """For each metric that is a mean over units.
+
+    Its sum in each unit and what it is divided by, [U] both.
+    """
+    losses = np.bincount(
+        evaluation.unit, logloss(evaluation.probability, evaluation.label), units
+    ), np.bincount(evaluation.unit, minlength=units)
     if not evaluation.has_users: return [losses]
     users = user_auc(evaluation.probability, evaluation.label, evaluation.unit)
     over = users["rows"].where(users["auc"].notna(), 0).to_numpy(np.float64)
@@ -223,60 +357,132 @@ def _per_unit(evaluation: RankEvaluation, units: int) -> list[tuple[np.ndarray, 
 
 def compare_rows(
     model: RankEvaluation,
-    others: Iterable[RankEvaluation] = (),   # of the same rows
+    others: Iterable[RankEvaluation] = (),
     confidence: float = 0.95,
     draws: int = 500,
     seed: int = 0,
-) -> pd.DataFrame:   # rows "auc [protocol]"; columns (name, value | low | high), for others also difference, difference low, difference high
-    "Metrics with bootstrap intervals, and model minus other with paired intervals."
+) -> pd.DataFrame:
+    """Metrics with bootstrap intervals, and model minus other with paired intervals.
+
+    Args:
+        others: of the same rows
+
+    Returns:
+        rows "auc [protocol]"; columns (name, value | low | high), for others also difference,
+            difference low, difference high
+    """
     if not 0 < confidence < 1: raise ValueError(f"confidence is {confidence}; must lie between 0 and 1")
     if draws < 1: raise ValueError(f"draws is {draws}; must be at least 1")
     everyone = [model, *others]
-    if len({one.name for one in everyone}) < len(everyone): raise ValueError(f"names are {[one.name for one in everyone]}; give each model its own with name=")
+    if len({one.name for one in everyone}) < len(everyone):
+        raise ValueError(
+            f"names are {[one.name for one in everyone]}; give each model its own with name="
+        )
     for other in everyone[1:]:
-        if other.protocol != model.protocol or not np.array_equal(other.label, model.label): raise ValueError(f"{other.name} [{other.protocol}] was not evaluated on the rows of {model.name} [{model.protocol}]")
-    points, drawn = np.array([list(one.values().values()) for one in everyone]), resampled(everyone, draws, seed)
+        if other.protocol != model.protocol or not np.array_equal(other.label, model.label):
+            raise ValueError(
+                f"{other.name} [{other.protocol}] was not evaluated on the rows of {model.name} "
+                f"[{model.protocol}]"
+            )
+    points, drawn = np.array([list(one.values().values()) for one in everyone]), resampled(
+        everyone, draws, seed
+    )
     tails, frames = [(1 - confidence) / 2, (1 + confidence) / 2], []
     for i, one in enumerate(everyone):
         columns = [points[i], *_ends(drawn[i], tails)]
         if i: columns += [points[0] - points[i], *_ends(drawn[0] - drawn[i], tails)]
-        frames.append(pd.DataFrame(np.stack(columns, 1), columns=pd.MultiIndex.from_product([[one.name], ["value", "low", "high", "difference", "difference low", "difference high"][:len(columns)]])))
-    return pd.concat(frames, axis=1).set_axis([f"{metric} [{model.protocol}]" for metric in model.values()], axis=0)
+        frames.append(
+            pd.DataFrame(
+                np.stack(columns, 1),
+                columns=pd.MultiIndex.from_product(
+                    [
+                        [one.name],
+                        ["value", "low", "high", "difference", "difference low", "difference high"][
+                            : len(columns)
+                        ],
+                    ]
+                ),
+            )
+        )
+    return pd.concat(frames, axis=1).set_axis(
+        [f"{metric} [{model.protocol}]" for metric in model.values()], axis=0
+    )
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #a5220c90
 def evaluate_ranking(
-    model,                                           # a ranking model, or an object with predict_rows(dataset, split)
+    model,
     dataset: Dataset,
-    split: str = "test",                             # or "valid"
-    baselines: bool | Mapping[str, object] = True,   # True: fit them; a mapping: these fitted models; False: none
-    name: str | None = None,                         # None: the model's class
-    label: str | None = None,                        # of the head that is judged; None: the first
+    split: str = "test",
+    baselines: bool | Mapping[str, object] = True,
+    name: str | None = None,
+    label: str | None = None,
     confidence: float = 0.95,
     draws: int = 500,
     seed: int = 0,
-) -> pd.DataFrame:   # as `compare_rows`; with a column (ceiling, value) where the data set knows that of this label
-    "AUC, GAUC and logloss of a ranking model with intervals, beside means, logistic regression and trees."
-    column, mine = judged_label(model, dataset, label), evaluate_rows(model, dataset, split, name, label)
+) -> pd.DataFrame:
+    """AUC, GAUC and logloss of a ranking model with intervals, beside means, logistic regression and
+    trees.
+
+    Args:
+        model: a ranking model, or an object with predict_rows(dataset, split)
+        split: or "valid"
+        baselines: True: fit them; a mapping: these fitted models; False: none
+        name: None: the model's class
+        label: of the head that is judged; None: the first
+
+    Returns:
+        as `compare_rows`; with a column (ceiling, value) where the data set knows that of this label
+    """
+    column, mine = judged_label(model, dataset, label), evaluate_rows(
+        model, dataset, split, name, label
+    )
     fitted = fit_row_baselines(dataset, label=column) if baselines is True else dict(baselines or {})
-    frame = compare_rows(mine, [evaluate_rows(baseline, dataset, split, other, column) for other, baseline in fitted.items()], confidence, draws, seed)
-    if dataset.ceiling and column == dataset.schema.label: frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values()]
+    frame = compare_rows(
+        mine,
+        [evaluate_rows(baseline, dataset, split, other, column) for other, baseline in fitted.items()],
+        confidence,
+        draws,
+        seed,
+    )
+    if dataset.ceiling and column == dataset.schema.label:
+        frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values()]
     return frame
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #00135a86
-def calibration_table(
-    probability: np.ndarray,   # [R]
-    label: np.ndarray,         # [R], 0 or 1
-    bins: int = 10,            # of about equal numbers of rows; fewer where many predictions are equal
-) -> pd.DataFrame:             # rows, predicted, observed, low, high
-    "Predicted and observed share of positives by bin of the prediction, with 95 % intervals of the observed."
-    if not 1 <= bins <= len(label): raise ValueError(f"bins is {bins}; must lie in 1..{len(label)}, the number of rows")
+def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10) -> pd.DataFrame:
+    """Predicted and observed share of positives by bin of the prediction, with 95 % intervals of the
+    observed.
+
+    Args:
+        probability: [R]
+        label: [R], 0 or 1
+        bins: of about equal numbers of rows; fewer where many predictions are equal
+
+    Returns:
+        rows, predicted, observed, low, high
+    """
+    if not 1 <= bins <= len(label):
+        raise ValueError(f"bins is {bins}; must lie in 1..{len(label)}, the number of rows")
     probability, label = check_probability(probability), check_binary(label)
     _, tie, count = np.unique(probability, return_inverse=True, return_counts=True)
-    place = ((count.cumsum() - (count + 1) / 2) * bins // len(label)).astype(np.int64)         # of the middle row of each tie
+    place = ((count.cumsum() - (count + 1) / 2) * bins // len(label)).astype(
+        np.int64
+    )  # of the middle row of each tie
     number = np.unique(place, return_inverse=True)[1][tie]
     rows = np.bincount(number)
-    frame = pd.DataFrame({"rows": rows, "predicted": np.bincount(number, probability) / rows, "observed": np.bincount(number, label) / rows}, index=pd.RangeIndex(1, len(rows) + 1, name="bin"))
+    frame = pd.DataFrame(
+        {
+            "rows": rows,
+            "predicted": np.bincount(number, probability) / rows,
+            "observed": np.bincount(number, label) / rows,
+        },
+        index=pd.RangeIndex(1, len(rows) + 1, name="bin"),
+    )
     z, n = 1.96, frame["rows"]
-    middle, half = frame["observed"] + z * z / (2 * n), z * np.sqrt(frame["observed"] * (1 - frame["observed"]) / n + z * z / (4 * n * n))
+    middle, half = frame["observed"] + z * z / (2 * n), z * np.sqrt(
+        frame["observed"] * (1 - frame["observed"]) / n + z * z / (4 * n * n)
+    )
     low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    return frame.assign(low=np.minimum(low, frame["observed"]), high=np.maximum(high, frame["observed"]))   # of 0 and 1, whatever the last bit
+    return frame.assign(
+        low=np.minimum(low, frame["observed"]), high=np.maximum(high, frame["observed"])
+    )  # of 0 and 1, whatever the last bit

@@ -23,20 +23,31 @@ from .row_metrics import check_binary, logloss
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #12e5fe85
 def labels_of(dataset: Dataset, split: str, label: str) -> np.ndarray:
     "A column of labels as float64 [R]; other values than 0 and 1 are refused."
-    return check_binary(lookup(dataset.split(split).columns, label, "label column"), f"column {label} of {split}")
+    return check_binary(
+        lookup(dataset.split(split).columns, label, "label column"), f"column {label} of {split}"
+    )
 
 
 @dataclass
 class UserItemMean:
-    "Overall mean, what the user adds, what the item adds, each shrunk."
-    shrink: float = 5.0   # rows of the average kind that every user and item has besides its own
+    """Overall mean, what the user adds, what the item adds, each shrunk.
+
+    Attributes:
+        shrink: rows of the average kind that every user and item has besides its own
+    """
+    shrink: float = 5.0
 
     def fit(self, dataset: Dataset, label: str | None = None) -> "UserItemMean":
         "Learn from the training rows; the line from the validation rows."
         self.label = label or dataset.schema.label
-        columns, label = dataset.train.columns, torch.from_numpy(labels_of(dataset, "train", self.label))
+        columns, label = dataset.train.columns, torch.from_numpy(
+            labels_of(dataset, "train", self.label)
+        )
         self.mean = label.mean()
-        self.tables = {key: self._excess(columns[key], label, size) for key, size in (("user_index", len(dataset.users)), ("item_index", len(dataset.items)))}
+        self.tables = {
+            key: self._excess(columns[key], label, size)
+            for key, size in (("user_index", len(dataset.users)), ("item_index", len(dataset.items)))
+        }
         self.line = fit_line(self._raw(dataset, "valid"), labels_of(dataset, "valid", self.label))
         return self
 
@@ -73,31 +84,52 @@ def one_hot(table: Table, sizes: dict[str, int]) -> csr_matrix:
         if name in table.jagged:
             packed = table.jagged[name].packed()
             share = np.repeat(1 / np.maximum(packed.lengths.numpy(), 1), packed.lengths.numpy())
-            parts.append(csr_matrix((share, packed.values.numpy(), np.append(0, packed.lengths.cumsum(0).numpy())), shape=(len(table), size)))
+            parts.append(
+                csr_matrix(
+                    (share, packed.values.numpy(), np.append(0, packed.lengths.cumsum(0).numpy())),
+                    shape=(len(table), size),
+                )
+            )
         else:
             ids = table.singles[:, table.single_names.index(name)].numpy()
-            parts.append(csr_matrix((np.ones(len(table)), ids, np.arange(len(table) + 1)), shape=(len(table), size)))
+            parts.append(
+                csr_matrix(
+                    (np.ones(len(table)), ids, np.arange(len(table) + 1)), shape=(len(table), size)
+                )
+            )
     return hstack(parts, format="csr") if parts else csr_matrix((len(table), 0))
 
 
 def _plain(dataset: Dataset) -> dict[str, int]:
     "Sizes of the tables of features that are no sequences."
-    return {feature.name: feature.num_buckets for feature in dataset.features() if feature.is_sparse and not feature.is_sequence}
+    return {
+        feature.name: feature.num_buckets
+        for feature in dataset.features()
+        if feature.is_sparse and not feature.is_sequence
+    }
 
 
-def _all_rows(dataset: Dataset, split: str, lists: dict[str, int]) -> Table: return dataset.pair_rows(split, torch.arange(len(dataset.split(split))), lists)
+def _all_rows(dataset: Dataset, split: str, lists: dict[str, int]) -> Table:
+    return dataset.pair_rows(split, torch.arange(len(dataset.split(split))), lists)
 
 
 def best_of(candidates: list, dataset: Dataset, label: str):
     "The candidate, fitted on the training rows, with the smallest logloss on the validation rows."
     truth = labels_of(dataset, "valid", label)
-    return min((one.fit(dataset, label) for one in candidates), key=lambda one: logloss(one.predict_rows(dataset, "valid"), truth).mean())
+    return min(
+        (one.fit(dataset, label) for one in candidates),
+        key=lambda one: logloss(one.predict_rows(dataset, "valid"), truth).mean(),
+    )
 
 
 @dataclass
 class Linear:
-    "Logistic regression on one-hot ids and standardised numbers."
-    c: float = 1.0   # inverse of the ridge
+    """Logistic regression on one-hot ids and standardised numbers.
+
+    Attributes:
+        c: inverse of the ridge
+    """
+    c: float = 1.0
 
     def fit(self, dataset: Dataset, label: str | None = None) -> "Linear":
         "Learn from the training rows."
@@ -106,14 +138,21 @@ class Linear:
         self.sizes = _plain(dataset)
         dense = self._table(dataset, "train").dense
         self.scale = None if dense is None else (dense.numpy().mean(0), dense.numpy().std(0) + 1e-9)
-        self.model = LogisticRegression(C=self.c, max_iter=1000).fit(self._matrix(dataset, "train"), labels_of(dataset, "train", self.label))
+        self.model = LogisticRegression(C=self.c, max_iter=1000).fit(
+            self._matrix(dataset, "train"), labels_of(dataset, "train", self.label)
+        )
         return self
 
-    def _table(self, dataset: Dataset, split: str) -> Table: return _all_rows(dataset, split, self.sizes)
+    def _table(self, dataset: Dataset, split: str) -> Table:
+        return _all_rows(dataset, split, self.sizes)
 
     def _matrix(self, dataset: Dataset, split: str) -> csr_matrix:
         table = self._table(dataset, split)
-        numbers = [] if table.dense is None else [csr_matrix((table.dense.numpy() - self.scale[0]) / self.scale[1])]
+        numbers = (
+            []
+            if table.dense is None
+            else [csr_matrix((table.dense.numpy() - self.scale[0]) / self.scale[1])]
+        )
         return hstack([one_hot(table, self.sizes), *numbers], format="csr")
 
     def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray:
@@ -142,57 +181,110 @@ class Trees:
         from threadpoolctl import threadpool_limits
         self.label, self.sizes = label or dataset.schema.label, _plain(dataset)
         label, table = labels_of(dataset, "train", self.label), _all_rows(dataset, "train", self.sizes)
-        self.counts = {name: np.log1p(np.bincount(self._flat(table, name, label)[0], minlength=size)) for name, size in self.sizes.items()}
-        self.means = {name: target_means(*self._flat(table, name, label), size, self.shrink) for name, size in self.sizes.items()}
+        self.counts = {
+            name: np.log1p(np.bincount(self._flat(table, name, label)[0], minlength=size))
+            for name, size in self.sizes.items()
+        }
+        self.means = {
+            name: target_means(*self._flat(table, name, label), size, self.shrink)
+            for name, size in self.sizes.items()
+        }
         fold = np.random.default_rng(self.seed).integers(self.folds, size=len(label))
         x = np.empty((len(label), 2 * len(self.sizes) + sum(table.dense_dims)), np.float32)
         for part in range(self.folds):
             rest = torch.from_numpy(np.flatnonzero(fold != part))
             others, kept = table.take(rest), label[fold != part]
-            means = {name: target_means(*self._flat(others, name, kept), size, self.shrink) for name, size in self.sizes.items()}
-            x[fold == part] = self._numbers(table.take(torch.from_numpy(np.flatnonzero(fold == part))), means)
-        self.model = HistGradientBoostingClassifier(learning_rate=self.learning_rate, max_leaf_nodes=self.leaves, min_samples_leaf=50, l2_regularization=1.0, max_iter=500,
-                                                    early_stopping=True, n_iter_no_change=15, random_state=self.seed)
-        with threadpool_limits(torch.get_num_threads(), "openmp"): self.model.fit(x, label, X_val=self._numbers(_all_rows(dataset, "valid", self.sizes), self.means), y_val=labels_of(dataset, "valid", self.label))
+            means = {
+                name: target_means(*self._flat(others, name, kept), size, self.shrink)
+                for name, size in self.sizes.items()
+            }
+            x[fold == part] = self._numbers(
+                table.take(torch.from_numpy(np.flatnonzero(fold == part))), means
+            )
+        self.model = HistGradientBoostingClassifier(
+            learning_rate=self.learning_rate,
+            max_leaf_nodes=self.leaves,
+            min_samples_leaf=50,
+            l2_regularization=1.0,
+            max_iter=500,
+            early_stopping=True,
+            n_iter_no_change=15,
+            random_state=self.seed,
+        )
+        with threadpool_limits(torch.get_num_threads(), "openmp"):
+            self.model.fit(
+                x,
+                label,
+                X_val=self._numbers(_all_rows(dataset, "valid", self.sizes), self.means),
+                y_val=labels_of(dataset, "valid", self.label),
+            )
         return self
 
     def _flat(self, table: Table, name: str, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Ids and the label of each."
-        if name not in table.jagged: return table.singles[:, table.single_names.index(name)].numpy(), label
+        if name not in table.jagged:
+            return table.singles[:, table.single_names.index(name)].numpy(), label
         packed = table.jagged[name].packed()
         return packed.values.numpy(), np.repeat(label, packed.lengths.numpy())
 
     def _numbers(self, table: Table, means: dict[str, np.ndarray]) -> np.ndarray:
         "Means and counts of ids, then numbers, float32 [R, features]."
-        columns = [one_hot(table, {name: len(values)}) @ values for part in (means, self.counts) for name, values in part.items()]
-        return np.column_stack([*columns, *([] if table.dense is None else [table.dense.numpy()])]).astype(np.float32)
+        columns = [
+            one_hot(table, {name: len(values)}) @ values
+            for part in (means, self.counts)
+            for name, values in part.items()
+        ]
+        return np.column_stack(
+            [*columns, *([] if table.dense is None else [table.dense.numpy()])]
+        ).astype(np.float32)
 
     def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray:
         "Probabilities [R]."
-        return self.model.predict_proba(self._numbers(_all_rows(dataset, split, self.sizes), self.means))[:, 1]
+        return self.model.predict_proba(
+            self._numbers(_all_rows(dataset, split, self.sizes), self.means)
+        )[:, 1]
 
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #1f942c00
 _C = (0.1, 0.3, 1.0, 3.0)
-_BOTH = {"means": "valid", "logistic regression": "train", "trees": "train"}   # the rows in which a baseline needs both classes
+_BOTH = {
+    "means": "valid",
+    "logistic regression": "train",
+    "trees": "train",
+}  # the rows in which a baseline needs both classes
 
 
 def can_be_fitted(name: str, dataset: Dataset, label: str) -> bool:
     "Whether the rows that a baseline is fitted on hold both classes; warns where they do not."
     found = np.unique(labels_of(dataset, _BOTH[name], label))
-    if len(found) < 2: warnings.warn(f"{name} left out: column {label} of {_BOTH[name]} holds {found.tolist()}, and both 0 and 1 are needed", stacklevel=3)
+    if len(found) < 2:
+        warnings.warn(
+            f"{name} left out: column {label} of {_BOTH[name]} holds {found.tolist()}, and both 0 and "
+            "1 are needed",
+            stacklevel=3,
+        )
     return len(found) == 2
 
 
 def fit_row_baselines(
-    dataset: Dataset,
-    keep: Callable[[str], bool] = lambda name: True,
-    label: str | None = None,   # the column to predict; None: the label of the data set
-) -> dict[str, object]:         # name -> fitted model
-    "Means, logistic regression and trees, fitted on training rows, with the settings that validate best."
+    dataset: Dataset, keep: Callable[[str], bool] = lambda name: True, label: str | None = None
+) -> dict[str, object]:
+    """Means, logistic regression and trees, fitted on training rows, with the settings that validate
+    best.
+
+    Args:
+        label: the column to predict; None: the label of the data set
+
+    Returns:
+        name -> fitted model
+    """
     made, label = {
         "means": [UserItemMean(shrink) for shrink in (2.0, 5.0, 10.0)],
         "logistic regression": [Linear(c) for c in _C],
         "trees": [Trees(leaves=leaves) for leaves in (15, 63)],
     }, label or dataset.schema.label
     if "user_index" not in dataset.train.columns: del made["means"]
-    return {name: best_of(candidates, dataset, label) for name, candidates in made.items() if keep(name) and can_be_fitted(name, dataset, label)}
+    return {
+        name: best_of(candidates, dataset, label)
+        for name, candidates in made.items()
+        if keep(name) and can_be_fitted(name, dataset, label)
+    }

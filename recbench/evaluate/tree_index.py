@@ -33,49 +33,73 @@ _CELLS = 1 << 18   # weights of positions held at once, users x nodes x position
 
 
 class TreeIndex:
-    "Search of a catalogue by a model that scores nodes of its tree."
+    """Search of a catalogue by a model that scores nodes of its tree.
+
+    Args:
+        catalogue: whose items are the leaves
+        beam: b, nodes kept of each level; None: every leaf is scored
+        tree: None: the model's own
+    """
 
     def __init__(
-        self,
-        model: TDM,
-        catalogue: Catalogue,       # whose items are the leaves
-        beam: int | None = 32,      # b, nodes kept of each level; None: every leaf is scored
-        tree: Tree | None = None,   # None: the model's own
+        self, model: TDM, catalogue: Catalogue, beam: int | None = 32, tree: Tree | None = None
     ):
         self.tree = tree or model.tree
-        if self.tree is None: raise ValueError("tree is None and the model has none; give the tree that the model was trained on")
+        if self.tree is None:
+            raise ValueError(
+                "tree is None and the model has none; give the tree that the model was trained on"
+            )
         if beam is not None: whole("beam", beam, 1)
-        if model.heads[0].score is None: raise ValueError(f"{type(model).__name__} gives no probability of a positive label; TreeIndex needs binary_cross_entropy, or softmax_cross_entropy with num_class 2")
+        if model.heads[0].score is None:
+            raise ValueError(
+                f"{type(model).__name__} gives no probability of a positive label; TreeIndex needs "
+                "binary_cross_entropy, or softmax_cross_entropy with num_class 2"
+            )
         self.model, self.beam, self.device = model, beam, device_of(model)
-        self.ranges, self.children = self.tree.leaf_ranges().to(self.device), self.tree.children.to(self.device)
+        self.ranges, self.children = self.tree.leaf_ranges().to(self.device), self.tree.children.to(
+            self.device
+        )
         self.nodes = only_lists(node_table(catalogue, self.tree), model.read_features)
 
     def reaching(self, k: int) -> "TreeIndex":
         "This index, or where its beam can never list `k` items one whose beam can, with a warning."
         k = min(k, len(self.tree.items))
         if self.beam is None or self.beam * self.tree.branches >= k: return self
-        warnings.warn(f"beam {self.beam} lists at most {self.beam * self.tree.branches} items; for {k} it is {k}", stacklevel=3)
+        warnings.warn(
+            f"beam {self.beam} lists at most {self.beam * self.tree.branches} items; for {k} it is {k}",
+            stacklevel=3,
+        )
         wider = copy.copy(self)
         wider.beam = k
         return wider
 
     def embed(self, users: Table) -> Embedded:
         "Users, with their history, beside all nodes."
-        with at_rest(self.model): return self.model.embed(make_batch(only_lists(users, self.model.read_features), self.nodes).to(self.device))
+        with at_rest(self.model):
+            return self.model.embed(
+                make_batch(only_lists(users, self.model.read_features), self.nodes).to(self.device)
+            )
 
     def scores(self, users: Embedded, nodes: Tensor) -> Tensor:
         "Log odds [U, K] that the next item lies below the nodes [U, K], some nodes at a time."
         step = max(1, _CELLS // max(1, users.sequence.shape[0] * users.sequence.shape[1]))
-        with at_rest(self.model): parts = [self.model.score(users, part) for part in nodes.split(step, 1)]
+        with at_rest(self.model):
+            parts = [self.model.score(users, part) for part in nodes.split(step, 1)]
         output = torch.cat(parts, 1)
         return output[..., 1] - output[..., 0] if output.shape[2] == 2 else output[..., 0]
 
 # %% ../../nbs/70_evaluate/53_tree_index.ipynb #fa36f193
 class Found(NamedTuple):
-    "Best items of each user, and what they cost."
-    items: Tensor     # int64 [U, k], best first, -1 where there is none
-    values: Tensor    # [U, k], log odds, -inf where there is none
-    scored: Tensor    # int64 [U], nodes that the model was asked about
+    """Best items of each user, and what they cost.
+
+    Attributes:
+        items: int64 [U, k], best first, -1 where there is none
+        values: [U, k], log odds, -inf where there is none
+        scored: int64 [U], nodes that the model was asked about
+    """
+    items: Tensor
+    values: Tensor
+    scored: Tensor
 
 
 def _unseen(index: TreeIndex, seen: Jagged | None, users: int) -> Tensor | None:
@@ -88,27 +112,39 @@ def _unseen(index: TreeIndex, seen: Jagged | None, users: int) -> Tensor | None:
     return F.pad(free.cumsum(1), (1, 0))
 
 
-def _below(index: TreeIndex, kept: Tensor, valid: Tensor, unseen: Tensor | None) -> tuple[Tensor, Tensor]:
+def _below(
+    index: TreeIndex, kept: Tensor, valid: Tensor, unseen: Tensor | None
+) -> tuple[Tensor, Tensor]:
     "Children [U, K * n] of the kept nodes [U, K], and which of them count."
     first, last = index.children[kept].unbind(-1)
     nodes = first.unsqueeze(2) + torch.arange(index.tree.branches, device=index.device)
     valid = ((nodes < last.unsqueeze(2)) & valid.unsqueeze(2)).flatten(1)
     nodes = nodes.flatten(1).clamp(max=len(index.tree) - 1)
-    if unseen is not None: valid &= unseen.gather(1, index.ranges[:, 1][nodes]) > unseen.gather(1, index.ranges[:, 0][nodes])
+    if unseen is not None:
+        valid &= unseen.gather(1, index.ranges[:, 1][nodes]) > unseen.gather(
+            1, index.ranges[:, 0][nodes]
+        )
     return nodes, valid
 
 
-def search(
-    self: TreeIndex,
-    users: Embedded,                # as `embed` gives them
-    k: int = 100,                   # items wanted
-    seen: Jagged | None = None,     # items that must not come back, one row a user
-) -> Found:
-    "The best items of each user among those that the beam reaches."
+def search(self: TreeIndex, users: Embedded, k: int = 100, seen: Jagged | None = None) -> Found:
+    """The best items of each user among those that the beam reaches.
+
+    Args:
+        users: as `embed` gives them
+        k: items wanted
+        seen: items that must not come back, one row a user
+    """
     count, tree = len(users.lengths), self.tree
     unseen = _unseen(self, seen, count)
-    nodes, valid = torch.zeros(count, 1, dtype=torch.int64, device=self.device), torch.ones(count, 1, dtype=torch.bool, device=self.device)
-    scored, values, beam = torch.zeros(count, dtype=torch.int64, device=self.device), torch.zeros(count, 1, device=self.device), self.beam or len(tree)
+    nodes, valid = torch.zeros(count, 1, dtype=torch.int64, device=self.device), torch.ones(
+        count, 1, dtype=torch.bool, device=self.device
+    )
+    scored, values, beam = (
+        torch.zeros(count, dtype=torch.int64, device=self.device),
+        torch.zeros(count, 1, device=self.device),
+        self.beam or len(tree),
+    )
     for level in range(1, tree.levels):
         nodes, valid = _below(self, nodes, valid, unseen)
         if level < tree.levels - 1 and tree.level_sizes[level] <= beam: continue
@@ -124,7 +160,19 @@ def search(
 def find(self: TreeIndex, users: Table, k: int = 100, seen: Jagged | None = None) -> Found:
     "The same for users as rows, some of them at a time."
     blocks = torch.arange(len(users)).split(128)
-    return Found(*map(torch.cat, zip(*(self.search(self.embed(users.take(block)), k, None if seen is None else seen.take(block)) for block in blocks))))
+    return Found(
+        *map(
+            torch.cat,
+            zip(
+                *(
+                    self.search(
+                        self.embed(users.take(block)), k, None if seen is None else seen.take(block)
+                    )
+                    for block in blocks
+                )
+            ),
+        )
+    )
 
 
 TreeIndex.search, TreeIndex.find = search, find
@@ -135,7 +183,9 @@ def score_rows(self: TreeIndex, dataset: Dataset, split: str, rows: Tensor) -> T
     seen, parts = dataset.seen(split), []
     for block in rows.split(128):
         found = self.find(dataset.user_rows(split, block), len(self.tree.items), seen.take(block))
-        scores = torch.full((len(block), len(self.tree.items) + 1), torch.nan, device=self.device)     # places without an item write into the last column
+        scores = torch.full(
+            (len(block), len(self.tree.items) + 1), torch.nan, device=self.device
+        )  # places without an item write into the last column
         parts.append(scores.scatter_(1, found.items % (len(self.tree.items) + 1), found.values)[:, :-1])
     return torch.cat(parts)
 
@@ -146,28 +196,63 @@ TreeIndex.score_rows = score_rows
 def beam_report(
     model: TDM,
     dataset: Dataset,
-    beams: Sequence[int],                 # widths
-    top_k: Sequence[int] = (10, 50),      # cut-offs
-    split: str = "test",                  # or "valid"
-    rows: Tensor | None = None,           # some rows of it; None: all
-) -> pd.DataFrame:                        # a row a width, and "every leaf" last
-    "Each width against scoring every leaf with the same model."
+    beams: Sequence[int],
+    top_k: Sequence[int] = (10, 50),
+    split: str = "test",
+    rows: Tensor | None = None,
+) -> pd.DataFrame:
+    """Each width against scoring every leaf with the same model.
+
+    Args:
+        beams: widths
+        top_k: cut-offs
+        split: or "valid"
+        rows: some rows of it; None: all
+
+    Returns:
+        a row a width, and "every leaf" last
+    """
     rows = torch.arange(len(dataset.split(split))) if rows is None else rows
     targets, most = dataset.split(split).columns["item_index"][rows], max(top_k)
     exact, exact_scored = _found(TreeIndex(model, dataset, None), dataset, split, rows, most)
-    lines, hits = [], {k: (exact[:, :k] == targets[:, None]).any(1).double().mean().item() for k in top_k}
+    lines, hits = [], {
+        k: (exact[:, :k] == targets[:, None]).any(1).double().mean().item() for k in top_k
+    }
     for beam in beams:
         items, scored = _found(TreeIndex(model, dataset, beam), dataset, split, rows, most)
-        line = {"beam": beam, "nodes scored": scored, "share of nodes": scored / len(model.tree), "share of leaves": scored / len(model.tree.items)}
+        line = {
+            "beam": beam,
+            "nodes scored": scored,
+            "share of nodes": scored / len(model.tree),
+            "share of leaves": scored / len(model.tree.items),
+        }
         for k in top_k:
             own = (items[:, :k] == targets[:, None]).any(1).double().mean().item()
-            line |= {f"agreement@{k}": _overlap(items[:, :k], exact[:, :k], len(model.tree.items)), f"recall@{k}": own, f"of exact recall@{k}": own / hits[k] if hits[k] else np.nan}
+            line |= {
+                f"agreement@{k}": _overlap(items[:, :k], exact[:, :k], len(model.tree.items)),
+                f"recall@{k}": own,
+                f"of exact recall@{k}": own / hits[k] if hits[k] else np.nan,
+            }
         lines.append(line)
-    last = {"beam": "every leaf", "nodes scored": exact_scored, "share of nodes": exact_scored / len(model.tree), "share of leaves": exact_scored / len(model.tree.items)}
-    return pd.DataFrame([*lines, last | {f"recall@{k}": hits[k] for k in top_k} | {f"{name}@{k}": 1.0 for k in top_k for name in ("agreement", "of exact recall")}]).set_index("beam")
+    last = {
+        "beam": "every leaf",
+        "nodes scored": exact_scored,
+        "share of nodes": exact_scored / len(model.tree),
+        "share of leaves": exact_scored / len(model.tree.items),
+    }
+    return pd.DataFrame(
+        [
+            *lines,
+            last
+            | {f"recall@{k}": hits[k] for k in top_k}
+            | {f"{name}@{k}": 1.0 for k in top_k for name in ("agreement", "of exact recall")},
+        ]
+    ).set_index("beam")
 
 
-def _found(index: TreeIndex, dataset: Dataset, split: str, rows: Tensor, k: int) -> tuple[Tensor, float]:
+def _found(
+    index: TreeIndex, dataset: Dataset, split: str, rows: Tensor, k: int
+) -> tuple[Tensor, float]:
     "Items [rows, k] and the mean number of nodes scored."
     found = index.find(dataset.user_rows(split, rows), k, dataset.seen(split).take(rows))
     return found.items.cpu(), found.scored.double().mean().item()

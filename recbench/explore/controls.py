@@ -16,13 +16,19 @@ from matplotlib.figure import Figure
 from ..train.live_plot import Place, to_png
 
 # %% ../../nbs/90_explore/10_controls.ipynb #3ec7e3ff
-def make_control(
-    name: str,     # what the control is called; its label if it has none
-    abbreviation,  # a control, (low, high[, step]), a list of choices, a bool, a number or a text
-) -> ValueWidget:
-    "Control for an abbreviation, as `ipywidgets.interact` reads it."
+def make_control(name: str, abbreviation) -> ValueWidget:
+    """Control for an abbreviation, as `ipywidgets.interact` reads it.
+
+    Args:
+        name: what the control is called; its label if it has none
+        abbreviation: a control, (low, high[, step]), a list of choices, a bool, a number or a text
+    """
     control = interactive.widget_from_abbrev(abbreviation)
-    if not isinstance(control, ValueWidget): raise ValueError(f"control {name!r} is {abbreviation!r}; give a widget, (low, high), a list, a bool, a number or a text")
+    if not isinstance(control, ValueWidget):
+        raise ValueError(
+            f"control {name!r} is {abbreviation!r}; give a widget, (low, high), a list, a bool, a "
+            "number or a text"
+        )
     control.description = control.description or name
     return control
 
@@ -76,7 +82,9 @@ def as_png(picture: Figure | bytes) -> bytes:
     "PNG of what a draw function returned."
     if isinstance(picture, bytes): return picture
     if isinstance(picture, Figure): return to_png(picture)
-    raise ValueError(f"draw returned {type(picture).__name__}; must be a matplotlib.figure.Figure or PNG bytes")
+    raise ValueError(
+        f"draw returned {type(picture).__name__}; must be a matplotlib.figure.Figure or PNG bytes"
+    )
 
 
 def where(error: Exception) -> str:
@@ -85,10 +93,12 @@ def where(error: Exception) -> str:
     return f"{type(error).__name__}: {error}\n  in {place.name}: {place.line}"
 
 
-def explore(
-    draw: Callable,  # called as draw(**values); returns a matplotlib.figure.Figure (not of pyplot) or PNG bytes
-    **controls,      # name -> control or abbreviation, in the order they are shown
-) -> Explorer:
-    "Show controls and the picture they steer."
+def explore(draw: Callable, **controls) -> Explorer:
+    """Show controls and the picture they steer.
+
+    Args:
+        draw: called as draw(**values); returns a matplotlib.figure.Figure (not of pyplot) or PNG bytes
+        controls: name -> control or abbreviation, in the order they are shown
+    """
     if not controls: raise ValueError("explore got no controls; give at least one, e.g. top_k=(1, 50)")
     return Explorer(draw, {name: make_control(name, given) for name, given in controls.items()}).show()

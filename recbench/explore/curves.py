@@ -21,16 +21,40 @@ from ..train.live_plot import PALETTE, Panel, fixed_axes, refresh
 def tidy_rows(series: str, epoch: float, metrics: dict[str, float]) -> list[dict]:
     "One row for each metric at a cut-off, `name@k`, whatever follows the k."
     found = ((re.match(r"(\w+)@(\d+)", name), value) for name, value in metrics.items())
-    return [{"series": series, "epoch": epoch, "metric": match[1], "k": int(match[2]), "value": float(value)} for match, value in found if match]
+    return [
+        {
+            "series": series,
+            "epoch": epoch,
+            "metric": match[1],
+            "k": int(match[2]),
+            "value": float(value),
+        }
+        for match, value in found
+        if match
+    ]
 
 
 def tidy_history(
-    trained: dict[str, list[dict[str, float]]],        # series -> metrics of each epoch, numbered by their "epoch" or 1, 2, ...
-    fixed: dict[str, dict[str, float]] | None = None,  # series that does not train -> its metrics
-) -> pd.DataFrame:                                     # columns series, epoch, metric, k, value
-    "Table of every metric of every epoch, baselines with an empty epoch."
-    rows = [row for series, epochs in trained.items() for number, metrics in enumerate(epochs, 1) for row in tidy_rows(series, metrics.get("epoch", number), metrics)]
-    rows += [row for series, metrics in (fixed or {}).items() for row in tidy_rows(series, np.nan, metrics)]
+    trained: dict[str, list[dict[str, float]]], fixed: dict[str, dict[str, float]] | None = None
+) -> pd.DataFrame:
+    """Table of every metric of every epoch, baselines with an empty epoch.
+
+    Args:
+        trained: series -> metrics of each epoch, numbered by their "epoch" or 1, 2, ...
+        fixed: series that does not train -> its metrics
+
+    Returns:
+        columns series, epoch, metric, k, value
+    """
+    rows = [
+        row
+        for series, epochs in trained.items()
+        for number, metrics in enumerate(epochs, 1)
+        for row in tidy_rows(series, metrics.get("epoch", number), metrics)
+    ]
+    rows += [
+        row for series, metrics in (fixed or {}).items() for row in tidy_rows(series, np.nan, metrics)
+    ]
     return pd.DataFrame(rows, columns=["series", "epoch", "metric", "k", "value"])
 
 # %% ../../nbs/90_explore/20_curves.ipynb #cad8f4ea
@@ -73,7 +97,10 @@ def fill_over_cut_offs(panel: Panel, chosen: pd.DataFrame, colors: dict[str, str
         place = np.searchsorted(cut_offs, rows["k"])
         for x, value in zip(place, rows["value"]): panel.add(series, x, value, colors[series])
         if rows["epoch"].isna().all(): panel.drawn[series][1].set(lw=1.4, ls=(0, (4, 2)))
-        if {"low", "high"} <= set(rows): panel.axes.fill_between(place, rows["low"], rows["high"], color=colors[series], alpha=0.2, lw=0)
+        if {"low", "high"} <= set(rows):
+            panel.axes.fill_between(
+                place, rows["low"], rows["high"], color=colors[series], alpha=0.2, lw=0
+            )
     panel.axes.axvline(cut_offs.index(k), color="0.8", lw=5, zorder=0)
     refresh(panel)
     panel.axes.set_xticks(range(len(cut_offs)), cut_offs)
@@ -84,7 +111,10 @@ def series_colors(history: pd.DataFrame) -> dict[str, str]:
     trains = history.groupby("series", sort=False)["epoch"].count() > 0
     trained, standing = trains.index[trains], trains.index[~trains]
     greys = [f"{shade:.2f}" for shade in np.linspace(0.2, 0.55, len(standing))]
-    return {**dict(zip(standing, greys)), **{series: PALETTE[i % len(PALETTE)] for i, series in enumerate(trained)}}
+    return {
+        **dict(zip(standing, greys)),
+        **{series: PALETTE[i % len(PALETTE)] for i, series in enumerate(trained)},
+    }
 
 
 def draw_metric(history: pd.DataFrame, metric: str, k: int, smoothing: float, dpi: int = 90) -> Figure:
@@ -93,23 +123,34 @@ def draw_metric(history: pd.DataFrame, metric: str, k: int, smoothing: float, dp
     at_k = chosen[chosen["k"] == k]
     figure = Figure(figsize=(10.8, 3.2), dpi=dpi)
     left, right = fixed_axes(figure, 2)
-    fill_over_time(Panel(left, f"{metric}@{k} over time", "epoch", standing_lines(at_k), smoothing), at_k, colors)
-    fill_over_cut_offs(Panel(right, f"{metric} at every cut-off", "cut-off k", {}, 0.0), chosen, colors, k)
+    fill_over_time(
+        Panel(left, f"{metric}@{k} over time", "epoch", standing_lines(at_k), smoothing), at_k, colors
+    )
+    fill_over_cut_offs(
+        Panel(right, f"{metric} at every cut-off", "cut-off k", {}, 0.0), chosen, colors, k
+    )
     return figure
 
 
 def metric_explorer(
-    history: pd.DataFrame,    # columns series, epoch, metric, k, value, and if known low, high
-    metric: str | None = None,  # shown first; the first of the table if not given
-    k: int | None = None,       # cut-off shown first; the largest if not given
-    smoothing: float = 0.0,
+    history: pd.DataFrame, metric: str | None = None, k: int | None = None, smoothing: float = 0.0
 ) -> Explorer:
-    "Choose metric, cut-off and smoothing; see the runs over time and against their baselines."
+    """Choose metric, cut-off and smoothing; see the runs over time and against their baselines.
+
+    Args:
+        history: columns series, epoch, metric, k, value, and if known low, high
+        metric: shown first; the first of the table if not given
+        k: cut-off shown first; the largest if not given
+    """
     check_history(history)
     metrics, cut_offs = list(history["metric"].unique()), sorted(history["k"].unique().tolist())
     metric, k = metric or metrics[0], k or cut_offs[-1]
-    if metric not in metrics: raise ValueError(f"metric {metric!r} is not in the history; it has {metrics}")
+    if metric not in metrics:
+        raise ValueError(f"metric {metric!r} is not in the history; it has {metrics}")
     if k not in cut_offs: raise ValueError(f"k {k} is not in the history; it has {cut_offs}")
-    controls = {"metric": Dropdown(options=metrics, value=metric), "k": SelectionSlider(options=cut_offs, value=k),
-                "smoothing": FloatSlider(smoothing, min=0, max=0.95, step=0.05)}
+    controls = {
+        "metric": Dropdown(options=metrics, value=metric),
+        "k": SelectionSlider(options=cut_offs, value=k),
+        "smoothing": FloatSlider(smoothing, min=0, max=0.95, step=0.05),
+    }
     return explore(lambda **values: draw_metric(history, **values), **controls)

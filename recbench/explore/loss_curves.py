@@ -17,30 +17,46 @@ from ..train.live_plot import to_png
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #6758fa1a
 def loss_curve(
-    loss: Callable[[torch.Tensor], torch.Tensor],  # [1] -> scalar
-    points: torch.Tensor,                          # [n]
-) -> tuple[torch.Tensor, torch.Tensor]:            # values and derivatives, [n] each
-    "Value and derivative of a loss at each point."
+    loss: Callable[[torch.Tensor], torch.Tensor], points: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Value and derivative of a loss at each point.
+
+    Args:
+        loss: [1] -> scalar
+        points: [n]
+
+    Returns:
+        values and derivatives, [n] each
+    """
     places = [point.clone().view(1).requires_grad_() for point in points]
     values = [loss(place) for place in places]
-    return torch.stack(values).detach(), torch.cat([torch.autograd.grad(value, place)[0] for value, place in zip(values, places)])
+    return torch.stack(values).detach(), torch.cat(
+        [torch.autograd.grad(value, place)[0] for value, place in zip(values, places)]
+    )
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #10d52360
 COLOURS, DASHES = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown"), ("-", "--", ":")
 
 
 def draw_losses(
-    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]],  # name in the legend -> function of one number
-    points: torch.Tensor,                                       # [n], where to look
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]],
+    points: torch.Tensor,
     xlabel: str,
-    height: float = 2.6,                                        # inches
+    height: float = 2.6,
 ) -> Figure:
-    "Losses on the left, their derivatives on the right."
+    """Losses on the left, their derivatives on the right.
+
+    Args:
+        losses: name in the legend -> function of one number
+        points: [n], where to look
+        height: inches
+    """
     figure = Figure(figsize=(8, height), dpi=74, layout="constrained")
     panels = figure.subplots(1, 2)
     styles = cycle((colour, dash) for dash in DASHES for colour in COLOURS)
     for (name, loss), (colour, dash) in zip(losses.items(), styles):
-        for axes, curve in zip(panels, loss_curve(loss, points)): axes.plot(points, curve, color=colour, ls=dash, lw=1.8, label=name)
+        for axes, curve in zip(panels, loss_curve(loss, points)):
+            axes.plot(points, curve, color=colour, ls=dash, lw=1.8, label=name)
     for axes, ylabel in zip(panels, ("loss", "gradient")):
         axes.axhline(0, color="0.8", lw=0.8, zorder=0)
         axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -50,9 +66,14 @@ def draw_losses(
 
 
 def show_losses(
-    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]],  # as for draw_losses
-    points: torch.Tensor,
-    xlabel: str,
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]], points: torch.Tensor, xlabel: str
 ) -> Image:
-    "The picture itself, for the last line of a cell; its text form names the losses."
-    return Image(to_png(draw_losses(losses, points, xlabel)), alt=f"loss and gradient against {xlabel}: {', '.join(losses)}")
+    """The picture itself, for the last line of a cell; its text form names the losses.
+
+    Args:
+        losses: as for draw_losses
+    """
+    return Image(
+        to_png(draw_losses(losses, points, xlabel)),
+        alt=f"loss and gradient against {xlabel}: {', '.join(losses)}",
+    )

@@ -13,9 +13,13 @@ from .mlp import Linear
 
 # %% ../../nbs/20_layers/62_cross.ipynb #0ceb8a57
 class Cross(nn.Module):
-    "Cross layers of DCN, all at once: [B, input_dim] -> [B, input_dim]."
+    """Cross layers of DCN, all at once: [B, input_dim] -> [B, input_dim].
 
-    def __init__(self, input_dim: int, cross_num: int = 3):           # width d, number of layers
+    Returns:
+        width d, number of layers
+    """
+
+    def __init__(self, input_dim: int, cross_num: int = 3):
         super().__init__()
         if cross_num < 1: raise ValueError(f"cross_num is {cross_num}; give at least one layer")
         self.w = nn.ModuleList(nn.Linear(input_dim, 1, bias=False) for _ in range(cross_num))
@@ -24,8 +28,10 @@ class Cross(nn.Module):
         self.output_dim = input_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = torch.cat([layer.weight for layer in self.w]), torch.stack(list(self.b))   # [L, d] each
-        beta = bias.cumsum(0)                                                        # [L, d]: beta of layer 1, 2, ...
+        weight, bias = torch.cat([layer.weight for layer in self.w]), torch.stack(
+            list(self.b)
+        )  # [L, d] each
+        beta = bias.cumsum(0)  # [L, d]: beta of layer 1, 2, ...
         product = x @ weight.T                                                       # [B, L]
         constant = (weight * (beta - bias)).sum(1)                                   # [L]
         a = 1 + product[:, 0]
@@ -34,19 +40,28 @@ class Cross(nn.Module):
 
 # %% ../../nbs/20_layers/62_cross.ipynb #ea3f1540
 class CrossV2(nn.Module):
-    "Cross layers of DCN-V2: [B, input_dim] -> [B, input_dim]."
+    """Cross layers of DCN-V2: [B, input_dim] -> [B, input_dim].
 
-    def __init__(
-        self,
-        input_dim: int,                    # width d
-        cross_num: int = 3,                # number of layers
-        low_rank: int | None = 32,         # rank r of each layer's matrix; None for the full matrix
-    ):
+    Args:
+        input_dim: width d
+        cross_num: number of layers
+        low_rank: rank r of each layer's matrix; None for the full matrix
+    """
+
+    def __init__(self, input_dim: int, cross_num: int = 3, low_rank: int | None = 32):
         super().__init__()
         if cross_num < 1: raise ValueError(f"cross_num is {cross_num}; give at least one layer")
-        if low_rank is not None and low_rank < 1: raise ValueError(f"low_rank is {low_rank}; give a rank of at least 1, or None for the full matrix")
-        self.u_kernels = nn.ModuleList(nn.Identity() if low_rank is None else Linear(input_dim, low_rank, bias=False) for _ in range(cross_num))
-        self.v_kernels = nn.ModuleList(Linear(low_rank or input_dim, input_dim) for _ in range(cross_num))
+        if low_rank is not None and low_rank < 1:
+            raise ValueError(
+                f"low_rank is {low_rank}; give a rank of at least 1, or None for the full matrix"
+            )
+        self.u_kernels = nn.ModuleList(
+            nn.Identity() if low_rank is None else Linear(input_dim, low_rank, bias=False)
+            for _ in range(cross_num)
+        )
+        self.v_kernels = nn.ModuleList(
+            Linear(low_rank or input_dim, input_dim) for _ in range(cross_num)
+        )
         self.output_dim = input_dim
 
     def forward(self, x_0: Tensor) -> Tensor:

@@ -16,11 +16,17 @@ from ..data.rows.features import RawFeature
 
 # %% ../../nbs/20_layers/25_dense_embedding.ipynb #4d9e0222
 class MLPEmbedding(nn.Module):
-    "One linear map without bias for each feature: numbers [B, F * value_dim] -> [B, F * embedding_dim]."
+    """One linear map without bias for each feature.
+
+    Numbers [B, F * value_dim] -> [B, F * embedding_dim].
+    """
 
     def __init__(self, num_features: int, embedding_dim: int, value_dim: int = 1):
         super().__init__()
-        self.proj_w = nn.Parameter(torch.randn(num_features, embedding_dim, value_dim) * (2 / (value_dim + embedding_dim)) ** 0.5)
+        self.proj_w = nn.Parameter(
+            torch.randn(num_features, embedding_dim, value_dim)
+            * (2 / (value_dim + embedding_dim)) ** 0.5
+        )
 
     def forward(self, numbers: Tensor) -> Tensor:
         "Each feature's numbers through its own map."
@@ -29,23 +35,35 @@ class MLPEmbedding(nn.Module):
 
 # %% ../../nbs/20_layers/25_dense_embedding.ipynb #2451d3b8
 class AutoDis(nn.Module):
-    "A soft choice among learnt vectors for each feature: numbers [B, F] -> [B, F * embedding_dim]."
+    """A soft choice among learnt vectors for each feature: numbers [B, F] -> [B, F * embedding_dim].
+
+    Args:
+        num_features: F
+        embedding_dim: D
+        num_channels: C vectors to choose from
+        temperature: smaller chooses harder
+        keep_prob: share of the first scores that is added to the mixed ones
+    """
 
     def __init__(
         self,
-        num_features: int,            # F
-        embedding_dim: int,           # D
-        num_channels: int,            # C vectors to choose from
-        temperature: float = 0.1,     # smaller chooses harder
-        keep_prob: float = 0.8,       # share of the first scores that is added to the mixed ones
+        num_features: int,
+        embedding_dim: int,
+        num_channels: int,
+        temperature: float = 0.1,
+        keep_prob: float = 0.8,
     ):
         super().__init__()
         if num_channels < 1: raise ValueError(f"num_channels is {num_channels}; must be at least 1")
         if temperature <= 0: raise ValueError(f"temperature is {temperature}; must be positive")
         self.temperature, self.keep_prob = temperature, keep_prob
         self.meta_emb = nn.Parameter(torch.randn(num_features, num_channels, embedding_dim))
-        self.proj_w = nn.Parameter(torch.randn(num_features, num_channels) * (2 / (1 + num_channels)) ** 0.5)
-        self.proj_m = nn.Parameter(torch.randn(num_features, num_channels, num_channels) * num_channels ** -0.5)
+        self.proj_w = nn.Parameter(
+            torch.randn(num_features, num_channels) * (2 / (1 + num_channels)) ** 0.5
+        )
+        self.proj_m = nn.Parameter(
+            torch.randn(num_features, num_channels, num_channels) * num_channels**-0.5
+        )
 
     def weights(self, numbers: Tensor) -> Tensor:
         "Share of each vector: [F, B, C]."
@@ -61,7 +79,10 @@ def dense_blocks(features: Sequence[RawFeature]) -> list[list[RawFeature]]:
     "Features with a dense embedding, those together that one module embeds; the rest is left out."
     blocks: dict[Hashable, list[RawFeature]] = {}
     for feature in features:
-        if isinstance(feature, RawFeature) and feature.dense_emb: blocks.setdefault((feature.side, feature.dense_emb, feature.embedding_dim, feature.value_dim), []).append(feature)
+        if isinstance(feature, RawFeature) and feature.dense_emb:
+            blocks.setdefault(
+                (feature.side, feature.dense_emb, feature.embedding_dim, feature.value_dim), []
+            ).append(feature)
     return list(blocks.values())
 
 

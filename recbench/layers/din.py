@@ -16,25 +16,42 @@ from .mlp import MLP
 from .sequences import Ragged, SequenceEncoder
 
 # %% ../../nbs/20_layers/34_din.ipynb #410c0692
-def relevance(mlp: MLP, ragged: Ragged, query: Tensor, of_query: Tensor, of_item: Tensor, of_product: Tensor) -> Tensor:
-    "Output [V, h] of an MLP whose first matrix is given as its parts for the query [B, s], the position and their product."
+def relevance(
+    mlp: MLP, ragged: Ragged, query: Tensor, of_query: Tensor, of_item: Tensor, of_product: Tensor
+) -> Tensor:
+    """Output [V, h] of an MLP whose first matrix is given as its parts for the query [B, s], the
+    position and their product.
+    """
     first, *others = mlp[0]
-    per_row = F.linear(query, of_query, first.bias)                                                                              # [B, h]
-    x = ragged.spread(per_row) + F.linear(ragged.values, of_item) + F.linear(ragged.spread(query) * ragged.values, of_product)   # [V, h]
+    per_row = F.linear(query, of_query, first.bias)  # [B, h]
+    x = (
+        ragged.spread(per_row)
+        + F.linear(ragged.values, of_item)
+        + F.linear(ragged.spread(query) * ragged.values, of_product)
+    )  # [V, h]
     for layer in (*others, *list(mlp)[1:]): x = layer(x)
     return x
 
 # %% ../../nbs/20_layers/34_din.ipynb #5819f75d
 class DINEncoder(SequenceEncoder):
-    "Mean of the positions weighted by a learnt relevance for the query: [B, sequence_dim]; empty rows give 0."
+    """Mean of the positions weighted by a learnt relevance for the query: [B, sequence_dim]; empty rows
+    give 0.
+
+    Args:
+        sequence_dim: width s of a position
+        query_dim: at most s; a narrower query is filled up with zeros
+        input: name of the sequence group
+        attn_mlp: settings of the MLP f: hidden_units and what else `MLP` takes
+        max_seq_length: keep the first positions only; 0 keeps all
+    """
 
     def __init__(
         self,
-        sequence_dim: int,              # width s of a position
-        query_dim: int,                 # at most s; a narrower query is filled up with zeros
-        input: str,                     # name of the sequence group
-        attn_mlp: Mapping[str, Any],    # settings of the MLP f: hidden_units and what else `MLP` takes
-        max_seq_length: int = 0,        # keep the first positions only; 0 keeps all
+        sequence_dim: int,
+        query_dim: int,
+        input: str,
+        attn_mlp: Mapping[str, Any],
+        max_seq_length: int = 0,
     ):
         super().__init__(input, sequence_dim, query_dim, max_seq_length)
         self.mlp = MLP(4 * sequence_dim, **attn_mlp)
@@ -43,7 +60,9 @@ class DINEncoder(SequenceEncoder):
     def weights(self, ragged: Ragged, query: Tensor) -> Tensor:
         "Weight of each position [V], one in sum for each row."
         of_query, of_item, of_difference, of_product = self.mlp[0][0].weight.chunk(4, 1)
-        hidden = relevance(self.mlp, ragged, query, of_query + of_difference, of_item - of_difference, of_product)
+        hidden = relevance(
+            self.mlp, ragged, query, of_query + of_difference, of_item - of_difference, of_product
+        )
         return ragged.softmax(self.linear(hidden)[:, 0])
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -22,23 +22,32 @@ class _PairProducts(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         x, places = ctx.saved_tensors
-        padded = F.pad(gradient.to(x.dtype), (0, 1))                                  # [B, P+1]: a 0 for the diagonal
+        padded = F.pad(gradient.to(x.dtype), (0, 1))  # [B, P+1]: a 0 for the diagonal
         return torch.bmm(padded.index_select(1, places).view(len(x), x.shape[1], -1), x), None, None
 
 # %% ../../nbs/20_layers/61_dot_interaction.ipynb #ff0c8093
 class InteractionArch(nn.Module):
-    "Dot products of all pairs of fields, row by row of the upper triangle: [B, F, D] -> [B, F(F-1)/2]."
+    """Dot products of all pairs of fields, row by row of the upper triangle: [B, F, D] -> [B,
+    F(F-1)/2].
 
-    def __init__(self, feature_num: int):                    # F
+    Returns:
+        F
+    """
+
+    def __init__(self, feature_num: int):
         super().__init__()
-        if feature_num < 2: raise ValueError(f"feature_num is {feature_num}; a pair needs at least two fields of one width")
+        if feature_num < 2:
+            raise ValueError(
+                f"feature_num is {feature_num}; a pair needs at least two fields of one width"
+            )
         row, column = torch.triu_indices(feature_num, feature_num, 1)
-        places = torch.full((feature_num, feature_num), len(row))                     # the diagonal reads the added 0
+        places = torch.full((feature_num, feature_num), len(row))  # the diagonal reads the added 0
         places[row, column] = places[column, row] = torch.arange(len(row))
         self.feature_num, self.output_dim = feature_num, len(row)
         self.register_buffer("pairs", row * feature_num + column, persistent=False)   # [P]
         self.register_buffer("places", places.flatten(), persistent=False)            # [F*F]
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] != self.feature_num: raise ValueError(f"the input has {x.shape[1]} fields; feature_num is {self.feature_num}")
+        if x.shape[1] != self.feature_num:
+            raise ValueError(f"the input has {x.shape[1]} fields; feature_num is {self.feature_num}")
         return _PairProducts.apply(x, self.pairs, self.places)

@@ -16,41 +16,76 @@ from .mlp import MLP
 
 # %% ../../nbs/20_layers/67_extraction.ipynb #35d92ac6
 class ExtractionNet(nn.Module):
-    "One layer of PLE: task inputs and a shared input -> task outputs [B, h] and the shared output, None in the last layer."
+    """One layer of PLE: task inputs and a shared input -> task outputs [B, h] and the shared output,
+    None
+    in the last layer.
+
+    Args:
+        in_extraction_networks: input width of each task
+        in_shared_expert: width of the shared input
+        share_num: shared experts
+        expert_num_per_task: own experts of each task
+        share_expert_net: settings of a shared expert's `MLP`
+        task_expert_net: settings of a task's expert
+        final_flag: last layer: no shared output
+    """
 
     def __init__(
         self,
-        in_extraction_networks: Sequence[int],       # input width of each task
-        in_shared_expert: int,                       # width of the shared input
-        share_num: int,                              # shared experts
-        expert_num_per_task: int,                    # own experts of each task
-        share_expert_net: Mapping[str, object],      # settings of a shared expert's `MLP`
-        task_expert_net: Mapping[str, object],       # settings of a task's expert
-        final_flag: bool = False,                    # last layer: no shared output
+        in_extraction_networks: Sequence[int],
+        in_shared_expert: int,
+        share_num: int,
+        expert_num_per_task: int,
+        share_expert_net: Mapping[str, object],
+        task_expert_net: Mapping[str, object],
+        final_flag: bool = False,
     ):
         super().__init__()
-        if not in_extraction_networks: raise ValueError("in_extraction_networks is empty; give the input width of at least one task")
+        if not in_extraction_networks:
+            raise ValueError(
+                "in_extraction_networks is empty; give the input width of at least one task"
+            )
         for name, count in dict(share_num=share_num, expert_num_per_task=expert_num_per_task).items():
             if count < 1: raise ValueError(f"{name} is {count}; give at least one expert")
         tasks, self.own = len(in_extraction_networks), expert_num_per_task
-        self.shared_layers = nn.ModuleList(MLP(in_shared_expert, **share_expert_net) for _ in range(share_num))
-        self.task_layers = nn.ModuleList(nn.ModuleList(MLP(width, **task_expert_net) for _ in range(self.own)) for width in in_extraction_networks)
-        self.task_gates = nn.ModuleList(nn.Linear(width, self.own + share_num) for width in in_extraction_networks)
-        self.shared_gate = None if final_flag else nn.Linear(in_shared_expert, tasks * self.own + share_num)
+        self.shared_layers = nn.ModuleList(
+            MLP(in_shared_expert, **share_expert_net) for _ in range(share_num)
+        )
+        self.task_layers = nn.ModuleList(
+            nn.ModuleList(MLP(width, **task_expert_net) for _ in range(self.own))
+            for width in in_extraction_networks
+        )
+        self.task_gates = nn.ModuleList(
+            nn.Linear(width, self.own + share_num) for width in in_extraction_networks
+        )
+        self.shared_gate = (
+            None if final_flag else nn.Linear(in_shared_expert, tasks * self.own + share_num)
+        )
         self.output_dim = self.shared_layers[0].output_dim
         if self.task_layers[0][0].output_dim != self.output_dim:
-            raise ValueError(f"task_expert_net ends with {self.task_layers[0][0].output_dim} units and share_expert_net with {self.output_dim}; a gate adds them up, give both the same last width")
+            raise ValueError(
+                f"task_expert_net ends with {self.task_layers[0][0].output_dim} units and "
+                f"share_expert_net with {self.output_dim}; a gate adds them up, give both the same last width"
+            )
 
     def gates(self, inputs: Sequence[Tensor], shared: Tensor) -> Tensor:
         "Weights of all experts, tasks' own first, in each output: [B, T (+1), experts]."
         rows = []
         for task, (gate, x) in enumerate(zip(self.task_gates, inputs)):
             own, common = gate(x).softmax(1).tensor_split([self.own], 1)
-            rows.append(torch.cat([F.pad(own, (task * self.own, (len(inputs) - 1 - task) * self.own)), common], 1))
+            rows.append(
+                torch.cat(
+                    [F.pad(own, (task * self.own, (len(inputs) - 1 - task) * self.own)), common], 1
+                )
+            )
         if self.shared_gate is not None: rows.append(self.shared_gate(shared).softmax(1))
         return torch.stack(rows, 1)
 
     def forward(self, inputs: Sequence[Tensor], shared: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        experts = [expert(x) for experts, x in zip(self.task_layers, inputs) for expert in experts] + [expert(shared) for expert in self.shared_layers]
-        outputs = torch.bmm(self.gates(inputs, shared), torch.stack(experts, 1)).unbind(1)          # [B, h] each
+        experts = [expert(x) for experts, x in zip(self.task_layers, inputs) for expert in experts] + [
+            expert(shared) for expert in self.shared_layers
+        ]
+        outputs = torch.bmm(self.gates(inputs, shared), torch.stack(experts, 1)).unbind(
+            1
+        )  # [B, h] each
         return list(outputs[:len(inputs)]), outputs[-1] if self.shared_gate is not None else None

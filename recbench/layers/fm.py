@@ -28,8 +28,13 @@ class _PairSum(torch.autograd.Function):
 
 
 class FactorizationMachine(nn.Module):
-    "Sum over all pairs of fields of their products: [B, F, D] -> [B, D]; one field has no pairs and gives 0."
+    """Sum over all pairs of fields of their products.
+
+    [B, F, D] -> [B, D]; one field has no pairs and gives 0.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype.itemsize < 4 else x                  # a difference of squares in half precision would be noise
+        wide = (
+            x.float() if x.dtype.itemsize < 4 else x
+        )  # a difference of squares in half precision would be noise
         return _PairSum.apply(wide).to(x.dtype)

@@ -22,7 +22,10 @@ class BatchNorm(nn.BatchNorm1d):
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #9ec01889
 class Dice(nn.Module):
-    "Activation of Deep Interest Networks: [..., C] -> [..., C], between x and alpha x, bending at the mean of the data."
+    """Activation of Deep Interest Networks.
+
+    [..., C] -> [..., C], between x and alpha x, bending at the mean of the data.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -49,7 +52,11 @@ class _AlignedLinear(torch.autograd.Function):
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
         out = aligned(x, len(x), len(weight))
-        return torch.mm(x, weight.t(), out=out) if bias is None else torch.addmm(bias, x, weight.t(), out=out)
+        return (
+            torch.mm(x, weight.t(), out=out)
+            if bias is None
+            else torch.addmm(bias, x, weight.t(), out=out)
+        )
 
     @staticmethod
     @once_differentiable
@@ -67,14 +74,28 @@ class Linear(nn.Linear):
     def is_aligned(self) -> bool: return self.in_features % LINE == 0 and self.out_features % LINE == 0
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = self.is_aligned or not x.is_cpu or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        plain = (
+            self.is_aligned
+            or not x.is_cpu
+            or not torch.is_grad_enabled()
+            or torch.is_autocast_enabled("cpu")
+            or torch.compiler.is_compiling()
+        )
         if plain: return super().forward(x)
         return _AlignedLinear.apply(x.flatten(0, -2), self.weight, self.bias).unflatten(0, x.shape[:-1])
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #52817dc8
 ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "nn.ReLU": nn.ReLU, "nn.LeakyReLU": nn.LeakyReLU, "nn.GELU": nn.GELU, "nn.SiLU": nn.SiLU, "nn.Tanh": nn.Tanh,
-    "nn.Sigmoid": nn.Sigmoid, "nn.ELU": nn.ELU, "nn.PReLU": nn.PReLU, "Dice": Dice, "": nn.Identity,
+    "nn.ReLU": nn.ReLU,
+    "nn.LeakyReLU": nn.LeakyReLU,
+    "nn.GELU": nn.GELU,
+    "nn.SiLU": nn.SiLU,
+    "nn.Tanh": nn.Tanh,
+    "nn.Sigmoid": nn.Sigmoid,
+    "nn.ELU": nn.ELU,
+    "nn.PReLU": nn.PReLU,
+    "Dice": Dice,
+    "": nn.Identity,
 }
 
 
@@ -84,22 +105,43 @@ def _read_arguments(text: str) -> dict[str, object]:
     return {name.strip(): json.loads(value) for name, _, value in pairs}
 
 
-def make_activation(
-    text: str,         # "nn.ReLU", "nn.LeakyReLU(negative_slope=0.2)", "Dice", "" for none
-    channels: int,     # width of what it is applied to
-) -> nn.Module:
-    "The activation that a config names."
+def make_activation(text: str, channels: int) -> nn.Module:
+    """The activation that a config names.
+
+    Args:
+        text: "nn.ReLU", "nn.LeakyReLU(negative_slope=0.2)", "Dice", "" for none
+        channels: width of what it is applied to
+    """
     name, arguments = re.match(r"([\w.]*)(.*)", text.strip(), re.DOTALL).groups()
-    if name not in ACTIVATIONS: raise ValueError(f"activation is {text!r}; allowed are {sorted(ACTIVATIONS)}")
-    if name == "Dice" and not arguments: return Dice(channels)
-    try: return ACTIVATIONS[name](**_read_arguments(arguments.removeprefix("(").removesuffix(")")))
-    except (TypeError, ValueError) as error: raise ValueError(f"activation is {text!r}; write arguments as in nn.LeakyReLU(negative_slope=0.2): {error}") from None
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation is {text!r}; allowed are " f"{sorted(ACTIVATIONS)}")
+    if name == "Dice" and not arguments:
+        return Dice(channels)
+    try:
+        return ACTIVATIONS[name](**_read_arguments(arguments.removeprefix("(").removesuffix(")")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"activation is {text!r}; write "
+            f"arguments as in nn.LeakyReLU(negative_slope=0.2): {error}"
+        ) from None
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #276f745e
 class Perceptron(nn.Sequential):
-    "Linear, then batch or layer norm, activation and dropout as asked; a bias before batch norm would be cancelled and is left out."
+    """Linear, then batch or layer norm, activation and dropout as asked.
 
-    def __init__(self, in_features: int, out_features: int, activation: str = "nn.ReLU", bias: bool = True, use_bn: bool = False, use_ln: bool = False, dropout: float = 0.0):
+    A bias before batch norm would be cancelled and is left out.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        activation: str = "nn.ReLU",
+        bias: bool = True,
+        use_bn: bool = False,
+        use_ln: bool = False,
+        dropout: float = 0.0,
+    ):
         if use_bn and use_ln: raise ValueError("use_bn and use_ln are both True; choose one norm")
         if not 0 <= dropout < 1: raise ValueError(f"dropout_ratio is {dropout}; must lie in [0, 1)")
         layers: list[nn.Module] = [Linear(in_features, out_features, bias=bias and not use_bn)]
@@ -111,22 +153,38 @@ class Perceptron(nn.Sequential):
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #b943f715
 class MLP(nn.Sequential):
-    "Perceptrons one after the other: [..., in_features] -> [..., hidden_units[-1]]."
+    """Perceptrons one after the other: [..., in_features] -> [..., hidden_units[-1]].
+
+    Args:
+        hidden_units: width of each layer
+        activation: a name of ACTIVATIONS, arguments in brackets; "" for none
+        dropout_ratio: none, one for all layers, or one a layer
+    """
 
     def __init__(
         self,
         in_features: int,
-        hidden_units: Sequence[int],            # width of each layer
+        hidden_units: Sequence[int],
         bias: bool = True,
-        activation: str = "nn.ReLU",            # a name of ACTIVATIONS, arguments in brackets; "" for none
+        activation: str = "nn.ReLU",
         use_bn: bool = False,
-        dropout_ratio: Sequence[float] = (),    # none, one for all layers, or one a layer
+        dropout_ratio: Sequence[float] = (),
         use_ln: bool = False,
     ):
-        if not hidden_units: raise ValueError("hidden_units is empty; give at least one width, e.g. [256, 128]")
+        if not hidden_units:
+            raise ValueError("hidden_units is empty; give at least one width, e.g. [256, 128]")
         ratios = list(dropout_ratio) or [0.0]
         if len(ratios) == 1: ratios *= len(hidden_units)
-        if len(ratios) != len(hidden_units): raise ValueError(f"dropout_ratio has {len(ratios)} values for {len(hidden_units)} layers; give none, one, or one a layer")
+        if len(ratios) != len(hidden_units):
+            raise ValueError(
+                f"dropout_ratio has {len(ratios)} values for {len(hidden_units)} layers; give none, "
+                "one, or one a layer"
+            )
         widths = [in_features, *hidden_units]
-        super().__init__(*[Perceptron(widths[i], widths[i + 1], activation, bias, use_bn, use_ln, ratios[i]) for i in range(len(hidden_units))])
+        super().__init__(
+            *[
+                Perceptron(widths[i], widths[i + 1], activation, bias, use_bn, use_ln, ratios[i])
+                for i in range(len(hidden_units))
+            ]
+        )
         self.output_dim = widths[-1]

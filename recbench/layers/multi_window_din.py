@@ -19,18 +19,31 @@ from .sequences import SequenceEncoder, sum_by
 
 # %% ../../nbs/20_layers/35_multi_window_din.ipynb #313ff89c
 class MultiWindowDINEncoder(SequenceEncoder):
-    "Means of relevance-weighted positions, one a window, and the query: [B, (windows + 1) * sequence_dim]."
+    """Means of relevance-weighted positions, one a window, and the query: [B, (windows + 1) *
+    sequence_dim].
+
+    Args:
+        sequence_dim: width s of a position
+        query_dim: at most s; a narrower query is filled up with zeros
+        input: name of the sequence group
+        windows_len: positions of each window, the first position's window first
+        attn_mlp: settings of the MLP f: hidden_units and what else `MLP` takes
+    """
 
     def __init__(
         self,
-        sequence_dim: int,              # width s of a position
-        query_dim: int,                 # at most s; a narrower query is filled up with zeros
-        input: str,                     # name of the sequence group
-        windows_len: Sequence[int],     # positions of each window, the first position's window first
-        attn_mlp: Mapping[str, Any],    # settings of the MLP f: hidden_units and what else `MLP` takes
+        sequence_dim: int,
+        query_dim: int,
+        input: str,
+        windows_len: Sequence[int],
+        attn_mlp: Mapping[str, Any],
     ):
         super().__init__(input, sequence_dim, query_dim)
-        if not windows_len or min(windows_len) < 1: raise ValueError(f"windows_len of {input} is {list(windows_len)}; give at least one window, each of at least one position")
+        if not windows_len or min(windows_len) < 1:
+            raise ValueError(
+                f"windows_len of {input} is {list(windows_len)}; give at least one window, each of at "
+                "least one position"
+            )
         self.windows = tuple(windows_len)
         self.register_buffer("windows_len", torch.tensor(windows_len), persistent=False)
         self.mlp = MLP(3 * sequence_dim, **attn_mlp)
@@ -41,43 +54,67 @@ class MultiWindowDINEncoder(SequenceEncoder):
         "Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`."
         ragged, query = self.read_sequence(inputs), self.read_query(inputs)
         of_item, of_product, of_query = self.mlp[0][0].weight.chunk(3, 1)
-        weights = self.active(self.linear(relevance(self.mlp, ragged, query, of_query, of_item, of_product)))     # [V, 1]
+        weights = self.active(
+            self.linear(relevance(self.mlp, ragged, query, of_query, of_item, of_product))
+        )  # [V, 1]
         ends, count, rows = self.windows_len.cumsum(0), len(self.windows_len), len(query)
-        window = torch.bucketize(ragged.places(), ends, right=True)                                               # [V], `count` beyond the last
+        window = torch.bucketize(ragged.places(), ends, right=True)  # [V], `count` beyond the last
         sums = sum_by(weights * ragged.values, ragged.rows * (count + 1) + window, rows * (count + 1))
-        reached = (ragged.lengths[:, None] - (ends - self.windows_len)).clamp(min=1).minimum(self.windows_len)    # [B, W]
-        means = sums.view(rows, count + 1, -1)[:, :count] / reached[..., None]                                    # [B, W, s]
+        reached = (
+            (ragged.lengths[:, None] - (ends - self.windows_len)).clamp(min=1).minimum(self.windows_len)
+        )  # [B, W]
+        means = sums.view(rows, count + 1, -1)[:, :count] / reached[..., None]  # [B, W, s]
         return torch.cat([means.to(query.dtype).flatten(1), query], 1)
 
 # %% ../../nbs/20_layers/35_multi_window_din.ipynb #53c5bc4b
-def many(
-    self: MultiWindowDINEncoder,
-    sequence: Tensor,    # [U, T, s], padded
-    lengths: Tensor,     # int64 [U]
-    queries: Tensor,     # [U, K, q]
-) -> Tensor:             # [U, K, (windows + 1) * s]
-    "What `forward` gives for K queries of each of U histories."
+def many(self: MultiWindowDINEncoder, sequence: Tensor, lengths: Tensor, queries: Tensor) -> Tensor:
+    """What `forward` gives for K queries of each of U histories.
+
+    Args:
+        sequence: [U, T, s], padded
+        lengths: int64 [U]
+        queries: [U, K, q]
+
+    Returns:
+        [U, K, (windows + 1) * s]
+    """
     users, count = queries.shape[:2]
     if any(isinstance(layer, nn.BatchNorm1d) for layer in self.mlp.modules()):
         every = torch.arange(users, device=lengths.device).repeat_interleave(count)
-        return self({f"{self.input}.query": queries.flatten(0, 1), f"{self.input}.sequence": sequence[every], f"{self.input}.sequence_length": lengths[every]}).unflatten(0, (users, count))
+        return self(
+            {
+                f"{self.input}.query": queries.flatten(0, 1),
+                f"{self.input}.sequence": sequence[every],
+                f"{self.input}.sequence_length": lengths[every],
+            }
+        ).unflatten(0, (users, count))
     sequence = sequence[:, :sum(self.windows)]
-    sequence = sequence * (torch.arange(sequence.shape[1], device=lengths.device) < lengths[:, None])[..., None]
+    sequence = (
+        sequence
+        * (torch.arange(sequence.shape[1], device=lengths.device) < lengths[:, None])[..., None]
+    )
     queries = F.pad(queries, (0, self.sequence_dim - self.query_dim))
-    weights = self.weigh(sequence, queries)                                                         # [U, K, T]
+    weights = self.weigh(sequence, queries)  # [U, K, T]
     starts = [sum(self.windows[:place]) for place in range(len(self.windows))]
-    sums = [weights[..., start:start + size] @ sequence[:, start:start + size] for start, size in zip(starts, self.windows)]
-    reached = [(lengths - start).clamp(1, size)[:, None, None] for start, size in zip(starts, self.windows)]
+    sums = [
+        weights[..., start : start + size] @ sequence[:, start : start + size]
+        for start, size in zip(starts, self.windows)
+    ]
+    reached = [
+        (lengths - start).clamp(1, size)[:, None, None] for start, size in zip(starts, self.windows)
+    ]
     return torch.cat([*(part / n for part, n in zip(sums, reached)), queries], -1)
 
 
 def weigh(self: MultiWindowDINEncoder, sequence: Tensor, queries: Tensor) -> Tensor:
     "Weights [U, K, T] of positions [U, T, s] for queries [U, K, s]."
     first, *others = self.mlp[0]
-    of_item, of_product, of_query = first.weight.chunk(3, 1)                                        # [h, s]
-    matrices = (sequence.unsqueeze(2) * of_product + of_query).flatten(1, 2)                        # [U, T*h, s]
-    constant = F.linear(sequence, of_item, first.bias).flatten(1).unsqueeze(1)                      # [U, 1, T*h]
-    x = torch.baddbmm(constant, queries, matrices.transpose(1, 2)).unflatten(2, (sequence.shape[1], len(first.weight)))   # [U, K, T, h]; T may be 0
+    of_item, of_product, of_query = first.weight.chunk(3, 1)  # [h, s]
+    matrices = (sequence.unsqueeze(2) * of_product + of_query).flatten(1, 2)  # [U, T*h, s]
+    constant = F.linear(sequence, of_item, first.bias).flatten(1).unsqueeze(1)  # [U, 1, T*h]
+    x = torch.baddbmm(constant, queries, matrices.transpose(1, 2)).unflatten(
+        2, (sequence.shape[1], len(first.weight))
+    )  # [U, K, T, h]; T may be 0
     for layer in (*others, *list(self.mlp)[1:]): x = layer(x)
     return self.active(self.linear(x)).squeeze(-1)
 

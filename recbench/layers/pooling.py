@@ -14,22 +14,28 @@ from .sequences import SequenceEncoder, sum_by
 
 # %% ../../nbs/20_layers/30_pooling.ipynb #17804dd1
 class PoolingEncoder(SequenceEncoder):
-    "Sum or mean over the positions: [B, sequence_dim]; empty rows give 0."
+    """Sum or mean over the positions: [B, sequence_dim]; empty rows give 0.
+
+    Args:
+        sequence_dim: width s of a position
+        input: name of the sequence group
+        pooling_type: "sum" or "mean"
+        max_seq_length: keep the first positions only; 0 keeps all
+    """
     reads_query = False
 
     def __init__(
-        self,
-        sequence_dim: int,             # width s of a position
-        input: str,                    # name of the sequence group
-        pooling_type: str = "mean",    # "sum" or "mean"
-        max_seq_length: int = 0,       # keep the first positions only; 0 keeps all
+        self, sequence_dim: int, input: str, pooling_type: str = "mean", max_seq_length: int = 0
     ):
         super().__init__(input, sequence_dim, max_seq_length=max_seq_length)
-        if pooling_type not in ("sum", "mean"): raise ValueError(f"pooling_type is {pooling_type!r}; allowed are 'sum', 'mean'")
+        if pooling_type not in ("sum", "mean"):
+            raise ValueError(f"pooling_type is {pooling_type!r}; allowed are 'sum', 'mean'")
         self.pooling_type = pooling_type
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         "Reads `<input>.sequence` and `<input>.sequence_length`."
         ragged = self.read_sequence(inputs)
-        total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(ragged.values.dtype)       # [B, s]
+        total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(
+            ragged.values.dtype
+        )  # [B, s]
         return total if self.pooling_type == "sum" else total / ragged.lengths.clamp(min=1)[:, None]

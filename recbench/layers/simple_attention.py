@@ -14,17 +14,23 @@ from .sequences import SequenceEncoder
 
 # %% ../../nbs/20_layers/33_simple_attention.ipynb #2245e623
 class SimpleAttention(SequenceEncoder):
-    "Mean of the positions weighted by the softmax of their dot products with the query: [B, sequence_dim]; empty rows give 0."
+    """Mean of the positions weighted by the softmax of their dot products with the query: [B,
+    sequence_dim]; empty rows give 0.
 
-    def __init__(
-        self,
-        sequence_dim: int,          # width s of a position
-        query_dim: int,             # must be the same
-        input: str,                 # name of the sequence group
-        max_seq_length: int = 0,    # keep the first positions only; 0 keeps all
-    ):
+    Args:
+        sequence_dim: width s of a position
+        query_dim: must be the same
+        input: name of the sequence group
+        max_seq_length: keep the first positions only; 0 keeps all
+    """
+
+    def __init__(self, sequence_dim: int, query_dim: int, input: str, max_seq_length: int = 0):
         super().__init__(input, sequence_dim, query_dim, max_seq_length)
-        if query_dim != sequence_dim: raise ValueError(f"query_dim of {input} is {query_dim} and its sequence_dim is {sequence_dim}; a dot product needs equal widths")
+        if query_dim != sequence_dim:
+            raise ValueError(
+                f"query_dim of {input} is {query_dim} and its sequence_dim is {sequence_dim}; a dot "
+                "product needs equal widths"
+            )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         "Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`."

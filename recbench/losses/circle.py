@@ -13,38 +13,53 @@ from .anchors import anchor_mean, pair_softmax
 
 # %% ../../nbs/40_losses/50_circle.ipynb #b337bad3
 class CircleLoss(torch.nn.Module):
-    "Circle loss of Sun et al. (2020); a positive shares the class, and the session if there are sessions."
+    """Circle loss of Sun et al. (2020); a positive shares the class, and the session if there are
+    sessions.
 
-    def __init__(
-        self,
-        margin: float = 0.25,  # m, distance at which a pair is content, in [0, 1)
-        gamma: float = 32.0,   # steepness, > 0
-    ):
+    Args:
+        margin: m, distance at which a pair is content, in [0, 1)
+        gamma: steepness, > 0
+    """
+
+    def __init__(self, margin: float = 0.25, gamma: float = 32.0):
         super().__init__()
         if not 0 <= margin < 1: raise ValueError(f"margin is {margin}; must lie in [0, 1)")
         if not 0 < gamma < float("inf"): raise ValueError(f"gamma is {gamma}; must be finite and > 0")
         self.margin, self.gamma = margin, gamma
 
     def forward(
-        self,
-        embeddings: torch.Tensor,                 # [B, D], of any length
-        labels: torch.Tensor,                     # [B], class of each row
-        *,
-        session_ids: torch.Tensor | None = None,  # int64 [B]; rows of other sessions are negatives
-    ) -> torch.Tensor:                            # scalar
-        "Mean over all anchors; those without a positive or without a negative add 0."
+        self, embeddings: torch.Tensor, labels: torch.Tensor, *, session_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean over all anchors; those without a positive or without a negative add 0.
+
+        Args:
+            embeddings: [B, D], of any length
+            labels: [B], class of each row
+            session_ids: int64 [B]; rows of other sessions are negatives
+
+        Returns:
+            scalar
+        """
         return anchor_mean(embeddings, labels, session_ids, self.weigh)
 
     def weigh(
-        self,
-        scores: torch.Tensor,    # [b, B] cosines
-        positive: torch.Tensor,  # [b, B], 1 or 0
-        negative: torch.Tensor,  # [b, B], 1 or 0
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # terms [b, 1], their derivatives [b, B]
-        "Terms and pair weights of some anchors."
+        self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Terms and pair weights of some anchors.
+
+        Args:
+            scores: [b, B] cosines
+            positive: [b, B], 1 or 0
+            negative: [b, B], 1 or 0
+
+        Returns:
+            terms [b, 1], their derivatives [b, B]
+        """
         side = negative - positive
         distance = positive.addcmul(side, scores)        # [b, B], 1 - S or S
         pace = (distance + self.margin).relu_()          # [b, B], a constant for the gradient
-        log_p, log_n, shares = pair_softmax((self.gamma * pace).mul_(distance - self.margin), positive, negative)
+        log_p, log_n, shares = pair_softmax(
+            (self.gamma * pace).mul_(distance - self.margin), positive, negative
+        )
         wrong = log_p + log_n                            # [b, 1]
         return F.softplus(wrong), shares.mul_(pace).mul_(side).mul_(self.gamma * wrong.sigmoid())

@@ -15,13 +15,25 @@ from .sample_weights import row_by_row, weighted_mean
 # %% ../../nbs/40_losses/20_f1.ipynb #fd750e3b
 @torch.no_grad()
 def negative_weight(
-    logits: torch.Tensor,                       # [B]
-    labels: torch.Tensor,                       # [B]; 1 is positive, anything else negative
-    beta_square: float,                         # above 1: recall counts more
-    sample_weight: torch.Tensor | None = None,  # [B]; rows of weight 0 are not there, others count as one
-) -> torch.Tensor:                              # scalar in [0, 1/beta_square], 0 without a positive
-    "What a true negative is worth to F-beta, in true positives."
-    present = torch.ones_like(logits) if sample_weight is None else (sample_weight != 0).to(logits.dtype)
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    beta_square: float,
+    sample_weight: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What a true negative is worth to F-beta, in true positives.
+
+    Args:
+        logits: [B]
+        labels: [B]; 1 is positive, anything else negative
+        beta_square: above 1: recall counts more
+        sample_weight: [B]; rows of weight 0 are not there, others count as one
+
+    Returns:
+        scalar in [0, 1/beta_square], 0 without a positive
+    """
+    present = (
+        torch.ones_like(logits) if sample_weight is None else (sample_weight != 0).to(logits.dtype)
+    )
     prob, positive = logits.sigmoid() * present, (labels == 1) * present
     found, claimed = (prob * positive).sum(), prob.sum()
     needed = beta_square * positive.sum() + claimed - found
@@ -29,27 +41,44 @@ def negative_weight(
 
 # %% ../../nbs/40_losses/20_f1.ipynb #bb99634a
 class F1ReweightedLoss(torch.nn.Module):
-    "Cross-entropy with the weight of negatives that raises F-beta; 0 in a batch without a positive."
+    """Cross-entropy with the weight of negatives that raises F-beta; 0 in a batch without a positive.
 
-    def __init__(
-        self,
-        beta_square: float = 1.0,      # above 1: recall counts more, negatives less
-        label_smoothing: float = 0.0,  # of the labels in the cross-entropy
-    ):
+    Args:
+        beta_square: above 1: recall counts more, negatives less
+        label_smoothing: of the labels in the cross-entropy
+    """
+
+    def __init__(self, beta_square: float = 1.0, label_smoothing: float = 0.0):
         super().__init__()
         if beta_square <= 0: raise ValueError(f"beta_square is {beta_square}; must be above 0")
-        self.beta_square, self.label_smoothing = beta_square, check_share("label_smoothing", label_smoothing)
+        self.beta_square, self.label_smoothing = beta_square, check_share(
+            "label_smoothing", label_smoothing
+        )
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B]
-        labels: torch.Tensor,                       # [B]; 1 is positive, anything else negative
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # changes nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted mean over the rows."
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted mean over the rows.
+
+        Args:
+            logits: [B]
+            labels: [B]; 1 is positive, anything else negative
+            sample_weight: [B]
+            session_ids: changes nothing
+
+        Returns:
+            scalar
+        """
         logits, labels = row_by_row(logits, labels)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, smooth_labels(labels, self.label_smoothing), reduction="none")
-        factor = torch.where(labels == 1, 1.0, negative_weight(logits, labels, self.beta_square, sample_weight))
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits, smooth_labels(labels, self.label_smoothing), reduction="none"
+        )
+        factor = torch.where(
+            labels == 1, 1.0, negative_weight(logits, labels, self.beta_square, sample_weight)
+        )
         return weighted_mean(factor * cross_entropy, sample_weight)

@@ -14,48 +14,79 @@ from .sample_weights import check_ohem_ratio, hardest_mean, row_by_row, weighted
 
 # %% ../../nbs/40_losses/18_focal.ipynb #25a07c01
 def focal_factor(
-    logits: torch.Tensor,  # [B]
-    labels: torch.Tensor,  # [B], of the same type
-    gamma: float,
-    alpha: float | None,   # None for 1, whatever the label
-) -> torch.Tensor:         # [B]
-    "Power of the error of each row, times the weight of its class."
+    logits: torch.Tensor, labels: torch.Tensor, gamma: float, alpha: float | None
+) -> torch.Tensor:
+    """Power of the error of each row, times the weight of its class.
+
+    Args:
+        logits: [B]
+        labels: [B], of the same type
+        alpha: None for 1, whatever the label
+
+    Returns:
+        [B]
+    """
     positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
-    return positive * labels * torch.exp(-gamma * F.softplus(logits)) + negative * (1 - labels) * torch.exp(-gamma * F.softplus(-logits))
+    return positive * labels * torch.exp(-gamma * F.softplus(logits)) + negative * (
+        1 - labels
+    ) * torch.exp(-gamma * F.softplus(-logits))
 
 # %% ../../nbs/40_losses/18_focal.ipynb #083852bc
 class BinaryFocalLoss(torch.nn.Module):
-    "Cross-entropy with less weight for easy rows."
+    """Cross-entropy with less weight for easy rows.
+
+    Args:
+        gamma: power of the error; 0 for none
+        alpha: weight of a positive row in (0, 1), 1 - alpha of a negative one; None for 1 and 1
+        ohem_ratio: below 1: the mean of this share of the rows, the hardest
+        label_smoothing: of the labels in the cross-entropy
+        detach_weight: no gradient through the factor, as in TorchEasyRec
+    """
 
     def __init__(
         self,
-        gamma: float = 2.0,            # power of the error; 0 for none
-        alpha: float | None = None,    # weight of a positive row in (0, 1), 1 - alpha of a negative one; None for 1 and 1
-        ohem_ratio: float = 1.0,       # below 1: the mean of this share of the rows, the hardest
-        label_smoothing: float = 0.0,  # of the labels in the cross-entropy
-        detach_weight: bool = False,   # no gradient through the factor, as in TorchEasyRec
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        ohem_ratio: float = 1.0,
+        label_smoothing: float = 0.0,
+        detach_weight: bool = False,
     ):
         super().__init__()
         if gamma < 0: raise ValueError(f"gamma is {gamma}; must be 0 or above")
-        if alpha is not None and not 0 < alpha < 1: raise ValueError(f"alpha is {alpha}; must lie in (0, 1), or be None")
+        if alpha is not None and not 0 < alpha < 1:
+            raise ValueError(f"alpha is {alpha}; must lie in (0, 1), or be None")
         self.gamma, self.alpha, self.detach_weight = gamma, alpha, detach_weight
-        self.ohem_ratio, self.label_smoothing = check_ohem_ratio(ohem_ratio), check_share("label_smoothing", label_smoothing)
+        self.ohem_ratio, self.label_smoothing = check_ohem_ratio(ohem_ratio), check_share(
+            "label_smoothing", label_smoothing
+        )
 
     def terms(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         "Factor times cross-entropy of each row [B]."
         factor = focal_factor(logits, labels, self.gamma, self.alpha)
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, smooth_labels(labels, self.label_smoothing), reduction="none")
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits, smooth_labels(labels, self.label_smoothing), reduction="none"
+        )
         return (factor.detach() if self.detach_weight else factor) * cross_entropy
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B]
-        labels: torch.Tensor,                       # [B], 0 or 1 or between
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # changes nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted mean over the rows, or mean of the hardest."
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted mean over the rows, or mean of the hardest.
+
+        Args:
+            logits: [B]
+            labels: [B], 0 or 1 or between
+            sample_weight: [B]
+            session_ids: changes nothing
+
+        Returns:
+            scalar
+        """
         terms = self.terms(*row_by_row(logits, labels))
         if self.ohem_ratio == 1: return weighted_mean(terms, sample_weight)
         return hardest_mean(terms, self.ohem_ratio, sample_weight)

@@ -14,14 +14,22 @@ from .pointwise import L2Loss
 from .loss_weighting import RandomWeighting, UncertaintyWeighting
 
 # %% ../../nbs/40_losses/70_loss_set.ipynb #64924244
-def loss_names(
-    kinds: Sequence[str],              # e.g. binary_cross_entropy
-    given: Sequence[str | None] = (),  # name of each, None for none
-) -> list[str]:
-    "A name of its own for each loss."
+def loss_names(kinds: Sequence[str], given: Sequence[str | None] = ()) -> list[str]:
+    """A name of its own for each loss.
+
+    Args:
+        kinds: e.g. binary_cross_entropy
+        given: name of each, None for none
+    """
     given = [*given, *[None] * (len(kinds) - len(given))]
-    names = [own or (kind if kind not in kinds[:i] else f"{kind}_{kinds[:i].count(kind) + 1}") for i, (kind, own) in enumerate(zip(kinds, given))]
-    if len(set(names)) < len(names): raise ValueError(f"loss_name gives the names {', '.join(names)}; each loss needs one of its own")
+    names = [
+        own or (kind if kind not in kinds[:i] else f"{kind}_{kinds[:i].count(kind) + 1}")
+        for i, (kind, own) in enumerate(zip(kinds, given))
+    ]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"loss_name gives the names {', '.join(names)}; each loss needs one of its own"
+        )
     return names
 
 # %% ../../nbs/40_losses/70_loss_set.ipynb #32e79183
@@ -29,17 +37,25 @@ STRATEGIES = ("Fixed", "Uncertainty", "Random")
 
 
 class LossSet(nn.Module):
-    "Losses by name and the rule that weighs them: values in, weighted values out, by the same names."
+    """Losses by name and the rule that weighs them: values in, weighted values out, by the same names.
+
+    Args:
+        losses: name -> loss
+        weights: name -> fixed weight, 1 where there is none
+        learned: names of those that `Uncertainty` weighs
+    """
 
     def __init__(
         self,
-        losses: Mapping[str, nn.Module],          # name -> loss
-        weights: Mapping[str, float] | None = None,  # name -> fixed weight, 1 where there is none
-        learned: Collection[str] = (),            # names of those that `Uncertainty` weighs
+        losses: Mapping[str, nn.Module],
+        weights: Mapping[str, float] | None = None,
+        learned: Collection[str] = (),
         strategy: str = "Fixed",
     ):
         super().__init__()
-        self.losses, self.weights = nn.ModuleDict(losses), {name: 1.0 for name in losses} | dict(weights or {})
+        self.losses, self.weights = nn.ModuleDict(losses), {name: 1.0 for name in losses} | dict(
+            weights or {}
+        )
         self._check(learned, strategy)
         squared = [name for name in learned if isinstance(losses[name], L2Loss)]
         self.uncertainty = UncertaintyWeighting(list(learned), squared) if learned else None
@@ -47,14 +63,32 @@ class LossSet(nn.Module):
 
     def _check(self, learned: Collection[str], strategy: str) -> None:
         names, free = set(self.losses), set(self.losses) if strategy == "Random" else set(learned)
-        if strategy not in STRATEGIES: raise ValueError(f"strategy is {strategy!r}; must be one of {', '.join(STRATEGIES)}")
-        if unknown := (set(self.weights) | set(learned)) - names: raise ValueError(f"weights or learned name {', '.join(sorted(unknown))}; the losses are {', '.join(self.losses)}")
-        if learned and strategy != "Uncertainty": raise ValueError(f"learned is {sorted(learned)} and strategy {strategy}; only Uncertainty learns weights")
-        if unread := sorted(name for name in free if self.weights[name] != 1): raise ValueError(f"weights of {', '.join(unread)} would not be read: {strategy} finds them; leave them out")
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy is {strategy!r}; must be one of {', '.join(STRATEGIES)}")
+        if unknown := (set(self.weights) | set(learned)) - names:
+            raise ValueError(
+                f"weights or learned name {', '.join(sorted(unknown))}; the losses are "
+                f"{', '.join(self.losses)}"
+            )
+        if learned and strategy != "Uncertainty":
+            raise ValueError(
+                f"learned is {sorted(learned)} and strategy {strategy}; only Uncertainty learns weights"
+            )
+        if unread := sorted(name for name in free if self.weights[name] != 1):
+            raise ValueError(
+                f"weights of {', '.join(unread)} would not be read: {strategy} finds them; leave "
+                "them out"
+            )
 
     def forward(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "Weighted losses by name."
-        if values.keys() != self.weights.keys(): raise ValueError(f"values name {', '.join(values)}; the losses are {', '.join(self.losses)}")
+        if values.keys() != self.weights.keys():
+            raise ValueError(
+                f"values name {', '.join(values)}; the losses are {', '.join(self.losses)}"
+            )
         if self.random: return self.random(dict(values))
         learned = self.uncertainty.log_variance if self.uncertainty else ()
-        return {name: self.uncertainty.weigh(name, value) if name in learned else self.weights[name] * value for name, value in values.items()}
+        return {
+            name: self.uncertainty.weigh(name, value) if name in learned else self.weights[name] * value
+            for name, value in values.items()
+        }

@@ -16,16 +16,21 @@ FLOOR = -10.0  # smallest log-variance
 
 
 class UncertaintyWeighting(nn.Module):
-    "Losses weighted by learnt variances."
+    """Losses weighted by learnt variances.
 
-    def __init__(
-        self,
-        names: Sequence[str],             # losses, each with a log-variance that starts at 0
-        regression: Collection[str] = (), # those among them that are squared errors
-    ):
+    Args:
+        names: losses, each with a log-variance that starts at 0
+        regression: those among them that are squared errors
+    """
+
+    def __init__(self, names: Sequence[str], regression: Collection[str] = ()):
         super().__init__()
-        if not names or len(set(names)) < len(names): raise ValueError(f"names is {list(names)}; give at least one, each once")
-        if set(regression) - set(names): raise ValueError(f"regression is {sorted(regression)}; must be among names: {', '.join(names)}")
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"names is {list(names)}; give at least one, each once")
+        if set(regression) - set(names):
+            raise ValueError(
+                f"regression is {sorted(regression)}; must be among names: {', '.join(names)}"
+            )
         self.scale = {name: 0.5 if name in regression else 1.0 for name in names}
         self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
 
@@ -35,7 +40,8 @@ class UncertaintyWeighting(nn.Module):
         s = s + (s.clamp(min=FLOOR) - s).detach()
         return self.scale[name] * torch.exp(-s) * value + s / 2
 
-    def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]: return {name: self.weigh(name, value) for name, value in values.items()}
+    def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.weigh(name, value) for name, value in values.items()}
 
 # %% ../../nbs/40_losses/65_loss_weighting.ipynb #708713a4
 class RandomWeighting(nn.Module):
@@ -44,5 +50,9 @@ class RandomWeighting(nn.Module):
     def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         if not values: return {}
         first = next(iter(values.values()))
-        weights = torch.randn(len(values), device=first.device).softmax(0) if self.training else first.new_full((len(values),), 1 / len(values))
+        weights = (
+            torch.randn(len(values), device=first.device).softmax(0)
+            if self.training
+            else first.new_full((len(values),), 1 / len(values))
+        )
         return {name: weight * value for (name, value), weight in zip(values.items(), weights)}

@@ -13,52 +13,85 @@ from .anchors import anchor_mean, pair_softmax
 
 # %% ../../nbs/40_losses/52_multi_similarity.ipynb #8206991b
 def mine_pairs(
-    scores: torch.Tensor,    # [b, B] cosines
-    positive: torch.Tensor,  # [b, B], 1 or 0
-    negative: torch.Tensor,  # [b, B], 1 or 0
-    eps: float,              # slack of the comparison
-) -> tuple[torch.Tensor, torch.Tensor]:  # [b, B] each, 1 or 0
-    "Negatives nearer than the farthest positive and positives farther than the nearest negative, up to eps."
-    farthest = (scores + 4 * (1 - positive)).amin(1, keepdim=True)  # cosines lie in [-1, 1]: an excluded one is above 3
+    scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negatives nearer than the farthest positive and positives farther than the nearest negative, up
+    to
+    eps.
+
+    Args:
+        scores: [b, B] cosines
+        positive: [b, B], 1 or 0
+        negative: [b, B], 1 or 0
+        eps: slack of the comparison
+
+    Returns:
+        [b, B] each, 1 or 0
+    """
+    farthest = (scores + 4 * (1 - positive)).amin(
+        1, keepdim=True
+    )  # cosines lie in [-1, 1]: an excluded one is above 3
     nearest = (scores - 4 * (1 - negative)).amax(1, keepdim=True)
     return positive * (scores < nearest + eps), negative * (scores > farthest - eps)
 
 # %% ../../nbs/40_losses/52_multi_similarity.ipynb #34d72363
 class MultiSimilarityLoss(torch.nn.Module):
-    "Multi-similarity loss of Wang et al. (2019); a positive shares the class, and the session if there are sessions."
+    """Multi-similarity loss of Wang et al. (2019); a positive shares the class, and the session if
+    there
+    are sessions.
+
+    Args:
+        alpha: steepness for positives, > 0
+        beta: steepness for negatives, > 0
+        lamb: threshold of the cosine, in [-1, 1]
+        eps: slack of the mining, >= 0; read only with ms_mining
+        ms_mining: drop the easy pairs of each anchor first
+    """
 
     def __init__(
         self,
-        alpha: float = 2.0,       # steepness for positives, > 0
-        beta: float = 50.0,       # steepness for negatives, > 0
-        lamb: float = 1.0,        # threshold of the cosine, in [-1, 1]
-        eps: float = 0.1,         # slack of the mining, >= 0; read only with ms_mining
-        ms_mining: bool = False,  # drop the easy pairs of each anchor first
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        lamb: float = 1.0,
+        eps: float = 0.1,
+        ms_mining: bool = False,
     ):
         super().__init__()
         for name, value in {"alpha": alpha, "beta": beta}.items():
-            if not 0 < value < float("inf"): raise ValueError(f"{name} is {value}; must be finite and > 0")
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} is {value}; must be finite and > 0")
         if not -1 <= lamb <= 1: raise ValueError(f"lamb is {lamb}; must be a cosine, in [-1, 1]")
         if not eps >= 0: raise ValueError(f"eps is {eps}; must be >= 0")
         self.alpha, self.beta, self.lamb, self.eps, self.ms_mining = alpha, beta, lamb, eps, ms_mining
 
     def forward(
-        self,
-        embeddings: torch.Tensor,                 # [B, D], of any length
-        labels: torch.Tensor,                     # [B], class of each row
-        *,
-        session_ids: torch.Tensor | None = None,  # int64 [B]; rows of other sessions are negatives
-    ) -> torch.Tensor:                            # scalar
-        "Mean over all anchors; a sum without pairs adds 0."
+        self, embeddings: torch.Tensor, labels: torch.Tensor, *, session_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Mean over all anchors; a sum without pairs adds 0.
+
+        Args:
+            embeddings: [B, D], of any length
+            labels: [B], class of each row
+            session_ids: int64 [B]; rows of other sessions are negatives
+
+        Returns:
+            scalar
+        """
         return anchor_mean(embeddings, labels, session_ids, self.weigh)
 
     def weigh(
-        self,
-        scores: torch.Tensor,    # [b, B] cosines
-        positive: torch.Tensor,  # [b, B], 1 or 0
-        negative: torch.Tensor,  # [b, B], 1 or 0
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # terms [b, 1], their derivatives [b, B]
-        "Terms and pair weights of some anchors."
+        self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Terms and pair weights of some anchors.
+
+        Args:
+            scores: [b, B] cosines
+            positive: [b, B], 1 or 0
+            negative: [b, B], 1 or 0
+
+        Returns:
+            terms [b, 1], their derivatives [b, B]
+        """
         if self.ms_mining: positive, negative = mine_pairs(scores, positive, negative, self.eps)
         rate = self.beta * negative - self.alpha * positive
         log_p, log_n, shares = pair_softmax((scores - self.lamb).mul_(rate), positive, negative)

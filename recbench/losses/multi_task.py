@@ -19,53 +19,88 @@ class OrderCalibrateLoss(torch.nn.Module):
 
     def forward(
         self,
-        prob: torch.Tensor,                         # [B], of the later task
-        parent_probs: Sequence[torch.Tensor],       # [B] each, of the tasks before it
+        prob: torch.Tensor,
+        parent_probs: Sequence[torch.Tensor],
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-    ) -> torch.Tensor:                              # scalar
-        "Excess over each parent, weighted mean over the rows, summed over parents."
-        if isinstance(parent_probs, torch.Tensor): raise ValueError("parent_probs is a tensor; must be a list, one tensor [B] a parent")
+        sample_weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Excess over each parent, weighted mean over the rows, summed over parents.
+
+        Args:
+            prob: [B], of the later task
+            parent_probs: [B] each, of the tasks before it
+            sample_weight: [B]
+
+        Returns:
+            scalar
+        """
+        if isinstance(parent_probs, torch.Tensor):
+            raise ValueError("parent_probs is a tensor; must be a list, one tensor [B] a parent")
         pairs = [row_by_row(prob, parent) for parent in parent_probs]
-        return sum((weighted_mean(F.relu(own - parent), sample_weight) for own, parent in pairs), start=0 * full_precision(prob).sum())
+        return sum(
+            (weighted_mean(F.relu(own - parent), sample_weight) for own, parent in pairs),
+            start=0 * full_precision(prob).sum(),
+        )
 
 # %% ../../nbs/40_losses/60_multi_task.ipynb #39b942a0
-def joint_logit(
-    first: torch.Tensor,   # [B], logit of an event
-    second: torch.Tensor,  # [B], logit of another, given the first
-) -> torch.Tensor:         # [B]
-    "Logit of both: of the product of the two probabilities."
+def joint_logit(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Logit of both: of the product of the two probabilities.
+
+    Args:
+        first: [B], logit of an event
+        second: [B], logit of another, given the first
+
+    Returns:
+        [B]
+    """
     return -torch.stack([-first, -second, -first - second]).logsumexp(0)
 
 # %% ../../nbs/40_losses/60_multi_task.ipynb #3b7a9628
 class ESMMLoss(torch.nn.Module):
-    "Cross-entropy of clicks, and a loss of click and conversion together, over all rows."
+    """Cross-entropy of clicks, and a loss of click and conversion together, over all rows.
 
-    def __init__(
-        self,
-        ctr_weight: float = 1.0,
-        cvr_weight: float = 1.0,
-        regression: bool = False,   # a conversion is an amount, not 0 or 1: squared error of its expectation
-    ):
+    Args:
+        regression: a conversion is an amount, not 0 or 1: squared error of its expectation
+    """
+
+    def __init__(self, ctr_weight: float = 1.0, cvr_weight: float = 1.0, regression: bool = False):
         super().__init__()
         for name, value in (("ctr_weight", ctr_weight), ("cvr_weight", cvr_weight)):
-            if value < 0: raise ValueError(f"{name} is {value}; must be 0 or above")
+            if value < 0:
+                raise ValueError(f"{name} is {value}; must be 0 or above")
         self.ctr_weight, self.cvr_weight, self.regression = ctr_weight, cvr_weight, regression
 
     def forward(
         self,
-        ctr_logits: torch.Tensor,                   # [B]
-        cvr_logits: torch.Tensor,                   # [B], of a conversion given a click; its amount by regression
-        click: torch.Tensor,                        # [B], 0 or 1
-        conversion: torch.Tensor,                   # [B], 0 or 1, or an amount; without a click it does not count
+        ctr_logits: torch.Tensor,
+        cvr_logits: torch.Tensor,
+        click: torch.Tensor,
+        conversion: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-    ) -> torch.Tensor:                              # scalar
-        "Weighted sum of both means."
+        sample_weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted sum of both means.
+
+        Args:
+            ctr_logits: [B]
+            cvr_logits: [B], of a conversion given a click; its amount by regression
+            click: [B], 0 or 1
+            conversion: [B], 0 or 1, or an amount; without a click it does not count
+            sample_weight: [B]
+
+        Returns:
+            scalar
+        """
         ctr_logits, click = row_by_row(ctr_logits, click)
         cvr_logits, conversion = row_by_row(cvr_logits, conversion)
         converted = click * conversion
-        if self.regression: both = (ctr_logits.sigmoid() * cvr_logits - converted).square()
-        else: both = F.binary_cross_entropy_with_logits(joint_logit(ctr_logits, cvr_logits), converted, reduction="none")
+        if self.regression:
+            both = (ctr_logits.sigmoid() * cvr_logits - converted).square()
+        else:
+            both = F.binary_cross_entropy_with_logits(
+                joint_logit(ctr_logits, cvr_logits), converted, reduction="none"
+            )
         clicked = F.binary_cross_entropy_with_logits(ctr_logits, click, reduction="none")
-        return self.cvr_weight * weighted_mean(both, sample_weight) + self.ctr_weight * weighted_mean(clicked, sample_weight)
+        return self.cvr_weight * weighted_mean(both, sample_weight) + self.ctr_weight * weighted_mean(
+            clicked, sample_weight
+        )

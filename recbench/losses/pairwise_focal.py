@@ -15,32 +15,51 @@ from .pairwise import OrderedPairLoss
 
 # %% ../../nbs/40_losses/34_pairwise_focal.ipynb #a69e7556
 def focal_rule(
-    difference: torch.Tensor,
-    gamma: float,              # power of the probability of the wrong order
-    alpha: float = 1.0,        # factor of every term
+    difference: torch.Tensor, gamma: float, alpha: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    "Focal term of each pair and its derivative."
+    """Focal term of each pair and its derivative.
+
+    Args:
+        gamma: power of the probability of the wrong order
+        alpha: factor of every term
+    """
     wrong, cost = torch.sigmoid(-difference), F.softplus(-difference)
     factor = alpha * torch.exp(-gamma * F.softplus(difference))
     return factor * cost, -factor * (wrong + gamma * (1 - wrong) * cost)
 
 # %% ../../nbs/40_losses/34_pairwise_focal.ipynb #eff3e133
 class PairwiseFocalLoss(OrderedPairLoss):
-    "Logistic loss of every ordered pair, times a power of the probability of the wrong order."
+    """Logistic loss of every ordered pair, times a power of the probability of the wrong order.
+
+    Args:
+        gamma: 0 makes it the pairwise logistic loss
+        alpha: factor in (0, 1); None: 1
+        hinge_margin: pairs with d at or above it are left out; None: no pair is
+        ohem_ratio: below 1: the mean of this share of the pairs, the hardest
+        temperature: divides the logits
+    """
 
     def __init__(
         self,
-        gamma: float = 2.0,                 # 0 makes it the pairwise logistic loss
-        alpha: float | None = None,         # factor in (0, 1); None: 1
-        hinge_margin: float | None = None,  # pairs with d at or above it are left out; None: no pair is
-        ohem_ratio: float = 1.0,            # below 1: the mean of this share of the pairs, the hardest
-        temperature: float = 1.0,           # divides the logits
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        hinge_margin: float | None = None,
+        ohem_ratio: float = 1.0,
+        temperature: float = 1.0,
     ):
         super().__init__(temperature, ohem_ratio)
         if not 0 <= gamma < inf: raise ValueError(f"gamma is {gamma}; must be 0 or more")
-        if alpha is not None and not 0 < alpha < 1: raise ValueError(f"alpha is {alpha}; must lie in (0, 1), or be None for 1")
-        if hinge_margin is not None and not hinge_margin >= 0: raise ValueError(f"hinge_margin is {hinge_margin}; must be 0 or more, or None to keep every pair")
-        self.gamma, self.alpha, self.limit = gamma, alpha or 1.0, inf if hinge_margin is None else hinge_margin
+        if alpha is not None and not 0 < alpha < 1:
+            raise ValueError(f"alpha is {alpha}; must lie in (0, 1), or be None for 1")
+        if hinge_margin is not None and not hinge_margin >= 0:
+            raise ValueError(
+                f"hinge_margin is {hinge_margin}; must be 0 or more, or None to keep every pair"
+            )
+        self.gamma, self.alpha, self.limit = (
+            gamma,
+            alpha or 1.0,
+            inf if hinge_margin is None else hinge_margin,
+        )
 
     def rule(self, difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return focal_rule(difference, self.gamma, self.alpha)

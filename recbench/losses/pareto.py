@@ -14,36 +14,65 @@ from torch import Tensor, nn
 from .sample_weights import full_precision
 
 # %% ../../nbs/40_losses/68_pareto.ipynb #8f1b6da5
-def gradient_products(
-    losses: Sequence[Tensor],      # K scalars of one graph, which stays for the backward pass
-    parameters: Iterable[Tensor],  # a loss that does not depend on one has gradient 0 there
-) -> Tensor:                       # [K, K], float64
-    "Dot products of the losses' gradients."
-    parameters, device = [parameter for parameter in parameters if parameter.requires_grad], losses[0].device
+def gradient_products(losses: Sequence[Tensor], parameters: Iterable[Tensor]) -> Tensor:
+    """Dot products of the losses' gradients.
+
+    Args:
+        losses: K scalars of one graph, which stays for the backward pass
+        parameters: a loss that does not depend on one has gradient 0 there
+
+    Returns:
+        [K, K], float64
+    """
+    parameters, device = [parameter for parameter in parameters if parameter.requires_grad], losses[
+        0
+    ].device
     products = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=device)
-    with torch.autocast(device.type, enabled=False):  # a backward pass has the precision of its forward pass
-        by_loss = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses]
+    with torch.autocast(
+        device.type, enabled=False
+    ):  # a backward pass has the precision of its forward pass
+        by_loss = [
+            torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for loss in losses
+        ]
         for place, gradients in zip(parameters, zip(*by_loss)):
-            rows = torch.stack([full_precision(torch.zeros_like(place) if gradient is None else gradient).flatten() for gradient in gradients])
+            rows = torch.stack(
+                [
+                    full_precision(torch.zeros_like(place) if gradient is None else gradient).flatten()
+                    for gradient in gradients
+                ]
+            )
             products += rows @ rows.T
     return products
 
 # %% ../../nbs/40_losses/68_pareto.ipynb #a3dc67e2
-def nearest_on_simplex(
-    point: Tensor,  # [K]
-    total: Tensor,  # scalar above 0
-) -> Tensor:        # [K], none below 0, sum `total`
-    "The nearest point without negative coordinates and with the given sum."
+def nearest_on_simplex(point: Tensor, total: Tensor) -> Tensor:
+    """The nearest point without negative coordinates and with the given sum.
+
+    Args:
+        point: [K]
+        total: scalar above 0
+
+    Returns:
+        [K], none below 0, sum `total`
+    """
     falling = point.sort(descending=True).values
-    taken = (falling.cumsum(0) - total) / torch.arange(1, len(point) + 1, device=point.device)  # if the first k stay above 0
+    taken = (falling.cumsum(0) - total) / torch.arange(
+        1, len(point) + 1, device=point.device
+    )  # if the first k stay above 0
     return (point - taken[(falling > taken).sum() - 1]).clamp(min=0)
 
 # %% ../../nbs/40_losses/68_pareto.ipynb #7cff882d
-def pareto_weights(
-    products: Tensor,     # [K, K], dot products of the gradients
-    min_weights: Tensor,  # [K], bounds
-) -> Tensor:              # [K], sum 1
-    "Weights of the shortest mixture of gradients, moved within the bounds."
+def pareto_weights(products: Tensor, min_weights: Tensor) -> Tensor:
+    """Weights of the shortest mixture of gradients, moved within the bounds.
+
+    Args:
+        products: [K, K], dot products of the gradients
+        min_weights: [K], bounds
+
+    Returns:
+        [K], sum 1
+    """
     count, bounds = len(products), min_weights.to(products)
     products = products / products.diagonal().mean().clamp(min=torch.finfo(products.dtype).tiny)
     system = torch.ones(count + 1, count + 1, dtype=products.dtype, device=products.device)
@@ -54,26 +83,41 @@ def pareto_weights(
 
 # %% ../../nbs/40_losses/68_pareto.ipynb #c599baf3
 class ParetoEfficientMultiTaskLoss(nn.Module):
-    "Sum of losses with weights that make none of them worse."
+    """Sum of losses with weights that make none of them worse.
 
-    def __init__(
-        self,
-        min_weights: Sequence[float],  # smallest weight of each loss, together below 1
-    ):
+    Args:
+        min_weights: smallest weight of each loss, together below 1
+    """
+
+    def __init__(self, min_weights: Sequence[float]):
         super().__init__()
-        if not min_weights or min(min_weights) < 0 or sum(min_weights) >= 1: raise ValueError(f"min_weights is {list(min_weights)}; give one a loss, none below 0 and together in [0, 1)")
-        self.register_buffer("min_weights", torch.tensor(min_weights, dtype=torch.float64), persistent=False)
+        if not min_weights or min(min_weights) < 0 or sum(min_weights) >= 1:
+            raise ValueError(
+                f"min_weights is {list(min_weights)}; give one a loss, none below 0 and together "
+                "in [0, 1)"
+            )
+        self.register_buffer(
+            "min_weights", torch.tensor(min_weights, dtype=torch.float64), persistent=False
+        )
 
     def weights(self, losses: Sequence[Tensor], parameters: Iterable[Tensor]) -> Tensor:
         "Weight of each loss [K], float64."
-        if len(losses) != len(self.min_weights): raise ValueError(f"losses are {len(losses)} and min_weights {len(self.min_weights)}; give one bound a loss")
+        if len(losses) != len(self.min_weights):
+            raise ValueError(
+                f"losses are {len(losses)} and min_weights {len(self.min_weights)}; give one "
+                "bound a loss"
+            )
         return pareto_weights(gradient_products(losses, parameters), self.min_weights)
 
-    def forward(
-        self,
-        losses: Sequence[Tensor],  # K scalars
-        model: nn.Module,          # whose parameters they train
-    ) -> Tensor:                   # scalar
-        "Weighted sum, ready for backward."
+    def forward(self, losses: Sequence[Tensor], model: nn.Module) -> Tensor:
+        """Weighted sum, ready for backward.
+
+        Args:
+            losses: K scalars
+            model: whose parameters they train
+
+        Returns:
+            scalar
+        """
         weights = self.weights(losses, model.parameters())
         return sum(weight.to(loss.dtype) * loss for weight, loss in zip(weights, losses))

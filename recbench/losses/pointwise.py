@@ -24,23 +24,42 @@ def check_share(name: str, share: float) -> float:
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #d0498477
 class BinaryCrossEntropy(torch.nn.Module):
-    "Cross-entropy of a binary label and a logit."
+    """Cross-entropy of a binary label and a logit.
 
-    def __init__(self, label_smoothing: float = 0.0):  # in [0, 1): the share of the way from the label to one half
+    Returns:
+        in [0, 1): the share of the way from the label to one half
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
         super().__init__()
         self.label_smoothing = check_share("label_smoothing", label_smoothing)
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B]
-        labels: torch.Tensor,                       # [B], 0 or 1 or between
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # rows do not interact, so sessions change nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted mean over the rows."
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted mean over the rows.
+
+        Args:
+            logits: [B]
+            labels: [B], 0 or 1 or between
+            sample_weight: [B]
+            session_ids: rows do not interact, so sessions change nothing
+
+        Returns:
+            scalar
+        """
         logits, labels = row_by_row(logits, labels)
-        return weighted_mean(F.binary_cross_entropy_with_logits(logits, smooth_labels(labels, self.label_smoothing), reduction="none"), sample_weight)
+        return weighted_mean(
+            F.binary_cross_entropy_with_logits(
+                logits, smooth_labels(labels, self.label_smoothing), reduction="none"
+            ),
+            sample_weight,
+        )
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #fa1c6c39
 class L2Loss(torch.nn.Module):
@@ -48,13 +67,23 @@ class L2Loss(torch.nn.Module):
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B], the predicted value itself
-        labels: torch.Tensor,                       # [B]
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # changes nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted mean over the rows."
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted mean over the rows.
+
+        Args:
+            logits: [B], the predicted value itself
+            labels: [B]
+            sample_weight: [B]
+            session_ids: changes nothing
+
+        Returns:
+            scalar
+        """
         values, labels = row_by_row(logits, labels)
         return weighted_mean((values - labels).square(), sample_weight)
 
@@ -64,32 +93,59 @@ class SigmoidL2Loss(L2Loss):
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B]
-        labels: torch.Tensor,                       # [B], in [0, 1]
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # changes nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted mean over the rows."
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted mean over the rows.
+
+        Args:
+            logits: [B]
+            labels: [B], in [0, 1]
+            sample_weight: [B]
+            session_ids: changes nothing
+
+        Returns:
+            scalar
+        """
         return super().forward(full_precision(logits).sigmoid(), labels, sample_weight=sample_weight)
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #06357e15
 class LogLoss(torch.nn.Module):
-    "Cross-entropy of a binary label and a probability."
+    """Cross-entropy of a binary label and a probability.
 
-    def __init__(self, eps: float = 1e-7):  # inside both logarithms
+    Returns:
+        inside both logarithms
+    """
+
+    def __init__(self, eps: float = 1e-7):
         super().__init__()
         if not 0 < eps < 0.5: raise ValueError(f"eps is {eps}; must lie in (0, 0.5)")
         self.eps = eps
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B], probabilities
-        labels: torch.Tensor,                       # [B], 0 or 1 or between
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # changes nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted mean over the rows."
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted mean over the rows.
+
+        Args:
+            logits: [B], probabilities
+            labels: [B], 0 or 1 or between
+            sample_weight: [B]
+            session_ids: changes nothing
+
+        Returns:
+            scalar
+        """
         prob, labels = row_by_row(logits, labels)
-        return weighted_mean(-labels * (prob + self.eps).log() - (1 - labels) * (1 - prob + self.eps).log(), sample_weight)
+        return weighted_mean(
+            -labels * (prob + self.eps).log() - (1 - labels) * (1 - prob + self.eps).log(),
+            sample_weight,
+        )

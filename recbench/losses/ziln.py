@@ -22,62 +22,107 @@ def lognormal_sigma(raw: torch.Tensor, max_sigma: float) -> torch.Tensor:
     return F.softplus(raw).clamp(MIN_SIGMA, max_sigma)
 
 
-def lognormal_nll(
-    amounts: torch.Tensor,  # [B], above 0
-    mu: torch.Tensor,       # [B], mean of the log amount
-    sigma: torch.Tensor,    # [B], its standard deviation
-) -> torch.Tensor:          # [B]
-    "Negative log-likelihood of lognormal amounts."
+def lognormal_nll(amounts: torch.Tensor, mu: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of lognormal amounts.
+
+    Args:
+        amounts: [B], above 0
+        mu: [B], mean of the log amount
+        sigma: [B], its standard deviation
+
+    Returns:
+        [B]
+    """
     log = amounts.log()
     return log + sigma.log() + 0.5 * math.log(2 * math.pi) + ((log - mu) / sigma).square() / 2
 
 # %% ../../nbs/40_losses/22_ziln.ipynb #d3ab837d
 class ZILNLoss(torch.nn.Module):
-    "Zero-inflated lognormal: does a row buy, and for how much."
+    """Zero-inflated lognormal: does a row buy, and for how much.
+
+    Args:
+        sigma_regularization: on the raw output, which pulls sigma to log 2
+    """
 
     def __init__(
         self,
         classification_weight: float = 1.0,
         regression_weight: float = 1.0,
         mu_regularization: float = 0.01,
-        sigma_regularization: float = 0.01,  # on the raw output, which pulls sigma to log 2
+        sigma_regularization: float = 0.01,
         max_sigma: float = 5.0,
     ):
         super().__init__()
-        given = {"classification_weight": classification_weight, "regression_weight": regression_weight, "mu_regularization": mu_regularization, "sigma_regularization": sigma_regularization}
+        given = {
+            "classification_weight": classification_weight,
+            "regression_weight": regression_weight,
+            "mu_regularization": mu_regularization,
+            "sigma_regularization": sigma_regularization,
+        }
         for name, value in given.items():
             if value < 0: raise ValueError(f"{name} is {value}; must be 0 or above")
-        if max_sigma <= MIN_SIGMA: raise ValueError(f"max_sigma is {max_sigma}; must be above {MIN_SIGMA:.2g}")
+        if max_sigma <= MIN_SIGMA:
+            raise ValueError(f"max_sigma is {max_sigma}; must be above {MIN_SIGMA:.2g}")
         self.weights, self.max_sigma = list(given.values()), max_sigma
 
-    def parts(self, logits: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None) -> list[torch.Tensor]:
+    def parts(
+        self, logits: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None
+    ) -> list[torch.Tensor]:
         "The four terms: purchase, amount, and the two penalties."
         (a, mu, raw), buys = logits.unbind(1), labels > 0
         amount = lognormal_nll(torch.where(buys, labels, 1), mu, lognormal_sigma(raw, self.max_sigma))
         purchase = F.binary_cross_entropy_with_logits(a, buys.to(a.dtype), reduction="none")
         bought = buys.to(a.dtype) if sample_weight is None else buys * sample_weight
-        return [weighted_mean(purchase, sample_weight), weighted_mean(amount, bought), weighted_mean(mu.square(), sample_weight), weighted_mean(raw.square(), sample_weight)]
+        return [
+            weighted_mean(purchase, sample_weight),
+            weighted_mean(amount, bought),
+            weighted_mean(mu.square(), sample_weight),
+            weighted_mean(raw.square(), sample_weight),
+        ]
 
     def forward(
         self,
-        logits: torch.Tensor,                       # [B, 3]: purchase logit, mean of the log amount, its raw deviation
-        labels: torch.Tensor,                       # [B], amounts, 0 for no purchase
+        logits: torch.Tensor,
+        labels: torch.Tensor,
         *,
-        sample_weight: torch.Tensor | None = None,  # [B]
-        session_ids: torch.Tensor | None = None,    # changes nothing
-    ) -> torch.Tensor:                              # scalar
-        "Weighted sum of the four terms."
-        if logits.ndim != 2 or logits.shape != (len(labels), 3): raise ValueError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; must be [B, 3] and [B]")
+        sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Weighted sum of the four terms.
+
+        Args:
+            logits: [B, 3]: purchase logit, mean of the log amount, its raw deviation
+            labels: [B], amounts, 0 for no purchase
+            sample_weight: [B]
+            session_ids: changes nothing
+
+        Returns:
+            scalar
+        """
+        if logits.ndim != 2 or logits.shape != (len(labels), 3):
+            raise ValueError(
+                f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; must be [B, "
+                "3] and [B]"
+            )
         logits = full_precision(logits)
         parts = self.parts(logits, labels.to(logits.dtype), sample_weight)
         return sum(weight * part for weight, part in zip(self.weights, parts))
 
 # %% ../../nbs/40_losses/22_ziln.ipynb #33590851
 def expected_amount(
-    logits: torch.Tensor,     # [B, 3], as the loss reads them
-    max_sigma: float = 5.0,   # as the loss has it
-    max_log: float = 20.0,    # cap of the logarithm
-) -> torch.Tensor:            # [B]
-    "Mean of the zero-inflated lognormal of each row."
+    logits: torch.Tensor, max_sigma: float = 5.0, max_log: float = 20.0
+) -> torch.Tensor:
+    """Mean of the zero-inflated lognormal of each row.
+
+    Args:
+        logits: [B, 3], as the loss reads them
+        max_sigma: as the loss has it
+        max_log: cap of the logarithm
+
+    Returns:
+        [B]
+    """
     a, mu, raw = full_precision(logits).unbind(1)
-    return (F.logsigmoid(a) + mu + lognormal_sigma(raw, max_sigma).square() / 2).clamp(max=max_log).exp()
+    return (
+        (F.logsigmoid(a) + mu + lognormal_sigma(raw, max_sigma).square() / 2).clamp(max=max_log).exp()
+    )

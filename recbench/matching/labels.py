@@ -9,32 +9,56 @@ __all__ = ['zero_int_label', 'arange_int_label', 'in_batch_relevance', 'sampled_
 import torch
 
 # %% ../../nbs/30_matching/10_labels.ipynb #f6addcdd
-def zero_int_label(
-    pred: torch.Tensor,  # [B, ...] similarities whose column 0 is the positive
-) -> torch.Tensor:       # int64 [B] of zeros, on the device of pred
-    "Labels when every row brings its own positive in column 0."
+def zero_int_label(pred: torch.Tensor) -> torch.Tensor:
+    """Labels when every row brings its own positive in column 0.
+
+    Args:
+        pred: [B, ...] similarities whose column 0 is the positive
+
+    Returns:
+        int64 [B] of zeros, on the device of pred
+    """
     return torch.zeros(pred.shape[0], dtype=torch.int64, device=pred.device)
 
 
-def arange_int_label(
-    pred: torch.Tensor,  # [B, C] similarities with C >= B whose diagonal is the positive
-) -> torch.Tensor:       # int64 [B], 0..B-1, on the device of pred
-    "Labels when the batch's positives are each other's negatives."
-    if pred.ndim > 1 and pred.shape[1] < pred.shape[0]: raise ValueError(f"pred has {pred.shape[1]} columns for {pred.shape[0]} rows; in-batch labels need a column for each row")
+def arange_int_label(pred: torch.Tensor) -> torch.Tensor:
+    """Labels when the batch's positives are each other's negatives.
+
+    Args:
+        pred: [B, C] similarities with C >= B whose diagonal is the positive
+
+    Returns:
+        int64 [B], 0..B-1, on the device of pred
+    """
+    if pred.ndim > 1 and pred.shape[1] < pred.shape[0]:
+        raise ValueError(
+            f"pred has {pred.shape[1]} columns for {pred.shape[0]} rows; in-batch labels need a column "
+            "for each row"
+        )
     return torch.arange(pred.shape[0], dtype=torch.int64, device=pred.device)
 
 # %% ../../nbs/30_matching/10_labels.ipynb #eaf8396d
-def in_batch_relevance(
-    pred: torch.Tensor,  # [B, C] similarities
-) -> torch.Tensor:       # bool [B, C], True on the diagonal
-    "Relevance mask of in-batch negatives."
+def in_batch_relevance(pred: torch.Tensor) -> torch.Tensor:
+    """Relevance mask of in-batch negatives.
+
+    Args:
+        pred: [B, C] similarities
+
+    Returns:
+        bool [B, C], True on the diagonal
+    """
     return torch.eye(*pred.shape, dtype=torch.bool, device=pred.device)
 
 
-def sampled_relevance(
-    pred: torch.Tensor,  # [B, C] similarities
-) -> torch.Tensor:       # bool [B, C], True in the first column
-    "Relevance mask of sampled negatives."
+def sampled_relevance(pred: torch.Tensor) -> torch.Tensor:
+    """Relevance mask of sampled negatives.
+
+    Args:
+        pred: [B, C] similarities
+
+    Returns:
+        bool [B, C], True in the first column
+    """
     relevance = torch.zeros_like(pred, dtype=torch.bool)
     relevance[:, 0] = True
     return relevance

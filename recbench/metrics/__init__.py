@@ -19,5 +19,22 @@ from .train_metric import TrainMetricWrapper
 from .xauc import XAUC, GroupedXAUC
 
 # %% ../../nbs/50_metrics/99_metrics.ipynb #bcc5a74e
-_all_ = ["AUC", "CalibrationError", "DecayAUC", "ExactAUC", "GroupedAUC", "GroupedXAUC", "HitRateAtK", "MRRAtK", "MulticlassAUC", "NDCGAtK", "NormalizedEntropy",
-         "PredictedOverSeen", "RecallAtK", "RelativeL1", "TrainMetricWrapper", "UniqueRatio", "XAUC"]
+_all_ = [
+    "AUC",
+    "CalibrationError",
+    "DecayAUC",
+    "ExactAUC",
+    "GroupedAUC",
+    "GroupedXAUC",
+    "HitRateAtK",
+    "MRRAtK",
+    "MulticlassAUC",
+    "NDCGAtK",
+    "NormalizedEntropy",
+    "PredictedOverSeen",
+    "RecallAtK",
+    "RelativeL1",
+    "TrainMetricWrapper",
+    "UniqueRatio",
+    "XAUC",
+]

@@ -13,12 +13,17 @@ from torch import Tensor
 NEVER = 2**31 - 1   # as a number of items above: a target that no cut-off reaches
 
 
-def expected_gain(
-    greater: Tensor,   # int64 [B]
-    equal: Tensor,     # int64 [B]
-    discount: Tensor,  # float64 [K], what place 1..K pays
-) -> Tensor:           # float64 [B]
-    "Mean payment over the places that a target tied with `equal` others can take."
+def expected_gain(greater: Tensor, equal: Tensor, discount: Tensor) -> Tensor:
+    """Mean payment over the places that a target tied with `equal` others can take.
+
+    Args:
+        greater: int64 [B]
+        equal: int64 [B]
+        discount: float64 [K], what place 1..K pays
+
+    Returns:
+        float64 [B]
+    """
     total = torch.nn.functional.pad(discount.cumsum(0), (1, 0))             # [K+1]
     last = (greater + equal + 1).clamp(max=len(discount))
     return (total[last] - total[greater.clamp(max=len(discount))]) / (equal + 1)
@@ -37,15 +42,20 @@ def _log_choose(n: Tensor, m: Tensor) -> Tensor:
     return value.masked_fill(n < m, -torch.inf)
 
 
-def first_place(
-    greater: Tensor,  # int64 [U], items above the best group with a target
-    group: Tensor,    # int64 [U], items in that group
-    wanted: Tensor,   # int64 [U], targets among them
-    k: int,           # cut-off
-) -> Tensor:          # float64 [U, K]
-    "Probability that the first target sits at place 1..k."
+def first_place(greater: Tensor, group: Tensor, wanted: Tensor, k: int) -> Tensor:
+    """Probability that the first target sits at place 1..k.
+
+    Args:
+        greater: int64 [U], items above the best group with a target
+        group: int64 [U], items in that group
+        wanted: int64 [U], targets among them
+        k: cut-off
+
+    Returns:
+        float64 [U, K]
+    """
     group, wanted = group.double().unsqueeze(1), wanted.double().unsqueeze(1)
-    ahead = torch.arange(k + 1, device=greater.device) - greater.unsqueeze(1)              # j at place r, [U, K+1]
+    ahead = torch.arange(k + 1, device=greater.device) - greater.unsqueeze(1)  # j at place r, [U, K+1]
     tried = ahead.double().clamp(min=0).minimum(group)
     none_yet = torch.exp(_log_choose(group - tried, wanted) - _log_choose(group, wanted))  # S_j
     return none_yet[:, :-1] - none_yet[:, 1:]
@@ -55,10 +65,10 @@ def _first_of_users(greater: Tensor, equal: Tensor, user: Tensor, k: int) -> Ten
     "Probability [U, K] that the first target of a user sits at place 1..k."
     users = int(user.max()) + 1
     best = greater.new_full((users,), NEVER).scatter_reduce(0, user, greater, "amin")          # [U]
-    first = greater == best[user]                                                             # rows of the best group
+    first = greater == best[user]  # rows of the best group
     wanted = torch.zeros_like(best).index_add(0, user, first.long())
     group = torch.zeros_like(best).scatter_reduce(0, user[first], equal[first] + 1, "amax")
-    return first_place(best, group, wanted.minimum(group), k)                                 # a target listed twice is one item
+    return first_place(best, group, wanted.minimum(group), k)  # a target listed twice is one item
 
 
 def _per_user(values: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,13 +77,18 @@ def _per_user(values: Tensor, user: Tensor) -> tuple[Tensor, Tensor]:
     return values.new_zeros(len(count)).index_add(0, user, values), count
 
 # %% ../../nbs/50_metrics/12_gains.ipynb #a0a0bf49
-def recall_at(
-    greater: Tensor,              # int64 [B]
-    equal: Tensor,                # int64 [B]
-    k: int,                       # cut-off, at least 1
-    user: Tensor | None = None,   # int64 [B], owner of each row, 0..U-1; None: every row is a user
-) -> Tensor:                      # float64 [U]
-    "Share of a user's targets among the first k."
+def recall_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
+    """Share of a user's targets among the first k.
+
+    Args:
+        greater: int64 [B]
+        equal: int64 [B]
+        k: cut-off, at least 1
+        user: int64 [B], owner of each row, 0..U-1; None: every row is a user
+
+    Returns:
+        float64 [U]
+    """
     gain = expected_gain(greater, equal, torch.ones_like(places(k, greater)))
     if user is None: return gain
     total, count = _per_user(gain, user)
@@ -81,7 +96,10 @@ def recall_at(
 
 
 def ndcg_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
-    "Discounted gain of a user's targets over that of an ideal list; arguments and result as in `recall_at`."
+    """Discounted gain of a user's targets over that of an ideal list.
+
+    Arguments and result as in `recall_at`.
+    """
     discount = 1 / torch.log2(1 + places(k, greater))
     gain = expected_gain(greater, equal, discount)
     if user is None: return gain

@@ -13,15 +13,22 @@ from torchmetrics import Metric
 from .gains import first_place, hit_rate_at, mrr_at, ndcg_at, places
 
 # %% ../../nbs/50_metrics/15_ranking.ipynb #01e48aad
-def place_shares(
-    scores: Tensor,  # [R, C] candidates of some rows
-    target: Tensor,  # bool [R, C], True at the positives
-    k: int,          # cut-off
-) -> Tensor:         # float64 [R, min(K, C)], chance that place 1..k holds a positive
-    "Positives expected at each place; a NaN stands last and is never found."
+def place_shares(scores: Tensor, target: Tensor, k: int) -> Tensor:
+    """Positives expected at each place; a NaN stands last and is never found.
+
+    Args:
+        scores: [R, C] candidates of some rows
+        target: bool [R, C], True at the positives
+        k: cut-off
+
+    Returns:
+        float64 [R, min(K, C)], chance that place 1..k holds a positive
+    """
     negated, column = torch.topk(-scores, min(k, scores.shape[1]), dim=1, largest=False)   # NaN last
     best, wanted = -negated, target.gather(1, column).double()                             # [R, K]
-    run = torch.nn.functional.pad((best[:, 1:] != best[:, :-1]).cumsum(1), (1, 0))         # number of the tie at each place
+    run = torch.nn.functional.pad(
+        (best[:, 1:] != best[:, :-1]).cumsum(1), (1, 0)
+    )  # number of the tie at each place
     sums = torch.zeros_like(wanted).scatter_add_(1, run, wanted)
     sizes = torch.zeros_like(wanted).scatter_add_(1, run, torch.ones_like(wanted))
     edge = best[:, -1:]
@@ -43,7 +50,9 @@ def first_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
     "Chance [R, K] that the first positive of a row stands at place 1..k, float64."
     best = scores.masked_fill(~target | scores.isnan(), -torch.inf).amax(1, keepdim=True)   # [R, 1]
     tied = scores == best
-    return first_place((scores > best).count_nonzero(1), tied.count_nonzero(1), (tied & target).count_nonzero(1), k)
+    return first_place(
+        (scores > best).count_nonzero(1), tied.count_nonzero(1), (tied & target).count_nonzero(1), k
+    )
 
 
 def mrr_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
@@ -60,30 +69,40 @@ _SLICE = 1 << 17   # cells handled at once
 
 
 class RowMean(Metric):
-    "Mean over rows with a positive; subclasses set what a row earns, from scores and from counts."
+    """Mean over rows with a positive; subclasses set what a row earns, from scores and from counts.
+
+    Args:
+        top_k: candidates that count as shown, at least 1
+        kwargs: passed to `torchmetrics.Metric`
+    """
     is_differentiable, higher_is_better, full_state_update = False, True, False
 
-    def __init__(self,
-        top_k: int = 5,  # candidates that count as shown, at least 1
-        **kwargs,        # passed to `torchmetrics.Metric`
-    ) -> None:
+    def __init__(self, top_k: int = 5, **kwargs) -> None:
         super().__init__(**kwargs)
-        if not isinstance(top_k, int) or top_k < 1: raise ValueError(f"top_k is {top_k!r}; must be an integer of at least 1")
+        if not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k is {top_k!r}; must be an integer of at least 1")
         self.top_k = top_k
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self,
-        preds: Tensor,               # [B, C] scores; or int64 [P], for each positive how many candidates beat it
-        target: Tensor,              # [B, C] bool, True at the positives; or int64 [P], how many others tie with it
-        user: Tensor | None = None,  # int64 [P], 0..U-1, with counts: whose positive it is; None: each has its own
+    def update(
+        self,
+        preds: Tensor,  # [B, C] scores; or int64 [P], for each positive how many candidates beat it
+        target: Tensor,  # [B, C] bool, True at the positives; or int64 [P], how many others tie with it
+        user: (
+            Tensor | None
+        ) = None,  # int64 [P], 0..U-1, with counts: whose positive it is; None: each has its own
     ) -> None:
         if preds.shape != target.shape or preds.dim() not in (1, 2):
-            raise ValueError(f"preds is {list(preds.shape)}, target {list(target.shape)}; both must be [B, C], or counts [P]")
+            raise ValueError(
+                f"preds is {list(preds.shape)}, target {list(target.shape)}; both must be [B, C], or "
+                "counts [P]"
+            )
         if not preds.numel(): return
         if preds.dim() == 1: return self._add(self.from_counts(preds, target, self.top_k, user))
         rows = max(1, _SLICE // preds.shape[1])
-        for scores, wanted in zip(preds.detach().split(rows), target.bool().split(rows)): self._add(self.from_scores(scores, wanted, self.top_k), wanted.any(1))
+        for scores, wanted in zip(preds.detach().split(rows), target.bool().split(rows)):
+            self._add(self.from_scores(scores, wanted, self.top_k), wanted.any(1))
 
     def _add(self, values: Tensor, valid: Tensor | None = None) -> None:
         self.total += values.sum() if valid is None else (values * valid).sum()

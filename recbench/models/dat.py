@@ -23,13 +23,39 @@ from .match_model import MatchModel, MatchTower
 class AugmentedTower(MatchTower):
     "A tower that reads its augmented vector beside its features, and hands it over."
 
-    def __init__(self, tower_config: DATTower, output_dim: int, similarity: str, groups: tuple[FeatureGroup, FeatureGroup], features: Sequence[Feature], model_config: ModelConfig, tables=None):
+    def __init__(
+        self,
+        tower_config: DATTower,
+        output_dim: int,
+        similarity: str,
+        groups: tuple[FeatureGroup, FeatureGroup],
+        features: Sequence[Feature],
+        model_config: ModelConfig,
+        tables=None,
+    ):
         group, augment = groups
-        super().__init__(tower_config, output_dim, similarity, group, features, model_config, tables, beside=[augment])
-        self.augment_input, width = augment.group_name, self.embedding_group.group_total_dim(augment.group_name)
-        if width != output_dim: raise ValueError(f"output_dim is {output_dim} and group {self.augment_input} is {width} wide; an augmented vector mimics the other side's output, give both one width")
+        super().__init__(
+            tower_config,
+            output_dim,
+            similarity,
+            group,
+            features,
+            model_config,
+            tables,
+            beside=[augment],
+        )
+        self.augment_input, width = augment.group_name, self.embedding_group.group_total_dim(
+            augment.group_name
+        )
+        if width != output_dim:
+            raise ValueError(
+                f"output_dim is {output_dim} and group {self.augment_input} is {width} wide; an "
+                "augmented vector mimics the other side's output, give both one width"
+            )
 
-    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: Batch, grouped: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "The tower's vectors, the augmented vectors as they are, and the penalties."
         grouped, penalties = self.build_input(batch, grouped)
         augmented = grouped[self.augment_input]
@@ -37,46 +63,102 @@ class AugmentedTower(MatchTower):
 
 # %% ../../nbs/60_models/32_dat.ipynb #07e88c9d
 def mimic_loss(
-    augmented: Tensor,            # [B, D]
-    target: Tensor,               # [B, D], taken as constants
-    weight: Tensor | None,        # [B] sample weights
-    reduction: str = "mean",      # "sum" adds the rows up where there are no sample weights
-) -> Tensor:                      # scalar
-    "Squared distance of the augmented vectors, at length 1, from what they mimic."
+    augmented: Tensor, target: Tensor, weight: Tensor | None, reduction: str = "mean"
+) -> Tensor:
+    """Squared distance of the augmented vectors, at length 1, from what they mimic.
+
+    Args:
+        augmented: [B, D]
+        target: [B, D], taken as constants
+        weight: [B] sample weights
+        reduction: "sum" adds the rows up where there are no sample weights
+
+    Returns:
+        scalar
+    """
     distance = (F.normalize(augmented.float(), dim=1) - target.detach().float()).square().sum(1)
-    return distance.sum() if reduction == "sum" and weight is None else (distance * row_shares(weight, distance)).sum()
+    return (
+        distance.sum()
+        if reduction == "sum" and weight is None
+        else (distance * row_shares(weight, distance)).sum()
+    )
 
 # %% ../../nbs/60_models/32_dat.ipynb #99d7dc54
 class DAT(MatchModel):
-    "Dual augmented two towers; with `share_embedding` features of one `embedding_name` read one table in both."
+    """Dual augmented two towers.
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    With `share_embedding` features of one `embedding_name` read one table in both.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         settings = model_config.model
-        names = [name for tower in (settings.user_tower, settings.item_tower) for name in (tower.input, tower.augment_input)]
+        names = [
+            name
+            for tower in (settings.user_tower, settings.item_tower)
+            for name in (tower.input, tower.augment_input)
+        ]
         shared = self.shared_tables(*names)
-        self.user_tower, self.item_tower = (self._tower(tower, shared) for tower in (settings.user_tower, settings.item_tower))
+        self.user_tower, self.item_tower = (
+            self._tower(tower, shared) for tower in (settings.user_tower, settings.item_tower)
+        )
 
     def _tower(self, tower: DATTower, tables) -> AugmentedTower:
-        groups, config = (self.feature_group(tower.input), self.feature_group(tower.augment_input)), self.config.model
-        return AugmentedTower(tower, config.output_dim, config.similarity, groups, self.get_features_in_feature_groups(groups), self.config, tables)
+        groups, config = (
+            self.feature_group(tower.input),
+            self.feature_group(tower.augment_input),
+        ), self.config.model
+        return AugmentedTower(
+            tower,
+            config.output_dim,
+            config.similarity,
+            groups,
+            self.get_features_in_feature_groups(groups),
+            self.config,
+            tables,
+        )
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "User vectors [B, D], item vectors [rows, D]; penalties, and in training the augmented vectors `user_augment` and `item_augment`."
+        """User vectors [B, D], item vectors [rows, D].
+
+        Penalties, and in training the augmented vectors `user_augment` and `item_augment`.
+        """
         user, item = self.read_sides(batch)
         user_emb, user_augment, user_penalties = self.user_tower(batch, user)
         item_emb, item_augment, item_penalties = self.item_tower(batch, item)
-        augmented = {"user_augment": user_augment, "item_augment": item_augment} if self.training else {}
+        augmented = (
+            {"user_augment": user_augment, "item_augment": item_augment} if self.training else {}
+        )
         return user_emb, item_emb, {**user_penalties, **item_penalties, **augmented}
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         "`softmax_cross_entropy`, the penalties, and in training `amm_loss_u` and `amm_loss_i`."
-        return super().loss(predictions, batch) | (self.mimic_losses(predictions, batch) if "user_augment" in predictions else {})
+        return super().loss(predictions, batch) | (
+            self.mimic_losses(predictions, batch) if "user_augment" in predictions else {}
+        )
 
     def mimic_losses(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         "The adaptive mimic losses, weighted."
         settings, user_emb = self.config.model, predictions["user_tower_emb"]
-        item_emb, item_augment = (self.positives_of(predictions[name], batch, len(user_emb)) for name in ("item_tower_emb", "item_augment"))
-        weight = lookup(batch.sample_weights, self.sample_weights[0], "sample weight") if self.sample_weights else None
-        return {"amm_loss_u": settings.amm_u_weight * mimic_loss(predictions["user_augment"], item_emb, weight, settings.amm_reduction),
-                "amm_loss_i": settings.amm_i_weight * mimic_loss(item_augment, user_emb, weight, settings.amm_reduction)}
+        item_emb, item_augment = (
+            self.positives_of(predictions[name], batch, len(user_emb))
+            for name in ("item_tower_emb", "item_augment")
+        )
+        weight = (
+            lookup(batch.sample_weights, self.sample_weights[0], "sample weight")
+            if self.sample_weights
+            else None
+        )
+        return {
+            "amm_loss_u": settings.amm_u_weight
+            * mimic_loss(predictions["user_augment"], item_emb, weight, settings.amm_reduction),
+            "amm_loss_i": settings.amm_i_weight
+            * mimic_loss(item_augment, user_emb, weight, settings.amm_reduction),
+        }

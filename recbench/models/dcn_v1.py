@@ -22,7 +22,14 @@ from .rank_model import RankModel
 class DCNV1(RankModel):
     "Cross layers and an MLP over one group."
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         config, self.group = model_config.model, self.read_groups()[0]
         dim = self.embedding_group.group_total_dim(self.group)
@@ -32,4 +39,6 @@ class DCNV1(RankModel):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         x = self.build_input(batch)[self.group]
-        return self.output_to_prediction(self.output_linear(self.final_dnn(torch.cat([self.cross(x), self.deep(x)], 1))))
+        return self.output_to_prediction(
+            self.output_linear(self.final_dnn(torch.cat([self.cross(x), self.deep(x)], 1)))
+        )

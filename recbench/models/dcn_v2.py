@@ -22,19 +22,34 @@ from .rank_model import RankModel
 class DCNV2(RankModel):
     "Cross layers of matrices over one group, with an MLP before, beside or after them."
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         config, self.group = model_config.model, self.read_groups()[0]
         dim = self.embedding_group.group_total_dim(self.group)
         self.backbone = MLP(dim, **config.backbone.model_dump()) if config.backbone else None
-        self.cross = CrossV2(self.backbone.output_dim if config.backbone else dim, config.cross.cross_num, config.cross.low_rank)
+        self.cross = CrossV2(
+            self.backbone.output_dim if config.backbone else dim,
+            config.cross.cross_num,
+            config.cross.low_rank,
+        )
         self.deep = MLP(dim, **config.deep.model_dump()) if config.deep else None
         joined = self.cross.output_dim + (self.deep.output_dim if config.deep else 0)
         self.final_dnn = MLP(joined, **config.final.model_dump()) if config.final else None
-        self.output_linear = nn.Linear(self.final_dnn.output_dim if config.final else joined, self.num_class, bias=False)
+        self.output_linear = nn.Linear(
+            self.final_dnn.output_dim if config.final else joined, self.num_class, bias=False
+        )
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         x = self.build_input(batch)[self.group]
         crossed = self.cross(x if self.backbone is None else self.backbone(x))
         joined = crossed if self.deep is None else torch.cat([crossed, self.deep(x)], 1)
-        return self.output_to_prediction(self.output_linear(joined if self.final_dnn is None else self.final_dnn(joined)))
+        return self.output_to_prediction(
+            self.output_linear(joined if self.final_dnn is None else self.final_dnn(joined))
+        )

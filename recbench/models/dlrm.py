@@ -21,7 +21,10 @@ from .rank_model import RankModel
 
 # %% ../../nbs/60_models/44_dlrm.ipynb #7bc6f152
 class FieldModel(RankModel, abstract=True):
-    "Base of models that read fields of one width: group `sparse`, and `dense` turned into a field; or one group of any name."
+    """Base of models that read fields of one width.
+
+    Group `sparse`, and `dense` turned into a field; or one group of any name.
+    """
 
     groups, optional_groups = ("sparse",), ("dense",)
 
@@ -33,10 +36,24 @@ class FieldModel(RankModel, abstract=True):
         "The network of the numbers, and widths; what does not fit is refused."
         self.sparse_group = self.read_groups()[0]
         self.width, has_dense = self.field_dim(self.sparse_group), len(self.feature_groups) > 1
-        if has_dense != (dense_mlp is not None): raise ValueError(f"dense_mlp is {'missing beside' if has_dense else 'set without'} a group dense; give both or none")
-        if has_dense and dense_mlp.hidden_units[-1] != self.width: raise ValueError(f"dense_mlp ends in width {dense_mlp.hidden_units[-1]}; the fields of group {self.sparse_group} have width {self.width}, and it must be the same")
-        self.dense_mlp = MLP(self.embedding_group.group_total_dim("dense"), **dense_mlp.model_dump()) if has_dense else None
-        self.field_num = self.embedding_group.group_total_dim(self.sparse_group) // self.width + has_dense
+        if has_dense != (dense_mlp is not None):
+            raise ValueError(
+                f"dense_mlp is {'missing beside' if has_dense else 'set without'} a group dense; give "
+                "both or none"
+            )
+        if has_dense and dense_mlp.hidden_units[-1] != self.width:
+            raise ValueError(
+                f"dense_mlp ends in width {dense_mlp.hidden_units[-1]}; the fields of group "
+                f"{self.sparse_group} have width {self.width}, and it must be the same"
+            )
+        self.dense_mlp = (
+            MLP(self.embedding_group.group_total_dim("dense"), **dense_mlp.model_dump())
+            if has_dense
+            else None
+        )
+        self.field_num = (
+            self.embedding_group.group_total_dim(self.sparse_group) // self.width + has_dense
+        )
 
     def fields(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         "All fields [B, F, D], the numbers' first, and the numbers' field [B, D] or None."
@@ -50,7 +67,14 @@ class FieldModel(RankModel, abstract=True):
 class DLRM(FieldModel):
     "Groups `sparse` and `dense`, or one group of ids."
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         config = model_config.model
         self.init_fields(config.dense_mlp)
@@ -62,7 +86,7 @@ class DLRM(FieldModel):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         fields, dense = self.fields(batch)
-        products = self.interaction(fields)                                                                # [B, F(F-1)/2]
+        products = self.interaction(fields)  # [B, F(F-1)/2]
         beside = fields.flatten(1) if self.arch_with_sparse else dense
         joined = products if beside is None else torch.cat([products, beside], 1)
         return self.output_to_prediction(self.output_mlp(self.final_mlp(joined)))

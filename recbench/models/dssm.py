@@ -18,19 +18,43 @@ from .match_model import MatchModel, MatchTower
 
 # %% ../../nbs/60_models/30_dssm.ipynb #1ddb6350
 class DSSM(MatchModel):
-    "Two-tower match model; with `share_embedding` features of one `embedding_name` read one table in both towers."
+    """Two-tower match model.
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    With `share_embedding` features of one `embedding_name` read one table in both towers.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        shared = self.shared_tables(model_config.model.user_tower.input, model_config.model.item_tower.input)
+        shared = self.shared_tables(
+            model_config.model.user_tower.input, model_config.model.item_tower.input
+        )
         self.user_tower = self._tower(model_config.model.user_tower, shared)
         self.item_tower = self._tower(model_config.model.item_tower, shared)
         widths = self.user_tower.output_dim, self.item_tower.output_dim
-        if widths[0] != widths[1]: raise ValueError(f"output_dim is {model_config.model.output_dim} and the towers are {widths[0]} and {widths[1]} wide; without a linear map they must be of one width")
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f"output_dim is {model_config.model.output_dim} and the towers are {widths[0]} and "
+                f"{widths[1]} wide; without a linear map they must be of one width"
+            )
 
     def _tower(self, tower: Tower, tables: EmbeddingTables | None) -> MatchTower:
         group, config = self.feature_group(tower.input), self.config.model
-        return MatchTower(tower, config.output_dim, config.similarity, group, self.get_features_in_feature_groups([group]), self.config, tables)
+        return MatchTower(
+            tower,
+            config.output_dim,
+            config.similarity,
+            group,
+            self.get_features_in_feature_groups([group]),
+            self.config,
+            tables,
+        )
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "User vectors [B, D], item vectors [rows, D], and penalties by loss name."

@@ -20,13 +20,29 @@ from .rank_model import RankModel
 class MaskNet(RankModel):
     "Mask blocks over one group."
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         config, self.group = model_config.model.mask_net_module, self.read_groups()[0]
         dims = list(self.embedding_group.group_feature_dims(self.group).values())
         top = config.top_mlp.model_dump() if config.top_mlp else None
-        self.mask_net_layer = MaskNetModule(sum(dims), config.n_mask_blocks, config.mask_block.model_dump(), top, config.use_parallel, dims if config.norm_per_feature else None)
+        self.mask_net_layer = MaskNetModule(
+            sum(dims),
+            config.n_mask_blocks,
+            config.mask_block.model_dump(),
+            top,
+            config.use_parallel,
+            dims if config.norm_per_feature else None,
+        )
         self.output_linear = nn.Linear(self.mask_net_layer.output_dim, self.num_class, bias=False)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        return self.output_to_prediction(self.output_linear(self.mask_net_layer(self.build_input(batch)[self.group])))
+        return self.output_to_prediction(
+            self.output_linear(self.mask_net_layer(self.build_input(batch)[self.group]))
+        )

@@ -24,79 +24,187 @@ from .match_model import MatchModel, MatchTower, drop_features, group_dropout
 
 # %% ../../nbs/60_models/33_mind.ipynb #58980900
 def label_aware_attention(
-    interests: Tensor,         # [B, K, D]
-    present: Tensor,           # bool [B, K], which of them count
-    positive: Tensor,          # [B, D]
-    power: float = 10.0,       # factor of the products; TorchEasyRec calls it simi_pow
-) -> Tensor:                   # [B, D]
-    "Interests of each user blended by how well they suit the positive item."
+    interests: Tensor, present: Tensor, positive: Tensor, power: float = 10.0
+) -> Tensor:
+    """Interests of each user blended by how well they suit the positive item.
+
+    Args:
+        interests: [B, K, D]
+        present: bool [B, K], which of them count
+        positive: [B, D]
+        power: factor of the products; TorchEasyRec calls it simi_pow
+
+    Returns:
+        [B, D]
+    """
     scores = (interests @ positive[..., None]).squeeze(2).float()                               # [B, K]
     weights = (power * scores).masked_fill(~present, -torch.inf).softmax(1)
     return (weights[:, None].to(interests.dtype) @ interests).squeeze(1)
 
 # %% ../../nbs/60_models/33_mind.ipynb #ce0aefcb
-def mlp_with_linear_end(in_features: int, settings: config.MLPConfig, bias: bool = True) -> tuple[nn.Module, nn.Linear]:
+def mlp_with_linear_end(
+    in_features: int, settings: config.MLPConfig, bias: bool = True
+) -> tuple[nn.Module, nn.Linear]:
     "The layers that the settings describe, the last one a linear map and no more."
     *units, last = settings.hidden_units
-    ratios = settings.dropout_ratio[:len(units)] if len(settings.dropout_ratio) > 1 else settings.dropout_ratio
-    hidden = MLP(in_features, **settings.model_dump() | {"hidden_units": units, "dropout_ratio": ratios}) if units else nn.Identity()
+    ratios = (
+        settings.dropout_ratio[: len(units)]
+        if len(settings.dropout_ratio) > 1
+        else settings.dropout_ratio
+    )
+    hidden = (
+        MLP(in_features, **settings.model_dump() | {"hidden_units": units, "dropout_ratio": ratios})
+        if units
+        else nn.Identity()
+    )
     return hidden, nn.Linear(units[-1] if units else in_features, last, bias=bias)
 
 
 def check_history(group: FeatureGroup, features: Sequence[Feature]) -> None:
     "Refuse a history that is not one sequence, or that has a query, which nothing would read."
-    if "SEQUENCE" not in group.group_type: raise ValueError(f"history_input of user_tower is {group.group_name!r}, of type {group.group_type}; must be SEQUENCE or JAGGED_SEQUENCE")
+    if "SEQUENCE" not in group.group_type:
+        raise ValueError(
+            f"history_input of user_tower is {group.group_name!r}, of type {group.group_type}; must be "
+            "SEQUENCE or JAGGED_SEQUENCE"
+        )
     others = [feature.name for feature in features if not feature.is_sequence]
-    if others: raise ValueError(f"history_input of user_tower is {group.group_name!r} and holds {', '.join(others)}; a history has sequence features only")
+    if others:
+        raise ValueError(
+            f"history_input of user_tower is {group.group_name!r} and holds {', '.join(others)}; a "
+            "history has sequence features only"
+        )
 
 # %% ../../nbs/60_models/33_mind.ipynb #bc0ee0f4
 class InterestTower(nn.Module):
     "Profile and capsules of the history, joined: [B, K, D]."
 
-    def __init__(self, tower: config.MINDUserTower, output_dim: int, similarity: str, user: FeatureGroup, history: FeatureGroup, features: Sequence[Feature], model_config: ModelConfig, tables: EmbeddingTables | None = None):
+    def __init__(
+        self,
+        tower: config.MINDUserTower,
+        output_dim: int,
+        similarity: str,
+        user: FeatureGroup,
+        history: FeatureGroup,
+        features: Sequence[Feature],
+        model_config: ModelConfig,
+        tables: EmbeddingTables | None = None,
+    ):
         super().__init__()
         self.input, self.history, self.similarity = user.group_name, history.group_name, similarity
-        self.embedding_group = EmbeddingGroup(features, [user, history.model_copy(update={"group_type": "JAGGED_SEQUENCE"})], tables=tables)
+        self.embedding_group = EmbeddingGroup(
+            features,
+            [user, history.model_copy(update={"group_type": "JAGGED_SEQUENCE"})],
+            tables=tables,
+        )
         self.variational_dropout = group_dropout(self.embedding_group, [self.input], model_config)
-        self.user_mlp, self.user_mlp_out = mlp_with_linear_end(self.embedding_group.group_total_dim(self.input), tower.user_mlp)
+        self.user_mlp, self.user_mlp_out = mlp_with_linear_end(
+            self.embedding_group.group_total_dim(self.input), tower.user_mlp
+        )
         width = self.embedding_group.group_total_dim(f"{self.history}.sequence")
-        self.hist_seq_mlp, self.hist_seq_mlp_out = mlp_with_linear_end(width, tower.hist_seq_mlp, bias=False) if tower.hist_seq_mlp else (nn.Identity(), nn.Identity())
-        self.capsule_layer = CapsuleLayer(tower.hist_seq_mlp.hidden_units[-1] if tower.hist_seq_mlp else width, **tower.capsule_config.model_dump())
-        self.concat_mlp = MLP(tower.user_mlp.hidden_units[-1] + tower.capsule_config.high_dim, **tower.concat_mlp.model_dump())
+        self.hist_seq_mlp, self.hist_seq_mlp_out = (
+            mlp_with_linear_end(width, tower.hist_seq_mlp, bias=False)
+            if tower.hist_seq_mlp
+            else (nn.Identity(), nn.Identity())
+        )
+        self.capsule_layer = CapsuleLayer(
+            tower.hist_seq_mlp.hidden_units[-1] if tower.hist_seq_mlp else width,
+            **tower.capsule_config.model_dump(),
+        )
+        self.concat_mlp = MLP(
+            tower.user_mlp.hidden_units[-1] + tower.capsule_config.high_dim,
+            **tower.concat_mlp.model_dump(),
+        )
         self.output = nn.Linear(self.concat_mlp.output_dim, output_dim, bias=False)
 
-    def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "Interests [B, K, D], absent ones copies of the first; which are there, bool [B, K]; penalties by loss name."
-        grouped, penalties = drop_features(self.variational_dropout, self.embedding_group(batch) if grouped is None else grouped)
-        user = self.user_mlp_out(self.user_mlp(grouped[self.input]))                                            # [B, h]
-        positions = self.hist_seq_mlp_out(self.hist_seq_mlp(grouped[f"{self.history}.sequence"]))               # [V, s]
+    def forward(
+        self, batch: Batch, grouped: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Interests [B, K, D], absent ones copies of the first.
+
+        Which are there, bool [B, K]; penalties by loss name.
+        """
+        grouped, penalties = drop_features(
+            self.variational_dropout, self.embedding_group(batch) if grouped is None else grouped
+        )
+        user = self.user_mlp_out(self.user_mlp(grouped[self.input]))  # [B, h]
+        positions = self.hist_seq_mlp_out(
+            self.hist_seq_mlp(grouped[f"{self.history}.sequence"])
+        )  # [V, s]
         capsules, present = self.capsule_layer(positions, grouped[f"{self.history}.sequence_length"])
         capsules = torch.where(present[..., None], capsules, capsules[:, :1])
         joined = torch.cat([user[:, None].expand(-1, capsules.shape[1], -1), capsules], 2)
         interests = self.output(self.concat_mlp(joined))
-        return F.normalize(interests, dim=2) if self.similarity == "COSINE" else interests, present, penalties
+        return (
+            F.normalize(interests, dim=2) if self.similarity == "COSINE" else interests,
+            present,
+            penalties,
+        )
 
 # %% ../../nbs/60_models/33_mind.ipynb #d39c2217
 class MIND(MatchModel):
-    "Several interests a user; with `share_embedding` features of one `embedding_name` read one table on both sides."
+    """Several interests a user.
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    With `share_embedding` features of one `embedding_name` read one table on both sides.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         settings = model_config.model
-        user, history, item = (self.feature_group(name) for name in (settings.user_tower.input, settings.user_tower.history_input, settings.item_tower.input))
+        user, history, item = (
+            self.feature_group(name)
+            for name in (
+                settings.user_tower.input,
+                settings.user_tower.history_input,
+                settings.item_tower.input,
+            )
+        )
         check_history(history, self.get_features_in_feature_groups([history]))
-        shared, sides = self.shared_tables(user.group_name, history.group_name, item.group_name), (settings.output_dim, settings.similarity)
-        self.user_tower = InterestTower(settings.user_tower, *sides, user, history, self.get_features_in_feature_groups([user, history]), model_config, shared)
-        self.item_tower = MatchTower(settings.item_tower, *sides, item, self.get_features_in_feature_groups([item]), model_config, shared)
+        shared, sides = self.shared_tables(user.group_name, history.group_name, item.group_name), (
+            settings.output_dim,
+            settings.similarity,
+        )
+        self.user_tower = InterestTower(
+            settings.user_tower,
+            *sides,
+            user,
+            history,
+            self.get_features_in_feature_groups([user, history]),
+            model_config,
+            shared,
+        )
+        self.item_tower = MatchTower(
+            settings.item_tower,
+            *sides,
+            item,
+            self.get_features_in_feature_groups([item]),
+            model_config,
+            shared,
+        )
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "User vectors [B, D], each blended for the row's positive item, or all interests [B, K, D]; item vectors [rows, D]; penalties by loss name, and with the interests `user_tower_present`, bool [B, K]."
+        """User vectors [B, D], each blended for the row's positive item, or all interests [B, K, D].
+
+        Item vectors [rows, D]; penalties by loss name, and with the interests `user_tower_present`,
+        bool [B, K].
+        """
         user, item = self.read_sides(batch)
         interests, present, penalties = self.user_tower(batch, user)
         item_emb, item_penalties = self.item_tower(batch, item)
-        if self.config.model.training_score == "log_sum_exp": return interests, item_emb, {"user_tower_present": present, **penalties, **item_penalties}
+        if self.config.model.training_score == "log_sum_exp":
+            return interests, item_emb, {"user_tower_present": present, **penalties, **item_penalties}
         positive = self.positives_of(item_emb, batch, len(interests))
-        return label_aware_attention(interests, present, positive, self.config.model.simi_pow), item_emb, {**penalties, **item_penalties}
+        return (
+            label_aware_attention(interests, present, positive, self.config.model.simi_pow),
+            item_emb,
+            {**penalties, **item_penalties},
+        )
 
     def user_embedding(self, batch: Batch) -> Tensor:
         "Interests [B, K, D] of a batch with the user side only; absent ones are copies of the first."

@@ -35,15 +35,25 @@ from ..metrics.xauc import XAUC, GroupedXAUC
 from .base import BaseModel
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #4274b989
-KINDS: dict[str, str] = {   # what the output is to a loss; all others read a binary logit
-    "softmax_cross_entropy": "classes", "jrc_loss": "classes", "l2_loss": "value", "ziln_loss": "purchase",
+KINDS: dict[str, str] = {  # what the output is to a loss; all others read a binary logit
+    "softmax_cross_entropy": "classes",
+    "jrc_loss": "classes",
+    "l2_loss": "value",
+    "ziln_loss": "purchase",
 }
 
 
-LABELS: dict[str, str] = {   # what labels a loss reads; all others 0 and 1
-    "softmax_cross_entropy": "classes", "l2_loss": "number", "ziln_loss": "amount", "sigmoid_l2_loss": "share",
-    "pairwise_loss": "number", "pairwise_logistic_loss": "number", "pairwise_focal_loss": "number", "pairwise_hinge_loss": "number",
-    "listwise_rank_loss": "number", "listwise_distill_loss": "number",
+LABELS: dict[str, str] = {  # what labels a loss reads; all others 0 and 1
+    "softmax_cross_entropy": "classes",
+    "l2_loss": "number",
+    "ziln_loss": "amount",
+    "sigmoid_l2_loss": "share",
+    "pairwise_loss": "number",
+    "pairwise_logistic_loss": "number",
+    "pairwise_focal_loss": "number",
+    "pairwise_hinge_loss": "number",
+    "listwise_rank_loss": "number",
+    "listwise_distill_loss": "number",
 }
 
 
@@ -56,20 +66,33 @@ def read_output(output: Tensor, kind: str, max_sigma: float = 5.0) -> dict[str, 
     "Predictions of one kind from the output [B, C] of a network."
     if kind == "value": return {"y": output.squeeze(1)}
     if kind == "binary": return {"logits": output.squeeze(1), "probs": output.squeeze(1).sigmoid()}
-    if kind == "purchase": return {"logits": output, "probs": output[:, 0].sigmoid(), "y": expected_amount(output, max_sigma)}
+    if kind == "purchase":
+        return {
+            "logits": output,
+            "probs": output[:, 0].sigmoid(),
+            "y": expected_amount(output, max_sigma),
+        }
     probs = output.softmax(1)
-    return {"logits": output, "probs": probs, **({"probs1": probs[:, 1]} if output.shape[1] == 2 else {})}
+    return {
+        "logits": output,
+        "probs": probs,
+        **({"probs1": probs[:, 1]} if output.shape[1] == 2 else {}),
+    }
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #8be7ea98
 class Head(NamedTuple):
-    "One output of a model, and what is asked of it."
+    """One output of a model, and what is asked of it.
+
+    Attributes:
+        suffix: "_ctr"
+    """
     label: str
     num_class: int
     losses: Sequence[Loss]
     metrics: Sequence = ()
     train_metrics: Sequence = ()
     sample_weight: str | None = None
-    suffix: str = ""              # "_ctr"
+    suffix: str = ""
 
     @property
     def score(self) -> str | None:
@@ -82,58 +105,110 @@ class Head(NamedTuple):
         return label > 0 if "purchase" in kinds_of(self.losses) else label
 
     def named(self, configs: Sequence) -> list[tuple[str, str, object]]:
-        "Name, kind and settings of losses or metrics; the second one of a kind is `<kind>_2`, unless it has a `loss_name`."
-        names = loss_names([config.kind[0] for config in configs], [getattr(config, "loss_name", None) for config in configs])
+        """Name, kind and settings of losses or metrics.
+
+        The second one of a kind is `<kind>_2`, unless it has a `loss_name`.
+        """
+        names = loss_names(
+            [config.kind[0] for config in configs],
+            [getattr(config, "loss_name", None) for config in configs],
+        )
         return [(f"{name}{self.suffix}", *config.kind) for name, config in zip(names, configs)]
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #0a4233ba
-_CLASSES = {"binary": (1, 1), "value": (1, 1), "classes": (2, None), "purchase": (3, 3)}   # least and greatest num_class
+_CLASSES = {
+    "binary": (1, 1),
+    "value": (1, 1),
+    "classes": (2, None),
+    "purchase": (3, 3),
+}  # least and greatest num_class
 
 
 def check_losses(head: Head) -> None:
     "Losses that exist and agree with `num_class`, and so with each other."
     where = f" of {head.suffix[1:]}" if head.suffix else ""
-    if not head.losses: raise ValueError(f"losses{where} is empty; give at least one, e.g. binary_cross_entropy")
+    if not head.losses:
+        raise ValueError(f"losses{where} is empty; give at least one, e.g. binary_cross_entropy")
     for _, kind, _ in head.named(head.losses):
         lookup(LOSSES, kind, "loss")
         least, most = (2, 2) if kind == "jrc_loss" else _CLASSES[KINDS.get(kind, "binary")]
-        if not least <= head.num_class <= (most or head.num_class): raise ValueError(f"num_class{where} is {head.num_class}; {kind} needs {least if most else f'{least} or more'}")
-    if len(found := kinds_of(head.losses)) > 1 and not {*found} <= {"binary", "value"}: raise ValueError(f"losses{where} read the output as {' and as '.join(found)}; one output is one of them")
+        if not least <= head.num_class <= (most or head.num_class):
+            raise ValueError(
+                f"num_class{where} is {head.num_class}; {kind} needs "
+                f"{least if most else f'{least} or more'}"
+            )
+    if len(found := kinds_of(head.losses)) > 1 and not {*found} <= {"binary", "value"}:
+        raise ValueError(
+            f"losses{where} read the output as {' and as '.join(found)}; one output is one of them"
+        )
 
 
 def check_id_feature(name: str, field: str, features: Mapping[str, Feature]) -> None:
     "Refuse a session or group that is no feature with ids."
     feature = lookup(features, name, f"{field}: feature")
-    if not feature.is_sparse: raise ValueError(f"{field} is {name!r}, a {type(feature).__name__} without boundaries; rows are grouped by a feature with ids")
+    if not feature.is_sparse:
+        raise ValueError(
+            f"{field} is {name!r}, a {type(feature).__name__} without boundaries; rows are grouped by "
+            "a feature with ids"
+        )
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #87dc109f
 class MetricKind(NamedTuple):
-    "How a metric is made from its config and the number of classes, and which prediction it reads."
+    """How a metric is made from its config and the number of classes, and which prediction it reads.
+
+    Attributes:
+        reads: "probability", "classes", "value", or "decision": a probability, or classes
+    """
     make: Callable[[object, int], Metric]
-    reads: str   # "probability", "classes", "value", or "decision": a probability, or classes
+    reads: str
 
 
 METRIC_KINDS: dict[str, MetricKind] = {
     "auc": MetricKind(lambda config, classes: AUC(config.thresholds), "probability"),
-    "multiclass_auc": MetricKind(lambda config, classes: MulticlassAUC(classes, config.thresholds, config.average), "classes"),
+    "multiclass_auc": MetricKind(
+        lambda config, classes: MulticlassAUC(classes, config.thresholds, config.average), "classes"
+    ),
     "grouped_auc": MetricKind(lambda config, classes: GroupedAUC(), "probability"),
-    "normalized_entropy": MetricKind(lambda config, classes: NormalizedEntropy(config.eta), "probability"),
-    "accuracy": MetricKind(lambda config, classes: MulticlassAccuracy(classes, config.top_k, average="micro") if classes > 1 else BinaryAccuracy(config.threshold), "decision"),
+    "normalized_entropy": MetricKind(
+        lambda config, classes: NormalizedEntropy(config.eta), "probability"
+    ),
+    "accuracy": MetricKind(
+        lambda config, classes: (
+            MulticlassAccuracy(classes, config.top_k, average="micro")
+            if classes > 1
+            else BinaryAccuracy(config.threshold)
+        ),
+        "decision",
+    ),
     "mean_absolute_error": MetricKind(lambda config, classes: MeanAbsoluteError(), "value"),
     "mean_squared_error": MetricKind(lambda config, classes: MeanSquaredError(), "value"),
-    "xauc": MetricKind(lambda config, classes: XAUC(config.sample_ratio, config.max_pairs, config.in_batch), "value"),
-    "grouped_xauc": MetricKind(lambda config, classes: GroupedXAUC(config.max_pairs_per_group), "value"),
+    "xauc": MetricKind(
+        lambda config, classes: XAUC(config.sample_ratio, config.max_pairs, config.in_batch), "value"
+    ),
+    "grouped_xauc": MetricKind(
+        lambda config, classes: GroupedXAUC(config.max_pairs_per_group), "value"
+    ),
 }
 
 
 def check_metrics(head: Head, features: Mapping[str, Feature]) -> None:
     "Metrics that exist and find what they read."
     kinds = kinds_of(head.losses)
-    given = {"probability": head.score is not None, "classes": "classes" in kinds, "value": bool({"value", "purchase"} & {*kinds}), "decision": bool({"binary", "classes"} & {*kinds})}
+    given = {
+        "probability": head.score is not None,
+        "classes": "classes" in kinds,
+        "value": bool({"value", "purchase"} & {*kinds}),
+        "decision": bool({"binary", "classes"} & {*kinds}),
+    }
     for _, kind, config in head.named([*head.metrics, *head.train_metrics]):
         reads = lookup(METRIC_KINDS, kind, "metric of a rank model").reads
-        if not given[reads]: raise ValueError(f"metric {kind} reads a {reads}; the losses {[loss.kind[0] for loss in head.losses]} with num_class {head.num_class} give none")
-        if hasattr(config, "grouping_key"): check_id_feature(config.grouping_key, "grouping_key", features)
+        if not given[reads]:
+            raise ValueError(
+                f"metric {kind} reads a {reads}; the losses {[loss.kind[0] for loss in head.losses]} "
+                f"with num_class {head.num_class} give none"
+            )
+        if hasattr(config, "grouping_key"):
+            check_id_feature(config.grouping_key, "grouping_key", features)
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #645575b6
 def in_words(values: Tensor, most: int = 8) -> str:
@@ -145,8 +220,14 @@ def in_words(values: Tensor, most: int = 8) -> str:
 
 def wrong_labels(kind: str, label: Tensor, num_class: int) -> tuple[Tensor, str]:
     "Which labels are none of their kind, bool [B], and what they must be."
-    if kind == "binary": return (label != 0) & (label != 1), "0 and 1; the data set's min_label says from where on a label is 1"
-    if kind == "classes": return (label < 0) | (label >= num_class) | (label != label.floor()), f"whole numbers 0..{num_class - 1}, num_class is {num_class}"
+    if kind == "binary":
+        return (label != 0) & (
+            label != 1
+        ), "0 and 1; the data set's min_label says from where on a label is 1"
+    if kind == "classes":
+        return (label < 0) | (label >= num_class) | (
+            label != label.floor()
+        ), f"whole numbers 0..{num_class - 1}, num_class is {num_class}"
     if kind == "share": return ~((label >= 0) & (label <= 1)), "numbers from 0 to 1"
     if kind == "amount": return ~((label >= 0) & label.isfinite()), "amounts of at least 0"
     return ~label.isfinite(), "finite numbers"
@@ -155,11 +236,18 @@ def wrong_labels(kind: str, label: Tensor, num_class: int) -> tuple[Tensor, str]
 def check_labels(head: Head, label: Tensor, where: str = "") -> None:
     "Refuse labels that a loss or a metric of the head cannot read, with the column and its values."
     reads = {kind: LABELS.get(kind, "binary") for _, kind, _ in head.named(head.losses)}
-    asked = [kind for _, kind, _ in head.named([*head.metrics, *head.train_metrics]) if METRIC_KINDS[kind].reads in ("probability", "decision")]
+    asked = [
+        kind
+        for _, kind, _ in head.named([*head.metrics, *head.train_metrics])
+        if METRIC_KINDS[kind].reads in ("probability", "decision")
+    ]
     if head.num_class == 1: reads |= dict.fromkeys(asked, "binary")
     for name, kind in reads.items():
         wrong, needs = wrong_labels(kind, label.double(), head.num_class)
-        if wrong.any(): raise ValueError(f"column {head.label}{where} holds {in_words(label)}; {name} needs {needs}")
+        if wrong.any():
+            raise ValueError(
+                f"column {head.label}{where} holds {in_words(label)}; {name} needs {needs}"
+            )
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #20b396da
 def relative_weight(weight: Tensor) -> Tensor:
@@ -179,12 +267,21 @@ def first_ids(batch: Batch, feature: str) -> Tensor:
 class RankModel(BaseModel, abstract=True):
     "Base of ranking models: subclasses build their network on `init_input` and write `predict`."
 
-    groups: tuple[str, ...] | None = None     # names of the feature groups that the model reads; None: the first one
+    groups: tuple[str, ...] | None = None
+    "names of the feature groups that the model reads; None: the first one"
     optional_groups: tuple[str, ...] = ()
-    summed_groups: tuple[str, ...] = ()       # WIDE groups of which the model reads the sum over the features only
-    init_std = 0.01                           # spread of the first weights of tables whose features do not say otherwise
+    summed_groups: tuple[str, ...] = ()
+    "WIDE groups of which the model reads the sum over the features only"
+    init_std = 0.01  # spread of the first weights of tables whose features do not say otherwise
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.check_groups()
         self.heads, by_name = self.make_heads(), {feature.name: feature for feature in self.features}
@@ -192,15 +289,26 @@ class RankModel(BaseModel, abstract=True):
             check_losses(head)
             check_metrics(head, by_name)
             for _, kind, config in head.named(head.losses):
-                if getattr(config, "session_name", None): check_id_feature(config.session_name, f"session_name of {kind}", by_name)
+                if getattr(config, "session_name", None):
+                    check_id_feature(config.session_name, f"session_name of {kind}", by_name)
         self.num_class = self.heads[0].num_class
         self.init_input()
 
     def make_heads(self) -> list[Head]:
         "The one output of a ranking model."
-        if not self.labels: raise ValueError("labels is empty; name the column that the model predicts, e.g. ['label']")
+        if not self.labels:
+            raise ValueError("labels is empty; name the column that the model predicts, e.g. ['label']")
         config = self.config
-        return [Head(self.labels[0], config.num_class, config.losses, config.metrics, config.train_metrics, self.sample_weights[0] if self.sample_weights else None)]
+        return [
+            Head(
+                self.labels[0],
+                config.num_class,
+                config.losses,
+                config.metrics,
+                config.train_metrics,
+                self.sample_weights[0] if self.sample_weights else None,
+            )
+        ]
 
     def read_groups(self) -> list[str]:
         "Names of the feature groups that the model cannot do without."
@@ -209,47 +317,96 @@ class RankModel(BaseModel, abstract=True):
     def check_groups(self) -> None:
         "Every group the model reads is there, and the model reads every group there is."
         known, needed = list(self.feature_groups), self.read_groups()
-        name, extra = type(self).__name__, [group for group in known if group not in (*needed, *self.optional_groups)]
-        if not known: raise ValueError(f"feature_groups is empty; {name} reads {', '.join(needed) or 'one group'}")
+        name, extra = type(self).__name__, [
+            group for group in known if group not in (*needed, *self.optional_groups)
+        ]
+        if not known:
+            raise ValueError(
+                f"feature_groups is empty; {name} reads {', '.join(needed) or 'one group'}"
+            )
         for group in needed: lookup(self.feature_groups, group, f"feature group of {name}")
-        if extra: raise ValueError(f"{name} reads the groups {', '.join([*needed, *self.optional_groups])} and would ignore {', '.join(extra)}; leave them out")
+        if extra:
+            raise ValueError(
+                f"{name} reads the groups {', '.join([*needed, *self.optional_groups])} and would "
+                f"ignore {', '.join(extra)}; leave them out"
+            )
 
     def input_groups(self) -> list[FeatureGroup]:
-        "The groups as they are read from a batch; those of the config, unless a model needs other pieces."
+        """The groups as they are read from a batch.
+
+        Those of the config, unless a model needs other pieces.
+        """
         return self.config.feature_groups
 
     def init_input(self) -> None:
-        "Tables of all groups, and variational dropout for groups of several features where the config asks for it."
+        """Tables of all groups, and variational dropout for groups of several features where the config
+        asks for it.
+        """
         groups, dropout = self.config.feature_groups, self.config.variational_dropout
-        features = [feature.model_copy(update={"init_std": feature.init_std or self.init_std}) for feature in self.get_features_in_feature_groups(groups)]
-        summed = () if dropout else self.summed_groups         # dropout chooses among the features, one by one
-        self.embedding_group = EmbeddingGroup(features, self.input_groups(), getattr(self.config.model, "wide_embedding_dim", 4), summed=summed)
+        features = [
+            feature.model_copy(update={"init_std": feature.init_std or self.init_std})
+            for feature in self.get_features_in_feature_groups(groups)
+        ]
+        summed = () if dropout else self.summed_groups  # dropout chooses among the features, one by one
+        self.embedding_group = EmbeddingGroup(
+            features,
+            self.input_groups(),
+            getattr(self.config.model, "wide_embedding_dim", 4),
+            summed=summed,
+        )
         plain = [group.group_name for group in groups if "SEQUENCE" not in group.group_type]
         dims = {name: self.embedding_group.group_feature_dims(name) for name in plain}
-        self.variational_dropout = nn.ModuleDict({name: VariationalDropout(dims[name], dropout.regularization_lambda) for name in plain if dropout and len(dims[name]) > 1})
+        self.variational_dropout = nn.ModuleDict(
+            {
+                name: VariationalDropout(dims[name], dropout.regularization_lambda)
+                for name in plain
+                if dropout and len(dims[name]) > 1
+            }
+        )
 
     def build_input(self, batch: Batch) -> dict[str, Tensor]:
         "The tensors of all groups by key, as `EmbeddingGroup` gives them, after variational dropout."
         grouped = self.embedding_group(batch)
-        return grouped | {name: dropout(grouped[name])[0] for name, dropout in self.variational_dropout.items()}
+        return grouped | {
+            name: dropout(grouped[name])[0] for name, dropout in self.variational_dropout.items()
+        }
 
     @property
     def read_features(self) -> set[str]:
         "Names of the features that are looked at, those of sessions and groups included."
-        configs = [config.kind[1] for head in self.heads for config in (*head.losses, *head.metrics, *head.train_metrics)]
-        return {*self.embedding_group.features} | {name for config in configs for name in (getattr(config, "session_name", None), getattr(config, "grouping_key", None)) if name}
+        configs = [
+            config.kind[1]
+            for head in self.heads
+            for config in (*head.losses, *head.metrics, *head.train_metrics)
+        ]
+        return {*self.embedding_group.features} | {
+            name
+            for config in configs
+            for name in (getattr(config, "session_name", None), getattr(config, "grouping_key", None))
+            if name
+        }
 
     def field_dim(self, group: str) -> int:
         "The one width of all features of a group that is read as fields [B, F, D]."
         dims = self.embedding_group.group_feature_dims(group)
-        if len(set(dims.values())) > 1: raise ValueError(f"widths of group {group} are {dims}; {type(self).__name__} needs one width for all of them: set embedding_dim, and leave numbers out")
+        if len(set(dims.values())) > 1:
+            raise ValueError(
+                f"widths of group {group} are {dims}; {type(self).__name__} needs one width for all of "
+                "them: set embedding_dim, and leave numbers out"
+            )
         return next(iter(dims.values()))
 
     def output_to_prediction(self, output: Tensor, head: Head | None = None) -> dict[str, Tensor]:
         "Predictions by name from the output [B, C]."
         head = head or self.heads[0]
-        sigma = {"max_sigma": loss.kind[1].max_sigma for loss in head.losses if loss.kind[0] == "ziln_loss"}
-        found = {name: value for kind in kinds_of(head.losses) for name, value in read_output(output, kind, **sigma).items()}
+        sigma = {
+            "max_sigma": loss.kind[1].max_sigma for loss in head.losses if loss.kind[0] == "ziln_loss"
+        }
+        found = {
+            name: value
+            for kind in kinds_of(head.losses)
+            for name, value in read_output(output, kind, **sigma).items()
+        }
         return {f"{name}{head.suffix}": value for name, value in found.items()}
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #dc3ffcdb
@@ -258,32 +415,57 @@ def init_loss(self: RankModel) -> None:
     made, weights, learned = {}, {}, []
     for head in self.heads:
         for (name, kind, config), entry in zip(head.named(head.losses), head.losses):
-            made[name], weights[name] = LOSSES[kind](**config.model_dump(exclude={"session_name"})), entry.weight
+            made[name], weights[name] = (
+                LOSSES[kind](**config.model_dump(exclude={"session_name"})),
+                entry.weight,
+            )
             if entry.learn_loss_weight: learned.append(name)
     self.loss_set = LossSet(made, weights, learned, self.config.loss_weight_strategy)
 
 
 def weight_of(self: RankModel, head: Head, batch: Batch) -> Tensor | None:
     "Relative weights [B] of the rows, None where all count alike."
-    return relative_weight(lookup(batch.sample_weights, head.sample_weight, "sample weight")) if head.sample_weight else None
+    return (
+        relative_weight(lookup(batch.sample_weights, head.sample_weight, "sample weight"))
+        if head.sample_weight
+        else None
+    )
 
 
-def head_losses(self: RankModel, head: Head, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+def head_losses(
+    self: RankModel, head: Head, predictions: dict[str, Tensor], batch: Batch
+) -> dict[str, Tensor]:
     "Losses of one head by name, before they are weighed."
     label, weight, result = lookup(batch.labels, head.label, "label"), self.weight_of(head, batch), {}
     if label.is_cpu: check_labels(head, label)
     for name, kind, config in head.named(head.losses):
         reads = KINDS.get(kind, "binary")
         output = predictions[f"{'y' if reads == 'value' else 'logits'}{head.suffix}"]
-        sessions = first_ids(batch, config.session_name) if getattr(config, "session_name", None) else None
-        result[name] = self.loss_set.losses[name](output, label.long() if reads == "classes" else label.float(), sample_weight=weight, session_ids=sessions)
+        sessions = (
+            first_ids(batch, config.session_name) if getattr(config, "session_name", None) else None
+        )
+        result[name] = self.loss_set.losses[name](
+            output,
+            label.long() if reads == "classes" else label.float(),
+            sample_weight=weight,
+            session_ids=sessions,
+        )
     return result
 
 
 def loss(self: RankModel, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "Losses by name, and the penalties `<group>_feature_p_loss`."
-    losses = self.loss_set({name: value for head in self.heads for name, value in self.head_losses(head, predictions, batch).items()})
-    return losses | {f"{name}_feature_p_loss": dropout.penalty(batch.rows) for name, dropout in self.variational_dropout.items()}
+    losses = self.loss_set(
+        {
+            name: value
+            for head in self.heads
+            for name, value in self.head_losses(head, predictions, batch).items()
+        }
+    )
+    return losses | {
+        f"{name}_feature_p_loss": dropout.penalty(batch.rows)
+        for name, dropout in self.variational_dropout.items()
+    }
 
 
 for method in (init_loss, weight_of, head_losses, loss): setattr(RankModel, method.__name__, method)
@@ -292,33 +474,61 @@ for method in (init_loss, weight_of, head_losses, loss): setattr(RankModel, meth
 def init_metric(self: RankModel) -> None:
     "Metrics for evaluation and, blended over windows, for training."
     for head in self.heads:
-        for name, kind, config in head.named(head.metrics): self.metric_modules[name] = METRIC_KINDS[kind].make(config, head.num_class)
+        for name, kind, config in head.named(head.metrics):
+            self.metric_modules[name] = METRIC_KINDS[kind].make(config, head.num_class)
         for (name, kind, config), window in zip(head.named(head.train_metrics), head.train_metrics):
-            metric = DecayAUC(config.thresholds or 200) if kind == "auc" else METRIC_KINDS[kind].make(config, head.num_class)
-            self.train_metric_modules[name] = TrainMetricWrapper(metric, window.decay_rate, window.decay_step)
+            metric = (
+                DecayAUC(config.thresholds or 200)
+                if kind == "auc"
+                else METRIC_KINDS[kind].make(config, head.num_class)
+            )
+            self.train_metric_modules[name] = TrainMetricWrapper(
+                metric, window.decay_rate, window.decay_step
+            )
 
 
-def metric_inputs(self: RankModel, head: Head, kind: str, config: object, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:
+def metric_inputs(
+    self: RankModel, head: Head, kind: str, config: object, predictions: dict[str, Tensor], batch: Batch
+) -> tuple[Tensor, ...]:
     "What a metric's `update` takes: prediction, label, and the group where it has one."
     reads = METRIC_KINDS[kind].reads
     if reads == "decision": reads = "classes" if head.num_class > 1 else "probability"
-    key = {"probability": head.score, "classes": f"probs{head.suffix}", "value": f"y{head.suffix}"}[reads]
+    key = {"probability": head.score, "classes": f"probs{head.suffix}", "value": f"y{head.suffix}"}[
+        reads
+    ]
     label = batch.labels[head.label]
-    inputs = (predictions[key].detach(), head.event(label) if reads == "probability" else label.long() if reads == "classes" else label)
-    return (*inputs, first_ids(batch, config.grouping_key)) if hasattr(config, "grouping_key") else inputs
+    inputs = (
+        predictions[key].detach(),
+        head.event(label) if reads == "probability" else label.long() if reads == "classes" else label,
+    )
+    return (
+        (*inputs, first_ids(batch, config.grouping_key)) if hasattr(config, "grouping_key") else inputs
+    )
 
 
-def update_metric(self: RankModel, predictions: dict[str, Tensor], batch: Batch, losses: dict[str, Tensor] | None = None) -> None:
+def update_metric(
+    self: RankModel,
+    predictions: dict[str, Tensor],
+    batch: Batch,
+    losses: dict[str, Tensor] | None = None,
+) -> None:
     "Add a batch to the metrics and to the loss means."
     for head in self.heads:
-        for name, kind, config in head.named(head.metrics): self.metric_modules[name].update(*self.metric_inputs(head, kind, config, predictions, batch))
+        for name, kind, config in head.named(head.metrics):
+            self.metric_modules[name].update(
+                *self.metric_inputs(head, kind, config, predictions, batch)
+            )
     self.update_loss_metrics(losses, batch.rows)
 
 
 def update_train_metric(self: RankModel, predictions: dict[str, Tensor], batch: Batch) -> None:
     "Add a batch to the train metrics."
     for head in self.heads:
-        for name, kind, config in head.named(head.train_metrics): self.train_metric_modules[name].update(*self.metric_inputs(head, kind, config, predictions, batch))
+        for name, kind, config in head.named(head.train_metrics):
+            self.train_metric_modules[name].update(
+                *self.metric_inputs(head, kind, config, predictions, batch)
+            )
 
 
-for method in (init_metric, metric_inputs, update_metric, update_train_metric): setattr(RankModel, method.__name__, method)
+for method in (init_metric, metric_inputs, update_metric, update_train_metric):
+    setattr(RankModel, method.__name__, method)

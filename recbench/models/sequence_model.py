@@ -21,19 +21,44 @@ from .match_model import MatchModel, MatchTower
 
 # %% ../../nbs/60_models/22_sequence_model.ipynb #9e8f9abe
 class SequenceTower(nn.Module):
-    "User tower over one group of type JAGGED_SEQUENCE; subclasses `encode` packed positions and set `output_dim`."
+    """User tower over one group of type JAGGED_SEQUENCE.
 
-    def __init__(self, input: str, max_seq_len: int, feature_group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None = None):
+    Subclasses `encode` packed positions and set `output_dim`.
+    """
+
+    def __init__(
+        self,
+        input: str,
+        max_seq_len: int,
+        feature_group: FeatureGroup,
+        features: Sequence[Feature],
+        tables: EmbeddingTables | None = None,
+    ):
         super().__init__()
-        if feature_group.group_type != "JAGGED_SEQUENCE": raise ValueError(f"group_type of {input} is {feature_group.group_type}; this tower reads a JAGGED_SEQUENCE")
-        self.input, self.max_seq_len, self.embedding_group = input, max_seq_len, EmbeddingGroup(features, [feature_group], tables=tables)
+        if feature_group.group_type != "JAGGED_SEQUENCE":
+            raise ValueError(
+                f"group_type of {input} is {feature_group.group_type}; this tower reads a "
+                "JAGGED_SEQUENCE"
+            )
+        self.input, self.max_seq_len, self.embedding_group = (
+            input,
+            max_seq_len,
+            EmbeddingGroup(features, [feature_group], tables=tables),
+        )
         plan = self.embedding_group.plan(input)
-        if plan.query: raise ValueError(f"features {[use.feature for use in plan.query]} of group {input} are no sequences; this tower reads sequences only")
+        if plan.query:
+            raise ValueError(
+                f"features {[use.feature for use in plan.query]} of group {input} are no sequences; "
+                "this tower reads sequences only"
+            )
         self.sequence_dim = self.embedding_group.group_total_dim(f"{input}.sequence")
         self.longest = max(feature.max_length for feature in features if feature.is_sequence)
 
     def encode(self, sequence: Ragged) -> Tensor:
-        "Vectors [V, D] of all positions; one of them depends on its own position and earlier ones alone."
+        """Vectors [V, D] of all positions.
+
+        One of them depends on its own position and earlier ones alone.
+        """
         raise NotImplementedError
 
     def read(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
@@ -51,25 +76,53 @@ class SequenceTower(nn.Module):
 class SequenceMatchModel(MatchModel, abstract=True):
     "Match model whose user is a history read in order; subclasses make the user tower."
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        if self.sample_weights: raise ValueError(f"sample_weights is {self.sample_weights}; a history has a target at each position and no weight for them, leave it out")
+        if self.sample_weights:
+            raise ValueError(
+                f"sample_weights is {self.sample_weights}; a history has a target at each position and "
+                "no weight for them, leave it out"
+            )
         config = model_config.model
         groups = [self.feature_group(tower.input) for tower in (config.user_tower, config.item_tower)]
         own = [self.get_features_in_feature_groups([group]) for group in groups]
         shared = self.shared_tables(*(group.group_name for group in groups))
         self.user_tower = self.make_user_tower(groups[0], own[0], shared)
-        self.item_tower = MatchTower(config.item_tower, config.output_dim, config.similarity, groups[1], own[1], model_config, shared)
-        self.output = nn.Linear(self.user_tower.output_dim, config.output_dim) if config.output_dim else nn.Identity()
+        self.item_tower = MatchTower(
+            config.item_tower,
+            config.output_dim,
+            config.similarity,
+            groups[1],
+            own[1],
+            model_config,
+            shared,
+        )
+        self.output = (
+            nn.Linear(self.user_tower.output_dim, config.output_dim)
+            if config.output_dim
+            else nn.Identity()
+        )
         if not config.output_dim and self.user_tower.output_dim != self.item_tower.output_dim:
-            raise ValueError(f"output_dim is 0 with users of width {self.user_tower.output_dim} and items of width {self.item_tower.output_dim}; give both one width, or an output_dim")
+            raise ValueError(
+                f"output_dim is 0 with users of width {self.user_tower.output_dim} and items of width "
+                f"{self.item_tower.output_dim}; give both one width, or an output_dim"
+            )
 
     @property
     def max_seq_len(self) -> int:
         "Positions that the user tower reads."
         return self.user_tower.max_seq_len
 
-    def make_user_tower(self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None) -> SequenceTower:
+    def make_user_tower(
+        self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
+    ) -> SequenceTower:
         "The user tower; `tables` are given where it shares them with the items."
         raise NotImplementedError
 
@@ -81,11 +134,14 @@ def user_vectors(self: SequenceMatchModel, positions: Tensor) -> Tensor:
 
 
 def towers(self: SequenceMatchModel, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    "User vectors, one for each target of the batch, item vectors [rows, D], and penalties by loss name."
+    """User vectors, one for each target of the batch, item vectors [rows, D], and penalties by loss
+    name.
+    """
     user, item = self.read_sides(batch)
     positions, infos = self.user_tower(batch, user), batch.additional_infos
     users = positions.values if "target_lengths" in infos else last_position(positions)
-    if "cand_pos_lengths" in infos: users = users.repeat_interleave(infos["cand_pos_lengths"], 0)      # several targets of one moment
+    if "cand_pos_lengths" in infos:
+        users = users.repeat_interleave(infos["cand_pos_lengths"], 0)  # several targets of one moment
     return self.user_vectors(users), *self.item_tower(batch, item)
 
 
@@ -95,4 +151,5 @@ def user_embedding(self: SequenceMatchModel, batch: Batch) -> Tensor:
     return self.user_vectors(last_position(positions)) * (positions.lengths > 0)[:, None]
 
 
-for method in (user_vectors, towers, user_embedding): setattr(SequenceMatchModel, method.__name__, method)
+for method in (user_vectors, towers, user_embedding):
+    setattr(SequenceMatchModel, method.__name__, method)

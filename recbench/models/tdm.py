@@ -23,42 +23,79 @@ from ..layers.multi_window_din import MultiWindowDINEncoder
 from .rank_model import RankModel
 
 # %% ../../nbs/60_models/35_tdm.ipynb #b08ab75b
-def newest_first(
-    sequence: Tensor,              # [U, T, s], padded, oldest first
-    lengths: Tensor,               # int64 [U]
-    count: int,                    # positions that are read
-) -> tuple[Tensor, Tensor]:        # [U, at most count, s], int64 [U]
-    "The newest positions of each row in reverse."
-    place = lengths.unsqueeze(1) - 1 - torch.arange(min(count, sequence.shape[1]), device=lengths.device)
+def newest_first(sequence: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The newest positions of each row in reverse.
+
+    Args:
+        sequence: [U, T, s], padded, oldest first
+        lengths: int64 [U]
+        count: positions that are read
+
+    Returns:
+        [U, at most count, s], int64 [U]
+    """
+    place = (
+        lengths.unsqueeze(1) - 1 - torch.arange(min(count, sequence.shape[1]), device=lengths.device)
+    )
     turned = sequence.gather(1, place.clamp(min=0).unsqueeze(2).expand(-1, -1, sequence.shape[2]))
     return turned * (place >= 0).unsqueeze(2), lengths.clamp(max=count)
 
 # %% ../../nbs/60_models/35_tdm.ipynb #febc12cc
 class Embedded(NamedTuple):
-    "Users and nodes as the layers read them."
-    sequence: Tensor               # [U, T, s]
-    lengths: Tensor                # int64 [U]
-    query: Tensor                  # [R, q]
-    groups: dict[str, Tensor]      # other groups by name, [U, ...] or [R, ...]
+    """Users and nodes as the layers read them.
+
+    Attributes:
+        sequence: [U, T, s]
+        lengths: int64 [U]
+        query: [R, q]
+        groups: other groups by name, [U, ...] or [R, ...]
+    """
+    sequence: Tensor
+    lengths: Tensor
+    query: Tensor
+    groups: dict[str, Tensor]
 
 
 class TDM(RankModel):
     "Multi-window attention of a node over the history, beside the other groups."
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, tree: Tree | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        tree: Tree | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         config, dim = model_config.model, self.embedding_group.group_total_dim
-        self.tree = tree                                                                          # what it is trained on and searched by
-        self.multiwindow_din = MultiWindowDINEncoder(dim(f"{self.sequence.group_name}.sequence"), dim(self.query_name), self.sequence.group_name,
-                                                     config.multiwindow_din.windows_len, config.multiwindow_din.attn_mlp.model_dump())
-        self.sides = {name: self.get_features_in_feature_groups([group])[0].side for name, group in self.feature_groups.items() if group is not self.sequence}
-        self.deep_mlp = MLP(sum(map(dim, self.sides)) + self.multiwindow_din.output_dim, **config.final.model_dump())
+        self.tree = tree  # what it is trained on and searched by
+        self.multiwindow_din = MultiWindowDINEncoder(
+            dim(f"{self.sequence.group_name}.sequence"),
+            dim(self.query_name),
+            self.sequence.group_name,
+            config.multiwindow_din.windows_len,
+            config.multiwindow_din.attn_mlp.model_dump(),
+        )
+        self.sides = {
+            name: self.get_features_in_feature_groups([group])[0].side
+            for name, group in self.feature_groups.items()
+            if group is not self.sequence
+        }
+        self.deep_mlp = MLP(
+            sum(map(dim, self.sides)) + self.multiwindow_din.output_dim, **config.final.model_dump()
+        )
         self.output_linear = nn.Linear(self.deep_mlp.output_dim, self.num_class)
 
     def read_groups(self) -> list[str]:
         "All groups; one of them is the history, with the node as its query."
         kinds = {name: group.group_type for name, group in self.feature_groups.items()}
-        if [kind for kind in kinds.values() if "SEQUENCE" in kind] != ["SEQUENCE"]: raise ValueError(f"feature_groups of TDM have the types {kinds}; exactly one must be a sequence, of type SEQUENCE")
+        if [kind for kind in kinds.values() if "SEQUENCE" in kind] != ["SEQUENCE"]:
+            raise ValueError(
+                f"feature_groups of TDM have the types {kinds}; exactly one must be a sequence, of "
+                "type SEQUENCE"
+            )
         return list(kinds)
 
     @property
@@ -76,9 +113,18 @@ class TDM(RankModel):
         by_name = {feature.name: feature for feature in self.features}
         names, group = self.sequence.feature_names, self.sequence
         query = [name for name in names if name in by_name and not by_name[name].is_sequence]
-        if not query: raise ValueError(f"group {group.group_name} holds {names}; TDM needs the node's id beside the sequence")
-        history = group.model_copy(update={"feature_names": [name for name in names if name not in query]})
-        plain = FeatureGroup(group_name=self.query_name, feature_names=query, embedding_name_suffix=group.embedding_name_suffix)
+        if not query:
+            raise ValueError(
+                f"group {group.group_name} holds {names}; TDM needs the node's id beside the sequence"
+            )
+        history = group.model_copy(
+            update={"feature_names": [name for name in names if name not in query]}
+        )
+        plain = FeatureGroup(
+            group_name=self.query_name,
+            feature_names=query,
+            embedding_name_suffix=group.embedding_name_suffix,
+        )
         return [history if other is group else other for other in self.config.feature_groups] + [plain]
 
 # %% ../../nbs/60_models/35_tdm.ipynb #b23ad9a5
@@ -86,31 +132,56 @@ def embed(self: TDM, batch: Batch) -> Embedded:
     "Users and nodes of a batch, after variational dropout."
     grouped, name = self.build_input(batch), self.sequence.group_name
     sequence, lengths = grouped[f"{name}.sequence"], grouped[f"{name}.sequence_length"]
-    if self.config.model.newest_first: sequence, lengths = newest_first(sequence, lengths, sum(self.multiwindow_din.windows))
-    return Embedded(sequence, lengths, grouped[self.query_name], {group: grouped[group] for group in self.sides})
+    if self.config.model.newest_first:
+        sequence, lengths = newest_first(sequence, lengths, sum(self.multiwindow_din.windows))
+    return Embedded(
+        sequence, lengths, grouped[self.query_name], {group: grouped[group] for group in self.sides}
+    )
 
 
-def score(
-    self: TDM,
-    embedded: Embedded,
-    nodes: Tensor,      # int64 [U, K], rows of the nodes in `embedded`
-) -> Tensor:            # [U, K, C]
-    "Outputs of K nodes for each user."
+def score(self: TDM, embedded: Embedded, nodes: Tensor) -> Tensor:
+    """Outputs of K nodes for each user.
+
+    Args:
+        nodes: int64 [U, K], rows of the nodes in `embedded`
+
+    Returns:
+        [U, K, C]
+    """
     shape = (*nodes.shape, -1)
-    parts = [part.unsqueeze(1).expand(shape) if self.sides[name] == "user" else part[nodes] for name, part in embedded.groups.items()]
+    parts = [
+        part.unsqueeze(1).expand(shape) if self.sides[name] == "user" else part[nodes]
+        for name, part in embedded.groups.items()
+    ]
     din = self.multiwindow_din.many(embedded.sequence, embedded.lengths, embedded.query[nodes])
     return self.output_linear(self.deep_mlp(torch.cat([din, *parts], -1)))
 
 
 def predict(self: TDM, batch: Batch) -> dict[str, Tensor]:
     "Predictions of each row, or of each node where the batch holds users and nodes."
-    embedded, name, owner = self.embed(batch), self.sequence.group_name, batch.additional_infos.get("user_row")
+    embedded, name, owner = (
+        self.embed(batch),
+        self.sequence.group_name,
+        batch.additional_infos.get("user_row"),
+    )
     if owner is None:
-        din = self.multiwindow_din({f"{name}.query": embedded.query, f"{name}.sequence": embedded.sequence, f"{name}.sequence_length": embedded.lengths})
-        return self.output_to_prediction(self.output_linear(self.deep_mlp(torch.cat([din, *embedded.groups.values()], 1))))
+        din = self.multiwindow_din(
+            {
+                f"{name}.query": embedded.query,
+                f"{name}.sequence": embedded.sequence,
+                f"{name}.sequence_length": embedded.lengths,
+            }
+        )
+        return self.output_to_prediction(
+            self.output_linear(self.deep_mlp(torch.cat([din, *embedded.groups.values()], 1)))
+        )
     users = len(embedded.lengths)
-    if owner.is_cpu and (torch.bincount(owner, minlength=users) * users != len(owner)).any(): raise ValueError(f"user_row gives {users} users {torch.bincount(owner, minlength=users).unique().tolist()} nodes; every user needs the same number")
-    nodes = owner.argsort(stable=True)                                                            # user by user
+    if owner.is_cpu and (torch.bincount(owner, minlength=users) * users != len(owner)).any():
+        raise ValueError(
+            f"user_row gives {users} users {torch.bincount(owner, minlength=users).unique().tolist()} "
+            "nodes; every user needs the same number"
+        )
+    nodes = owner.argsort(stable=True)  # user by user
     output = self.score(embedded, nodes.view(users, -1)).flatten(0, 1)
     return self.output_to_prediction(output[nodes.argsort()])
 
@@ -128,17 +199,37 @@ def item_vectors(model: TDM, dataset: Dataset) -> Tensor:
 def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     "The model with another tree: the same weights, inner nodes as the means of the items below."
     own = item_feature(dataset.features("item"), dataset.schema.item_key)
-    old = [feature.model_copy(update={"num_buckets": own.num_buckets}) if feature.is_sparse and feature.table == own.table else feature for feature in model.features]
-    level, plain = next(feature for feature in old if feature.name == LEVEL), [feature for feature in old if feature.name != LEVEL]
-    features = [*tree_features(plain, own.name, tree)[:-1], level.model_copy(update={"num_buckets": tree.levels})]
-    new, ids = type(model)(model.config, features, model.labels, model.sample_weights, tree=tree), _item_ids(dataset)
+    old = [
+        (
+            feature.model_copy(update={"num_buckets": own.num_buckets})
+            if feature.is_sparse and feature.table == own.table
+            else feature
+        )
+        for feature in model.features
+    ]
+    level, plain = next(feature for feature in old if feature.name == LEVEL), [
+        feature for feature in old if feature.name != LEVEL
+    ]
+    features = [
+        *tree_features(plain, own.name, tree)[:-1],
+        level.model_copy(update={"num_buckets": tree.levels}),
+    ]
+    new, ids = type(model)(
+        model.config, features, model.labels, model.sample_weights, tree=tree
+    ), _item_ids(dataset)
     inner, fresh = node_ids(tree, ids, own.num_buckets - 1)[:-len(ids)], new.state_dict()
     for name, weight in model.state_dict().items():
         if name not in fresh: continue
         if name.startswith(f"embedding_group.tables.{own.table}"):
-            fresh[name] = torch.cat([weight[:own.num_buckets], weight.new_zeros(len(fresh[name]) - own.num_buckets, weight.shape[1])])
+            fresh[name] = torch.cat(
+                [
+                    weight[: own.num_buckets],
+                    weight.new_zeros(len(fresh[name]) - own.num_buckets, weight.shape[1]),
+                ]
+            )
             fresh[name][inner] = node_means(tree, weight[ids])[:len(inner)]
-        elif fresh[name].shape == weight.shape: fresh[name] = weight
+        elif fresh[name].shape == weight.shape:
+            fresh[name] = weight
     new.load_state_dict(fresh)
     new.init_loss()
     return new
@@ -149,9 +240,11 @@ def with_vectors(model: TDM, dataset: Dataset, vectors: Tensor) -> TDM:
     own = item_feature(dataset.features("item"), dataset.schema.item_key)
     state = model.state_dict()
     for name in state:
-        if name.startswith(f"embedding_group.tables.{own.table}"): state[name] = state[name].index_copy(0, _item_ids(dataset), vectors)
+        if name.startswith(f"embedding_group.tables.{own.table}"):
+            state[name] = state[name].index_copy(0, _item_ids(dataset), vectors)
     model.load_state_dict(state)
     return on_tree(model, dataset, model.tree)
 
 
-def _item_ids(dataset: Dataset) -> Tensor: return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)].long()
+def _item_ids(dataset: Dataset) -> Tensor:
+    return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)].long()

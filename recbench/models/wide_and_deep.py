@@ -22,16 +22,36 @@ class WideAndDeep(RankModel):
     "Groups `wide` (type WIDE) and `deep`."
     groups, summed_groups = ("wide", "deep"), ("wide",)
 
-    def __init__(self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str], sample_weights: Sequence[str] | None = None, **kwargs):
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        features: Sequence[Feature],
+        labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None,
+        **kwargs,
+    ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         config = model_config.model
-        if self.feature_group("wide").group_type != "WIDE": raise ValueError(f"group_type of group 'wide' is {self.feature_group('wide').group_type}; must be WIDE")
-        if config.wide_per_class and config.final: raise ValueError("wide_per_class is set beside final, which mixes the wide logit into all classes already; leave one out")
+        if self.feature_group("wide").group_type != "WIDE":
+            raise ValueError(
+                f"group_type of group 'wide' is {self.feature_group('wide').group_type}; must be WIDE"
+            )
+        if config.wide_per_class and config.final:
+            raise ValueError(
+                "wide_per_class is set beside final, which mixes the wide logit into all classes "
+                "already; leave one out"
+            )
         self.deep_mlp = MLP(self.embedding_group.group_total_dim("deep"), **config.deep.model_dump())
         joined = self.joined_dim + self.deep_mlp.output_dim
         self.final_mlp = MLP(joined, **config.final.model_dump()) if config.final else None
-        self.output_mlp = nn.Linear(self.final_mlp.output_dim if config.final else self.deep_mlp.output_dim, self.num_class)
-        self.wide_classes = nn.Linear(config.wide_embedding_dim, self.num_class, bias=False) if config.wide_per_class else None
+        self.output_mlp = nn.Linear(
+            self.final_mlp.output_dim if config.final else self.deep_mlp.output_dim, self.num_class
+        )
+        self.wide_classes = (
+            nn.Linear(config.wide_embedding_dim, self.num_class, bias=False)
+            if config.wide_per_class
+            else None
+        )
 
     @property
     def joined_dim(self) -> int:
@@ -39,7 +59,10 @@ class WideAndDeep(RankModel):
         return 1
 
     def wide_logit(self, wide: Tensor) -> Tensor:
-        "Sum of the wide columns, added up over the features or not: [B, 1]; with `wide_per_class` one for each class [B, C]."
+        """Sum of the wide columns, added up over the features or not.
+
+        [B, 1]; with `wide_per_class` one for each class [B, C].
+        """
         if self.wide_classes is None: return wide.sum(1, keepdim=True)
         return self.wide_classes(wide.view(len(wide), -1, self.wide_classes.in_features).sum(1))
 

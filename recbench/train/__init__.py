@@ -18,14 +18,48 @@ from .live_plot import LiveCurves, LivePlot
 from .notebook_runs import run_notebook
 from .optimizers import Part, dense_optimizer, fuse_tables
 from .runs import Run, new_run_dir, runs
-from .schedules import Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate, ManualStep, ReduceOnPlateau, schedule_of
+from recbench.train.schedules import (
+    Constant,
+    CosineAnnealing,
+    CosineAnnealingWarmRestarts,
+    ExponentialDecay,
+    LearningRate,
+    ManualStep,
+    ReduceOnPlateau,
+    schedule_of,
+)
 from .trainer import Trainer
 from .updates import Updates, clip_gradients, loss_scaler
 from .wrappers import TrainWrapper
 
 # %% ../../nbs/80_train/99_train.ipynb #45c246fc
 _all_ = [
-    "CheckpointError", "Checkpoints", "Constant", "CosineAnnealing", "CosineAnnealingWarmRestarts", "ExponentialAverage", "ExponentialDecay", "LearningRate",
-    "LiveCurves", "LivePlot", "ManualStep", "NonFiniteError", "Part", "ReduceOnPlateau", "Run", "StopAfter", "TensorBoardWriter", "TrainWrapper", "Trainer", "Updates", "clip_gradients",
-    "dense_optimizer", "fuse_tables", "loss_scaler", "new_run_dir", "run_notebook", "runs", "schedule_of",
+    "CheckpointError",
+    "Checkpoints",
+    "Constant",
+    "CosineAnnealing",
+    "CosineAnnealingWarmRestarts",
+    "ExponentialAverage",
+    "ExponentialDecay",
+    "LearningRate",
+    "LiveCurves",
+    "LivePlot",
+    "ManualStep",
+    "NonFiniteError",
+    "Part",
+    "ReduceOnPlateau",
+    "Run",
+    "StopAfter",
+    "TensorBoardWriter",
+    "TrainWrapper",
+    "Trainer",
+    "Updates",
+    "clip_gradients",
+    "dense_optimizer",
+    "fuse_tables",
+    "loss_scaler",
+    "new_run_dir",
+    "run_notebook",
+    "runs",
+    "schedule_of",
 ]

@@ -21,15 +21,33 @@ from ..layers.embedding_tables import OPTIMIZERS
 from .optimizers import Part
 
 # %% ../../nbs/80_train/38_arguments.ipynb #744ee6b5
-WHOLE = {"batch_size": 1, "epochs": 1, "steps": 1, "patience": 1, "accumulate": 1, "save_every_steps": 1, "seed": 0}      # least value
+WHOLE = {
+    "batch_size": 1,
+    "epochs": 1,
+    "steps": 1,
+    "patience": 1,
+    "accumulate": 1,
+    "save_every_steps": 1,
+    "seed": 0,
+}  # least value
 MOST = {"batch_size": 2**31 - 1, "seed": 2**63 - 1}
 ABOVE_0 = ("learning_rate", "table_learning_rate", "save_every_minutes")
 AT_LEAST_0 = ("weight_decay", "table_weight_decay")
-MAY_BE_NONE = ("batch_size", "epochs", "steps", "save_every_steps", "table_learning_rate", "save_every_minutes")
+MAY_BE_NONE = (
+    "batch_size",
+    "epochs",
+    "steps",
+    "save_every_steps",
+    "table_learning_rate",
+    "save_every_minutes",
+)
 
 
 def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | None]:
-    "The numbers among a trainer's arguments as Python's own; `ValueError` names the first that cannot be."
+    """The numbers among a trainer's arguments as Python's own.
+
+    `ValueError` names the first that cannot be.
+    """
     found: dict[str, int | float | None] = {}
     for name, value in given.items():
         if value is None and name in MAY_BE_NONE: found[name] = None
@@ -41,50 +59,87 @@ def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | None]:
 # %% ../../nbs/80_train/38_arguments.ipynb #19d32503
 def check_device(device: torch.device | str) -> torch.device:
     "The device; `ValueError` for one that is unknown, or not there."
-    try: found = torch.device(device) if isinstance(device, (str, torch.device)) else None
+    try:found = torch.device(device) if isinstance(device, (str, torch.device)) else None
     except RuntimeError: found = None
     if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(f"device is {device!r}; must be 'cpu', 'cuda' or 'cuda:<number>'")
     there = torch.cuda.device_count() if found.type == "cuda" else 1
-    if (found.index or 0) >= there: raise ValueError(f"device is {device!r}; this machine has {there} CUDA devices")
+    if (found.index or 0) >= there:
+        raise ValueError(f"device is {device!r}; this machine has {there} CUDA devices")
     return found
 
 # %% ../../nbs/80_train/38_arguments.ipynb #22c41844
-EVENTS = ("on_load", "on_start", "on_step", "on_backward", "on_validate", "on_validated", "on_epoch", "on_interrupt", "on_error", "on_end")
+EVENTS = (
+    "on_load",
+    "on_start",
+    "on_step",
+    "on_backward",
+    "on_validate",
+    "on_validated",
+    "on_epoch",
+    "on_interrupt",
+    "on_error",
+    "on_end",
+)
 LOADER = ("__len__", "__iter__", "next_epoch", "state_dict", "load_state_dict", "position")
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:
     "Refuse what is no list of objects with events."
     for i, callback in enumerate(listed("callbacks", callbacks, "objects with events")):
-        if isinstance(callback, type): raise ValueError(f"callbacks[{i}] is the class {callback.__name__}; must be an object, {callback.__name__}(...)")
+        if isinstance(callback, type):
+            raise ValueError(
+                f"callbacks[{i}] is the class {callback.__name__}; must be an object, "
+                f"{callback.__name__}(...)"
+            )
         if not any(hasattr(callback, event) for event in EVENTS):
-            raise ValueError(f"callbacks[{i}] is {callback!r:.80}; must have at least one of {', '.join(EVENTS)}")
+            raise ValueError(
+                f"callbacks[{i}] is {callback!r:.80}; must have at least one of {', '.join(EVENTS)}"
+            )
 
 
 def check_loader(loader: object) -> None:
     "Refuse what lacks a part of the loader's protocol."
     missing = [name for name in LOADER if not hasattr(loader, name)]
-    if missing: raise ValueError(f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a MatchLoader or another with these")
+    if missing:
+        raise ValueError(
+            f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a MatchLoader "
+            "or another with these"
+        )
 
 
 def check_read(given: Mapping[str, Any]) -> None:
-    "Refuse what nothing would read: what is said of saving without `run_dir`, of batches beside a loader."
+    """Refuse what nothing would read.
+
+    What is said of saving without `run_dir`, of batches beside a loader.
+    """
     for name, usual in (("resume", True), ("save_every_steps", None), ("save_every_minutes", 10)):
         if given["run_dir"] is None and given[name] not in (usual, None):
-            raise ValueError(f"{name} is {given[name]!r:.80} and run_dir None; nothing is saved without a folder, give run_dir or leave {name} out")
+            raise ValueError(
+                f"{name} is {given[name]!r:.80} and run_dir None; nothing is saved without a folder, "
+                f"give run_dir or leave {name} out"
+            )
     if given["loader"] is not None and given["batch_size"] is not None:
-        raise ValueError(f"batch_size is {given['batch_size']!r:.80} beside a loader, which brings its own; leave batch_size out")
+        raise ValueError(
+            f"batch_size is {given['batch_size']!r:.80} beside a loader, which brings its own; leave "
+            "batch_size out"
+        )
 
 # %% ../../nbs/80_train/38_arguments.ipynb #995077fa
 def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    "A trainer's arguments, numbers as Python's own; `ValueError` names the first that cannot be, before anything is made."
+    """A trainer's arguments, numbers as Python's own.
+
+    `ValueError` names the first that cannot be, before anything is made.
+    """
     instance("dataset", given["dataset"], Dataset, "load_dataset('planted')")
     instance("clipping", given["clipping"], GradClipping, "GradClipping(clipping_type='norm')")
-    if given["negatives"] is not None: instance("negatives", given["negatives"], Negatives, "Negatives(kind='full')")
+    if given["negatives"] is not None:
+        instance("negatives", given["negatives"], Negatives, "Negatives(kind='full')")
     if given["monitor"] is not None: instance("monitor", given["monitor"], str, "'ndcg@10'")
-    if given["run_dir"] is not None and not isinstance(given["run_dir"], (str, Path)): raise ValueError(f"run_dir is {given['run_dir']!r:.80}; must be a folder, or None")
-    for i, part in enumerate(listed("parts", given["parts"], "Part")): instance(f"parts[{i}]", part, Part, "Part(pattern='.*bias')")
+    if given["run_dir"] is not None and not isinstance(given["run_dir"], (str, Path)):
+        raise ValueError(f"run_dir is {given['run_dir']!r:.80}; must be a folder, or None")
+    for i, part in enumerate(listed("parts", given["parts"], "Part")):
+        instance(f"parts[{i}]", part, Part, "Part(pattern='.*bias')")
     for i, k in enumerate(listed("top_k", given["top_k"], "whole numbers")): whole(f"top_k[{i}]", k, 1)
     for name in ("progress", "resume"): truth(name, given[name])
     one_of("table_optimizer", given["table_optimizer"], (*OPTIMIZERS, "adam"))

@@ -16,42 +16,60 @@ class StopAfter:
     "Trainer callback: ends the training after so many seconds of this `fit`, or steps of the run."
 
     def __init__(self, *, seconds: float | None = None, steps: int | None = None):
-        if (seconds is None) == (steps is None): raise ValueError(f"seconds is {seconds} and steps is {steps}; give one of the two")
-        if steps is None: number("seconds", seconds, above=0)
-        else: whole("steps", steps, 1)
+        if (seconds is None) == (steps is None):
+            raise ValueError(f"seconds is {seconds} and steps is {steps}; give one of the two")
+        if steps is None:
+            number("seconds", seconds, above=0)
+        else:
+            whole("steps", steps, 1)
         self.seconds, self.steps = seconds, steps
 
     def on_start(self, trainer): self.began = time.monotonic()
 
     def on_step(self, trainer, step: int, loss):
         if self.steps is not None and step >= self.steps: trainer.stop(f"{self.steps} steps done")
-        if self.seconds is not None and time.monotonic() - self.began >= self.seconds: trainer.stop(f"{self.seconds} seconds are over")
+        if self.seconds is not None and time.monotonic() - self.began >= self.seconds:
+            trainer.stop(f"{self.seconds} seconds are over")
 
 # %% ../../nbs/80_train/28_callbacks.ipynb #d00e6502
 class TensorBoardWriter:
-    "Trainer callback: loss, learning rates, gradient norm and validation metrics as TensorBoard events."
+    """Trainer callback: loss, learning rates, gradient norm and validation metrics as TensorBoard
+    events.
 
-    def __init__(
-        self,
-        folder: str | Path,   # TensorBoard's logdir
-        every: int = 100,     # steps between two points of the loss
-    ):
+    Args:
+        folder: TensorBoard's logdir
+        every: steps between two points of the loss
+    """
+
+    def __init__(self, folder: str | Path, every: int = 100):
         whole("every", every, 1)
-        if not isinstance(folder, (str, Path)): raise ValueError(f"folder is {folder!r:.80}; must be a path")
-        try: from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error: raise ImportError("TensorBoardWriter needs the package tensorboard, which is not installed: pip install tensorboard") from error
+        if not isinstance(folder, (str, Path)):
+            raise ValueError(f"folder is {folder!r:.80}; must " "be a path")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoardWriter needs the package "
+                "tensorboard, which is not installed: pip install tensorboard"
+            ) from error
         self.open, self.folder, self.every = SummaryWriter, Path(folder), every
 
-    def on_start(self, trainer): self.writer = self.open(str(self.folder), purge_step=trainer.step + 1)
+    def on_start(self, trainer):
+        self.writer = self.open(str(self.folder), purge_step=trainer.step + 1)
 
     def on_step(self, trainer, step: int, loss):
-        if step % self.every: return
+        if step % self.every:
+            return
         self.writer.add_scalar("loss", float(loss), step)
-        for i, group in enumerate(trainer.optimizer.param_groups): self.writer.add_scalar(f"learning_rate/{i}", group["lr"], step)
-        if trainer.updates.norm is not None: self.writer.add_scalar("gradient_norm", float(trainer.updates.norm), step)
+        for i, group in enumerate(trainer.optimizer.param_groups):
+            self.writer.add_scalar(f"learning_rate/{i}", group["lr"], step)
+        if trainer.updates.norm is not None:
+            self.writer.add_scalar("gradient_norm", float(trainer.updates.norm), step)
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
-        for name, value in metrics.items(): self.writer.add_scalar(f"validation/{name}", value, trainer.step)
+        for name, value in metrics.items():
+            self.writer.add_scalar(f"validation/{name}", value, trainer.step)
         self.writer.flush()
 
-    def on_end(self, trainer): self.writer.close()
+    def on_end(self, trainer):
+        self.writer.close()

@@ -26,12 +26,17 @@ from torch import Tensor
 from ..core.checks import whole
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #a2a14627
-def to_tree(
-    value: Any,                  # tensors, numbers, texts, None, in any nesting of dictionaries, lists and tuples
-    tensors: dict[str, Tensor],  # gets a copy of each tensor, on the CPU
-    path: str = "state",         # where `value` stands, for names and errors
-) -> Any:                        # what JSON can hold
-    "The nested value with each tensor replaced by its name."
+def to_tree(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:
+    """The nested value with each tensor replaced by its name.
+
+    Args:
+        value: tensors, numbers, texts, None, in any nesting of dictionaries, lists and tuples
+        tensors: gets a copy of each tensor, on the CPU
+        path: where `value` stands, for names and errors
+
+    Returns:
+        what JSON can hold
+    """
     def inner(key, part) -> Any: return to_tree(part, tensors, f"{path}.{key}")
     if isinstance(value, Tensor):
         name = path if path not in tensors else f"{path}#{len(tensors)}"
@@ -39,12 +44,18 @@ def to_tree(
         return {"tensor": name}
     if isinstance(value, Mapping):
         odd = [key for key in value if type(key) not in (str, int)]
-        if odd: raise TypeError(f"{path} has the key {odd[0]!r}; keys of a checkpoint are text or whole numbers")
+        if odd:
+            raise TypeError(
+                f"{path} has the key {odd[0]!r}; keys of a checkpoint are text or whole numbers"
+            )
         return {"map": [[key, inner(key, part)] for key, part in value.items()]}
     if isinstance(value, tuple): return {"tuple": [inner(i, part) for i, part in enumerate(value)]}
     if isinstance(value, list): return [inner(i, part) for i, part in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)): return value
-    raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts, None, and dictionaries, lists and tuples of them")
+    raise TypeError(
+        f"{path} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts, None, and "
+        "dictionaries, lists and tuples of them"
+    )
 
 
 def from_tree(node: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -73,7 +84,8 @@ def sync(path: Path) -> None:
 
 def fingerprint_file(path: Path) -> dict[str, int | str]:
     "Length and SHA-256 of a file."
-    with path.open("rb") as file: return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def write_files(folder: Path, state: Any) -> None:
@@ -83,7 +95,10 @@ def write_files(folder: Path, state: Any) -> None:
     folder.mkdir(parents=True)
     save_file(tensors, folder / TENSORS)
     (folder / TREE).write_text(text, encoding="utf-8")
-    (folder / MANIFEST).write_text(json.dumps({name: fingerprint_file(folder / name) for name in (TENSORS, TREE)}), encoding="utf-8")
+    (folder / MANIFEST).write_text(
+        json.dumps({name: fingerprint_file(folder / name) for name in (TENSORS, TREE)}),
+        encoding="utf-8",
+    )
     for path in (folder / TENSORS, folder / TREE, folder / MANIFEST, folder): sync(path)
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #7b021efd
@@ -109,7 +124,10 @@ def write_state(path: Path | str, state: Any) -> None:
         sync(path.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; what was there before is untouched") from error
+        raise CheckpointError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; what was there before "
+            "is untouched"
+        ) from error
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -124,18 +142,25 @@ def write_text(path: Path | str, text: str) -> None:
         part.replace(path)
     except OSError as error:
         if part.exists(): part.unlink()
-        raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror}; what was there before is untouched"
+        ) from error
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #be07ef1d
 def check_files(path: Path, names: Sequence[str] = (TENSORS, TREE)) -> None:
     "Refuse a folder whose files are not those that its manifest lists."
-    try: manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error: raise CheckpointError(f"{path / MANIFEST} cannot be read ({error})") from error
+    try:manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error: raise CheckpointError(f"{path / MANIFEST} cannot be read "
+                                                                 f"({error})") from error
     for name in names:
         if not (path / name).is_file(): raise CheckpointError(f"{path / name} is missing")
         found, written = fingerprint_file(path / name), manifest.get(name, {})
-        if found["bytes"] != written.get("bytes"): raise CheckpointError(f"{path / name} has {found['bytes']} bytes, {written.get('bytes')} were written")
-        if found != written: raise CheckpointError(f"{path / name} is not what was written: its SHA-256 differs")
+        if found["bytes"] != written.get("bytes"):
+            raise CheckpointError(
+                f"{path / name} has {found['bytes']} bytes, {written.get('bytes')} were written"
+            )
+        if found != written: raise CheckpointError(f"{path / name} is not what was written: its "
+                                                   "SHA-256 differs")
 
 
 def read_state(path: Path | str) -> Any:
@@ -146,50 +171,65 @@ def read_state(path: Path | str) -> Any:
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #97289ad1
 class Checkpoints:
-    "The numbered checkpoints of a folder."
+    """The numbered checkpoints of a folder.
 
-    def __init__(
-        self,
-        folder: Path | str,
-        keep: int = 2,            # newest ones that stay
-        run: str | None = None,   # whose states these must be; None: of any run
-    ):
+    Args:
+        keep: newest ones that stay
+        run: whose states these must be; None: of any run
+    """
+
+    def __init__(self, folder: Path | str, keep: int = 2, run: str | None = None):
         self.folder, self.keep, self.run = Path(folder), whole("keep", keep, 1), run
 
     def paths(self) -> list[Path]:
         "Checkpoints that are there, oldest first; whether they are whole shows when they are read."
         found = self.folder.iterdir() if self.folder.is_dir() else []
-        return sorted((path for path in found if re.fullmatch(r"checkpoint-\d+", path.name)), key=lambda path: int(path.name[11:]))
+        return sorted(
+            (path for path in found if re.fullmatch(r"checkpoint-\d+", path.name)),
+            key=lambda path: int(path.name[11:]),
+        )
 
     def save(self, state: Any) -> Path:
         "Write the state under the next number, then drop the oldest."
         last = max((int(path.name[11:]) for path in self.paths()), default=0)
         path = self.folder / f"checkpoint-{last + 1:06d}"
         write_state(path, state)
-        for old in self.paths()[:-self.keep]: remove(old)
+        for old in self.paths()[: -self.keep]:
+            remove(old)
         return path
 
     def read(self, path: Path) -> Any:
         "The state of one checkpoint, if it is whole and of this run."
         state = read_state(path)
-        if self.run and state.get("run") != self.run: raise CheckpointError(f"{path} is a checkpoint of another run, {state.get('run')}")
+        if self.run and state.get("run") != self.run:
+            raise CheckpointError(f"{path} is a checkpoint of another run, {state.get('run')}")
         return state
 
     def load(self) -> Any:
         "The newest state that is whole; None where there is no checkpoint."
         refused = []
         for path in reversed(self.paths()):
-            try: state = self.read(path)
-            except CheckpointError as error: refused.append(str(error))
+            try:
+                state = self.read(path)
+            except CheckpointError as error:
+                refused.append(str(error))
             else:
-                if refused: warnings.warn(f"{'; '.join(refused)}. Using the checkpoint before it, {path}", stacklevel=2)
+                if refused:
+                    warnings.warn(
+                        f"{'; '.join(refused)}. Using the checkpoint before " f"it, {path}",
+                        stacklevel=2,
+                    )
                 return state
-        if refused: raise CheckpointError(f"no checkpoint of {self.folder} can be used: {'; '.join(refused)}")
+        if refused:
+            raise CheckpointError(
+                f"no checkpoint of {self.folder} can be used: " f"{'; '.join(refused)}"
+            )
         return None
 
     def clean(self) -> None:
         "Delete what killed writers left; only for who holds the folder's lock."
-        for rest in self.folder.glob(".checkpoint-*"): shutil.rmtree(rest, ignore_errors=True)
+        for rest in self.folder.glob(".checkpoint-*"):
+            shutil.rmtree(rest, ignore_errors=True)
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #b3968f40
 def _try_lock(file, kind: int, tries: int = 1) -> bool:
@@ -207,11 +247,16 @@ class FolderLock:
         self.path, self.file = Path(folder) / "lock", None
 
     def __enter__(self) -> "FolderLock":
-        try: self.file = self.path.open("a+", encoding="utf-8")
-        except OSError as error: raise CheckpointError(f"cannot write in {self.path.parent}: {error.strerror}") from error
-        if not _try_lock(self.file, fcntl.LOCK_EX, tries=3):   # `is_locked` of another process may hold it for a moment
+        try:self.file = self.path.open("a+", encoding="utf-8")
+        except OSError as error: raise CheckpointError(f"cannot write in {self.path.parent}: "
+                                                       f"{error.strerror}") from error
+        # `is_locked` of another process may hold it for a moment
+        if not _try_lock(self.file, fcntl.LOCK_EX, tries=3):
             self.file.close()
-            raise CheckpointError(f"{self.path.parent} is in use by process {self.path.read_text(encoding='utf-8').strip()}; give each training a folder of its own")
+            raise CheckpointError(
+                f"{self.path.parent} is in use by process "
+                f"{self.path.read_text(encoding='utf-8').strip()}; give each training a folder of its own"
+            )
         self.file.truncate(0)
         self.file.write(f"{os.getpid()}\n")
         self.file.flush()
@@ -220,10 +265,16 @@ class FolderLock:
     def __exit__(self, *error) -> None: self.file.close()
 
     def check(self) -> None:
-        "Refuse to go on when the folder was removed, or removed and made again, under a living process."
-        try: same = os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        """Refuse to go on when the folder was removed, or removed and made again, under a living
+        process.
+        """
+        try:same = os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
         except OSError: same = False
-        if not same: raise CheckpointError(f"{self.path.parent} was removed or begun anew while process {os.getpid()} trained there; it writes nothing more")
+        if not same:
+            raise CheckpointError(
+                f"{self.path.parent} was removed or begun anew while "
+                f"process {os.getpid()} trained there; it writes nothing more"
+            )
 
 
 def is_locked(folder: Path | str) -> bool:

@@ -22,32 +22,52 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #9f0f07a5
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito: told apart by colour-blind eyes
+PALETTE = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+]  # Okabe and Ito: told apart by colour-blind eyes
 
 
-def exponential_mean(
-    values,         # one number a step, oldest first
-    factor: float,  # 0 <= factor < 1; 0 changes nothing, 0.98 looks back about 50 steps
-) -> np.ndarray:
-    "Exponentially weighted mean up to each step, without the pull towards zero at the start."
-    if not 0 <= factor < 1: raise ValueError(f"smoothing factor is {factor}; allowed is 0 <= factor < 1")
+def exponential_mean(values, factor: float) -> np.ndarray:
+    """Exponentially weighted mean up to each step, without the pull towards zero at the start.
+
+    Args:
+        values: one number a step, oldest first
+        factor: 0 <= factor < 1; 0 changes nothing, 0.98 looks back about 50 steps
+    """
+    if not 0 <= factor < 1:
+        raise ValueError(f"smoothing factor is {factor}; allowed is 0 <= factor < 1")
     return pd.Series(np.asarray(values, dtype=float)).ewm(alpha=1 - factor).mean().to_numpy()
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #c756aa7f
-def thin(
-    values: np.ndarray,  # [n]
-    limit: int = 500,    # most points to keep
-) -> np.ndarray:         # [min(n, limit)]
-    "Evenly spaced points of a line, the first and the last among them."
+def thin(values: np.ndarray, limit: int = 500) -> np.ndarray:
+    """Evenly spaced points of a line, the first and the last among them.
+
+    Args:
+        values: [n]
+        limit: most points to keep
+
+    Returns:
+        [min(n, limit)]
+    """
     if len(values) <= limit: return values
     return values[np.linspace(0, len(values) - 1, limit).round().astype(int)]
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #022a4208
-def spread(
-    heights,     # wanted heights in [0, 1], in any order
-    gap: float,  # least distance between two
-) -> list:       # places in the same order, at least `gap` apart, at most 1
-    "Nearest places, in the least-squares sense, at which labels do not overlap."
+def spread(heights, gap: float) -> list:
+    """Nearest places, in the least-squares sense, at which labels do not overlap.
+
+    Args:
+        heights: wanted heights in [0, 1], in any order
+        gap: least distance between two
+
+    Returns:
+        places in the same order, at least `gap` apart, at most 1
+    """
     if len(heights) == 0: return []
     order = np.argsort(heights, kind="stable")
     steps = np.arange(len(order)) * gap
@@ -76,16 +96,22 @@ class Place:
         elif get_ipython(): self.handle = display(content, raw=raw, display_id=True)
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #a71faf3c
-def to_png(
-    figure: Figure,
-    colors: int = 128,  # of the palette; line drawings need few
-) -> bytes:             # a third of the size that savefig writes
-    "The figure as it is: no tight box, which would change the size from one drawing to the next."
+def to_png(figure: Figure, colors: int = 128) -> bytes:
+    """The figure as it is: no tight box, which would change the size from one drawing to the next.
+
+    Args:
+        colors: of the palette; line drawings need few
+
+    Returns:
+        a third of the size that savefig writes
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     png = io.BytesIO()
-    picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(png, format="png", optimize=True)
+    picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(
+        png, format="png", optimize=True
+    )
     return png.getvalue()
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #cf86cd67
@@ -130,8 +156,14 @@ class Panel:
         self.drawn[series] = (faint, bold)
 
     def ends(self) -> dict[str, float]:
-        "Last smoothed value of each curve and the height of each reference line: what a legend would say."
-        last = {series: exponential_mean(curve.y, self.smoothing)[-1] for series, curve in self.curves.items()}
+        """Last smoothed value of each curve and the height of each reference line.
+
+        What a legend would say.
+        """
+        last = {
+            series: exponential_mean(curve.y, self.smoothing)[-1]
+            for series, curve in self.curves.items()
+        }
         return {**self.lines, **last}
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #d776c7d5
@@ -152,14 +184,19 @@ def refresh(panel: Panel):
         if panel.smoothing: faint.set_data(*curve.points())
         bold.set_marker("o" if len(curve.x) <= 40 else "")
     seen = [line.get_data() for pair in panel.drawn.values() for line in pair]
-    x, y = (np.concatenate([np.asarray(data[axis], dtype=float) for data in seen] or [np.empty(0)]) for axis in (0, 1))
+    x, y = (
+        np.concatenate([np.asarray(data[axis], dtype=float) for data in seen] or [np.empty(0)])
+        for axis in (0, 1)
+    )
     panel.axes.set_xlim(*limits(x, 0.02))
     panel.axes.set_ylim(*limits(np.concatenate([y, list(panel.lines.values())]), 0.07))
     write_labels(panel)
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #37311016
 def write_labels(panel: Panel):
-    "Name and last value beside the end of each line, apart from each other, tied to the line by a hair."
+    """Name and last value beside the end of each line, apart from each other, tied to the line by a
+    hair.
+    """
     ends = panel.ends()
     low, high = panel.axes.get_ylim()
     wanted = [(value - low) / (high - low) if np.isfinite(value) else 0.0 for value in ends.values()]
@@ -175,12 +212,27 @@ def new_label(panel: Panel, name: str):
     "Text in the right margin and the hair line that leads to it, both in axes coordinates."
     color = panel.drawn[name][1].get_color() if name in panel.drawn else "0.25"
     style = {"color": color, "transform": panel.axes.transAxes, "clip_on": False}
-    text = panel.axes.text(1.06, 0, "", va="center", fontsize=9.5, fontweight="bold" if name in panel.drawn else None, **style)
+    text = panel.axes.text(
+        1.06,
+        0,
+        "",
+        va="center",
+        fontsize=9.5,
+        fontweight="bold" if name in panel.drawn else None,
+        **style,
+    )
     tie = panel.axes.plot([1.0, 1.05], [0, 0], lw=0.8, scalex=False, scaley=False, **style)[0]
     return text, tie
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #d480f76b
-def fixed_axes(figure: Figure, count: int, left: float = 0.6, right: float = 1.65, top: float = 0.4, bottom: float = 0.55) -> list:
+def fixed_axes(
+    figure: Figure,
+    count: int,
+    left: float = 0.6,
+    right: float = 1.65,
+    top: float = 0.4,
+    bottom: float = 0.55,
+) -> list:
     "Axes side by side, with margins in inches that hold labels of any value."
     width, height = figure.get_size_inches()
     share = 1 / count
@@ -189,16 +241,25 @@ def fixed_axes(figure: Figure, count: int, left: float = 0.6, right: float = 1.6
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #c2af0a6f
 class LivePlot:
-    "Panels of growing curves, shown as one PNG that is replaced in place."
+    """Panels of growing curves, shown as one PNG that is replaced in place.
+
+    Args:
+        panels: name of each panel -> what its x axis counts
+        every: least seconds between two pictures
+        lines: panel -> reference lines by name, e.g. {"EASE": 0.33}
+        smoothing: panel -> factor of the exponential mean; raw values stay as a faint line
+        height: inches; a panel is 5.4 wide
+        dpi: pixels an inch
+    """
 
     def __init__(
         self,
-        panels: dict[str, str],                            # name of each panel -> what its x axis counts
-        every: float = 1.0,                                # least seconds between two pictures
-        lines: dict[str, dict[str, float]] | None = None,  # panel -> reference lines by name, e.g. {"EASE": 0.33}
-        smoothing: dict[str, float] | None = None,         # panel -> factor of the exponential mean; raw values stay as a faint line
-        height: float = 3.2,                               # inches; a panel is 5.4 wide
-        dpi: int = 90,                                     # pixels an inch
+        panels: dict[str, str],
+        every: float = 1.0,
+        lines: dict[str, dict[str, float]] | None = None,
+        smoothing: dict[str, float] | None = None,
+        height: float = 3.2,
+        dpi: int = 90,
     ):
         lines, smoothing = lines or {}, smoothing or {}
         if not panels: raise ValueError("panels is empty; name at least one, e.g. {'loss': 'step'}")
@@ -206,7 +267,10 @@ class LivePlot:
         for name in [*lines, *smoothing]: check_panel(name, panels)
         self.figure = Figure(figsize=(5.4 * len(panels), height), dpi=dpi)
         places = zip(panels.items(), fixed_axes(self.figure, len(panels)))
-        self.panels = {name: Panel(axes, name, label, lines.get(name, {}), smoothing.get(name, 0.0)) for (name, label), axes in places}
+        self.panels = {
+            name: Panel(axes, name, label, lines.get(name, {}), smoothing.get(name, 0.0))
+            for (name, label), axes in places
+        }
         self.every, self.next_draw = every, time.monotonic()
         self.colors, self.place, self.png = {}, Place(), b""
 
@@ -250,16 +314,28 @@ def in_words(ends: dict[str, float]) -> str:
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #591d7e57
 class LiveCurves(LivePlot):
-    "Trainer callback: loss by step, validation metrics by epoch."
+    """Trainer callback: loss by step, validation metrics by epoch.
+
+    Args:
+        metrics: keys of the metrics dict to draw, a panel each, e.g. ["recall@50"]
+        lines: metric -> reference lines by name
+        smoothing: factor of the loss's exponential mean
+        options: every, height, dpi of LivePlot
+    """
 
     def __init__(
         self,
-        metrics: list[str],                                # keys of the metrics dict to draw, a panel each, e.g. ["recall@50"]
-        lines: dict[str, dict[str, float]] | None = None,  # metric -> reference lines by name
-        smoothing: float = 0.98,                           # factor of the loss's exponential mean
-        **options,                                         # every, height, dpi of LivePlot
+        metrics: list[str],
+        lines: dict[str, dict[str, float]] | None = None,
+        smoothing: float = 0.98,
+        **options,
     ):
-        super().__init__({"loss": "step", **dict.fromkeys(metrics, "epoch")}, lines=lines, smoothing={"loss": smoothing}, **options)
+        super().__init__(
+            {"loss": "step", **dict.fromkeys(metrics, "epoch")},
+            lines=lines,
+            smoothing={"loss": smoothing},
+            **options,
+        )
         self.waiting = []
 
     def on_start(self, trainer):

@@ -21,111 +21,191 @@ from ..models.base import embedding_tables
 # %% ../../nbs/80_train/20_optimizers.ipynb #50d90658
 class Part(Config):
     "Parameters whose whole name matches a pattern, and how they train."
-    pattern: str                                    # regular expression, e.g. ".*user_tower.*" or r".*\.bias"
-    learning_rate: NonNegativeFloat | None = None   # None: as everything else; 0: frozen
-    weight_decay: NonNegativeFloat | None = None    # None: as everything else; fused tables can only have 0
+    pattern: str
+    r"""regular expression, e.g. ".*user_tower.*" or r".*\.bias" """
+    learning_rate: NonNegativeFloat | None = None
+    "None: as everything else; 0: frozen"
+    weight_decay: NonNegativeFloat | None = None
+    "None: as everything else; fused tables can only have 0"
 
     @field_validator("pattern")
     @classmethod
     def _check_pattern(cls, pattern: str) -> str:
         try: re.compile(pattern)
-        except re.error as error: raise ValueError(f"pattern {pattern!r} is no regular expression: {error}") from error
+        except re.error as error: raise ValueError(f"pattern {pattern!r} is no regular "
+                                                   f"expression: {error}") from error
         return pattern
 
 
 def find_parts(names: Iterable[str], parts: Sequence[Part]) -> dict[str, Part]:
     "The first matching part of each name, a part without settings where none matches."
     other = Part(pattern="")
-    owners = {name: next((part for part in parts if re.fullmatch(part.pattern, name)), other) for name in names}
+    owners = {
+        name: next((part for part in parts if re.fullmatch(part.pattern, name)), other)
+        for name in names
+    }
     idle = [part.pattern for part in parts if not any(part is owner for owner in owners.values())]
-    if idle: raise ValueError(f"patterns {idle} match no name that an earlier part leaves; the names are {list(owners)}")
+    if idle: raise ValueError(f"patterns {idle} match no name that an earlier part leaves; the names "
+                              f"are {list(owners)}")
     return owners
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #1a8daee9
 def table_names(model: nn.Module) -> dict[str, tuple[EmbeddingTables, str]]:
     "Name of every table's weight in the state dict -> the module that holds it, its name there."
-    modules = [(path, module) for path, module in model.named_modules() if isinstance(module, EmbeddingTables)]
-    return {f"{path}.{name}.weight".lstrip("."): (module, name) for path, module in modules for name in module.sizes}
+    modules = [
+        (path, module) for path, module in model.named_modules() if isinstance(module, EmbeddingTables)
+    ]
+    return {
+        f"{path}.{name}.weight".lstrip("."): (module, name)
+        for path, module in modules
+        for name in module.sizes
+    }
 
 
 def part_of_each(model: nn.Module, parts: Sequence[Part]) -> tuple[dict[str, Part], dict[str, Part]]:
     "The part of each table and of each dense parameter, by name."
     tables = table_names(model)
-    owners = find_parts([*tables, *(name for name, _ in model.named_parameters() if name not in tables)], parts)
-    return {name: owners[name] for name in tables}, {name: part for name, part in owners.items() if name not in tables}
+    owners = find_parts(
+        [*tables, *(name for name, _ in model.named_parameters() if name not in tables)], parts
+    )
+    return {name: owners[name] for name in tables}, {
+        name: part for name, part in owners.items() if name not in tables
+    }
 
 
 def freeze_parts(model: nn.Module, parts: Sequence[Part]) -> None:
     "Parameters and tables of rate 0 need no gradient from now on; tables must not be fused yet."
     for owners in part_of_each(model, parts):
         for name in (name for name, part in owners.items() if part.learning_rate == 0):
-            try: model.get_parameter(name).requires_grad_(False)
-            except AttributeError as error: raise ValueError(f"table {name} is already fused and cannot be frozen; freeze parts before fuse_tables") from error
+            try:
+                model.get_parameter(name).requires_grad_(False)
+            except AttributeError as error:
+                raise ValueError(
+                    f"table {name} is already fused and "
+                    "cannot be frozen; freeze parts before fuse_tables"
+                ) from error
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #8f65ce28
 def refuse_fused(model: nn.Module, optimizer: str, learning_rate: float | None = None) -> None:
-    "Refuse a model whose tables are fused with another optimiser or rate: they would go on with theirs."
+    """Refuse a model whose tables are fused with another optimiser or rate.
+
+    They would go on with theirs.
+    """
     for key, (tables, name) in table_names(model).items():
         own = tables.rules.get(name)
         if own and own != (optimizer, learning_rate):
-            raise ValueError(f"table {key} is fused with {own[0]} of rate {own[1]}, asked for is {optimizer} of rate {learning_rate}; "
-                             "a fused table keeps its optimiser, make the model anew")
+            raise ValueError(
+                f"table {key} is fused with {own[0]} of rate {own[1]}, asked for is {optimizer} of rate {learning_rate}; "
+                "a fused table keeps its optimiser, make the model anew"
+            )
 
 
 def fuse_tables(
     model: nn.Module,
-    optimizer: str = "rowwise_adagrad",   # a key of layers.embedding_tables.OPTIMIZERS
+    optimizer: str = "rowwise_adagrad",
     learning_rate: float = 0.1,
-    parts: Sequence[Part] = (),           # those that match tables give them their own rate
+    parts: Sequence[Part] = (),
 ) -> None:
-    "Hand every trainable table of the model to FBGEMM; tables already fused stay as they are and must have been given the same."
+    """Hand every trainable table of the model to FBGEMM; tables already fused stay as they are and must
+    have been given the same.
+
+    Args:
+        optimizer: a key of layers.embedding_tables.OPTIMIZERS
+        parts: those that match tables give them their own rate
+    """
     refuse_fused(model, optimizer, learning_rate)
     freeze_parts(model, parts)
     owners, _ = part_of_each(model, parts)
     for name, part in owners.items():
-        if part.weight_decay: raise ValueError(f"part {part.pattern!r} gives weight_decay {part.weight_decay} to table {name}; FBGEMM's CPU kernels ignore it, so fused tables have none")
+        if part.weight_decay:
+            raise ValueError(
+                f"part {part.pattern!r} gives weight_decay {part.weight_decay} to table {name}; "
+                "FBGEMM's CPU kernels ignore it, so fused tables have none"
+            )
     rates: dict[EmbeddingTables, dict[str, float]] = {tables: {} for tables in embedding_tables(model)}
     for key, (tables, name) in table_names(model).items():
         if owners[key].learning_rate: rates[tables][name] = owners[key].learning_rate
     for tables, own in rates.items():
-        if tables.is_fused and own: raise ValueError(f"tables {sorted(own)} are already fused; give their parts to the call that fuses them")
+        if tables.is_fused and own:
+            raise ValueError(
+                f"tables {sorted(own)} are already fused; give their parts to the call that fuses them"
+            )
         if not tables.is_fused: tables.fuse(optimizer, learning_rate, rates=own)
 
 
 def parameter_groups(
-    model: nn.Module,
-    owners: Mapping[str, Part],   # name of a parameter -> its part
-    learning_rate: float,         # where the part has none
-    weight_decay: float,
-    **settings,                   # of every group
-) -> list[dict]:                  # a group for each pair of rate and decay
-    "Trainable parameters as an optimiser wants them."
+    model: nn.Module, owners: Mapping[str, Part], learning_rate: float, weight_decay: float, **settings
+) -> list[dict]:
+    """Trainable parameters as an optimiser wants them.
+
+    Args:
+        owners: name of a parameter -> its part
+        learning_rate: where the part has none
+        settings: of every group
+
+    Returns:
+        a group for each pair of rate and decay
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, part in owners.items():
         rate = learning_rate if part.learning_rate is None else part.learning_rate
         decay = weight_decay if part.weight_decay is None else part.weight_decay
         parameter = model.get_parameter(name)
         if parameter.requires_grad: groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": members, "lr": rate, "weight_decay": decay, **settings} for (rate, decay), members in groups.items()]
+    return [
+        {"params": members, "lr": rate, "weight_decay": decay, **settings}
+        for (rate, decay), members in groups.items()
+    ]
 
 
 def dense_optimizer(
     model: nn.Module,
     learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,                   # decoupled, as in AdamW
-    parts: Sequence[Part] = (),                  # those that match parameters give them their own rate and decay
-    table_learning_rate: float | None = None,    # of tables that are not fused; None: there must be none
-    table_weight_decay: float = 0.0,             # of those, added to the gradient: an L2 penalty on all of their rows
+    weight_decay: float = 0.0,
+    parts: Sequence[Part] = (),
+    table_learning_rate: float | None = None,
+    table_weight_decay: float = 0.0,
 ) -> torch.optim.Optimizer:
-    "Adam over all parameters; tables that are not fused are refused unless they get a rate."
+    """Adam over all parameters; tables that are not fused are refused unless they get a rate.
+
+    Args:
+        weight_decay: decoupled, as in AdamW
+        parts: those that match parameters give them their own rate and decay
+        table_learning_rate: of tables that are not fused; None: there must be none
+        table_weight_decay: of those, added to the gradient: an L2 penalty on all of their rows
+    """
     for name, rate in (("learning_rate", learning_rate), ("table_learning_rate", table_learning_rate)):
         if rate is not None and rate <= 0: raise ValueError(f"{name} is {rate}; must be positive")
-    left = [name for tables in embedding_tables(model) for name in tables if tables[name].weight.requires_grad]
-    if left and table_learning_rate is None: raise ValueError(f"tables {left} are not fused; call fuse_tables first, dense Adam would rewrite every row in every step")
+    left = [
+        name
+        for tables in embedding_tables(model)
+        for name in tables
+        if tables[name].weight.requires_grad
+    ]
+    if left and table_learning_rate is None:
+        raise ValueError(
+            f"tables {left} are not fused; call fuse_tables first, dense Adam would rewrite every row "
+            "in every step"
+        )
     freeze_parts(model, parts)
     tables, dense = part_of_each(model, parts)
-    groups, names = parameter_groups(model, dense, learning_rate, weight_decay, decoupled_weight_decay=True), {name for name, _ in model.named_parameters()}
-    if table_learning_rate: groups += parameter_groups(model, {name: part for name, part in tables.items() if name in names}, table_learning_rate, table_weight_decay, decoupled_weight_decay=False)
-    if not groups and not any(tables.is_fused for tables in embedding_tables(model)): raise ValueError("nothing in the model is trainable; leave at least one parameter or table outside the parts of rate 0")
+    groups, names = parameter_groups(
+        model, dense, learning_rate, weight_decay, decoupled_weight_decay=True
+    ), {name for name, _ in model.named_parameters()}
+    if table_learning_rate:
+        groups += parameter_groups(
+            model,
+            {name: part for name, part in tables.items() if name in names},
+            table_learning_rate,
+            table_weight_decay,
+            decoupled_weight_decay=False,
+        )
+    if not groups and not any(tables.is_fused for tables in embedding_tables(model)):
+        raise ValueError(
+            "nothing in the model is trainable; leave at least one parameter or table outside the "
+            "parts of rate 0"
+        )
     groups = groups or [{"params": [], "lr": learning_rate}]                      # fused tables alone
-    return torch.optim.Adam(groups, fused=True)   # not AdamW, which on loading a state decouples the decay of every group
+    return torch.optim.Adam(
+        groups, fused=True
+    )  # not AdamW, which on loading a state decouples the decay of every group

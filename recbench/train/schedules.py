@@ -22,13 +22,13 @@ from ..models.base import embedding_tables
 from .best import is_better
 
 # %% ../../nbs/80_train/25_schedules.ipynb #06984cfe
-def warmed(
-    schedule,                           # has warmup_learning_rate, warmup_size, min_learning_rate
-    step: int,
-    base_lr: float,
-    later: Callable[[int], float],      # rate by the number of steps since the warm-up
-) -> float:
-    "A straight line up to the base rate, then `later`, not below the least rate."
+def warmed(schedule, step: int, base_lr: float, later: Callable[[int], float]) -> float:
+    """A straight line up to the base rate, then `later`, not below the least rate.
+
+    Args:
+        schedule: has warmup_learning_rate, warmup_size, min_learning_rate
+        later: rate by the number of steps since the warm-up
+    """
     if base_lr == 0: return 0.0
     start, size = schedule.warmup_learning_rate, schedule.warmup_size
     if step < size: return start + (base_lr - start) * step / size
@@ -47,7 +47,12 @@ class ExponentialDecay(ExponentialDecayLR):
 
     def at(self, step: int, base_lr: float) -> float:
         size, factor = self.decay_size, self.decay_factor
-        return warmed(self, step, base_lr, lambda since: base_lr * factor ** (since // size if self.staircase else since / size))
+        return warmed(
+            self,
+            step,
+            base_lr,
+            lambda since: base_lr * factor ** (since // size if self.staircase else since / size),
+        )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7f2dbc81
 class ManualStep(ManualStepLR):
@@ -56,15 +61,24 @@ class ManualStep(ManualStepLR):
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
         sizes, rates = self.schedule_sizes, self.learning_rates
-        if not sizes or len(sizes) != len(rates): raise ValueError(f"schedule_sizes has {len(sizes)} entries and learning_rates {len(rates)}; give one rate for each of at least one size")
-        if sorted(set(sizes)) != sizes: raise ValueError(f"schedule_sizes is {sizes}; must grow from entry to entry")
+        if not sizes or len(sizes) != len(rates):
+            raise ValueError(
+                f"schedule_sizes has {len(sizes)} entries and learning_rates {len(rates)}; give one "
+                "rate for each of at least one size"
+            )
+        if sorted(set(sizes)) != sizes:
+            raise ValueError(f"schedule_sizes is {sizes}; must grow from entry to entry")
         return self
 
     def at(self, step: int, base_lr: float) -> float:
         place = bisect_left(self.schedule_sizes, step)
         if base_lr == 0: return 0.0
         if place: return self.learning_rates[place - 1]
-        return base_lr + (self.learning_rates[0] - base_lr) * step / self.schedule_sizes[0] if self.warmup else base_lr
+        return (
+            base_lr + (self.learning_rates[0] - base_lr) * step / self.schedule_sizes[0]
+            if self.warmup
+            else base_lr
+        )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #df0b49c9
 def half_cosine(share: float, high: float, low: float) -> float:
@@ -81,7 +95,12 @@ class CosineAnnealing(Config):
     by_epoch: bool = False
 
     def at(self, step: int, base_lr: float) -> float:
-        return warmed(self, step, base_lr, lambda since: half_cosine(min(since / self.T_max, 1.0), base_lr, self.min_learning_rate))
+        return warmed(
+            self,
+            step,
+            base_lr,
+            lambda since: half_cosine(min(since / self.T_max, 1.0), base_lr, self.min_learning_rate),
+        )
 
 
 class CosineAnnealingWarmRestarts(Config):
@@ -94,7 +113,12 @@ class CosineAnnealingWarmRestarts(Config):
     by_epoch: bool = False
 
     def at(self, step: int, base_lr: float) -> float:
-        return warmed(self, step, base_lr, lambda since: half_cosine(self.share(since), base_lr, self.min_learning_rate))
+        return warmed(
+            self,
+            step,
+            base_lr,
+            lambda since: half_cosine(self.share(since), base_lr, self.min_learning_rate),
+        )
 
     def share(self, since: int) -> float:
         "How much of the running period has passed, in [0, 1)."
@@ -116,17 +140,20 @@ SCHEDULES: dict[str, type] = {
 }
 
 
-def schedule_of(
-    optimizer: Schedule,   # `sparse_optimizer` or `dense_optimizer` of a TrainConfig
-) -> LRSchedule:
-    "The schedule that a pipeline config names for an optimiser; constant where it names none."
+def schedule_of(optimizer: Schedule) -> LRSchedule:
+    """The schedule that a pipeline config names for an optimiser; constant where it names none.
+
+    Args:
+        optimizer: `sparse_optimizer` or `dense_optimizer` of a TrainConfig
+    """
     name, config = optimizer.chosen("learning rate")
     return SCHEDULES[name](**config.model_dump() if config else {})
 
 # %% ../../nbs/80_train/25_schedules.ipynb #2941c149
 def set_rates(trainer, dense: Callable[[float], float], tables: Callable[[float], float]) -> None:
     "Rates of the optimiser's groups and of the fused tables, each from the one it began with."
-    for group in trainer.optimizer.param_groups: group["lr"] = dense(group.setdefault("initial_lr", group["lr"]))
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = dense(group.setdefault("initial_lr", group["lr"]))
     for module in embedding_tables(trainer.model): module.set_learning_rate(tables)
 
 
@@ -135,7 +162,10 @@ class LearningRate:
 
     def __init__(self, dense: LRSchedule = Constant(), tables: LRSchedule = Constant()):
         for name, schedule in (("dense", dense), ("tables", tables)):
-            if not isinstance(schedule, LRSchedule): raise ValueError(f"{name} is {schedule!r:.80}; must be a schedule, e.g. CosineAnnealing(T_max=1000)")
+            if not isinstance(schedule, LRSchedule):
+                raise ValueError(
+                    f"{name} is {schedule!r:.80}; must be a schedule, e.g. CosineAnnealing(T_max=1000)"
+                )
         self.dense, self.tables = dense, tables
 
     def settings(self) -> dict[str, LRSchedule]:
@@ -150,7 +180,13 @@ class LearningRate:
 
     def set_rates(self, trainer):
         "Rates of the step to come, from the steps and epochs the trainer has behind it."
-        set_rates(trainer, *(partial(schedule.at, len(trainer.history) if schedule.by_epoch else trainer.step) for schedule in (self.dense, self.tables)))
+        set_rates(
+            trainer,
+            *(
+                partial(schedule.at, len(trainer.history) if schedule.by_epoch else trainer.step)
+                for schedule in (self.dense, self.tables)
+            ),
+        )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #99af8aa6
 class ReduceOnPlateau:
@@ -168,15 +204,22 @@ class ReduceOnPlateau:
         "How often the rates have fallen after epochs with these values of the monitored metric."
         best, waited, count = None, 0, 0
         for value in values:
-            best, waited = (value, 0) if best is None or is_better(value, best, higher_is_better) else (best, waited + 1)
+            best, waited = (
+                (value, 0)
+                if best is None or is_better(value, best, higher_is_better)
+                else (best, waited + 1)
+            )
             if waited == self.patience: count, waited = count + 1, 0
         return count
 
     def on_start(self, trainer):
         "Refuse a second owner of the rates; set those a resumed training stopped with."
-        if any(isinstance(callback, LearningRate) for callback in trainer.callbacks): raise ValueError("ReduceOnPlateau and LearningRate both set the rates; choose one")
+        if any(isinstance(callback, LearningRate) for callback in trainer.callbacks):
+            raise ValueError("ReduceOnPlateau and LearningRate both set the rates; choose one")
         self.on_epoch(trainer, len(trainer.history), {})
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
-        share = self.factor ** self.cuts([row[trainer.monitor] for row in trainer.history], trainer.higher_is_better)
+        share = self.factor ** self.cuts(
+            [row[trainer.monitor] for row in trainer.history], trainer.higher_is_better
+        )
         set_rates(trainer, lambda rate: share * rate, lambda rate: share * rate)

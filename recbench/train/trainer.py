@@ -48,78 +48,158 @@ class Loader(Protocol):
 
 # %% ../../nbs/80_train/40_trainer.ipynb #31fb9bc9
 class Trainer:
-    "Trains a model on a data set; `fit` returns the history, one row an epoch."
+    """Trains a model on a data set; `fit` returns the history, one row an epoch.
+
+    Args:
+        negatives: of a match model; None: `default_negatives`
+        loader: of training batches; None: the task's, with batch_size and negatives
+        batch_size: rows of a batch; None: 512, or the loader's
+        epochs: at most; None: 20, or as many as `steps` take
+        steps: at most so many steps, wherever in an epoch; whichever of the two ends first
+        learning_rate: Adam, dense part
+        weight_decay: decoupled, dense part
+        table_optimizer: fused into the lookup: "rowwise_adagrad", "adagrad", "sgd"; or "adam", for
+            small tables
+        table_learning_rate: None: the task's; with "adam" that of the dense part
+        table_weight_decay: with "adam": L2 penalty on all rows
+        parts: parameters by name pattern: own rates, own decay, frozen
+        accumulate: batches whose gradients make one update of the dense part; an epoch's last group may
+            be smaller
+        clipping: of the dense gradients
+        monitor: validation metric that picks the best epoch; None: the task's, or "epoch", the last,
+            where no rows validate
+        patience: epochs without a better one before stopping
+        top_k: cut-offs of a match model's validation metrics
+        mixed_precision: "BF16", "FP16" or None
+        seed: of shuffling, samplers and dropout
+        callbacks: objects with any of the events above
+        progress: a progress bar over the steps
+        run_dir: folder of the run's record and checkpoints; None leaves none
+        resume: go on where the checkpoint in run_dir stands; False refuses a folder that holds a run
+        save_every_steps: checkpoints within an epoch; one at its end is always written
+    """
 
     def __init__(
         self,
         model: BaseModel,
         dataset: Dataset,
         *,
-        negatives: Negatives | None = None,           # of a match model; None: `default_negatives`
-        loader: Loader | None = None,                 # of training batches; None: the task's, with batch_size and negatives
-        batch_size: int | None = None,                # rows of a batch; None: 512, or the loader's
-        epochs: int | None = None,                    # at most; None: 20, or as many as `steps` take
-        steps: int | None = None,                     # at most so many steps, wherever in an epoch; whichever of the two ends first
-        learning_rate: float = 1e-3,                  # Adam, dense part
-        weight_decay: float = 0.0,                    # decoupled, dense part
-        table_optimizer: str = "rowwise_adagrad",     # fused into the lookup: "rowwise_adagrad", "adagrad", "sgd"; or "adam", for small tables
-        table_learning_rate: float | None = None,     # None: the task's; with "adam" that of the dense part
-        table_weight_decay: float = 0.0,              # with "adam": L2 penalty on all rows
-        parts: Sequence[Part] = (),                   # parameters by name pattern: own rates, own decay, frozen
-        accumulate: int = 1,                          # batches whose gradients make one update of the dense part; an epoch's last group may be smaller
-        clipping: GradClipping = GradClipping(),      # of the dense gradients
-        monitor: str | None = None,                   # validation metric that picks the best epoch; None: the task's, or "epoch", the last, where no rows validate
-        patience: int = 3,                            # epochs without a better one before stopping
-        top_k: Sequence[int] = (10, 50),              # cut-offs of a match model's validation metrics
+        negatives: Negatives | None = None,
+        loader: Loader | None = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        table_optimizer: str = "rowwise_adagrad",
+        table_learning_rate: float | None = None,
+        table_weight_decay: float = 0.0,
+        parts: Sequence[Part] = (),
+        accumulate: int = 1,
+        clipping: GradClipping = GradClipping(),
+        monitor: str | None = None,
+        patience: int = 3,
+        top_k: Sequence[int] = (10, 50),
         device: torch.device | str = "cpu",
-        mixed_precision: str | None = None,           # "BF16", "FP16" or None
-        seed: int = 0,                                # of shuffling, samplers and dropout
-        callbacks: Sequence[object] = (),             # objects with any of the events above
-        progress: bool = True,                        # a progress bar over the steps
-        run_dir: Path | str | None = None,            # folder of the run's record and checkpoints; None leaves none
-        resume: bool = True,                          # go on where the checkpoint in run_dir stands; False refuses a folder that holds a run
-        save_every_steps: int | None = None,          # checkpoints within an epoch; one at its end is always written
+        mixed_precision: str | None = None,
+        seed: int = 0,
+        callbacks: Sequence[object] = (),
+        progress: bool = True,
+        run_dir: Path | str | None = None,
+        resume: bool = True,
+        save_every_steps: int | None = None,
         save_every_minutes: float | None = 10,
     ):
         check_alone()
-        if loader and negatives and negatives != (own := getattr(loader, "negatives", None)): raise ValueError(f"negatives is {negatives!r} and the loader's are {own!r}; a loader brings its own, leave them out")
-        checked = check_arguments({name: value for name, value in locals().items() if name not in ("self", "model")})
+        if loader and negatives and negatives != (own := getattr(loader, "negatives", None)):
+            raise ValueError(
+                f"negatives is {negatives!r} and the loader's are {own!r}; a loader brings its own, "
+                "leave them out"
+            )
+        checked = check_arguments(
+            {name: value for name, value in locals().items() if name not in ("self", "model")}
+        )
         self.settings = {name: value for name, value in checked.items() if name not in NO_SETTINGS}
         self.task = task_of(model, dataset, negatives or getattr(loader, "negatives", None), top_k)
         self.negatives, self.top_k = self.task.negatives, self.task.top_k
         adam = table_optimizer == "adam"
-        if table_weight_decay and not adam: raise ValueError(f"table_weight_decay is {table_weight_decay} and table_optimizer {table_optimizer!r}; only tables with 'adam' have a penalty")
-        rate = table_learning_rate if table_learning_rate is not None else learning_rate if adam else self.task.table_learning_rate
-        self.settings |= {"negatives": self.negatives, "top_k": self.top_k, "table_learning_rate": rate, "loader": type(loader).__name__ if loader else None}
+        if table_weight_decay and not adam:
+            raise ValueError(
+                f"table_weight_decay is {table_weight_decay} and table_optimizer {table_optimizer!r}; "
+                "only tables with 'adam' have a penalty"
+            )
+        rate = (
+            table_learning_rate
+            if table_learning_rate is not None
+            else learning_rate if adam else self.task.table_learning_rate
+        )
+        self.settings |= {
+            "negatives": self.negatives,
+            "top_k": self.top_k,
+            "table_learning_rate": rate,
+            "loader": type(loader).__name__ if loader else None,
+        }
         self.model, self.dataset, self.device = model.to(device), dataset, torch.device(device)
         self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
         self.monitor, self.higher_is_better = check_monitor(self.task, model, dataset, monitor)
         self.settings["monitor"] = self.monitor
-        self.loader = loader or self.task.loader(model, dataset, checked["batch_size"] or 512, checked["seed"])
+        self.loader = loader or self.task.loader(
+            model, dataset, checked["batch_size"] or 512, checked["seed"]
+        )
         self.settings["batch_size"] = getattr(self.loader, "batch_size", None)
         drawn = getattr(self.loader, "negatives", None)
         self.memory = ItemMemory(drawn) if drawn and drawn.memory else None
-        if adam: refuse_fused(model, table_optimizer)
+        if adam:refuse_fused(model, table_optimizer)
         else: fuse_tables(model, table_optimizer, rate, parts=parts)
-        self.optimizer = dense_optimizer(model, learning_rate, weight_decay, parts, *((rate, table_weight_decay) if adam else ()))
-        self.updates = Updates(self.optimizer, accumulate, clipping, loss_scaler(model, self.device) if mixed_precision == "FP16" else None)
-        self.epochs = self.settings["epochs"] = checked["epochs"] or (20 if steps is None else -(-steps // len(self.loader)))
+        self.optimizer = dense_optimizer(
+            model, learning_rate, weight_decay, parts, *((rate, table_weight_decay) if adam else ())
+        )
+        self.updates = Updates(
+            self.optimizer,
+            accumulate,
+            clipping,
+            loss_scaler(model, self.device) if mixed_precision == "FP16" else None,
+        )
+        self.epochs = self.settings["epochs"] = checked["epochs"] or (
+            20 if steps is None else -(-steps // len(self.loader))
+        )
         self.steps = min(self.epochs * len(self.loader), steps or self.epochs * len(self.loader))
         self.patience, self.seed = patience, seed
-        self.recorder = Recorder(run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
+        self.recorder = (
+            Recorder(run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
+        )
         self.callbacks, self.progress = [*callbacks, *([self.recorder] if run_dir else [])], progress
-        self.interrupts, self.guard = Interrupts(), FiniteGuard(every=1 if self.device.type == "cpu" else 50)
+        self.interrupts, self.guard = Interrupts(), FiniteGuard(
+            every=1 if self.device.type == "cpu" else 50
+        )
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor | int] = {}       # over the steps of the running epoch
         self.step, self.best_epoch, self.best_state, self.stopping, self.stopped = 0, 0, None, "", ""
-        self.whole, self.left = True, None            # False: within a step; the state of a `fit` that did not end by itself, without run_dir
+        self.whole, self.left = (
+            True,
+            None,
+        )  # False: within a step; the state of a `fit` that did not end by itself, without run_dir
 
 
-NO_SETTINGS = ("self", "model", "dataset", "loader", "callbacks", "progress", "run_dir", "resume", "save_every_steps", "save_every_minutes")
+NO_SETTINGS = (
+    "self",
+    "model",
+    "dataset",
+    "loader",
+    "callbacks",
+    "progress",
+    "run_dir",
+    "resume",
+    "save_every_steps",
+    "save_every_minutes",
+)
 
 # %% ../../nbs/80_train/40_trainer.ipynb #0cc7b612
 def call(self: Trainer, event: str, *values) -> None:
-    "Tell the callbacks that have a method of this name; one that wants to leave, or fails in `on_end`, does so when all have been told."
+    """Tell the callbacks that have a method of this name.
+
+    One that wants to leave, or fails in `on_end`, does so when all have been told.
+    """
     leaving, held = None, BaseException if event == "on_end" else (KeyboardInterrupt, SystemExit)
     for callback in self.callbacks:
         try:
@@ -142,21 +222,30 @@ def train_step(self: Trainer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     self.guard.watch(self.step + 1, losses, batch)
     self.updates.backward(total)
     self.call("on_backward", self.step + 1, total.detach())
-    if not self.updates.scaler: self.guard.watch(self.step + 1, gradient_norm(self.model), batch)   # a scaler skips such steps itself
+    if not self.updates.scaler:
+        self.guard.watch(
+            self.step + 1, gradient_norm(self.model), batch
+        )  # a scaler skips such steps itself
     self.updates.step()
     self.model.update_train_metric(predictions, batch)
     counts = {name: predictions.get(key, 0) for name, key in self.task.counts.items()}
-    for name, value in {"loss": total.detach() * batch.rows, "rows": batch.rows, **counts}.items(): self.sums[name] = self.sums.get(name, 0) + value
+    for name, value in {"loss": total.detach() * batch.rows, "rows": batch.rows, **counts}.items():
+        self.sums[name] = self.sums.get(name, 0) + value
     self.step += 1
     return total.detach(), predictions
 
 
 def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
-    "What is left of an epoch, less where `steps` ends it; mean loss, the task's counts a row, train metrics."
+    """What is left of an epoch, less where `steps` ends it.
+
+    Mean loss, the task's counts a row, train metrics.
+    """
     self.model.train()
     with self.interrupts.held():
         self.whole = False
-        for batch in islice(self.loader, min(len(self.loader) - self.loader.position, self.steps - self.step)):
+        for batch in islice(
+            self.loader, min(len(self.loader) - self.loader.position, self.steps - self.step)
+        ):
             total, _ = self.train_step(batch)
             bar.update()
             self.whole = True
@@ -168,7 +257,11 @@ def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
         self.whole = True
     self.guard.check()
     means = {name: float(self.sums[name] / self.sums["rows"]) for name in ("loss", *self.task.counts)}
-    return {"step": self.step, **means, **{f"train {name}": float(value) for name, value in self.model.compute_train_metric().items()}}
+    return {
+        "step": self.step,
+        **means,
+        **{f"train {name}": float(value) for name, value in self.model.compute_train_metric().items()},
+    }
 
 
 def validate(self: Trainer) -> dict[str, float]:
@@ -179,17 +272,23 @@ def validate(self: Trainer) -> dict[str, float]:
 def reason_to_stop(self: Trainer) -> str:
     "Why no further epoch comes, or nothing."
     if self.stopping: return self.stopping
-    if self.history and len(self.history) - self.best_epoch >= self.patience: return f"no better {self.monitor} for {self.patience} epochs"
-    if self.history and self.step >= (self.settings["steps"] or self.step + 1): return f"{self.step} steps done"
+    if self.history and len(self.history) - self.best_epoch >= self.patience:
+        return f"no better {self.monitor} for {self.patience} epochs"
+    if self.history and self.step >= (self.settings["steps"] or self.step + 1):
+        return f"{self.step} steps done"
     return f"{self.epochs} epochs done" if len(self.history) >= self.epochs else ""
 
 
 def close_epoch(self: Trainer, row: dict[str, float]) -> None:
     "Into the history; a copy of the weights if it is the best so far, the first always is."
     self.history.append(row)
-    if self.best_state is None or is_better(row[self.monitor], self.history[self.best_epoch - 1][self.monitor], self.higher_is_better):
+    if self.best_state is None or is_better(
+        row[self.monitor], self.history[self.best_epoch - 1][self.monitor], self.higher_is_better
+    ):
         self.best_epoch = len(self.history)
-        self.best_state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.best_state = {
+            name: value.detach().clone() for name, value in self.model.state_dict().items()
+        }
     self.sums = {}
     self.loader.next_epoch()
 
@@ -202,53 +301,98 @@ def run_epochs(self: Trainer, bar: tqdm) -> None:
         try:
             with self.interrupts.held(): self.call("on_validate")
             metrics = self.validate()
-            with self.interrupts.held(): self.close_epoch({"epoch": len(self.history) + 1, **row, **metrics, "seconds": time.perf_counter() - start})
+            with self.interrupts.held():
+                self.close_epoch(
+                    {
+                        "epoch": len(self.history) + 1,
+                        **row,
+                        **metrics,
+                        "seconds": time.perf_counter() - start,
+                    }
+                )
         finally:
             with self.interrupts.held(): self.call("on_validated")
-        bar.set_postfix({"loss": f"{row['loss']:.3f}", **({self.monitor: f"{metrics[self.monitor]:.4f}"} if metrics else {})})
+        bar.set_postfix(
+            {
+                "loss": f"{row['loss']:.3f}",
+                **({self.monitor: f"{metrics[self.monitor]:.4f}"} if metrics else {}),
+            }
+        )
         self.call("on_epoch", len(self.history), metrics)
     self.stopped = reason
 
 
 def fit(self: Trainer) -> pd.DataFrame:
-    "Train, or go on; the model ends with its best weights, in evaluation mode. `stopped` says why it ended."
+    """Train, or go on.
+
+    The model ends with its best weights, in evaluation mode. `stopped` says why it ended.
+    """
     self.stopping = self.stopped = ""
-    if self.left: self.load_state_dict(self.left)
-    elif not self.whole and not self.recorder: raise RuntimeError(f"the training broke off in step {self.step + 1}, which left no state to go on from; make a new Trainer")
-    if not self.step: torch.manual_seed(self.seed)
+    if self.left:
+        self.load_state_dict(self.left)
+    elif not self.whole and not self.recorder:
+        raise RuntimeError(
+            "the training broke off in step "
+            f"{self.step + 1}, which left no state to go on from; make a new Trainer"
+        )
+    if not self.step:
+        torch.manual_seed(self.seed)
     try:
         self.call("on_load")
         self.go_on()
     except BaseException as error:
-        self.stopped = self.stopped or f"{'failed' if isinstance(error, Exception) else 'interrupted'} before step {self.step + 1}: {error!r:.80}"
+        self.stopped = self.stopped or (
+            f"{'failed' if isinstance(error, Exception) else 'interrupted'} "
+            f"before step {self.step + 1}: {error!r:.80}"
+        )
         raise
     finally:
-        if self.best_state is not None: self.model.load_state_dict(self.best_state)
+        if self.best_state is not None:
+            self.model.load_state_dict(self.best_state)
         self.model.eval()
         self.call("on_end")
     return pd.DataFrame(self.history).set_index("epoch") if self.history else pd.DataFrame()
 
 
 def go_on(self: Trainer) -> None:
-    "Epochs until they end by themselves, or Ctrl-C, SIGTERM, `sys.exit` or an error ends them; the last three are raised again."
+    """Epochs until they end by themselves, or Ctrl-C, SIGTERM, `sys.exit` or an error ends them.
+
+    The last three are raised again.
+    """
     with self.interrupts:
         try:
             self.call("on_start")
-            with tqdm(total=self.steps, initial=self.step, desc="training", unit="step", disable=not self.progress) as bar: self.run_epochs(bar)
+            with tqdm(
+                total=self.steps,
+                initial=self.step,
+                desc="training",
+                unit="step",
+                disable=not self.progress,
+            ) as bar:
+                self.run_epochs(bar)
             if self.stopping: self.keep()
         except (KeyboardInterrupt, SystemExit) as left:
             self.leave(left)
             if isinstance(left, SystemExit): raise
         except Exception as error:
-            self.stopped, self.whole = f"failed at step {self.step + 1}: {error}", self.whole and not self.step
+            self.stopped, self.whole = (
+                f"failed at step {self.step + 1}: {error}",
+                self.whole and not self.step,
+            )
             self.call("on_error", error)
             raise
 
 
 def leave(self: Trainer, left: KeyboardInterrupt | SystemExit) -> None:
     "What is done before a training ends that was interrupted."
-    by = "Ctrl-C" if isinstance(left, KeyboardInterrupt) else "SIGTERM" if isinstance(left, Terminated) else f"sys.exit({left.code!r})"
-    self.stopped, self.whole = f"interrupted in epoch {len(self.history) + 1} by {by}", self.whole and not self.interrupts.broken
+    by = (
+        "Ctrl-C"
+        if isinstance(left, KeyboardInterrupt)
+        else "SIGTERM" if isinstance(left, Terminated) else f"sys.exit({left.code!r})"
+    )
+    self.stopped, self.whole = (
+        "interrupted in epoch " f"{len(self.history) + 1} by {by}"
+    ), self.whole and not self.interrupts.broken
     if self.whole:
         self.call("on_interrupt")
         self.keep()
@@ -276,27 +420,67 @@ def state_dict(self: Trainer) -> dict:
 
 def load_state_dict(self: Trainer, state: dict) -> None:
     "Go on where `state_dict` was taken; `fit` trains what is left."
-    def here(values): return values if values is None else {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in values.items()}
+    def here(values):
+        return (
+            values
+            if values is None
+            else {
+                name: value.to(self.device) if isinstance(value, Tensor) else value
+                for name, value in values.items()
+            }
+        )
+
     named, given = self.named_callbacks(), state["callbacks"]
     classes = [[name.split(" ", 1)[1] for name in names] for names in (named, given)]
-    if classes[0] != classes[1]: raise ValueError(f"callbacks with a state are {classes[0]}; the checkpoint has {classes[1]}, give the same ones")
+    if classes[0] != classes[1]:
+        raise ValueError(
+            f"callbacks with a state are {classes[0]}; the checkpoint has {classes[1]}, give the "
+            "same ones"
+        )
     self.whole, self.left = True, None
     for name in PLAIN_STATE: setattr(self, name, state[name])
     self.sums, self.best_state = here(self.sums), here(self.best_state)
     for name in PARTS_WITH_STATE: getattr(self, name).load_state_dict(state[name])
-    for tables, moments in zip(embedding_tables(self.model), state["tables"], strict=True): tables.load_optimizer_state(moments)
+    for tables, moments in zip(embedding_tables(self.model), state["tables"], strict=True):
+        tables.load_optimizer_state(moments)
     if self.memory: self.memory.load_state_dict(state["memory"], self.device)
     for callback, own in zip(named.values(), given.values()): callback.load_state_dict(own)
     torch.set_rng_state(state["random"]["cpu"])
-    if state["random"]["cuda"] is not None: torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+    if state["random"]["cuda"] is not None:
+        torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
 
 def named_callbacks(self: Trainer) -> dict[str, object]:
-    "Callbacks that have a state, by their place among each other and class: those that only watch may come and go."
+    """Callbacks that have a state, by their place among each other and class.
+
+    Those that only watch may come and go.
+    """
     stateful = [callback for callback in self.callbacks if hasattr(callback, "state_dict")]
     return {f"{i} {type(callback).__name__}": callback for i, callback in enumerate(stateful)}
 
 
-PLAIN_STATE, PARTS_WITH_STATE = ("step", "history", "sums", "best_epoch", "best_state"), ("model", "optimizer", "updates", "loader")
+PLAIN_STATE, PARTS_WITH_STATE = ("step", "history", "sums", "best_epoch", "best_state"), (
+    "model",
+    "optimizer",
+    "updates",
+    "loader",
+)
 
-for method in (call, stop, train_step, train_epoch, validate, reason_to_stop, close_epoch, run_epochs, fit, go_on, leave, keep, state_dict, load_state_dict, named_callbacks): setattr(Trainer, method.__name__, method)
+for method in (
+    call,
+    stop,
+    train_step,
+    train_epoch,
+    validate,
+    reason_to_stop,
+    close_epoch,
+    run_epochs,
+    fit,
+    go_on,
+    leave,
+    keep,
+    state_dict,
+    load_state_dict,
+    named_callbacks,
+):
+    setattr(Trainer, method.__name__, method)

@@ -21,13 +21,18 @@ PRECISIONS: dict[str, torch.dtype] = {"BF16": torch.bfloat16, "FP16": torch.floa
 
 
 class TrainWrapper(nn.Module):
-    "Predict, loss and total loss of a model: batch -> (total, (losses, predictions, batch))."
+    """Predict, loss and total loss of a model: batch -> (total, (losses, predictions, batch)).
+
+    Args:
+        device: where batches come from; None is the CPU
+        mixed_precision: "BF16", "FP16" or None for float32
+    """
 
     def __init__(
         self,
         module: BaseModel,
-        device: torch.device | str | None = None,   # where batches come from; None is the CPU
-        mixed_precision: str | None = None,         # "BF16", "FP16" or None for float32
+        device: torch.device | str | None = None,
+        mixed_precision: str | None = None,
     ):
         super().__init__()
         self.model, self.device_type = module, torch.device(device or "cpu").type
@@ -36,7 +41,9 @@ class TrainWrapper(nn.Module):
         module.init_metric()
         keep_freed_memory()   # a step takes what the last one freed
 
-    def forward(self, batch: Batch) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
+    def forward(
+        self, batch: Batch
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
         with torch.amp.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
             predictions = self.model.predict(batch)
             losses = self.model.loss(predictions, batch)
@@ -52,4 +59,8 @@ def check_alone() -> None:
     "`ValueError` where this process is one of several."
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     world = torch.distributed.get_world_size() if group else int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1: raise ValueError(f"WORLD_SIZE is {world}; training runs in one process, and each of these would train a model of its own: start it with python, without torchrun")
+    if world > 1:
+        raise ValueError(
+            f"WORLD_SIZE is {world}; training runs in one process, and each of these would train a "
+            "model of its own: start it with python, without torchrun"
+        )

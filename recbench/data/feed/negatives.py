@@ -23,14 +23,22 @@ from ..rows.table import Jagged
 class Negatives(Config):
     "Which negatives a training step compares with, and how they are corrected."
 
-    kind: Literal["in_batch", "sampled", "sampled_v2", "hard", "hard_v2", "mixed", "full"] = "in_batch"  # see the table above
-    num_sample: PositiveInt = 1024   # N, shared negatives drawn per batch (sampled, hard, mixed)
-    num_hard: PositiveInt = 4        # hard negatives per row, at most (hard)
-    memory: NonNegativeInt = 0       # earlier batches whose item vectors stay as further shared negatives (all but full)
-    power: NonNegativeFloat = 0.75   # sampling weight = (training count of the item) ** power; 0 is uniform
-    log_q: bool = True               # subtract log expected counts from negative columns (all but full)
-    mask_hits: bool = True           # mask negatives that are their row's positive (all but full)
-    mask_known: bool = False         # mask what the row's user took in training besides (all but full)
+    kind: Literal["in_batch", "sampled", "sampled_v2", "hard", "hard_v2", "mixed", "full"] = "in_batch"
+    "see the table above"
+    num_sample: PositiveInt = 1024
+    "N, shared negatives drawn per batch (sampled, hard, mixed)"
+    num_hard: PositiveInt = 4
+    "hard negatives per row, at most (hard)"
+    memory: NonNegativeInt = 0
+    "earlier batches whose item vectors stay as further shared negatives (all but full)"
+    power: NonNegativeFloat = 0.75
+    "sampling weight = (training count of the item) ** power; 0 is uniform"
+    log_q: bool = True
+    "subtract log expected counts from negative columns (all but full)"
+    mask_hits: bool = True
+    "mask negatives that are their row's positive (all but full)"
+    mask_known: bool = False
+    "mask what the row's user took in training besides (all but full)"
 
     @property
     def layout(self) -> str:
@@ -39,51 +47,89 @@ class Negatives(Config):
 
     @model_validator(mode="after")
     def _check_use(self) -> Self:
-        if self.kind == "full" and self.memory: raise ValueError(f"memory is {self.memory} and kind 'full'; the whole catalogue needs no earlier batches, allowed is 0")
-        if self.kind == "full" and self.mask_known: raise ValueError("mask_known is True and kind 'full'; the whole catalogue has nothing masked, allowed is False")
-        if self.mask_known and not self.mask_hits: raise ValueError("mask_known is True and mask_hits False; a row's positive is known to its user, allowed is mask_hits=True")
+        if self.kind == "full" and self.memory:
+            raise ValueError(
+                f"memory is {self.memory} and kind 'full'; the whole catalogue needs no earlier "
+                "batches, allowed is 0"
+            )
+        if self.kind == "full" and self.mask_known:
+            raise ValueError(
+                "mask_known is True and kind 'full'; the whole catalogue has nothing masked, allowed "
+                "is False"
+            )
+        if self.mask_known and not self.mask_hits:
+            raise ValueError(
+                "mask_known is True and mask_hits False; a row's positive is known to its user, "
+                "allowed is mask_hits=True"
+            )
         if self.layout == "hard" and self.log_q and not self.mask_hits:
-            raise ValueError(f"mask_hits is False, log_q True and kind {self.kind!r}; a hard item counts where it is hard and is masked where it was drawn, allowed is mask_hits=True, or log_q=False")
+            raise ValueError(
+                f"mask_hits is False, log_q True and kind {self.kind!r}; a hard item counts where it "
+                "is hard and is masked where it was drawn, allowed is mask_hits=True, or log_q=False"
+            )
         return self
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #3dbc2050
-def popularity_weights(
-    counts: Tensor,       # [I], training interactions of each item
-    power: float = 0.75,  # 0 is uniform, 1 is by popularity
-) -> Tensor:              # float64 [I]
-    "Sampling weights `counts ** power`; with a power above 0 an item never seen in training is never drawn."
+def popularity_weights(counts: Tensor, power: float = 0.75) -> Tensor:
+    """Sampling weights `counts ** power`; with a power above 0 an item never seen in training is never
+    drawn.
+
+    Args:
+        counts: [I], training interactions of each item
+        power: 0 is uniform, 1 is by popularity
+
+    Returns:
+        float64 [I]
+    """
     return checked_weights(counts, "counts") ** number("power", power, least=0)
 
 
-def checked_weights(
-    weights: Tensor,        # [I]
-    name: str = "weights",  # what to call them in an error
-) -> Tensor:                # float64 [I]
-    "Weights as float64; refuses negative and non-finite ones, and a list that holds nothing to draw."
+def checked_weights(weights: Tensor, name: str = "weights") -> Tensor:
+    """Weights as float64; refuses negative and non-finite ones, and a list that holds nothing to draw.
+
+    Args:
+        weights: [I]
+        name: what to call them in an error
+
+    Returns:
+        float64 [I]
+    """
     weights = torch.as_tensor(weights).double()
     wrong = ~(weights.isfinite() & (weights >= 0))
-    if weights.ndim != 1: raise ValueError(f"{name} has shape {tuple(weights.shape)}; must be one number per item")
-    if wrong.any(): raise ValueError(f"{name}[{int(wrong.nonzero()[0])}] is {float(weights[wrong][0])}; must be finite and >= 0")
+    if weights.ndim != 1:
+        raise ValueError(f"{name} has shape {tuple(weights.shape)}; must be one number per item")
+    if wrong.any():
+        raise ValueError(
+            f"{name}[{int(wrong.nonzero()[0])}] is {float(weights[wrong][0])}; must be finite and >= 0"
+        )
     if not weights.any(): raise ValueError(f"{name} are all 0; at least one item must be drawable")
     return weights
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #90db52ac
 class NegativeSampler(RandomStream):
-    "Draws shared negatives in proportion to weights, whatever stands in the batch; hits are for each row to mask."
+    """Draws shared negatives in proportion to weights, whatever stands in the batch; hits are for each
+    row
+    to mask.
 
-    def __init__(
-        self,
-        weights: Tensor | int,  # [I] sampling weights >= 0, or the number of items for uniform ones
-        num_sample: int,        # N, negatives per call
-        seed: int = 0,          # of this sampler's own generator
-    ):
+    Args:
+        weights: [I] sampling weights >= 0, or the number of items for uniform ones
+        num_sample: N, negatives per call
+        seed: of this sampler's own generator
+    """
+
+    def __init__(self, weights: Tensor | int, num_sample: int, seed: int = 0):
         whole("num_sample", num_sample, 1), whole("seed", seed, 0, 2**63 - 1)
-        if not hasattr(weights, "__len__"): weights = torch.ones(whole("weights", weights, 1, 2**31 - 1))
+        if not hasattr(weights, "__len__"):
+            weights = torch.ones(whole("weights", weights, 1, 2**31 - 1))
         weights = checked_weights(weights)
         self.length = (weights / weights.sum() * 2**53).round().long()
         self.length[weights > 0] = self.length[weights > 0].clamp(min=1)
         self.end, self.drawable = self.length.cumsum(0), int((weights > 0).sum())
-        if num_sample > self.drawable: raise ValueError(f"num_sample is {num_sample} and {self.drawable} items can be drawn; lower num_sample to at most that, or use kind 'full'")
+        if num_sample > self.drawable:
+            raise ValueError(
+                f"num_sample is {num_sample} and {self.drawable} items can be drawn; lower num_sample "
+                "to at most that, or use kind 'full'"
+            )
         self.log_prob = self.probabilities.log().float()
         super().__init__(seed)
         self.num_sample = num_sample
@@ -93,22 +139,38 @@ class NegativeSampler(RandomStream):
         "Probability of each item in one draw, float64 [I]."
         return self.length.double() / self.end[-1]
 
-    def sample(
-        self,
-        positives: Tensor | None = None,  # int64 [B], the batch's: none of them is left out, their range is checked
-    ) -> tuple[Tensor, Tensor]:           # items int64 [N]; log probability of each in one draw, float32 [N]
-        "Draw `num_sample` shared negatives with replacement."
-        if positives is not None and len(positives) and not 0 <= positives.min() <= positives.max() < len(self.end):
-            raise ValueError(f"positives lie in {int(positives.min())}..{int(positives.max())}; items are 0..{len(self.end) - 1}")
+    def sample(self, positives: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draw `num_sample` shared negatives with replacement.
+
+        Args:
+            positives: int64 [B], the batch's: none of them is left out, their range is checked
+
+        Returns:
+            items int64 [N]; log probability of each in one draw, float32 [N]
+        """
+        if (
+            positives is not None
+            and len(positives)
+            and not 0 <= positives.min() <= positives.max() < len(self.end)
+        ):
+            raise ValueError(
+                f"positives lie in {int(positives.min())}..{int(positives.max())}; items are "
+                f"0..{len(self.end) - 1}"
+            )
         point = torch.randint(int(self.end[-1]), (self.num_sample,), generator=self.generator)
         items = torch.searchsorted(self.end, point, right=True)
         return items, self.log_prob[items]
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #a41de396
-def distinct_lists(
-    lists: Jagged,   # items of each user, repeats allowed
-) -> Jagged:         # each item once per user, sorted
-    "Lists without repeats."
+def distinct_lists(lists: Jagged) -> Jagged:
+    """Lists without repeats.
+
+    Args:
+        lists: items of each user, repeats allowed
+
+    Returns:
+        each item once per user, sorted
+    """
     positions, lengths = lists.positions(torch.arange(len(lists)))
     user = torch.repeat_interleave(torch.arange(len(lists)), lengths)
     user, items = torch.unique(torch.stack([user, lists.values[positions]]), dim=1)
@@ -116,12 +178,16 @@ def distinct_lists(
     return Jagged(items, lengths.cumsum(0) - lengths, lengths)
 
 
-def distinct_places(
-    lengths: Tensor,            # int64 [B], of the lists
-    most: int,                  # m, places wanted of each
-    generator: torch.Generator,
-) -> Tensor:                    # int64 [B, m]; -1 behind a list that is shorter
-    "Distinct places in lists, every set of them equally likely."
+def distinct_places(lengths: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Distinct places in lists, every set of them equally likely.
+
+    Args:
+        lengths: int64 [B], of the lists
+        most: m, places wanted of each
+
+    Returns:
+        int64 [B, m]; -1 behind a list that is shorter
+    """
     places, count = lengths.new_full((len(lengths), most), -1), lengths.clamp(max=most)
     for column in range(most):
         last = lengths - count + column
@@ -132,30 +198,39 @@ def distinct_places(
 
 
 class HardNegativeSampler(RandomStream):
-    "Draws hard negatives of each row from its user's own list."
+    """Draws hard negatives of each row from its user's own list.
 
-    def __init__(
-        self,
-        user_items: Jagged,  # hard items of every user, [U] rows
-        num_hard: int,       # hard negatives per row, at most
-        seed: int = 0,       # of this sampler's own generator
-    ):
+    Args:
+        user_items: hard items of every user, [U] rows
+        num_hard: hard negatives per row, at most
+        seed: of this sampler's own generator
+    """
+
+    def __init__(self, user_items: Jagged, num_hard: int, seed: int = 0):
         whole("num_hard", num_hard, 1, 2**31 - 1), whole("seed", seed, 0, 2**63 - 2)
         super().__init__(seed)
         self.num_hard, self.lists = num_hard, distinct_lists(user_items)
 
-    def log_chance(
-        self,
-        users: Tensor,   # int64 [n], each with a list
-    ) -> Tensor:         # float32 [n]
-        "Log of the chance that a row of the user takes a given item of the user's list."
+    def log_chance(self, users: Tensor) -> Tensor:
+        """Log of the chance that a row of the user takes a given item of the user's list.
+
+        Args:
+            users: int64 [n], each with a list
+
+        Returns:
+            float32 [n]
+        """
         return (self.num_hard / self.lists.lengths[users]).clamp(max=1).log()
 
-    def sample(
-        self,
-        users: Tensor,           # int64 [B]
-    ) -> tuple[Tensor, Tensor]:  # items int64 [H]; (batch row, hard column) int64 [H, 2]
-        "Draw up to `num_hard` distinct items for each row, none for a user without any."
+    def sample(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw up to `num_hard` distinct items for each row, none for a user without any.
+
+        Args:
+            users: int64 [B]
+
+        Returns:
+            items int64 [H]; (batch row, hard column) int64 [H, 2]
+        """
         places = distinct_places(self.lists.lengths[users], self.num_hard, self.generator)
         cells = (places >= 0).nonzero()                                                 # [H, 2]
         row, column = cells.unbind(1)
@@ -163,27 +238,51 @@ class HardNegativeSampler(RandomStream):
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #a420fdb0
 def expected_log_count(
-    items: Tensor,                        # int64 [C], item of each column
-    batch_size: int = 1,                        # B: how many rows bring their positive as a column
-    batch_prob: Tensor | None = None,     # [I], frequency of each item among training positives
-    num_sample: int = 0,                        # N: how many columns the sampler adds
-    sample_prob: Tensor | None = None,    # [I], probability of each item in the sampler
-) -> Tensor:                              # float32 [C]
-    "Log expected number of negative columns that hold each column's item."
+    items: Tensor,
+    batch_size: int = 1,
+    batch_prob: Tensor | None = None,
+    num_sample: int = 0,
+    sample_prob: Tensor | None = None,
+) -> Tensor:
+    """Log expected number of negative columns that hold each column's item.
+
+    Args:
+        items: int64 [C], item of each column
+        batch_size: B: how many rows bring their positive as a column
+        batch_prob: [I], frequency of each item among training positives
+        num_sample: N: how many columns the sampler adds
+        sample_prob: [I], probability of each item in the sampler
+
+    Returns:
+        float32 [C]
+    """
     in_batch = 0 if batch_prob is None else (batch_size - 1) * batch_prob[items].double()
     sampled = 0 if sample_prob is None else num_sample * sample_prob[items].double()
     count = torch.as_tensor(in_batch + sampled, dtype=torch.float64).expand(len(items))
-    if items.device.type == "cpu" and not (count > 0).all(): raise ValueError(f"items {items[count <= 0][:3].tolist()} have an expected count of 0; an item that stands in a column has a positive one, give the probabilities it was drawn from")
+    if items.device.type == "cpu" and not (count > 0).all():
+        raise ValueError(
+            f"items {items[count <= 0][:3].tolist()} have an expected count of 0; an item that stands "
+            "in a column has a positive one, give the probabilities it was drawn from"
+        )
     return count.log().float()
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #f1123fbe
-def observed_log_count(
-    positives: Tensor,  # int64 [B], the batch's positive items
-    drawn: Tensor,      # int64 [N], items of the shared negatives
-    log_prob: Tensor,   # [N], log probability of each of them in one draw
-) -> Tensor:            # float32 [B + N]
-    "Log count of each column's item given the batch: the columns that hold it if it stands in the batch, else `N` times the sampling probability."
-    _, place, count = torch.unique(torch.cat([positives, drawn]), return_inverse=True, return_counts=True)
+def observed_log_count(positives: Tensor, drawn: Tensor, log_prob: Tensor) -> Tensor:
+    """Log count of each column's item given the batch: the columns that hold it if it stands in the
+    batch,
+    else `N` times the sampling probability.
+
+    Args:
+        positives: int64 [B], the batch's positive items
+        drawn: int64 [N], items of the shared negatives
+        log_prob: [N], log probability of each of them in one draw
+
+    Returns:
+        float32 [B + N]
+    """
+    _, place, count = torch.unique(
+        torch.cat([positives, drawn]), return_inverse=True, return_counts=True
+    )
     in_batch = torch.zeros_like(count, dtype=torch.bool).index_fill(0, place[:len(positives)], True)
     observed, expected = count[place].float().log(), log_prob.float() + math.log(max(len(drawn), 1))
     return torch.where(in_batch[place], observed, torch.cat([observed[:len(positives)], expected]))

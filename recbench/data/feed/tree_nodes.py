@@ -18,21 +18,29 @@ from .tree import Tree
 from ..rows.vocabulary import Vocabulary
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #c48910ed
-def node_ids(
-    tree: Tree,
-    ids: Tensor,                # int64 [I], id of each item
-    last: int | None = None,    # greatest id that is taken; None: that of the items
-) -> Tensor:                    # int64 [M]
-    "Ids of all nodes: inner ones are `last + code + 1`."
+def node_ids(tree: Tree, ids: Tensor, last: int | None = None) -> Tensor:
+    """Ids of all nodes: inner ones are `last + code + 1`.
+
+    Args:
+        ids: int64 [I], id of each item
+        last: greatest id that is taken; None: that of the items
+
+    Returns:
+        int64 [M]
+    """
     last = int(ids.max()) if last is None else last
     return torch.cat([tree.codes[:-len(tree.items)] + last + 1, ids[tree.items]])
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #07ef4f21
-def node_means(
-    tree: Tree,
-    numbers: Tensor,    # [I, D], of each item
-) -> Tensor:            # [M, D]
-    "Mean over the items below each node."
+def node_means(tree: Tree, numbers: Tensor) -> Tensor:
+    """Mean over the items below each node.
+
+    Args:
+        numbers: [I, D], of each item
+
+    Returns:
+        [M, D]
+    """
     running = torch.nn.functional.pad(numbers[tree.items].double().cumsum(0), (0, 0, 1, 0))
     first, last = tree.leaf_ranges().T
     means = (running[last] - running[first]) / (last - first).unsqueeze(1)
@@ -41,8 +49,12 @@ def node_means(
 
 def _most_frequent(keys: Tensor, values: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
     "Of each key its most frequent value, of several the one with the least `first`; keys rising."
-    pairs, which, counts = torch.unique(torch.stack([keys, values]), dim=1, return_inverse=True, return_counts=True)
-    earliest = torch.full_like(counts, torch.iinfo(torch.int64).max).scatter_reduce(0, which, first, "amin")
+    pairs, which, counts = torch.unique(
+        torch.stack([keys, values]), dim=1, return_inverse=True, return_counts=True
+    )
+    earliest = torch.full_like(counts, torch.iinfo(torch.int64).max).scatter_reduce(
+        0, which, first, "amin"
+    )
     order = earliest.argsort()
     for key in (-counts, pairs[0]): order = order[key[order].argsort(stable=True)]
     pairs = pairs[:, order]
@@ -51,19 +63,27 @@ def _most_frequent(keys: Tensor, values: Tensor, first: Tensor) -> tuple[Tensor,
 
 
 def node_modes(
-    tree: Tree,
-    values: Tensor,               # int64 [V], all items' values, one item after the other
-    lengths: Tensor,              # int64 [I], how many each item has
-    missing: int | None = None,   # a value that counts as none
-) -> tuple[Tensor, Tensor]:       # node int64 [N] and value int64 [N]; a node without any value is not among them
-    "Most frequent value below each inner node."
+    tree: Tree, values: Tensor, lengths: Tensor, missing: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Most frequent value below each inner node.
+
+    Args:
+        values: int64 [V], all items' values, one item after the other
+        lengths: int64 [I], how many each item has
+        missing: a value that counts as none
+
+    Returns:
+        node int64 [N] and value int64 [N]; a node without any value is not among them
+    """
     owner, place = torch.arange(len(lengths)).repeat_interleave(lengths), torch.arange(len(values))
     known = torch.ones_like(values, dtype=torch.bool) if missing is None else values != missing
     nodes, found = tree.node_of_item[owner[known]], []
     for _ in range(tree.levels - 1):
         nodes = tree.parent[nodes]
         found.append(_most_frequent(nodes, values[known], place[known]))
-    nodes, modes = (torch.cat(parts[::-1]) for parts in zip(*found)) if found else (nodes[:0], nodes[:0])
+    nodes, modes = (
+        (torch.cat(parts[::-1]) for parts in zip(*found)) if found else (nodes[:0], nodes[:0])
+    )
     return nodes, modes
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #68900785
@@ -72,21 +92,38 @@ LEVEL = "tree_level"
 
 def item_feature(features: Sequence[Feature], item_key: str) -> IdFeature:
     "The feature that is the item's own id."
-    found = [feature for feature in features if feature.name == item_key and isinstance(feature, IdFeature)]
-    if not found: raise ValueError(f"features hold no ids of {item_key}; nodes of a tree are told apart by them, add IdFeature(name={item_key!r}, side='item')")
+    found = [
+        feature for feature in features if feature.name == item_key and isinstance(feature, IdFeature)
+    ]
+    if not found:
+        raise ValueError(
+            f"features hold no ids of {item_key}; nodes of a tree are told apart by them, add "
+            f"IdFeature(name={item_key!r}, side='item')"
+        )
     return found[0]
 
 
-def tree_features(
-    features: Sequence[Feature],   # of the data set, with fitted sizes
-    item_key: str,                 # the item's id among them
-    tree: Tree,
-) -> list[Feature]:
-    "The features with room for all nodes in the item's table, and the level."
+def tree_features(features: Sequence[Feature], item_key: str, tree: Tree) -> list[Feature]:
+    """The features with room for all nodes in the item's table, and the level.
+
+    Args:
+        features: of the data set, with fitted sizes
+        item_key: the item's id among them
+    """
     own = item_feature(features, item_key)
     inner = int(tree.codes[-len(tree.items) - 1]) + 1 if tree.levels > 1 else 0
-    grown = [feature.model_copy(update={"num_buckets": own.num_buckets + inner}) if feature.is_sparse and feature.table == own.table else feature for feature in features]
-    return [*grown, IdFeature(name=LEVEL, side="item", num_buckets=tree.levels, embedding_dim=own.embedding_dim)]
+    grown = [
+        (
+            feature.model_copy(update={"num_buckets": own.num_buckets + inner})
+            if feature.is_sparse and feature.table == own.table
+            else feature
+        )
+        for feature in features
+    ]
+    return [
+        *grown,
+        IdFeature(name=LEVEL, side="item", num_buckets=tree.levels, embedding_dim=own.embedding_dim),
+    ]
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #c9a37393
 class Catalogue(Protocol):
@@ -102,20 +139,51 @@ def node_table(
 ) -> Table:
     "Item features of all nodes, a row a node: what inner nodes have is what is typical below."
     items, inner = catalogue.items, len(tree) - len(tree.items)
-    if len(items) != len(tree.items): raise ValueError(f"the tree has {len(tree.items)} leaves and the catalogue {len(items)} items; they must be the same")
-    own, by_name = item_feature(catalogue.schema.side("item"), catalogue.schema.item_key), {feature.name: feature for feature in catalogue.schema.side("item")}
-    missing = {name: 0 if feature.table in catalogue.vocabularies else None for name, feature in by_name.items()}
-    columns = [_column(tree, items.singles[:, place].long(), missing[name]) if name != own.name else node_ids(tree, items.singles[:, place].long(), own.num_buckets - 1)
-               for place, name in enumerate(items.single_names)]
-    jagged = {name: _lists(tree, column.packed(), inner, missing[name]) for name, column in items.jagged.items()}
+    if len(items) != len(tree.items):
+        raise ValueError(
+            f"the tree has {len(tree.items)} leaves and the catalogue {len(items)} items; they must be "
+            "the same"
+        )
+    own, by_name = item_feature(catalogue.schema.side("item"), catalogue.schema.item_key), {
+        feature.name: feature for feature in catalogue.schema.side("item")
+    }
+    missing = {
+        name: 0 if feature.table in catalogue.vocabularies else None
+        for name, feature in by_name.items()
+    }
+    columns = [
+        (
+            _column(tree, items.singles[:, place].long(), missing[name])
+            if name != own.name
+            else node_ids(tree, items.singles[:, place].long(), own.num_buckets - 1)
+        )
+        for place, name in enumerate(items.single_names)
+    ]
+    jagged = {
+        name: _lists(tree, column.packed(), inner, missing[name])
+        for name, column in items.jagged.items()
+    }
     dense = None if items.dense is None else node_means(tree, items.dense)
-    return Table(len(tree), (*items.single_names, LEVEL), torch.stack([*columns, tree.level], 1), jagged, items.dense_names, items.dense_dims, dense)
+    return Table(
+        len(tree),
+        (*items.single_names, LEVEL),
+        torch.stack([*columns, tree.level], 1),
+        jagged,
+        items.dense_names,
+        items.dense_dims,
+        dense,
+    )
 
 
 def _column(tree: Tree, values: Tensor, missing: int | None) -> Tensor:
     "One value a node; where nothing is known below, that of the missing ones."
     nodes, modes = node_modes(tree, values, torch.ones_like(values), missing)
-    return torch.cat([torch.full((len(tree) - len(tree.items),), missing or 0).index_put((nodes,), modes), values[tree.items]])
+    return torch.cat(
+        [
+            torch.full((len(tree) - len(tree.items),), missing or 0).index_put((nodes,), modes),
+            values[tree.items],
+        ]
+    )
 
 
 def _lists(tree: Tree, column: Jagged, inner: int, missing: int | None) -> Jagged:
@@ -124,4 +192,9 @@ def _lists(tree: Tree, column: Jagged, inner: int, missing: int | None) -> Jagge
     leaves = column.take(tree.items)
     lengths = torch.cat([torch.zeros(inner, dtype=torch.int64).index_fill(0, nodes, 1), leaves.lengths])
     weights = None if column.weights is None else torch.cat([torch.ones(len(nodes)), leaves.weights])
-    return Jagged(torch.cat([modes[nodes.argsort()], leaves.values]), lengths.cumsum(0) - lengths, lengths, weights)
+    return Jagged(
+        torch.cat([modes[nodes.argsort()], leaves.values]),
+        lengths.cumsum(0) - lengths,
+        lengths,
+        weights,
+    )

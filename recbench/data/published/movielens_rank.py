@@ -23,12 +23,18 @@ SPLIT_SEED = 2026   # of the random split, part of its definition
 
 
 def parts_at_random(ratings: pd.DataFrame) -> np.ndarray:
-    "0 (train), 1 (valid) or 2 (test) for each row: 80 / 10 / 10 of a permutation of the rows in their order."
+    """0 (train), 1 (valid) or 2 (test) for each row.
+
+    80 / 10 / 10 of a permutation of the rows in their order.
+    """
     return _in_order(np.random.default_rng(SPLIT_SEED).permutation(len(ratings)))
 
 
 def parts_by_time(ratings: pd.DataFrame) -> np.ndarray:
-    "The oldest 80 % of all rows train, the newest 10 % test; of one second, those that stand first are older."
+    """The oldest 80 % of all rows train, the newest 10 % test.
+
+    Of one second, those that stand first are older.
+    """
     return _in_order(np.argsort(ratings["timestamp"].to_numpy(), kind="stable"))
 
 
@@ -43,7 +49,11 @@ def tenths_by_user_time(ratings: pd.DataFrame) -> np.ndarray:
     ordered = ratings.sort_values(["user_id", "timestamp"], kind="stable")
     by_user = ordered.groupby("user_id")["user_id"]
     place, size = by_user.cumcount(), by_user.transform("size")
-    return sum((place >= size * cut // 10).astype("int64") for cut in range(1, 10)).reindex(ratings.index).to_numpy()
+    return (
+        sum((place >= size * cut // 10).astype("int64") for cut in range(1, 10))
+        .reindex(ratings.index)
+        .to_numpy()
+    )
 
 
 def parts_by_user_time(ratings: pd.DataFrame) -> np.ndarray:
@@ -64,18 +74,41 @@ def movielens_rank_dataset(
     "Every rating as a row with a label."
     parts = lookup(SPLITS, split, "split")(tables.ratings)
     rows = tables.ratings.assign(label=(tables.ratings["rating"] >= min_rating).astype("int64"))
-    if rows["label"].nunique() < 2: raise ValueError(f"min_rating is {min_rating}; ratings run from {rows['rating'].min()} to {rows['rating'].max()}, so all rows would have one label")
+    if rows["label"].nunique() < 2:
+        raise ValueError(
+            f"min_rating is {min_rating}; ratings run from {rows['rating'].min()} to "
+            f"{rows['rating'].max()}, so all rows would have one label"
+        )
     size = (0 if split == "random" else 50) if max_history is None else max_history
     rows = rows.assign(tenth=tenths_by_user_time(rows))
-    return build_dataset(name, SCHEMA.model_copy(update={"label": "label"}), *(rows[parts == part] for part in range(3)), tables.users, tables.items,
-                         protocol=f"rows, {split} 80/10/10", max_history=size, max_recent=0, label_windows="rating" if size else None,
-                         moment="tenth" if split == "temporal_user" else None)
+    return build_dataset(
+        name,
+        SCHEMA.model_copy(update={"label": "label"}),
+        *(rows[parts == part] for part in range(3)),
+        tables.users,
+        tables.items,
+        protocol=f"rows, {split} 80/10/10",
+        max_history=size,
+        max_recent=0,
+        label_windows="rating" if size else None,
+        moment="tenth" if split == "temporal_user" else None,
+    )
 
 
 def movielens_100k_rank(
     split: Literal["random", "temporal_user", "temporal"] = "temporal_user",
-    min_rating: float = 4.0,          # ratings from here on are likes
-    max_history: int | None = None,   # newest earlier ratings a row knows; None: 50, on the random split 0
-) -> Dataset:                         # 100,000 rows
-    "MovieLens-100K for ranking; the files are looked for, else fetched."
-    return movielens_rank_dataset(read_movielens(fetch_movielens_100k()), split, min_rating, max_history)
+    min_rating: float = 4.0,
+    max_history: int | None = None,
+) -> Dataset:
+    """MovieLens-100K for ranking; the files are looked for, else fetched.
+
+    Args:
+        min_rating: ratings from here on are likes
+        max_history: newest earlier ratings a row knows; None: 50, on the random split 0
+
+    Returns:
+        100,000 rows
+    """
+    return movielens_rank_dataset(
+        read_movielens(fetch_movielens_100k()), split, min_rating, max_history
+    )

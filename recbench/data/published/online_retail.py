@@ -23,10 +23,18 @@ _SHA256 = {
     "online_retail.part0.parquet": "f140884ad6c6a70154f0e8393248022c7796a3b8283a3681ff3797087011a76b",
     "online_retail.part1.parquet": "482af77ed88a2b4a281c54552d64f908c9da688ab87de0747dfec7c11491a2dc",
 }
-_SCHEMA = Schema(user_key="CustomerID", item_key="StockCode", timestamp="InvoiceDate", features=(
-    IdFeature(name="CustomerID"), IdFeature(name="Country"), IdFeature(name="StockCode", side="item"),
-    IdFeature(name="words", side="item", value_dim=0, pooling="mean"), RawFeature(name="price", side="item", boundaries=(0.5, 1, 2, 4, 8, 16)),
-))
+_SCHEMA = Schema(
+    user_key="CustomerID",
+    item_key="StockCode",
+    timestamp="InvoiceDate",
+    features=(
+        IdFeature(name="CustomerID"),
+        IdFeature(name="Country"),
+        IdFeature(name="StockCode", side="item"),
+        IdFeature(name="words", side="item", value_dim=0, pooling="mean"),
+        RawFeature(name="price", side="item", boundaries=(0.5, 1, 2, 4, 8, 16)),
+    ),
+)
 _VALID, _TEST = "2011-10-09", "2011-11-09"
 
 
@@ -46,48 +54,97 @@ def _first_time(later: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
 
 def _known(later: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     "Lines of customers and products that `earlier` has."
-    return later[later["CustomerID"].isin(earlier["CustomerID"]) & later["StockCode"].isin(earlier["StockCode"])]
+    return later[
+        later["CustomerID"].isin(earlier["CustomerID"]) & later["StockCode"].isin(earlier["StockCode"])
+    ]
 
 
 def _products(bought: pd.DataFrame) -> pd.DataFrame:
     "A product's first description as words, and its median price."
-    by_code = bought.groupby("StockCode", as_index=False).agg(description=("Description", "first"), price=("UnitPrice", "median"))
+    by_code = bought.groupby("StockCode", as_index=False).agg(
+        description=("Description", "first"), price=("UnitPrice", "median")
+    )
     return by_code.assign(words=by_code["description"].fillna("").str.lower().str.findall(r"[a-z]{3,}"))
 
 # %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #917591f2
 def online_retail_dataset(
-    lines: pd.DataFrame,         # the invoice lines as published
-    valid: str = _VALID,         # validation starts here
-    test: str = _TEST,           # the test here
-    verbose: bool = False,
-    **windows: int,              # max_history, max_recent
+    lines: pd.DataFrame, valid: str = _VALID, test: str = _TEST, verbose: bool = False, **windows: int
 ) -> Dataset:
-    "New products after a date; lines that are no purchase, or no new product, are counted and set aside."
+    """New products after a date; lines that are no purchase, or no new product, are counted and set
+    aside.
+
+    Args:
+        lines: the invoice lines as published
+        valid: validation starts here
+        test: the test here
+        windows: max_history, max_recent
+    """
     bought = _purchases(lines)
-    train, middle, late = (bought[part] for part in (bought["InvoiceDate"] < valid, (bought["InvoiceDate"] >= valid) & (bought["InvoiceDate"] < test), bought["InvoiceDate"] >= test))
+    train, middle, late = (
+        bought[part]
+        for part in (
+            bought["InvoiceDate"] < valid,
+            (bought["InvoiceDate"] >= valid) & (bought["InvoiceDate"] < test),
+            bought["InvoiceDate"] >= test,
+        )
+    )
     before = bought[bought["InvoiceDate"] < test]
-    held = {"valid": _first_time(middle, train), "test": _first_time(_known(late, before), before)}      # valid becomes history in the test: nothing of it may be lost
-    customers = bought.drop_duplicates("CustomerID")[["CustomerID", "Country"]].sort_values("CustomerID")
-    dataset = build_dataset("online-retail", _SCHEMA, train, held["valid"], held["test"], customers, _products(bought), protocol=f"global-time {valid}/{test} new items",
-                            moment="InvoiceDate", **windows)
-    account = {"read": len(lines), "train": len(train), **{name: len(part) for name, part in held.items()}, "no purchase": len(lines) - len(bought),
-               "bought before or unknown": len(middle) + len(late) - sum(map(len, held.values()))}
+    held = {
+        "valid": _first_time(middle, train),
+        "test": _first_time(_known(late, before), before),
+    }  # valid becomes history in the test: nothing of it may be lost
+    customers = bought.drop_duplicates("CustomerID")[["CustomerID", "Country"]].sort_values(
+        "CustomerID"
+    )
+    dataset = build_dataset(
+        "online-retail",
+        _SCHEMA,
+        train,
+        held["valid"],
+        held["test"],
+        customers,
+        _products(bought),
+        protocol=f"global-time {valid}/{test} new items",
+        moment="InvoiceDate",
+        **windows,
+    )
+    account = {
+        "read": len(lines),
+        "train": len(train),
+        **{name: len(part) for name, part in held.items()},
+        "no purchase": len(lines) - len(bought),
+        "bought before or unknown": len(middle) + len(late) - sum(map(len, held.values())),
+    }
     if verbose: print(account_line(account))
     return replace(dataset, account=account)
 
 # %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #eb4f12e7
 _ARCHIVE = "https://archive.ics.uci.edu/static/public/352/online+retail.zip"
-_COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
+_COLUMNS = (
+    "InvoiceNo",
+    "StockCode",
+    "Description",
+    "Quantity",
+    "InvoiceDate",
+    "UnitPrice",
+    "CustomerID",
+    "Country",
+)
 
 
 def read_spreadsheet(archive: Path) -> pd.DataFrame:
     "The invoice lines of the published archive, in order of time; `ValueError` names a missing column."
     with zipfile.ZipFile(archive) as files:
         sheets = [name for name in files.namelist() if name.endswith(".xlsx")]
-        if len(sheets) != 1: raise ValueError(f"{archive.name} holds {files.namelist()}; there must be one .xlsx file")
-        lines = pd.read_excel(BytesIO(files.read(sheets[0])), dtype={"InvoiceNo": str, "StockCode": str, "Description": str})
+        if len(sheets) != 1:
+            raise ValueError(f"{archive.name} holds {files.namelist()}; there must be one .xlsx file")
+        lines = pd.read_excel(
+            BytesIO(files.read(sheets[0])),
+            dtype={"InvoiceNo": str, "StockCode": str, "Description": str},
+        )
     missing = [name for name in _COLUMNS if name not in lines]
-    if missing: raise ValueError(f"{archive.name}: columns {missing} are missing; it has {list(lines.columns)}")
+    if missing:
+        raise ValueError(f"{archive.name}: columns {missing} are missing; it has {list(lines.columns)}")
     return lines[list(_COLUMNS)].sort_values("InvoiceDate", kind="stable", ignore_index=True)
 
 
@@ -104,5 +161,9 @@ def _published(archive: Path) -> pd.DataFrame:
 def online_retail(verbose: bool = False, max_history: int = 50, max_recent: int = 5) -> Dataset:
     "Online Retail, new items only; from files at hand or from the owner's archive."
     folder = find_files("online-retail", list(_SHA256), _SHA256)
-    lines = pd.concat([pd.read_parquet(folder / name) for name in _SHA256], ignore_index=True) if folder else _published(fetch_archive("online-retail", _ARCHIVE, None))
+    lines = (
+        pd.concat([pd.read_parquet(folder / name) for name in _SHA256], ignore_index=True)
+        if folder
+        else _published(fetch_archive("online-retail", _ARCHIVE, None))
+    )
     return online_retail_dataset(lines, verbose=verbose, max_history=max_history, max_recent=max_recent)

@@ -25,42 +25,72 @@ from ..rows.vocabulary import Vocabulary, fit_vocabulary
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #d7e91872
 def _size(feature: Feature) -> str:
-    if not feature.is_sparse: return "number" if feature.value_dim == 1 else f"{feature.value_dim} numbers"
-    return f"{feature.num_buckets:,}" + (" sequence" if feature.is_sequence else " list" if feature.is_list else "")
+    if not feature.is_sparse:
+        return "number" if feature.value_dim == 1 else f"{feature.value_dim} numbers"
+    return f"{feature.num_buckets:,}" + (
+        " sequence" if feature.is_sequence else " list" if feature.is_list else ""
+    )
 
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    "Events in three splits, users, and the item catalogue, encoded; made by `build_dataset`."
+    """Events in three splits, users, and the item catalogue, encoded; made by `build_dataset`.
+
+    Attributes:
+        schema: features with fitted table sizes
+        protocol: how it was split, part of every metric's name: "leave-last"
+        train: columns user_index, item_index, and label / timestamp where known
+        items: the catalogue, row = item index
+        user_frame: the same rows as they came, for showing
+        ceiling: best reachable metrics, where the data's law is known
+        dislikes: for each user, items shown or rated and not liked
+        masked: for each user, items that no evaluation offers, though no training row has them
+        account: where every row that was read went, for data read from files
+        offers_seen: True: what a user had before is offered again, and no evaluation masks it
+        row_sequences: sequences of items that users or rows bring themselves; windows on the events are
+            not among them
+        ties: what decides between rows of one user and time
+        moment: column: rows of one value know nothing of each other
+        by_time: False: rows are held out at random, histories hold training rows
+    """
     name: str
-    schema: Schema                            # features with fitted table sizes
-    protocol: str                             # how it was split, part of every metric's name: "leave-last"
-    train: Table                              # columns user_index, item_index, and label / timestamp where known
+    schema: Schema
+    protocol: str
+    train: Table
     valid: Table
     test: Table
     users: Table
-    items: Table                              # the catalogue, row = item index
-    user_frame: pd.DataFrame                  # the same rows as they came, for showing
+    items: Table
+    user_frame: pd.DataFrame
     item_frame: pd.DataFrame
     vocabularies: Mapping[str, Vocabulary]
-    ceiling: Mapping[str, float] | None = None  # best reachable metrics, where the data's law is known
-    dislikes: Jagged | None = None            # for each user, items shown or rated and not liked
-    masked: Jagged | None = None              # for each user, items that no evaluation offers, though no training row has them
-    account: Mapping[str, int] | None = None  # where every row that was read went, for data read from files
-    offers_seen: bool = False                 # True: what a user had before is offered again, and no evaluation masks it
-    row_sequences: tuple[str, ...] = ()       # sequences of items that users or rows bring themselves; windows on the events are not among them
-    ties: Ties = "neutral"                    # what decides between rows of one user and time
+    ceiling: Mapping[str, float] | None = None
+    dislikes: Jagged | None = None
+    masked: Jagged | None = None
+    account: Mapping[str, int] | None = None
+    offers_seen: bool = False
+    row_sequences: tuple[str, ...] = ()
+    ties: Ties = "neutral"
     tie_seed: int = 0
-    moment: str | None = None                 # column: rows of one value know nothing of each other
-    by_time: bool = True                      # False: rows are held out at random, histories hold training rows
+    moment: str | None = None
+    by_time: bool = True
 
     def __repr__(self) -> str:
         "A few lines: sizes, splits, features; what a cell shows whose last line is a data set."
-        lines = [f"Dataset {self.name!r} [{self.protocol}]: {len(self.users):,} users, {len(self.items):,} items",
-                 "  " + ", ".join(f"{name} {len(getattr(self, name)):,}" for name in ("train", "valid", "test")) + " rows"]
+        lines = [
+            (f"Dataset {self.name!r} [{self.protocol}]: {len(self.users):,} users, "
+             f"{len(self.items):,} items"),
+            "  "
+            + ", ".join(f"{name} {len(getattr(self, name)):,}" for name in ("train", "valid", "test"))
+            + " rows",
+        ]
         for side in ("user", "item"):
             names = [f"{feature.name} ({_size(feature)})" for feature in self.schema.side(side)]
-            lines.append(f"  {side}: " + ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else ""))
+            lines.append(
+                f"  {side}: "
+                + ", ".join(names[:12])
+                + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+            )
         labels = ", ".join(filter(None, (self.schema.label, self.schema.sample_weight)))
         return "\n".join([*lines, *([f"  label, weight: {labels}"] if labels else [])])
 
@@ -70,7 +100,8 @@ class Dataset:
 
     def split(self, name: str) -> Table:
         "`train`, `valid` or `test`."
-        if name not in ("train", "valid", "test"): raise ValueError(f"split is {name!r}; allowed are 'train', 'valid', 'test'")
+        if name not in ("train", "valid", "test"):
+            raise ValueError(f"split is {name!r}; allowed are 'train', 'valid', 'test'")
         return getattr(self, name)
 
     @property
@@ -83,14 +114,24 @@ class Dataset:
         return ("train", "valid") if split == "test" and self.timed and self.by_time else ("train",)
 
     def event_order(self, *splits: str) -> Tensor:
-        "Rows of the splits, one after the other, by user and time, ties as everywhere; without times, by user."
+        """Rows of the splits, one after the other, by user and time, ties as everywhere.
+
+        Without times, by user.
+        """
         of = lambda name: torch.cat([self.split(split).columns[name] for split in splits])
         users, items = of("user_index"), of("item_index")
-        ids = (frame[key].iloc[index.numpy()] for frame, key, index in (
-            (self.user_frame, self.schema.user_key, users), (self.item_frame, self.schema.item_key, items)))
+        ids = (
+            frame[key].iloc[index.numpy()]
+            for frame, key, index in (
+                (self.user_frame, self.schema.user_key, users),
+                (self.item_frame, self.schema.item_key, items),
+            )
+        )
         times = of(self.schema.timestamp) if self.timed else torch.zeros_like(users)
         moments = [of(self.moment).numpy()] if self.moment else []
-        return torch.from_numpy(event_order(users.numpy(), times.numpy(), tie_keys(*ids, self.ties, self.tie_seed), moments))
+        return torch.from_numpy(
+            event_order(users.numpy(), times.numpy(), tie_keys(*ids, self.ties, self.tie_seed), moments)
+        )
 
     @cached_property
     def item_counts(self) -> Tensor:
@@ -100,10 +141,13 @@ class Dataset:
     @cached_property
     def item_of_id(self) -> Tensor:
         "Row of the catalogue that an id of the items' own table belongs to, int64 [ids], -1 for none."
-        feature = next(feature for feature in self.features("item") if feature.name == self.schema.item_key)
+        feature = next(
+            feature for feature in self.features("item") if feature.name == self.schema.item_key
+        )
         ids = self.items.singles[:, self.items.single_names.index(feature.name)].long()
         found = torch.full((feature.num_buckets,), -1).index_copy(0, ids, torch.arange(len(ids)))
-        if feature.table in self.vocabularies: found[0] = -1               # not one item: all that training did not know
+        if feature.table in self.vocabularies:
+            found[0] = -1  # not one item: all that training did not know
         return found
 
     @property
@@ -113,9 +157,16 @@ class Dataset:
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #4cf0942b
 def row_items(dataset: Dataset, split: str, name: str = "history") -> Jagged:
-    "Item indices of a sequence in `row_sequences`, for each row of a split; what the catalogue does not have is left out."
+    """Item indices of a sequence in `row_sequences`, for each row of a split.
+
+    What the catalogue does not have is left out.
+    """
     table = dataset.split(split)
-    lists = table.jagged[name] if name in table.jagged else dataset.users.jagged[name].take(table.columns["user_index"])
+    lists = (
+        table.jagged[name]
+        if name in table.jagged
+        else dataset.users.jagged[name].take(table.columns["user_index"])
+    )
     lists, rows = lists.packed(), torch.arange(len(table)).repeat_interleave(lists.lengths)
     items = dataset.item_of_id[lists.values.long()]
     return _grouped(rows[items >= 0], items[items >= 0], len(table))
@@ -132,9 +183,14 @@ def _cells(lists: Jagged) -> tuple[Tensor, Tensor]:
 
 
 def _by_user(dataset: Dataset, splits: tuple[str, ...], more: Jagged | None = None) -> Jagged:
-    events = [tuple(dataset.split(name).columns[key] for key in ("user_index", "item_index")) for name in splits]
+    events = [
+        tuple(dataset.split(name).columns[key] for key in ("user_index", "item_index"))
+        for name in splits
+    ]
     brought = [_brought(dataset, splits)] if splits and "history" in dataset.row_sequences else []
-    pairs = [*brought, *events, *([] if more is None else [_cells(more)])] or [(torch.empty(0, dtype=torch.int64),) * 2]
+    pairs = [*brought, *events, *([] if more is None else [_cells(more)])] or [
+        (torch.empty(0, dtype=torch.int64),) * 2
+    ]
     return _grouped(*map(torch.cat, zip(*pairs)), len(dataset.users))
 
 
@@ -156,10 +212,17 @@ def consumed(dataset: Dataset, *splits: str) -> Jagged:
 
 
 def seen(dataset: Dataset, split: str) -> Jagged:
-    "Item indices that evaluation masks in each row of `valid` or `test`: what was consumed before it, unless that is offered again, and what is masked besides."
-    if split not in ("valid", "test"): raise ValueError(f"split is {split!r}; 'seen' is defined for 'valid' and 'test'")
+    """Item indices that evaluation masks in each row of `valid` or `test`.
+
+    What was consumed before it, unless that is offered again, and what is masked besides.
+    """
+    if split not in ("valid", "test"):
+        raise ValueError(f"split is {split!r}; 'seen' is defined for 'valid' and 'test'")
     earlier = () if dataset.offers_seen else ("train",) if split == "valid" else ("train", "valid")
-    items, users = _by_user(dataset, earlier, dataset.masked), dataset.split(split).columns["user_index"]
+    items, users = (
+        _by_user(dataset, earlier, dataset.masked),
+        dataset.split(split).columns["user_index"],
+    )
     known = Jagged(items.values, items.starts[users], items.lengths[users])
     if dataset.offers_seen or "history" not in dataset.row_sequences: return known
     return _grouped(*map(torch.cat, zip(_cells(known), _cells(row_items(dataset, split)))), len(users))
@@ -169,13 +232,21 @@ def interactions(dataset: Dataset, *splits: str) -> csr_matrix:
     "Ones where a user consumed an item in one of the splits, float32 [U, I]."
     items = _by_user(dataset, splits)
     indptr = np.append(items.starts.numpy(), len(items.values))
-    matrix = csr_matrix((np.ones(len(items.values), np.float32), items.values.numpy(), indptr), shape=(len(dataset.users), len(dataset.items)))
+    matrix = csr_matrix(
+        (np.ones(len(items.values), np.float32), items.values.numpy(), indptr),
+        shape=(len(dataset.users), len(dataset.items)),
+    )
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return matrix
 
 
-Dataset.seen, Dataset.consumed, Dataset.interactions, Dataset.row_items = seen, consumed, interactions, row_items
+Dataset.seen, Dataset.consumed, Dataset.interactions, Dataset.row_items = (
+    seen,
+    consumed,
+    interactions,
+    row_items,
+)
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ea8a397f
 def user_rows(dataset: Dataset, split: str, rows: Tensor) -> Table:
@@ -184,9 +255,12 @@ def user_rows(dataset: Dataset, split: str, rows: Tensor) -> Table:
     return join([dataset.users.take(events.columns["user_index"]), events])
 
 
-def user_batches(dataset: Dataset, split: str, batch_size: int = 1024) -> Iterator[tuple[Tensor, Batch]]:
+def user_batches(
+    dataset: Dataset, split: str, batch_size: int = 1024
+) -> Iterator[tuple[Tensor, Batch]]:
     "Row numbers of the split and their user-side batch, in order."
-    for rows in torch.arange(len(dataset.split(split))).split(batch_size): yield rows, make_batch(user_rows(dataset, split, rows))
+    for rows in torch.arange(len(dataset.split(split))).split(batch_size):
+        yield rows, make_batch(user_rows(dataset, split, rows))
 
 
 def item_batch(dataset: Dataset, rows: Tensor | None = None) -> Batch:
@@ -198,43 +272,72 @@ Dataset.user_rows, Dataset.user_batches, Dataset.item_batch = user_rows, user_ba
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #0fa11b23
 def pair_rows(
-    dataset: Dataset,
-    split: str,
-    rows: Tensor,
-    lists: Collection[str] | None = None,   # lists and sequences that are wanted, the costly part; None: all
+    dataset: Dataset, split: str, rows: Tensor, lists: Collection[str] | None = None
 ) -> Table:
-    "All features of some rows of a split: of the user, of the item, and of the event."
+    """All features of some rows of a split: of the user, of the item, and of the event.
+
+    Args:
+        lists: lists and sequences that are wanted, the costly part; None: all
+    """
     def take(table: Table, rows: Tensor) -> Table:
-        wanted = table if lists is None else replace(table, jagged={name: column for name, column in table.jagged.items() if name in lists})
+        wanted = (
+            table
+            if lists is None
+            else replace(
+                table, jagged={name: column for name, column in table.jagged.items() if name in lists}
+            )
+        )
         return wanted.take(rows)
     events = take(dataset.split(split), rows)
-    return join([*(take(table, events.columns[key]) for key, table in (("user_index", dataset.users), ("item_index", dataset.items)) if key in events.columns), events])
+    return join(
+        [
+            *(
+                take(table, events.columns[key])
+                for key, table in (("user_index", dataset.users), ("item_index", dataset.items))
+                if key in events.columns
+            ),
+            events,
+        ]
+    )
 
 
-def pair_batches(dataset: Dataset, split: str, batch_size: int = 8192) -> Iterator[tuple[Tensor, Batch]]:
+def pair_batches(
+    dataset: Dataset, split: str, batch_size: int = 8192
+) -> Iterator[tuple[Tensor, Batch]]:
     "Row numbers of the split and their batch with all features, in order."
-    for rows in torch.arange(len(dataset.split(split))).split(batch_size): yield rows, make_batch(pair_rows(dataset, split, rows))
+    for rows in torch.arange(len(dataset.split(split))).split(batch_size):
+        yield rows, make_batch(pair_rows(dataset, split, rows))
 
 
 Dataset.pair_rows, Dataset.pair_batches = pair_rows, pair_batches
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1c1a89e7
 def history_windows(
-    events: pd.DataFrame,  # columns user, time, tie: rows that ask for their history
-    past: pd.DataFrame,    # the same columns: rows that histories are made of
-    same: bool,            # True: events are the past rows themselves
-    max_history: int,      # newest items kept
-    strict: Sequence[str] = (),  # columns that rise with time: only rows of an earlier value count; none: of one time, those that are sorted before
+    events: pd.DataFrame, past: pd.DataFrame, same: bool, max_history: int, strict: Sequence[str] = ()
 ) -> tuple[Tensor, Jagged]:
-    "Order that sorts `past`, and each event's window on the sorted past."
+    """Order that sorts `past`, and each event's window on the sorted past.
+
+    Args:
+        events: columns user, time, tie: rows that ask for their history
+        past: the same columns: rows that histories are made of
+        same: True: events are the past rows themselves
+        max_history: newest items kept
+        strict: columns that rise with time: only rows of an earlier value count; none: of one time,
+            those that are sorted before
+    """
     both = past if same else pd.concat([past, events], ignore_index=True)
     is_past = np.arange(len(both)) < len(past)
     order = event_order(both["user"], both["time"], both["tie"], [both[column] for column in strict])
     count, before = np.cumsum(is_past[order]) - is_past[order], np.empty(len(both), np.int64)
-    known = (_known_before(count, *(both[key].to_numpy()[order] for key in ("user", column))) for column in strict)
-    before[order] = np.minimum.reduce([count, *known])                                      # past events known to this one
+    known = (
+        _known_before(count, *(both[key].to_numpy()[order] for key in ("user", column)))
+        for column in strict
+    )
+    before[order] = np.minimum.reduce([count, *known])  # past events known to this one
     ends = before if same else before[len(past):]
-    first = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())   # where the user's past begins
+    first = np.searchsorted(
+        np.sort(past["user"].to_numpy()), events["user"].to_numpy()
+    )  # where the user's past begins
     starts = np.maximum(first, ends - max_history)
     return torch.from_numpy(order[is_past[order]].copy()), _window(starts, ends)
 
@@ -250,31 +353,36 @@ def _window(starts: np.ndarray, ends: np.ndarray) -> Jagged:
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #af21c3bd
 def shared_windows(
-    events: pd.DataFrame,        # held-out rows, columns as in `history_windows`
-    past: pd.DataFrame,
-    max_history: int,
-    strict: Sequence[str] = (),  # only rows count that are of an earlier value than the user's first event
+    events: pd.DataFrame, past: pd.DataFrame, max_history: int, strict: Sequence[str] = ()
 ) -> tuple[Tensor, Jagged]:
-    "Order that sorts `past`, and one window for all of a user's events: the newest of the past."
+    """Order that sorts `past`, and one window for all of a user's events: the newest of the past.
+
+    Args:
+        events: held-out rows, columns as in `history_windows`
+        strict: only rows count that are of an earlier value than the user's first event
+    """
     order, own = history_windows(events, past, False, len(past), strict)
     users, user = np.sort(past["user"].to_numpy()), events["user"].to_numpy()
     first, ends = np.searchsorted(users, user), np.searchsorted(users, user, side="right")
-    if strict: ends = pd.Series((own.starts + own.lengths).numpy()).groupby(user).transform("min").to_numpy()
+    if strict:
+        ends = pd.Series((own.starts + own.lengths).numpy()).groupby(user).transform("min").to_numpy()
     return order, _window(np.maximum(first, ends - max_history), ends)
 
 
-def other_windows(
-    past: pd.DataFrame,          # columns user, tie: training rows without times
-    max_history: int,
-) -> tuple[Tensor, Jagged]:
-    "Every user's rows twice, one after the other, and each row's window on them: the user's other rows."
+def other_windows(past: pd.DataFrame, max_history: int) -> tuple[Tensor, Jagged]:
+    """Every user's rows twice, one after the other, and each row's window on them: the user's other
+    rows.
+
+    Args:
+        past: columns user, tie: training rows without times
+    """
     order, rows = event_order(past["user"], np.zeros(len(past)), past["tie"]), np.arange(len(past))
     users = past["user"].to_numpy()[order]
-    size, start = np.bincount(users)[users], np.searchsorted(users, users)                # of the user, at each row
+    size, start = np.bincount(users)[users], np.searchsorted(users, users)  # of the user, at each row
     size_twice, start_twice = np.repeat(size, 2), np.repeat(start, 2)
     twice = start_twice + (np.arange(2 * len(past)) - 2 * start_twice) % np.maximum(size_twice, 1)
     begin = np.empty(len(past), np.int64)
-    begin[order] = start + rows + 1                                                       # 2 * start + place + 1
+    begin[order] = start + rows + 1  # 2 * start + place + 1
     length = np.empty(len(past), np.int64)
     length[order] = np.minimum(size - 1, max_history)
     return torch.from_numpy(order[twice]), _window(begin, begin + length)
@@ -282,23 +390,49 @@ def other_windows(
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #9e64739a
 def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
     rows = pd.Index(frame[key]).get_indexer(pd.Index(keys))
-    if (rows < 0).any(): raise ValueError(f"{name} row {int(np.argmax(rows < 0))} has {key} {keys.iloc[int(np.argmax(rows < 0))]!r}, which is not in the table of {key}s ({int((rows < 0).sum())} such rows)")
+    if (rows < 0).any():
+        raise ValueError(
+            f"{name} row {int(np.argmax(rows < 0))} has {key} {keys.iloc[int(np.argmax(rows < 0))]!r}, "
+            f"which is not in the table of {key}s ({int((rows < 0).sum())} such rows)"
+        )
     return torch.from_numpy(rows.astype(np.int64))
 
 
-def _check_frames(schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame, more: Sequence[str] = ()) -> None:
+def _check_frames(
+    schema: Schema,
+    splits: Mapping[str, pd.DataFrame],
+    users: pd.DataFrame,
+    items: pd.DataFrame,
+    more: Sequence[str] = (),
+) -> None:
     for name, frame in splits.items():
-        if not len(frame): raise ValueError(f"split {name} is empty; every split needs at least one row")
+        if not len(frame):
+            raise ValueError(f"split {name} is empty; every split needs at least one row")
         missing = [key for key in (schema.user_key, schema.item_key, *more) if key not in frame]
-        if missing: raise ValueError(f"columns {missing} are missing in {name}; it has {sorted(map(str, frame.columns))}")
+        if missing:
+            raise ValueError(
+                f"columns {missing} are missing in {name}; it has {sorted(map(str, frame.columns))}"
+            )
     for key, frame in ((schema.user_key, users), (schema.item_key, items)):
-        if key not in frame: raise ValueError(f"column {key!r} is missing; the table has {sorted(map(str, frame.columns))}")
-        if frame[key].duplicated().any(): raise ValueError(f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in its table; every {key} needs one row")
+        if key not in frame:
+            raise ValueError(
+                f"column {key!r} is missing; the table has {sorted(map(str, frame.columns))}"
+            )
+        if frame[key].duplicated().any():
+            raise ValueError(
+                f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in its table; "
+                f"every {key} needs one row"
+            )
 
 
 def _scaled(schema: Schema, frame_of: Callable[[Feature], pd.DataFrame]) -> Schema:
-    "The schema with mean and spread of its scaled numbers, learnt where vocabularies are: on users, items and events of training rows."
-    return schema.model_copy(update={"features": tuple(fit_scale(feature, frame_of(feature)) for feature in schema.features)})
+    """The schema with mean and spread of its scaled numbers, learnt where vocabularies are.
+
+    On users, items and events of training rows.
+    """
+    return schema.model_copy(
+        update={"features": tuple(fit_scale(feature, frame_of(feature)) for feature in schema.features)}
+    )
 
 
 def _united(parts: Iterable[Mapping[str, Vocabulary]]) -> dict[str, Vocabulary]:
@@ -306,38 +440,95 @@ def _united(parts: Iterable[Mapping[str, Vocabulary]]) -> dict[str, Vocabulary]:
     tables: dict[str, list[Vocabulary]] = {}
     for part in parts:
         for table, vocabulary in part.items(): tables.setdefault(table, []).append(vocabulary)
-    return {table: found[0] if len(found) == 1 else fit_vocabulary(table, pd.concat([pd.Series(one.tokens) for one in found], ignore_index=True)) for table, found in tables.items()}
+    return {
+        table: (
+            found[0]
+            if len(found) == 1
+            else fit_vocabulary(
+                table, pd.concat([pd.Series(one.tokens) for one in found], ignore_index=True)
+            )
+        )
+        for table, found in tables.items()
+    }
 
 
 def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
     sizes = {table: len(vocabulary) for table, vocabulary in vocabularies.items()}
-    fitted = (feature.model_copy(update={"num_buckets": sizes[feature.table]}) if feature.is_sparse and feature.table in sizes else feature for feature in schema.features)
+    fitted = (
+        (
+            feature.model_copy(update={"num_buckets": sizes[feature.table]})
+            if feature.is_sparse and feature.table in sizes
+            else feature
+        )
+        for feature in schema.features
+    )
     return schema.model_copy(update={"features": tuple(fitted)})
 
 
 def _with_windows(schema: Schema, windows: Mapping[str, int], labels: int = 0) -> Schema:
-    "The schema with one more sequence feature a window; the long one reads the item's own table, a shorter one its own. With so many `labels`, one for them beside it."
-    ids = [feature for feature in schema.features if feature.name == schema.item_key and isinstance(feature, IdFeature)]
+    """The schema with one more sequence feature a window.
+
+    The long one reads the item's own table, a shorter one its own. With so many `labels`, one for them
+    beside it.
+    """
+    ids = [
+        feature
+        for feature in schema.features
+        if feature.name == schema.item_key and isinstance(feature, IdFeature)
+    ]
     if not ids: return schema
-    extra = tuple(SequenceFeature(name=name, embedding_name=ids[0].table if name == "history" else None, max_length=size, num_buckets=ids[0].num_buckets,
-                                  embedding_dim=ids[0].embedding_dim, init_std=ids[0].init_std) for name, size in windows.items())
-    if labels: extra += tuple(SequenceFeature(name=f"{name}_label", max_length=size, num_buckets=labels, embedding_dim=4) for name, size in windows.items())
+    extra = tuple(
+        SequenceFeature(
+            name=name,
+            embedding_name=ids[0].table if name == "history" else None,
+            max_length=size,
+            num_buckets=ids[0].num_buckets,
+            embedding_dim=ids[0].embedding_dim,
+            init_std=ids[0].init_std,
+        )
+        for name, size in windows.items()
+    )
+    if labels:
+        extra += tuple(
+            SequenceFeature(name=f"{name}_label", max_length=size, num_buckets=labels, embedding_dim=4)
+            for name, size in windows.items()
+        )
     return schema.model_copy(update={"features": (*schema.features, *extra)})
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ebfcc506
 def _numbers(split: str, column: pd.Series, least: float | None) -> Tensor:
-    "A timestamp, label or weight as a tensor; dates become int64 ticks, text and missing values are refused."
-    if column.isna().any(): raise ValueError(f"column {column.name} of {split} misses {int(column.isna().sum())} values; fill or drop those rows first")
+    """A timestamp, label or weight as a tensor.
+
+    Dates become int64 ticks, text and missing values are refused.
+    """
+    if column.isna().any():
+        raise ValueError(
+            f"column {column.name} of {split} misses {int(column.isna().sum())} values; fill or drop "
+            "those rows first"
+        )
     if pd.api.types.is_datetime64_any_dtype(column): column = column.astype("int64")
-    if not pd.api.types.is_numeric_dtype(column): raise ValueError(f"column {column.name} of {split} holds {column.dtype} values; allowed are numbers and dates")
-    if least is not None and column.min() < least: raise ValueError(f"column {column.name} of {split} holds {column.min()}; must be at least {least}")
+    if not pd.api.types.is_numeric_dtype(column):
+        raise ValueError(
+            f"column {column.name} of {split} holds {column.dtype} values; allowed are numbers "
+            "and dates"
+        )
+    if least is not None and column.min() < least:
+        raise ValueError(
+            f"column {column.name} of {split} holds {column.min()}; must be at least {least}"
+        )
     return torch.from_numpy(column.to_numpy().copy())
 
 
-def _row_numbers(schema: Schema, split: str, frame: pd.DataFrame, more: Sequence[str]) -> dict[str, Tensor]:
+def _row_numbers(
+    schema: Schema, split: str, frame: pd.DataFrame, more: Sequence[str]
+) -> dict[str, Tensor]:
     "Timestamp, labels and weight of the rows, as far as they are there."
     columns = filter(None, (schema.timestamp, schema.label, schema.sample_weight, *more))
-    return {column: _numbers(split, frame[column], least=0 if column == schema.sample_weight else None) for column in columns if column in frame}
+    return {
+        column: _numbers(split, frame[column], least=0 if column == schema.sample_weight else None)
+        for column in columns
+        if column in frame
+    }
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #35b984da
 @dataclass(frozen=True)
@@ -353,23 +544,63 @@ class _Rules:
 
     @property
     def by_row(self) -> bool:
-        "Rows are judged one by one, each with the past of its own time; else a user's held-out rows are targets of one list."
+        """Rows are judged one by one, each with the past of its own time.
+
+        Else a user's held-out rows are targets of one list.
+        """
         return bool(self.labels or self.positives)
 
-    def windows(self, rows: pd.DataFrame, past: pd.DataFrame, trains: bool, max_history: int, by_time: bool) -> tuple[Tensor, Jagged]:
+    def windows(
+        self, rows: pd.DataFrame, past: pd.DataFrame, trains: bool, max_history: int, by_time: bool
+    ) -> tuple[Tensor, Jagged]:
         "Order that sorts `past`, and the window of each row."
         strict = (["moment"] if self.moment else []) + (["time"] if self.by_row else [])
-        if self.positives: return history_windows(rows, past[past["taken"] > 0].reset_index(drop=True), False, max_history, strict)
-        if self.by_row or (trains and self.timed): return history_windows(rows, past, trains, max_history, strict)
-        return other_windows(past, max_history) if trains else shared_windows(rows, past, max_history, strict if by_time else ())
+        if self.positives:
+            return history_windows(
+                rows, past[past["taken"] > 0].reset_index(drop=True), False, max_history, strict
+            )
+        if self.by_row or (trains and self.timed):
+            return history_windows(rows, past, trains, max_history, strict)
+        return (
+            other_windows(past, max_history)
+            if trains
+            else shared_windows(rows, past, max_history, strict if by_time else ())
+        )
 
 
-def _row_keys(schema: Schema, name: str, frame: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame, rules: _Rules) -> pd.DataFrame:
+def _row_keys(
+    schema: Schema,
+    name: str,
+    frame: pd.DataFrame,
+    users: pd.DataFrame,
+    items: pd.DataFrame,
+    rules: _Rules,
+) -> pd.DataFrame:
     "Row numbers of user and item, and what orders the rows."
-    user, item = (_index(name, key, frame[key], table).numpy() for key, table in ((schema.user_key, users), (schema.item_key, items)))
-    columns = {"time": schema.timestamp if rules.timed else None, "moment": rules.moment, "label": rules.labels, "taken": rules.positives}
-    tie = tie_keys(users[schema.user_key].iloc[user], items[schema.item_key].iloc[item], rules.ties, rules.tie_seed)
-    return pd.DataFrame({"user": user, "item": item, "tie": tie, **{key: _numbers(name, frame[column], None).numpy() if column else 0 for key, column in columns.items()}})
+    user, item = (
+        _index(name, key, frame[key], table).numpy()
+        for key, table in ((schema.user_key, users), (schema.item_key, items))
+    )
+    columns = {
+        "time": schema.timestamp if rules.timed else None,
+        "moment": rules.moment,
+        "label": rules.labels,
+        "taken": rules.positives,
+    }
+    tie = tie_keys(
+        users[schema.user_key].iloc[user], items[schema.item_key].iloc[item], rules.ties, rules.tie_seed
+    )
+    return pd.DataFrame(
+        {
+            "user": user,
+            "item": item,
+            "tie": tie,
+            **{
+                key: _numbers(name, frame[column], None).numpy() if column else 0
+                for key, column in columns.items()
+            },
+        }
+    )
 
 
 def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
@@ -384,24 +615,59 @@ def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
 def _check_moment(keys: Iterable[pd.DataFrame], moment: str) -> None:
     rows = pd.concat(keys).sort_values(["user", "time", "moment"])
     falls = (rows["user"].diff() == 0) & (rows["moment"].diff() < 0)
-    if falls.any(): raise ValueError(f"moment is {moment!r}, which falls with time for {int(rows['user'][falls].nunique())} users, to {rows['moment'][falls].iloc[0]}; it must rise with the timestamp")
+    if falls.any():
+        raise ValueError(
+            f"moment is {moment!r}, which falls with time for {int(rows['user'][falls].nunique())} "
+            f"users, to {rows['moment'][falls].iloc[0]}; it must rise with the timestamp"
+        )
 
 
-def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], keys: Mapping[str, pd.DataFrame], item_ids: Tensor | None, windows: Mapping[str, int],
-                  features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str], rules: _Rules, by_time: bool) -> dict[str, Table]:
-    "Each split's events with user_index, item_index, label, timestamp, and the windows on the user's past."
+def _event_tables(
+    schema: Schema,
+    splits: Mapping[str, pd.DataFrame],
+    keys: Mapping[str, pd.DataFrame],
+    item_ids: Tensor | None,
+    windows: Mapping[str, int],
+    features: list[Feature],
+    vocabularies: Mapping[str, Vocabulary],
+    more: Sequence[str],
+    rules: _Rules,
+    by_time: bool,
+) -> dict[str, Table]:
+    """Each split's events with user_index, item_index, label, timestamp, and the windows on the user's
+    past.
+    """
     tables = {}
     for name, frame in splits.items():
-        columns = {f"{key}_index": torch.from_numpy(keys[name][key].to_numpy().copy()) for key in ("user", "item")}
-        table = encode_table(features, frame, vocabularies, columns | _row_numbers(schema, name, frame, more))
+        columns = {
+            f"{key}_index": torch.from_numpy(keys[name][key].to_numpy().copy())
+            for key in ("user", "item")
+        }
+        table = encode_table(
+            features, frame, vocabularies, columns | _row_numbers(schema, name, frame, more)
+        )
         if item_ids is not None:
-            past = pd.concat([keys["train"], keys["valid"]], ignore_index=True) if name == "test" and by_time else keys["train"]
-            order, longest = rules.windows(keys[name], past, name == "train", max(windows.values()), by_time)
+            past = (
+                pd.concat([keys["train"], keys["valid"]], ignore_index=True)
+                if name == "test" and by_time
+                else keys["train"]
+            )
+            order, longest = rules.windows(
+                keys[name], past, name == "train", max(windows.values()), by_time
+            )
             if rules.positives: past = past[past["taken"] > 0]
             of = lambda column: torch.from_numpy(past[column].to_numpy(np.int64, copy=True))[order]
-            sequences = {"": item_ids[of("item")], **({"_time": of("time")} if rules.times else {}), **({"_label": of("label")} if rules.labels else {})}
+            sequences = {
+                "": item_ids[of("item")],
+                **({"_time": of("time")} if rules.times else {}),
+                **({"_label": of("label")} if rules.labels else {}),
+            }
             kept = {window: longest.lengths.clamp(max=size) for window, size in windows.items()}
-            jagged = {f"{window}{end}": Jagged(values, longest.starts + longest.lengths - size, size) for end, values in sequences.items() for window, size in kept.items()}
+            jagged = {
+                f"{window}{end}": Jagged(values, longest.starts + longest.lengths - size, size)
+                for end, values in sequences.items()
+                for window, size in kept.items()
+            }
             table = join([table, Table(len(table), jagged=jagged)])
         tables[name] = table
     return tables
@@ -410,35 +676,74 @@ def _event_tables(schema: Schema, splits: Mapping[str, pd.DataFrame], keys: Mapp
 def build_dataset(
     name: str,
     schema: Schema,
-    train: pd.DataFrame,                            # events: user_key, item_key, timestamp (and label)
-    valid: pd.DataFrame | None,                     # None: no validation, when all is chosen and every row before the test trains
+    train: pd.DataFrame,
+    valid: pd.DataFrame | None,
     test: pd.DataFrame,
-    users: pd.DataFrame,                            # user_key and user features, one row a user
-    items: pd.DataFrame,                            # item_key and item features, one row an item: the catalogue
+    users: pd.DataFrame,
+    items: pd.DataFrame,
     *,
-    protocol: str,                                  # how the splits were made, as it shall stand in metric names
-    max_history: int = 50,                          # newest earlier items in the feature `history`; 0: no such feature
-    max_recent: int = 5,                            # newest earlier items in the feature `recent`; 0: no such feature
+    protocol: str,
+    max_history: int = 50,
+    max_recent: int = 5,
     ceiling: Mapping[str, float] | None = None,
-    dislikes: pd.DataFrame | None = None,           # user_key, item_key: usable as hard negatives; pairs that stand in train are left out
-    masked: pd.DataFrame | None = None,             # user_key, item_key: rated before, never to be offered again, and no positives
-    time_windows: bool = False,                     # True: windows of timestamps in step with those of items, whole numbers that a model reads as times, `history_time`
-    label_windows: str | None = None,               # column of whole numbers, such as the label: windows of it in step with those of items, `history_label`, both of strictly earlier rows
-    positives: str | None = None,                   # column of 0 and 1: only ones stand in histories, of rows of strictly later times; None: all rows do
-    moment: str | None = None,                      # column of numbers or dates that rise with time: rows know none of the user's rows of one value with theirs
-    ties: Ties = "neutral",                         # what decides between rows of one user and time; "item_id": the larger id came later
-    tie_seed: int = 0,                              # another neutral order of ties
-    more_labels: Sequence[str] = (),                # further columns of numbers that rows carry
-    offers_seen: bool = False,                      # True: what a user had before is offered again, and no evaluation masks it
+    dislikes: pd.DataFrame | None = None,
+    masked: pd.DataFrame | None = None,
+    time_windows: bool = False,
+    label_windows: str | None = None,
+    positives: str | None = None,
+    moment: str | None = None,
+    ties: Ties = "neutral",
+    tie_seed: int = 0,
+    more_labels: Sequence[str] = (),
+    offers_seen: bool = False,
 ) -> Dataset:
-    "Encode frames; vocabularies are fitted on users and items of training rows, the rest is out of vocabulary."
+    """Encode frames; vocabularies are fitted on users and items of training rows, the rest is out of
+    vocabulary.
+
+    Args:
+        train: events: user_key, item_key, timestamp (and label)
+        valid: None: no validation, when all is chosen and every row before the test trains
+        users: user_key and user features, one row a user
+        items: item_key and item features, one row an item: the catalogue
+        protocol: how the splits were made, as it shall stand in metric names
+        max_history: newest earlier items in the feature `history`; 0: no such feature
+        max_recent: newest earlier items in the feature `recent`; 0: no such feature
+        dislikes: user_key, item_key: usable as hard negatives; pairs that stand in train are left out
+        masked: user_key, item_key: rated before, never to be offered again, and no positives
+        time_windows: True: windows of timestamps in step with those of items, whole numbers that a
+            model reads as times, `history_time`
+        label_windows: column of whole numbers, such as the label: windows of it in step with those of
+            items, `history_label`, both of strictly earlier rows
+        positives: column of 0 and 1: only ones stand in histories, of rows of strictly later times;
+            None: all rows do
+        moment: column of numbers or dates that rise with time: rows know none of the user's rows of one
+            value with theirs
+        ties: what decides between rows of one user and time; "item_id": the larger id came later
+        tie_seed: another neutral order of ties
+        more_labels: further columns of numbers that rows carry
+        offers_seen: True: what a user had before is offered again, and no evaluation masks it
+    """
     for window, size in (("max_history", max_history), ("max_recent", max_recent)):
         if size < 0: raise ValueError(f"{window} is {size}; must be 0 (no such feature) or more")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     splits = {"train": train, "valid": train.iloc[:0] if valid is None else valid, "test": test}
-    _check_frames(schema, {name: frame for name, frame in splits.items() if name != "valid" or valid is not None}, users, items, [*filter(None, (moment, label_windows, positives))])
-    known_users, known_items = (frame[frame[key].isin(train[key])] for frame, key in ((users, schema.user_key), (items, schema.item_key)))
-    schema = _scaled(schema, lambda feature: known_items if feature.side == "item" else known_users if feature.name in users else train)
+    _check_frames(
+        schema,
+        {name: frame for name, frame in splits.items() if name != "valid" or valid is not None},
+        users,
+        items,
+        [*filter(None, (moment, label_windows, positives))],
+    )
+    known_users, known_items = (
+        frame[frame[key].isin(train[key])]
+        for frame, key in ((users, schema.user_key), (items, schema.item_key))
+    )
+    schema = _scaled(
+        schema,
+        lambda feature: (
+            known_items if feature.side == "item" else known_users if feature.name in users else train
+        ),
+    )
     user_features = [feature for feature in schema.side("user") if feature.name in users]
     item_features = list(schema.side("item"))
     event_features = [feature for feature in schema.side("user") if feature.name not in users]
@@ -447,52 +752,139 @@ def build_dataset(
         fit_vocabularies(item_features, known_items),
         fit_vocabularies(event_features, train),
     ])
-    windows = {name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0}
+    windows = {
+        name: size for name, size in (("history", max_history), ("recent", max_recent)) if size > 0
+    }
     taken = sorted(set(windows) & {feature.name for feature in schema.features})
-    timed = _check_times(schema.timestamp, splits, ties, tie_seed, {"label_windows": label_windows, "positives": positives, "moment": moment})
-    if time_windows and not timed: raise ValueError(f"time_windows is True and the events have no column {schema.timestamp!r}; name the timestamp in the schema")
-    if taken: raise ValueError(f"features {taken} stand in the schema and would be built as well; rename them, or give max_{taken[0]}=0")
-    if offers_seen and masked is not None: raise ValueError("offers_seen is True and masked is given; give one of them, evaluation masks nothing where seen items are offered")
+    timed = _check_times(
+        schema.timestamp,
+        splits,
+        ties,
+        tie_seed,
+        {"label_windows": label_windows, "positives": positives, "moment": moment},
+    )
+    if time_windows and not timed:
+        raise ValueError(
+            f"time_windows is True and the events have no column {schema.timestamp!r}; name the "
+            "timestamp in the schema"
+        )
+    if taken:
+        raise ValueError(
+            f"features {taken} stand in the schema and would be built as well; rename them, or give "
+            f"max_{taken[0]}=0"
+        )
+    if offers_seen and masked is not None:
+        raise ValueError(
+            "offers_seen is True and masked is given; give one of them, evaluation masks nothing where "
+            "seen items are offered"
+        )
     item_table = encode_table(item_features, items, vocabularies)
     tables_of_items = {feature.table for feature in item_features if feature.name == schema.item_key}
-    brought = tuple(feature.name for feature in schema.side("user") if isinstance(feature, SequenceFeature) and feature.table in tables_of_items)
+    brought = tuple(
+        feature.name
+        for feature in schema.side("user")
+        if isinstance(feature, SequenceFeature) and feature.table in tables_of_items
+    )
     has_past = bool(windows) and schema.item_key in item_table.single_names
-    item_ids = item_table.singles[:, item_table.single_names.index(schema.item_key)].long() if has_past else None
+    item_ids = (
+        item_table.singles[:, item_table.single_names.index(schema.item_key)].long()
+        if has_past
+        else None
+    )
     classes = _label_count(label_windows, splits) if label_windows else 0
     schema = _with_windows(_fitted(schema, vocabularies), windows, classes)
     rules = _Rules(timed, ties, tie_seed, moment, label_windows, positives, time_windows)
-    keys = {split: _row_keys(schema, split, frame, users, items, rules) for split, frame in splits.items()}
+    keys = {
+        split: _row_keys(schema, split, frame, users, items, rules) for split, frame in splits.items()
+    }
     if moment: _check_moment(keys.values(), moment)
-    by_time, named = timed and _by_time(keys), "no time" if not timed and (windows or schema.label is None) else ""
-    more = [*more_labels, *([moment] if moment and moment not in (*more_labels, schema.timestamp, schema.label) else [])]
-    tables = _event_tables(schema, splits, keys, item_ids, windows, event_features, vocabularies, more, rules, by_time)
-    return Dataset(name, schema, ", ".join(filter(None, (protocol, ties_name(ties, tie_seed), named))), tables["train"], tables["valid"], tables["test"], encode_table(user_features, users, vocabularies),
-                   item_table, users, items, vocabularies, ceiling, *(None if pairs is None else _pairs(schema, pairs, tables["train"], users, items) for pairs in (dislikes, masked)),
-                   ties=ties, tie_seed=tie_seed, moment=moment, by_time=by_time,
-                   offers_seen=offers_seen, row_sequences=brought)
+    by_time, named = timed and _by_time(keys), (
+        "no time" if not timed and (windows or schema.label is None) else ""
+    )
+    more = [
+        *more_labels,
+        *([moment] if moment and moment not in (*more_labels, schema.timestamp, schema.label) else []),
+    ]
+    tables = _event_tables(
+        schema, splits, keys, item_ids, windows, event_features, vocabularies, more, rules, by_time
+    )
+    return Dataset(
+        name,
+        schema,
+        ", ".join(filter(None, (protocol, ties_name(ties, tie_seed), named))),
+        tables["train"],
+        tables["valid"],
+        tables["test"],
+        encode_table(user_features, users, vocabularies),
+        item_table,
+        users,
+        items,
+        vocabularies,
+        ceiling,
+        *(
+            None if pairs is None else _pairs(schema, pairs, tables["train"], users, items)
+            for pairs in (dislikes, masked)
+        ),
+        ties=ties,
+        tie_seed=tie_seed,
+        moment=moment,
+        by_time=by_time,
+        offers_seen=offers_seen,
+        row_sequences=brought,
+    )
 
 
-def _check_times(timestamp: str | None, splits: Mapping[str, pd.DataFrame], ties: str, tie_seed: int, wanting: Mapping[str, str | None]) -> bool:
+def _check_times(
+    timestamp: str | None,
+    splits: Mapping[str, pd.DataFrame],
+    ties: str,
+    tie_seed: int,
+    wanting: Mapping[str, str | None],
+) -> bool:
     "Whether the rows have times; what cannot be without them is refused."
     check_ties(ties, tie_seed)
     missing = [name for name, frame in splits.items() if timestamp not in frame]
     if not missing: return True
-    if len(missing) < len(splits): raise ValueError(f"column {timestamp!r} is missing in {missing} and stands in the other splits; give it in all of them or in none")
-    asked = {name: value for name, value in wanting.items() if value} | ({} if ties == "neutral" else {"ties": ties})
-    for name, value in asked.items(): raise ValueError(f"{name} is {value!r}, which needs times, and the events have no column {timestamp!r}; name the timestamp in the schema")
+    if len(missing) < len(splits):
+        raise ValueError(
+            f"column {timestamp!r} is missing in {missing} and stands in the other splits; give it in "
+            "all of them or in none"
+        )
+    asked = {name: value for name, value in wanting.items() if value} | (
+        {} if ties == "neutral" else {"ties": ties}
+    )
+    for name, value in asked.items():
+        raise ValueError(
+            f"{name} is {value!r}, which needs times, and the events have no column {timestamp!r}; "
+            "name the timestamp in the schema"
+        )
     return False
 
 
 def _label_count(column: str, splits: Mapping[str, pd.DataFrame]) -> int:
     "Number of values of the column; they must be 0, 1, ... to be a feature."
-    values = np.unique(np.concatenate([_numbers(name, frame[column], least=0).numpy() for name, frame in splits.items()]))
-    if (values % 1).any(): raise ValueError(f"label_windows is {column!r}, which holds {values[values % 1 > 0][0]}; it must hold whole numbers to be a feature")
+    values = np.unique(
+        np.concatenate(
+            [_numbers(name, frame[column], least=0).numpy() for name, frame in splits.items()]
+        )
+    )
+    if (values % 1).any():
+        raise ValueError(
+            f"label_windows is {column!r}, which holds {values[values % 1 > 0][0]}; it must hold whole "
+            "numbers to be a feature"
+        )
     return int(values.max()) + 1
 
 
-def _pairs(schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFrame, items: pd.DataFrame) -> Jagged:
-    "Item indices of the pairs, row = user index, each item once and none that trains as the user's positive."
-    user, item = _index("pairs", schema.user_key, pairs[schema.user_key], users), _index("pairs", schema.item_key, pairs[schema.item_key], items)
+def _pairs(
+    schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFrame, items: pd.DataFrame
+) -> Jagged:
+    """Item indices of the pairs, row = user index, each item once and none that trains as the user's
+    positive.
+    """
+    user, item = _index("pairs", schema.user_key, pairs[schema.user_key], users), _index(
+        "pairs", schema.item_key, pairs[schema.item_key], items
+    )
     positive = train.columns["user_index"] * len(items) + train.columns["item_index"]
     pair = torch.unique(user * len(items) + item)
     pair = pair[~torch.isin(pair, positive)]
@@ -502,7 +894,7 @@ def _pairs(schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFram
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ae59ccbb
 def build_rows(
     name: str,
-    schema: Schema,                  # its features are columns of the rows
+    schema: Schema,
     train: pd.DataFrame,
     valid: pd.DataFrame,
     test: pd.DataFrame,
@@ -510,12 +902,36 @@ def build_rows(
     protocol: str,
     more_labels: Sequence[str] = (),
 ) -> Dataset:
-    "Encode rows that stand for themselves, for ranking; vocabularies are fitted on training rows."
+    """Encode rows that stand for themselves, for ranking; vocabularies are fitted on training rows.
+
+    Args:
+        schema: its features are columns of the rows
+    """
     splits = {"train": train, "valid": valid, "test": test}
     for split, frame in splits.items():
-        if not len(frame): raise ValueError(f"split {split} is empty; every split needs at least one row")
+        if not len(frame):
+            raise ValueError(f"split {split} is empty; every split needs at least one row")
     schema = _scaled(schema, lambda feature: train)
     vocabularies = _united([fit_vocabularies(schema.features, train)])
-    tables = {split: encode_table(schema.features, frame, vocabularies, _row_numbers(schema, split, frame, more_labels)) for split, frame in splits.items()}
-    users, items = (pd.DataFrame({key: pd.Series(dtype="int64")}) for key in (schema.user_key, schema.item_key))
-    return Dataset(name, _fitted(schema, vocabularies), protocol, tables["train"], tables["valid"], tables["test"], Table(0), Table(0), users, items, vocabularies)
+    tables = {
+        split: encode_table(
+            schema.features, frame, vocabularies, _row_numbers(schema, split, frame, more_labels)
+        )
+        for split, frame in splits.items()
+    }
+    users, items = (
+        pd.DataFrame({key: pd.Series(dtype="int64")}) for key in (schema.user_key, schema.item_key)
+    )
+    return Dataset(
+        name,
+        _fitted(schema, vocabularies),
+        protocol,
+        tables["train"],
+        tables["valid"],
+        tables["test"],
+        Table(0),
+        Table(0),
+        users,
+        items,
+        vocabularies,
+    )

@@ -22,37 +22,56 @@ from .splits import Split
 
 # %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #e2511b4e
 class Files(BaseModel):
-    "File names in the folder: all events in one or more files, or one file a split; tables of users and items where there are any."
+    """File names in the folder.
+
+    All events in one or more files, or one file a split; tables of users and items where there are any.
+    """
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     events: tuple[str, ...] = ()
     train: str | None = None
     valid: str | None = None
     test: str | None = None
-    users: str | None = None     # without it, the users are those of the events and have no features but their id
-    items: str | None = None     # without it, the catalogue holds the items of the events
+    users: str | None = None
+    "without it, the users are those of the events and have no features but their id"
+    items: str | None = None
+    "without it, the catalogue holds the items of the events"
 
     @model_validator(mode="before")
     @classmethod
     def _one_file(cls, fields: Any) -> Any:
-        return {**fields, "events": (fields["events"],)} if isinstance(fields, dict) and isinstance(fields.get("events"), str) else fields
+        return (
+            {**fields, "events": (fields["events"],)}
+            if isinstance(fields, dict) and isinstance(fields.get("events"), str)
+            else fields
+        )
 
     @model_validator(mode="after")
     def _check(self) -> "Files":
         given = [name for name in ("train", "valid", "test") if getattr(self, name)]
-        if bool(self.events) == bool(given) or (given and len(given) < 3): raise ValueError(f"files has events={list(self.events)} and {given}; give either events, or all of train, valid and test")
-        for name in (*self.events, *filter(None, (self.train, self.valid, self.test, self.users, self.items))):
-            if Path(name).is_absolute() or ".." in Path(name).parts: raise ValueError(f"files names {name!r}; files must lie in the folder of the schema")
+        if bool(self.events) == bool(given) or (given and len(given) < 3):
+            raise ValueError(
+                f"files has events={list(self.events)} and {given}; give either events, or all of "
+                "train, valid and test"
+            )
+        for name in (
+            *self.events,
+            *filter(None, (self.train, self.valid, self.test, self.users, self.items)),
+        ):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"files names {name!r}; files must lie in the folder of the schema")
         return self
 
 # %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #d81bb16c
 _KINDS: dict[str, type] = {"id": IdFeature, "raw": RawFeature, "sequence": SequenceFeature}
 
 
-def read_feature(
-    entry: Mapping[str, Any] | Feature,  # {"kind": "id", "name": "film", ...}
-) -> Feature:
-    "A feature from its entry in the file; `ValueError` names the feature and the field."
+def read_feature(entry: Mapping[str, Any] | Feature) -> Feature:
+    """A feature from its entry in the file; `ValueError` names the feature and the field.
+
+    Args:
+        entry: {"kind": "id", "name": "film", ...}
+    """
     if not isinstance(entry, Mapping): return entry
     fields = dict(entry)
     name, kind = fields.get("name"), fields.pop("kind", None)
@@ -66,59 +85,108 @@ def read_feature(
 def write_feature(feature: Feature) -> dict[str, Any]:
     "The entry of a feature: its kind and what is not default."
     kind = next(name for name, cls in _KINDS.items() if isinstance(feature, cls))
-    fields = feature.model_dump(mode="json", exclude_defaults=True, exclude={"num_buckets"} if isinstance(feature, RawFeature) else None)   # boundaries count the buckets
+    fields = feature.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        exclude={"num_buckets"} if isinstance(feature, RawFeature) else None,
+    )  # boundaries count the buckets
     return {"kind": kind, "name": feature.name, "side": feature.side, **fields}
 
 
 def _check_fields(what: str, fields: Mapping[str, Any], model: type[BaseModel]) -> None:
     for field in fields:
-        if field not in model.model_fields: raise ValueError(f"{what} has no field {field!r}; {nearest(str(field), list(model.model_fields))}known: {', '.join(model.model_fields)}")
+        if field not in model.model_fields:
+            raise ValueError(
+                f"{what} has no field {field!r}; {nearest(str(field), list(model.model_fields))}known: "
+                f"{', '.join(model.model_fields)}"
+            )
 
 
 def explain(error: ValidationError) -> str:
     "What pydantic found, a clause a fault: field, value, what is allowed."
     def clause(fault) -> str:
         message = fault["msg"].removeprefix("Value error, ")
-        return f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r:.80}: {message}" if fault["loc"] else message
+        return (
+            f"{'.'.join(map(str, fault['loc']))} is {fault['input']!r:.80}: {message}"
+            if fault["loc"]
+            else message
+        )
     return "; ".join(map(clause, error.errors()))
 
 # %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #7d42e1ba
 class SchemaFile(Schema):
     "A schema, where its tables lie, what a positive is, and how rows are split."
-    name: str | None = None                               # of the data set; the folder's name by default
-    files: Files | None = None                            # None: the tables are data frames
-    split: Split | str = Split()                          # or a column that holds train, valid, test
-    rows: Literal["positives", "all"] = "positives"       # positives: what match models learn from; all: every row with its label
-    min_label: float | None = None                        # positives have at least this label; None: a label above 0
-    repeats: Literal["drop", "keep"] = "drop"             # held-out pairs that stand in an earlier split: set aside, or tested
-    separator: str = Field("|", min_length=1)             # between the values of a list that is written as text
-    text: tuple[str, ...] = ()                            # columns that are text, whatever they look like: 007 is not 7
-    notes: tuple[str, ...] = ()                           # what inference made of columns and left out, for reading
-    max_history: int = Field(50, ge=0)                    # newest earlier items in the feature `history`; 0: no such feature
-    max_recent: int = Field(5, ge=0)                      # and in `recent`
-    moment: str | None = None                             # column that rises with time: events of one value, such as an invoice, know nothing of each other
-    time_windows: bool = False                            # True: the times of the history in step with it, `history_time`
-    label_windows: str | None = None                      # column of whole numbers: histories hold every earlier row, its value beside it, `history_label`
-    ties: Ties = "neutral"                                # what decides between rows of one user and time; "item_id": the larger id came later
-    tie_seed: int = Field(0, ge=0)                        # another neutral order
+    name: str | None = None
+    "of the data set; the folder's name by default"
+    files: Files | None = None
+    "None: the tables are data frames"
+    split: Split | str = Split()
+    "or a column that holds train, valid, test"
+    rows: Literal["positives", "all"] = "positives"
+    "positives: what match models learn from; all: every row with its label"
+    min_label: float | None = None
+    "positives have at least this label; None: a label above 0"
+    repeats: Literal["drop", "keep"] = "drop"
+    "held-out pairs that stand in an earlier split: set aside, or tested"
+    separator: str = Field("|", min_length=1)
+    "between the values of a list that is written as text"
+    text: tuple[str, ...] = ()
+    "columns that are text, whatever they look like: 007 is not 7"
+    notes: tuple[str, ...] = ()
+    "what inference made of columns and left out, for reading"
+    max_history: int = Field(50, ge=0)
+    "newest earlier items in the feature `history`; 0: no such feature"
+    max_recent: int = Field(5, ge=0)
+    "and in `recent`"
+    moment: str | None = None
+    "column that rises with time: events of one value, such as an invoice, know nothing of each other"
+    time_windows: bool = False
+    "True: the times of the history in step with it, `history_time`"
+    label_windows: str | None = None
+    "column of whole numbers: histories hold every earlier row, its value beside it, `history_label`"
+    ties: Ties = "neutral"
+    'what decides between rows of one user and time; "item_id": the larger id came later'
+    tie_seed: int = Field(0, ge=0)
+    "another neutral order"
 
     @model_validator(mode="before")
     @classmethod
     def _read_features(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict): raise ValueError("a schema file holds named fields, such as user_key, item_key, features")
+        if not isinstance(fields, dict):
+            raise ValueError("a schema file holds named fields, such as user_key, item_key, features")
         _check_fields("the schema", fields, cls)
-        if not isinstance(fields.get("features"), (list, tuple)): raise ValueError("features is missing or no list; give one entry a feature")
+        if not isinstance(fields.get("features"), (list, tuple)):
+            raise ValueError("features is missing or no list; give one entry a feature")
         return {**fields, "features": [read_feature(entry) for entry in fields["features"]]}
 
     @model_validator(mode="after")
     def _check_roles(self) -> "SchemaFile":
-        if self.min_label is not None and self.label is None: raise ValueError(f"min_label is {self.min_label}, but no label is named; label must be a column of the events")
+        if self.min_label is not None and self.label is None:
+            raise ValueError(
+                f"min_label is {self.min_label}, but no label is named; label must be a column of "
+                "the events"
+            )
         for name in ("moment", "label_windows", "time_windows"):
-            if getattr(self, name) and self.timestamp is None: raise ValueError(f"{name} is {getattr(self, name)!r}, but no timestamp is named; timestamp must be a column of the events")
+            if getattr(self, name) and self.timestamp is None:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but no timestamp is named; timestamp must be "
+                    "a column of the events"
+                )
         check_ties(self.ties, self.tie_seed)
-        if self.label_windows and self.rows != "all": raise ValueError(f"label_windows is {self.label_windows!r} and rows is {self.rows!r}; histories of positives have one label, allowed is rows: all")
-        if self.timestamp is None and self.ties != "neutral": raise ValueError(f"ties is {self.ties!r}, but no timestamp is named; without times there is no order, and one by item id would tell the answer")
-        if self.rows == "all" and self.label is None: raise ValueError("rows is 'all', but no label is named; label must be a column of the events")
+        if self.label_windows and self.rows != "all":
+            raise ValueError(
+                f"label_windows is {self.label_windows!r} and rows is {self.rows!r}; histories of "
+                "positives have one label, allowed is rows: all"
+            )
+        if self.timestamp is None and self.ties != "neutral":
+            raise ValueError(
+                f"ties is {self.ties!r}, but no timestamp is named; without times there is no order, "
+                "and one by item id would tell the answer"
+            )
+        if self.rows == "all" and self.label is None:
+            raise ValueError(
+                "rows is 'all', but no label is named; label must be a column of the events"
+            )
         return self
 
     def schema(self) -> Schema:
@@ -128,35 +196,81 @@ class SchemaFile(Schema):
     def __str__(self) -> str: return schema_yaml(self)
 
 # %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #0d23f35f
-def _written(value: Any) -> str: return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True).strip().removesuffix("\n...")
+def _written(value: Any) -> str:
+    return (
+        yaml.safe_dump(
+            value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
+        )
+        .strip()
+        .removesuffix("\n...")
+    )
 
 
 def schema_yaml(schema: SchemaFile) -> str:
     "The schema as YAML, a line a feature; `read_schema` reads it back."
     fields = schema.model_dump(mode="json", exclude_defaults=True, exclude={"features", "notes"})
-    roles = {role: getattr(schema, role) for role in ("user_key", "item_key", "timestamp", "label", "split") if role != "label" or schema.label}
-    if isinstance(schema.split, Split): roles["split"] = schema.split.model_dump(mode="json", include={"kind"} | ({"fractions"} if schema.split.kind != "leave-last" else set()) | schema.split.model_fields_set)
-    fields = {**{name: fields[name] for name in ("name", "files") if name in fields}, **roles, **fields, "split": roles["split"]}
-    if schema.files: fields["files"] = {name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in fields["files"].items()}
-    return "\n".join([*(f"{name}: {_written(value)}" for name, value in fields.items()), "features:", *(f"- {_written(write_feature(feature))}" for feature in schema.features),
-                      *(["notes:"] if schema.notes else []), *(f"- {json.dumps(note, ensure_ascii=False)}" for note in schema.notes)]) + "\n"
+    roles = {
+        role: getattr(schema, role)
+        for role in ("user_key", "item_key", "timestamp", "label", "split")
+        if role != "label" or schema.label
+    }
+    if isinstance(schema.split, Split):
+        roles["split"] = schema.split.model_dump(
+            mode="json",
+            include={"kind"}
+            | ({"fractions"} if schema.split.kind != "leave-last" else set())
+            | schema.split.model_fields_set,
+        )
+    fields = {
+        **{name: fields[name] for name in ("name", "files") if name in fields},
+        **roles,
+        **fields,
+        "split": roles["split"],
+    }
+    if schema.files:
+        fields["files"] = {
+            name: value[0] if isinstance(value, list) and len(value) == 1 else value
+            for name, value in fields["files"].items()
+        }
+    return (
+        "\n".join(
+            [
+                *(f"{name}: {_written(value)}" for name, value in fields.items()),
+                "features:",
+                *(f"- {_written(write_feature(feature))}" for feature in schema.features),
+                *(["notes:"] if schema.notes else []),
+                *(f"- {json.dumps(note, ensure_ascii=False)}" for note in schema.notes),
+            ]
+        )
+        + "\n"
+    )
 
 # %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #b8119ca1
-def make_schema(
-    fields: Mapping[str, Any],   # of `SchemaFile`
-    name: str = "schema",        # for messages
-) -> SchemaFile:
-    "A checked schema; `ValueError` says in one line what is wrong."
+def make_schema(fields: Mapping[str, Any], name: str = "schema") -> SchemaFile:
+    """A checked schema; `ValueError` says in one line what is wrong.
+
+    Args:
+        fields: of `SchemaFile`
+        name: for messages
+    """
     try: return SchemaFile.model_validate(fields)
     except ValidationError as error: raise ValueError(f"{name}: {explain(error)}") from None
 
 
-def read_schema(
-    path: Path | str,  # a schema.yaml
-) -> SchemaFile:
-    "The schema in a file, or `ValueError` with file, field and what is allowed."
+def read_schema(path: Path | str) -> SchemaFile:
+    """The schema in a file, or `ValueError` with file, field and what is allowed.
+
+    Args:
+        path: a schema.yaml
+    """
     path = Path(path)
-    try: content = parse_yaml(path.read_text(encoding="utf-8"), path.name)
-    except FileNotFoundError: raise ValueError(f"{path.name} is missing in {path.parent.name or path.parent}; infer_schema prints one to start from") from None
-    except UnicodeDecodeError as error: raise ValueError(f"{path.name} is not YAML in UTF-8: {error}") from error
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path.name} is missing in "
+            f"{path.parent.name or path.parent}; infer_schema prints one to start from"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not YAML in " f"UTF-8: {error}") from error
     return make_schema(content, path.name)
