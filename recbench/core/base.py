@@ -96,7 +96,7 @@ def with_fields(doc: str, fields: Mapping[str, FieldInfo]) -> str:
         "\n".join([doc.partition("\n\nAttributes:\n")[0], "", "Attributes:", *lines]) if lines else doc
     )
 
-
+# %% ../../nbs/00_core/50_base.ipynb #1744f1c5
 class Config(Formats, BaseModel):
     """Base of all configs.
 

@@ -38,7 +38,7 @@ def _finite(value: Real) -> bool:
     try: return math.isfinite(value)
     except OverflowError: return False      # a whole number of 400 digits has no float
 
-
+# %% ../../nbs/00_core/15_checks.ipynb #f792987c
 def number(
     name: str,
     value: Any,

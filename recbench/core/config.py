@@ -75,7 +75,7 @@ class MLPConfig(Config):
             raise ValueError("use_bn and use_ln are both set; choose one normalisation")
         return self
 
-
+# %% ../../nbs/00_core/60_config.ipynb #5550f058
 class Tower(Config):
     "One tower: the feature group it reads and the layers above it."
     input: str
@@ -102,7 +102,7 @@ class PoolingEncoderConfig(Config):
     max_seq_length: NonNegativeInt = 0
     "0 reads the whole sequence"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #77cebc61
 class SimpleAttentionConfig(Config):
     "The mean of a sequence weighted by dot products with the query."
     name: str | None = None
@@ -117,7 +117,7 @@ class DINEncoderConfig(Config):
     attn_mlp: MLPConfig
     max_seq_length: NonNegativeInt = 0
 
-
+# %% ../../nbs/00_core/60_config.ipynb #eeb52644
 class MultiWindowDINEncoderConfig(Config):
     "Such weighted means, one for each window of positions."
     name: str | None = None
@@ -126,7 +126,7 @@ class MultiWindowDINEncoderConfig(Config):
     windows_len: Annotated[list[PositiveInt], Field(min_length=1)]
     "positions of each window, first position's window first"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #2cd138f6
 class SelfAttentionEncoderConfig(Config):
     "The mean of a sequence after its positions attended to each other."
     name: str | None = None
@@ -145,7 +145,7 @@ class SelfAttentionEncoderConfig(Config):
             f"of num_heads, {self.num_heads}"
         )
 
-
+# %% ../../nbs/00_core/60_config.ipynb #35f4bfbf
 class SequenceEncoderConfig(Choice):
     "One of the sequence encoders."
     din_encoder: Annotated[DINEncoderConfig | None, OneOf("sequence encoder")] = None
@@ -235,7 +235,7 @@ class SoftmaxCrossEntropyConfig(Config):
 class L2LossConfig(Config):
     "Squared error."
 
-
+# %% ../../nbs/00_core/60_config.ipynb #7b41200e
 class JRCLossConfig(Config):
     "Cross entropy of two logits, joined with a ranking inside each session."
     session_name: str
@@ -247,7 +247,7 @@ class JRCLossConfig(Config):
         Literal["fixed", "random_uniform", "random_normal", "random_bernoulli", "uncertainty"], QUOTED
     ] = "fixed"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #888b57d3
 class BinaryFocalLossConfig(Config):
     "Cross entropy with less weight for easy rows."
     gamma: NonNegativeFloat = 2.0
@@ -279,7 +279,7 @@ class ZILNLossConfig(Config):
     sigma_regularization: NonNegativeFloat = 0.01
     max_sigma: PositiveFloat = 5.0
 
-
+# %% ../../nbs/00_core/60_config.ipynb #049d25d5
 class PairwiseLossConfig(Config):
     "Logistic loss of ordered pairs, beyond a margin."
     session_name: str | None = None
@@ -296,7 +296,7 @@ class PairwiseLogisticLossConfig(Config):
     use_label_margin: bool = False
     "the difference of the labels is the margin"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #868ad28a
 class PairwiseFocalLossConfig(Config):
     "Logistic loss of ordered pairs with less weight for easy ones."
     session_name: str | None = None
@@ -307,7 +307,7 @@ class PairwiseFocalLossConfig(Config):
     ohem_ratio: Ratio = 1.0
     temperature: PositiveFloat = 1.0
 
-
+# %% ../../nbs/00_core/60_config.ipynb #bef1a0d3
 class PairwiseHingeLossConfig(Config):
     "Hinge loss of ordered pairs."
     session_name: str | None = None
@@ -318,7 +318,7 @@ class PairwiseHingeLossConfig(Config):
     use_label_margin: bool = True
     use_exponent: bool = False
 
-
+# %% ../../nbs/00_core/60_config.ipynb #ea797f67
 class ListwiseRankLossConfig(Config):
     "Cross entropy of label shares and softmax shares in each session."
     session_name: str | None = None
@@ -330,7 +330,7 @@ class ListwiseRankLossConfig(Config):
     transform: Annotated[Literal["gain", "log1p", "reciprocal"], QUOTED] | None = None
     "of the labels"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #5feef6fb
 class ListwiseDistillLossConfig(Config):
     "The same with shares made from the positions a teacher gives."
     session_name: str | None = None
@@ -363,7 +363,7 @@ class Loss(Choice):
     loss_name: Annotated[str, Field(pattern=r"^\w+$")] | None = None
     "what it is called in logs; by default after its kind"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #2da52f13
 LossWeightStrategy = Literal["Fixed", "Uncertainty", "Random"]
 
 
@@ -399,7 +399,7 @@ class AUCConfig(Config):
         if thresholds != 1: return thresholds
         raise ValueError("thresholds is 1; give at least 2, or 0 for the fine histogram")
 
-
+# %% ../../nbs/00_core/60_config.ipynb #16fb9b76
 class MulticlassAUCConfig(AUCConfig):
     "AUC of each class against the others, averaged."
     average: Annotated[Literal["macro", "weighted"], QUOTED] = "macro"
@@ -412,7 +412,7 @@ class MeanAbsoluteError(Config):
 class MeanSquaredError(Config):
     "Mean squared difference from the label."
 
-
+# %% ../../nbs/00_core/60_config.ipynb #5b1b01dd
 class Accuracy(Config):
     "Share of right decisions."
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -426,7 +426,7 @@ class GroupedAUCConfig(Config):
     grouping_key: str
     "a feature, such as the user id"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #ee1c8b20
 class XAUCConfig(Config):
     "Share of pairs of rows that the prediction orders as the label does."
     sample_ratio: Annotated[float, Field(gt=0, le=1)] = 1e-3
@@ -445,7 +445,7 @@ class XAUCConfig(Config):
             )
         return self
 
-
+# %% ../../nbs/00_core/60_config.ipynb #5da374a7
 class GroupedXAUCConfig(Config):
     "XAUC within groups, averaged by their number of rows."
     grouping_key: str
@@ -476,7 +476,7 @@ class Metric(WindowMetric):
     grouped_xauc: Annotated[GroupedXAUCConfig | None, OneOf("metric")] = None
     normalized_entropy: Annotated[NormalizedEntropyConfig | None, OneOf("metric")] = None
 
-
+# %% ../../nbs/00_core/60_config.ipynb #0a91575b
 class TrainMetric(WindowMetric):
     "A metric followed during training: windows of `decay_step` steps, blended."
     decay_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -510,7 +510,7 @@ class TwoTowersConfig(Config):
             "reads a feature group of its own"
         )
 
-
+# %% ../../nbs/00_core/60_config.ipynb #b27f0c66
 class DSSMConfig(TwoTowersConfig):
     "An MLP for each side."
     output_dim: NonNegativeInt
@@ -524,7 +524,7 @@ class DSSMV2Config(TwoTowersConfig):
     table.
     """
 
-
+# %% ../../nbs/00_core/60_config.ipynb #20096cd1
 class WideAndDeepConfig(Config):
     "A table of small weights read straight into the logit, beside an MLP; groups `wide` and `deep`."
     deep: MLPConfig
@@ -555,7 +555,7 @@ class MultiTowerConfig(Config):
     towers: Annotated[list[Tower], Field(min_length=1)]
     final: MLPConfig
 
-
+# %% ../../nbs/00_core/60_config.ipynb #4b5e7b6e
 class MultiTowerDINConfig(MultiTowerConfig):
     "The same with attention towers beside the others."
     towers: list[Tower] = []
@@ -570,7 +570,7 @@ class DLRMConfig(Config):
     "the fields themselves beside their products"
     final: MLPConfig
 
-
+# %% ../../nbs/00_core/60_config.ipynb #b333f3a3
 class WuKongLayerConfig(Config):
     "One layer: a block of products and a block of linear maps, together the fields of the next layer."
     lcb_feature_num: PositiveInt
@@ -607,7 +607,7 @@ class DCNV1Config(Config):
     deep: MLPConfig
     final: MLPConfig
 
-
+# %% ../../nbs/00_core/60_config.ipynb #c0c37244
 class DCNV2Config(Config):
     "Cross layers of matrices, after `backbone` or beside `deep`; one group."
     backbone: MLPConfig | None = None
@@ -623,7 +623,7 @@ class CINConfig(Config):
     cin_layer_size: Annotated[list[PositiveInt], Field(min_length=1)]
     "vectors that each layer makes"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #3d72de11
 class xDeepFMConfig(Config):
     "A compressed interaction network over the group `wide`, beside an MLP over `deep`."
     cin: CINConfig
@@ -643,7 +643,7 @@ class MaskBlockConfig(Config):
     aggregation_dim: NonNegativeInt = 0
     "that width itself, where reduction_ratio is 0"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #615abf56
 class MaskNetModuleConfig(Config):
     "Mask blocks side by side, or one after the other."
     n_mask_blocks: PositiveInt
@@ -668,7 +668,7 @@ class DATTower(Tower):
     augment_input: str
     "name of the feature group of that vector, output_dim wide"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #2a3b612f
 class DATConfig(TwoTowersConfig):
     "Dual augmented two towers."
     user_tower: DATTower
@@ -682,7 +682,7 @@ class DATConfig(TwoTowersConfig):
     share_embedding: bool = False
     "one table for both towers under one embedding name"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #414f7ac3
 class Capsule(Config):
     "Behaviour capsules to interest capsules by dynamic routing."
     max_k: PositiveInt = 5
@@ -700,7 +700,7 @@ class Capsule(Config):
     "max_k for everyone, not fewer for short histories"
     routing_init_method: Annotated[Literal["normal", "zeros"], QUOTED] = "normal"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #75962447
 class MINDUserTower(Config):
     "Interests of a user: capsules of the history, each joined with the user's own features."
     input: str
@@ -716,7 +716,7 @@ class MINDUserTower(Config):
     concat_mlp: MLPConfig
     "above interest and user side by side"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #22ffae45
 class MINDConfig(TwoTowersConfig):
     "Several interests a user; in training the one that suits the item speaks loudest."
     user_tower: MINDUserTower
@@ -749,7 +749,7 @@ class STU(Config):
     scaling_seqlen: int = -1
     "divisor of the attention; below 1: max_seq_len"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #4a380656
 class PositionalEncoder(Config):
     "A vector for each place, added to what stands there."
     num_position_buckets: PositiveInt
@@ -766,7 +766,7 @@ class InputPreprocessor(Choice):
     "What stands before the layers."
     uih_preprocessor: Annotated[UIHPreprocessor | None, OneOf("input preprocessor")] = None
 
-
+# %% ../../nbs/00_core/60_config.ipynb #8b14db02
 class L2NormPostprocessor(Config):
     "Vectors of length 1."
 
@@ -798,7 +798,7 @@ class HSTU(Config):
     relative_time_buckets: NonNegativeInt = 0
     "and for each logarithmic bucket of the seconds between two positions; 0: none"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #252bcedc
 class HSTUUserTowerConfig(Config):
     "A history read in order."
     input: str
@@ -819,7 +819,7 @@ class HSTUUserTowerConfig(Config):
             f"{self.hstu.relative_time_buckets}; a bias for time takes both"
         )
 
-
+# %% ../../nbs/00_core/60_config.ipynb #a03717d9
 class HSTUMatchConfig(TwoTowersConfig):
     "The user is what HSTU makes of the history."
     user_tower: HSTUUserTowerConfig
@@ -832,7 +832,7 @@ class HSTUMatchConfig(TwoTowersConfig):
     share_embedding: bool = False
     "one table for both towers under one embedding name"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #3e013ac6
 class SASRecTower(Config):
     "A history read in order by causal self-attention."
     input: str
@@ -847,7 +847,7 @@ class SASRecTower(Config):
     "a name from the table of activations"
     dropout_ratio: Share = 0.2
 
-
+# %% ../../nbs/00_core/60_config.ipynb #d8e2e376
 class SASRecConfig(TwoTowersConfig):
     "The user is what self-attention makes of the history; the item is its vector in the same table."
     user_tower: SASRecTower
@@ -864,7 +864,7 @@ class MultiWindowDINTower(Config):
     "positions of each window, first position's window first"
     attn_mlp: MLPConfig
 
-
+# %% ../../nbs/00_core/60_config.ipynb #d4ab639d
 class TDMConfig(Config):
     "A ranking model of tree nodes: one group of type SEQUENCE, any others beside it."
     multiwindow_din: MultiWindowDINTower

@@ -22,7 +22,7 @@ def _too_many(name: str) -> ValueError:
         f"{name} stands for more than {MOST_VALUES:,} values, aliases counted as often as they are used"
     )
 
-
+# %% ../../nbs/00_core/45_documents.ipynb #f5da965d
 def _check_depth(text: str, name: str) -> None:
     """Refuse deep nesting and many values, event by event.
 
@@ -39,13 +39,13 @@ def _check_depth(text: str, name: str) -> None:
                 f"{name} nests values more than {DEEPEST} deep at line {event.start_mark.line + 1}"
             )
 
-
+# %% ../../nbs/00_core/45_documents.ipynb #b1d5f8bb
 def _children(node: yaml.Node) -> list[yaml.Node]:
     "What a node holds, keys included."
     if isinstance(node, yaml.MappingNode): return [part for pair in node.value for part in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
 
-
+# %% ../../nbs/00_core/45_documents.ipynb #c7e72e97
 def _count(
     node: yaml.Node, name: str, sizes: dict[int, int], above: frozenset[int] = frozenset()
 ) -> int:
@@ -61,7 +61,7 @@ def _count(
     if sizes[id(node)] > MOST_VALUES: raise _too_many(name)
     return sizes[id(node)]
 
-
+# %% ../../nbs/00_core/45_documents.ipynb #7ee376e1
 def _check_keys(node: yaml.Node, name: str, seen: set[int]) -> None:
     "Refuse a key that a mapping has twice."
     if id(node) in seen: return
@@ -88,7 +88,7 @@ def _values(text: str, name: str) -> Any:
         raise ValueError(f"{name} holds a value that its type cannot read: "
                          f"{str(error)[:200]}") from None
 
-
+# %% ../../nbs/00_core/45_documents.ipynb #f15a301d
 def parse_yaml(text: str, name: str = "the text") -> Any:
     """The plain values of YAML; `ValueError`, in one short line, for what is no YAML, too much, or says
     a

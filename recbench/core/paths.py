@@ -29,7 +29,7 @@ def project_root() -> Path | None:
     places = [Path.cwd(), *Path.cwd().parents, package, *package.parents]
     return next((folder for folder in places if _is_root(folder)), None)
 
-
+# %% ../../nbs/00_core/20_paths.ipynb #8ef11ccb
 def cache_dir() -> Path:
     "The user's cache folder for downloads; it may not exist yet."
     import pooch
@@ -104,7 +104,7 @@ def _annotation(statement: ast.AST) -> ast.expr:
     except ValueError: return ast.Name("unknown")
     return ast.Name("unknown" if default is None else type(default).__name__)
 
-
+# %% ../../nbs/00_core/20_paths.ipynb #1bce5e5b
 def _value(node: ast.expr) -> Any:
     "An injected value; papermill writes NaN and infinities as `float('nan')`."
     match node:
@@ -119,7 +119,7 @@ def _text_hint(name: str, value: Any, kind: ast.expr) -> str:
     if isinstance(value, str) or value is None or not _fits(str(value), kind): return ""
     return f"; pass it as text: papermill -r {name} {value}, from Python {name}={str(value)!r}"
 
-
+# %% ../../nbs/00_core/20_paths.ipynb #65546dc4
 def check_parameters(cells: list[str], known: Mapping[str, str] | None = None) -> None:
     """Refuse (TypeError) injected parameters whose name is unknown or whose value does not fit its
     type.

@@ -38,7 +38,7 @@ class InputField(Config):
     input_type: Literal[_FIELD_KINDS] | None = None
     "inferred when absent"
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #b3bc7c96
 class NegativeSamplerConfig(Config):
     "Negatives drawn from a table of items."
     input_path: str
@@ -66,7 +66,7 @@ class NegativeSamplerV2Config(Config):
     num_eval_sample: NonNegativeInt = 0
     field_delimiter: str | None = None
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #47e80a25
 class HardNegativeSamplerConfig(Config):
     "Shared negatives, and hard ones of each user from an edge table."
     user_input_path: str
@@ -136,7 +136,7 @@ class EmbeddingConstraints(Config):
     sharding_types: list[str] = []
     compute_kernels: list[str] = []
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #4e98e94d
 class BaseFeatureConfig(Config):
     "What all features have."
     feature_name: str
@@ -177,7 +177,7 @@ class ZeroCollisionHash(Config):
     distance_lfu: Annotated[DecayedEviction | None, OneOf("eviction policy", optional=True)] = None
     threshold_filtering_func: str | None = None
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #a60fae3f
 class IdFeatureConfig(BaseFeatureConfig):
     "A categorical column."
     embedding_dim: PositiveInt
@@ -232,7 +232,7 @@ class SequenceFeatureConfig(Config):
     sequence_pk: str | None = None
     features: Annotated[list[SequenceSubFeature], Field(min_length=1)]
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #5ce8d17a
 class FeatureConfig(Choice):
     "One of the feature types."
     id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
@@ -267,7 +267,7 @@ class FusedAdam(FusedSGD):
     beta2: float = 0.999
     weight_decay: NonNegativeFloat = 0.0
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #e2fbb8b3
 class FusedLarsSGD(FusedSGD):
     "LARS on tables."
     momentum: float = 0.9
@@ -297,7 +297,7 @@ class Adagrad(Config):
     initial_accumulator_value: NonNegativeFloat = 0.0
     weight_decay: NonNegativeFloat = 0.0
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #06c1787a
 class Adam(Config):
     "Adam and AdamW."
     lr: NonNegativeFloat = 0.002
@@ -322,7 +322,7 @@ class ExponentialDecayLR(Config):
     min_learning_rate: NonNegativeFloat = 0.0
     by_epoch: bool = False
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #ec48fa27
 class ManualStepLR(Config):
     "A list of rates and the steps at which they begin."
     schedule_sizes: list[PositiveInt]

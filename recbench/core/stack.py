@@ -54,7 +54,7 @@ def pip_line(torch_version: str) -> str:
     return (f"pip install --no-deps torchrec==1.{n}.0 fbgemm-gpu-cpu==1.{n}.0 && pip install "
             "torchmetrics==1.0.3")
 
-
+# %% ../../nbs/00_core/30_stack.ipynb #a844da30
 def stack_problems(versions: Mapping[str, str]) -> list[str]:
     """One sentence for each thing that does not match; none when all is well.
 
@@ -114,7 +114,7 @@ def check_stack(versions: Mapping[str, str] | None = None) -> dict[str, str]:
         )
     )
 
-
+# %% ../../nbs/00_core/30_stack.ipynb #0a8c299e
 def main() -> None:
     "Print the versions found; exit with 1 when they do not match."
     found = installed_versions()

@@ -40,7 +40,7 @@ def _add_enum(message, field, values) -> None:
     for number, value in enumerate(values): choices.value.add(name=value, number=number)
     field.type, field.type_name = field.TYPE_ENUM, f"{holder.name}.{choices.name}"
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #37736a56
 def _add_map(message, field, kinds) -> None:
     "Declare the `{ key, value }` pairs of a dictionary and point the field at them."
     pair = message.nested_type.add(name=f"{field.name}_pair")
@@ -50,7 +50,7 @@ def _add_map(message, field, kinds) -> None:
         )
     field.type, field.type_name, field.label = field.TYPE_MESSAGE, pair.name, field.LABEL_REPEATED
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #ed7982c6
 def _add_field(message, name: str, number: int, annotation: Any) -> Any:
     "Add one field to a message descriptor; return the config class it refers to, if any."
     kind, repeated = peel(annotation)
@@ -76,7 +76,7 @@ def field_types(config: type) -> dict[str, Any]:
         for name, f in config.__pydantic_fields__.items()
     }
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #1e93b0db
 def message_class(config: type) -> type:
     """The protobuf message class that has the fields of a config class.
 
@@ -106,7 +106,7 @@ def _plain(field, value):
     if field.enum_type is not None: return field.enum_type.values_by_number[value].name
     return message_to_dict(value) if field.message_type is not None else value
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #70e2d0d8
 def message_to_dict(message) -> dict[str, Any]:
     """The set fields of a message, by name.
 
@@ -123,7 +123,7 @@ def message_to_dict(message) -> dict[str, Any]:
             )
     return result
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #7c08f284
 def parse_textproto(text: str, config: type) -> dict[str, Any]:
     """The fields set in the text. ValueError with line and column for anything the class does not have.
 

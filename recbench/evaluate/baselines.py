@@ -130,7 +130,7 @@ def last_items(dataset: Dataset, *splits: str) -> tuple[np.ndarray, np.ndarray, 
     last[users] = items  # of a user's items the latest is written last
     return items, users, last
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #689b1afe
 def known_items(dataset: Dataset, split: str, in_order: bool = True) -> Jagged:
     """Item indices that the user of each row of `valid` or `test` had before it.
 
@@ -150,7 +150,7 @@ def known_items(dataset: Dataset, split: str, in_order: bool = True) -> Jagged:
         lengths,
     )
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #b640717d
 def _earlier_items(dataset: Dataset, split: str, in_order: bool) -> Jagged:
     """Items of the user's rows in the splits that histories hold.
 
@@ -171,7 +171,7 @@ def _earlier_items(dataset: Dataset, split: str, in_order: bool) -> Jagged:
         torch.from_numpy(items), (sizes.cumsum(0) - sizes)[users], torch.minimum(lengths, sizes[users])
     )
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #1b6cf495
 def check_not_fitted_on(model, split: str) -> None:
     "Refuse to judge a refitted baseline by rows that it was fitted on."
     fitted = getattr(model, "fitted_on", ())
@@ -186,7 +186,7 @@ def has_order(dataset: Dataset) -> bool:
     "Whether it is known what followed on what: by times, or in histories that rows bring."
     return dataset.timed or "history" in dataset.row_sequences and "history" in dataset.train.jagged
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #fb01e16d
 def _steps(dataset: Dataset, splits: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     "Items in the order in which they were taken, and the places of which another follows."
     if "history" not in dataset.row_sequences or "history" not in dataset.train.jagged:
@@ -197,7 +197,7 @@ def _steps(dataset: Dataset, splits: tuple[str, ...]) -> tuple[np.ndarray, np.nd
     places = inside.cumsum(0) - 1  # among the items that the catalogue has
     return steps.items[inside].numpy(), places[(steps.asks > 0) & inside].numpy()
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #7bf4dbc5
 @dataclass
 class Markov:
     "How often an item followed directly on the user's last one; popularity decides among equals."
@@ -294,7 +294,7 @@ def _best(candidates: Iterable, dataset: Dataset):
         (model.fit(train) for model in candidates), key=lambda model: validation_ndcg(model, dataset)
     )
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #3e99d467
 def fit_baselines(dataset: Dataset, max_ease_items: int = 20_000) -> dict[str, object]:
     """Popularity, Markov where items have an order, ItemKNN and EASE, fitted on training rows, with the
     settings that validate best.
@@ -320,7 +320,7 @@ def fit_baselines(dataset: Dataset, max_ease_items: int = 20_000) -> dict[str, o
         )
     return models
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #791fea20
 def refit_baselines(
     baselines: Mapping[str, object], dataset: Dataset, *splits: str
 ) -> dict[str, object]:
@@ -341,7 +341,7 @@ def refit_baselines(
         found[name].fitted_on = splits
     return found
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #d1ffd2a5
 def with_refits(baselines: Mapping[str, object], dataset: Dataset) -> dict[str, object]:
     """The baselines, and beside each the same settings fitted on all rows before the test.
 

@@ -33,7 +33,7 @@ def popular_tenth(popularity: Tensor) -> Tensor:
     above = size.flip(0).cumsum(0).flip(0) - size  # items more popular than each level
     return ((len(popularity) / 10 - above.double()) / size).clamp(0, 1)[level]
 
-
+# %% ../../nbs/70_evaluate/58_beyond.ipynb #02ecc49a
 def list_values(lists: Recommendations, dataset: Dataset, vectors: csr_matrix | Tensor) -> pd.DataFrame:
     """Diversity, novelty and share of popular items of each user's list, or the mean of its lists.
 
@@ -61,7 +61,7 @@ def list_values(lists: Recommendations, dataset: Dataset, vectors: csr_matrix | 
         .add_suffix(f"@{lists.k}")
     )
 
-
+# %% ../../nbs/70_evaluate/58_beyond.ipynb #e0c73f81
 def list_totals(lists: Recommendations, items: int) -> dict[str, float]:
     "Coverage, Gini and effective share of all lists together."
     exposure = exposures(lists, items)
@@ -119,7 +119,7 @@ def evaluate_beyond(
         ]
     )
 
-
+# %% ../../nbs/70_evaluate/58_beyond.ipynb #f7797a39
 def _total_rows(first: Evaluation, totals: dict[str, dict[str, float]]) -> pd.DataFrame:
     "The rows without intervals, differences to the first model's included."
     columns = {}

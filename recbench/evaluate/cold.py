@@ -72,7 +72,7 @@ def wilson_interval(mean: np.ndarray, users: int, confidence: float = 0.95) -> n
         [np.clip(low, 0, mean), np.clip(high, mean, 1)]
     )  # at means of 0 and 1 rounding would leave the mean outside
 
-
+# %% ../../nbs/70_evaluate/44_cold.ipynb #c79e9c9f
 def _with_wilson(frame: pd.DataFrame, users: int, confidence: float) -> pd.DataFrame:
     for name in frame.columns.get_level_values(0).unique():
         frame[name, "low"], frame[name, "high"] = wilson_interval(

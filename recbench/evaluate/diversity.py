@@ -28,7 +28,7 @@ def _one_feature(rows: np.ndarray, ids: np.ndarray, items: int) -> csr_matrix:
     matrix.data[:] = 1  # an id that stands twice counts once
     return unit_rows(matrix)
 
-
+# %% ../../nbs/70_evaluate/56_diversity.ipynb #31ac0706
 def item_vectors(dataset: Dataset) -> tuple[csr_matrix, str]:
     """Unit vectors of the catalogue, float64 [I, V], and what they are made of.
 
@@ -71,7 +71,7 @@ def list_diversity(lists: Recommendations, vectors: csr_matrix | Tensor | np.nda
     pairs = sizes * (sizes - 1)
     return np.divide(pairs - together, pairs, out=np.zeros_like(pairs), where=pairs > 0)
 
-
+# %% ../../nbs/70_evaluate/56_diversity.ipynb #0974b8fa
 def list_novelty(lists: Recommendations, dataset: Dataset) -> np.ndarray:
     """Mean self-information of each list's items; an item nobody had counts as if one more person had
     it.

@@ -28,7 +28,7 @@ def coverage(exposure: Tensor) -> float:
     "Share of the catalogue that is shown to anybody."
     return (exposure > 0).double().mean().item()
 
-
+# %% ../../nbs/70_evaluate/54_exposure.ipynb #f1ea3fc1
 def gini(exposure: Tensor) -> float:
     "Inequality of exposure: 0 when all items have the same, towards 1 when one has everything."
     ordered, items = exposure.double().sort().values, len(exposure)
@@ -43,7 +43,7 @@ def gini(exposure: Tensor) -> float:
         else 0.0
     )
 
-
+# %% ../../nbs/70_evaluate/54_exposure.ipynb #f71d6cc2
 def effective_items(exposure: Tensor) -> float:
     "Number of equally exposed items with the same entropy."
     share = exposure.double() / exposure.sum().clamp(min=1)
@@ -75,7 +75,7 @@ def popularity_shares(popularity: Tensor, amounts: Sequence[Tensor], groups: int
     )  # [groups, levels]
     return ((overlap / size) @ sums / sums.sum(0).clamp(min=1)).numpy()
 
-
+# %% ../../nbs/70_evaluate/54_exposure.ipynb #9a5c461f
 def popularity_bias(
     lists: Sequence[Recommendations], dataset: Dataset, split: str = "test", groups: int = 10
 ) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def drop_seen(items: Tensor, values: Tensor, seen: Jagged, k: int) -> tuple[Tens
     values, places = values.topk(min(k, values.shape[1]), dim=1)
     return items.gather(1, places).masked_fill(values == -torch.inf, -1), values
 
-
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #4d80a736
 def to_ids(ids, items: Tensor):
     """The keys as an object array of the same shape, None where there is no item.
 
@@ -189,7 +189,7 @@ class ItemIndex:
         )
         return items, values.masked_fill(items < 0, -torch.inf)
 
-
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #56a46148
 def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:
     "The faiss structure, filled."
     import faiss

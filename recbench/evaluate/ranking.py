@@ -75,14 +75,14 @@ class RankEvaluation:
             "logloss": float(logloss(self.probability, self.label).mean()),
         }
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #bbfe09a8
 def units_of(dataset: Dataset, split: str) -> tuple[np.ndarray, bool]:
     "User of each row as 0..U-1 and True, or the row's number and False."
     columns = dataset.split(split).columns
     if "user_index" not in columns: return np.arange(len(dataset.split(split))), False
     return np.unique(columns["user_index"].numpy(), return_inverse=True)[1], True
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #dfa6ed8a
 def predict_split(
     model, dataset: Dataset, split: str, with_metrics: bool = False, predict: Callable | None = None
 ) -> dict[str, np.ndarray]:
@@ -101,7 +101,7 @@ def predict_split(
             parts.append({name: value.float().cpu() for name, value in predictions.items()})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #7c12fa2f
 def judged_label(model, dataset: Dataset, label: str | None = None) -> str:
     """The column that a model is judged by.
 
@@ -121,7 +121,7 @@ def judged_label(model, dataset: Dataset, label: str | None = None) -> str:
         )
     return label or fitted or dataset.schema.label
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #bb596108
 def evaluate_rows(
     model, dataset: Dataset, split: str = "test", name: str | None = None, label: str | None = None
 ) -> RankEvaluation:
@@ -163,7 +163,7 @@ def asked_of(head: Head, label: torch.Tensor) -> str:
     if head.score and head.num_class == 1: return "grade"
     return "value" if head.num_class == 1 else "classes"
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #9d55b360
 def head_directions(head: Head, dataset: Dataset, split: str = "valid") -> dict[str, bool]:
     "Metrics of one head without its suffix, and whether more of each is better."
     columns = dataset.split(split).columns
@@ -179,7 +179,7 @@ def head_directions(head: Head, dataset: Dataset, split: str = "valid") -> dict[
         for name in names[asked_of(head, lookup(columns, head.label, "label or weight column"))]
     }
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #84ee0426
 def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
     "What `split_metrics` gives, those of the heads first, and whether more of each is better."
     own = {
@@ -194,7 +194,7 @@ def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
     }
     return own | {name: higher for name, higher in listed.items() if name not in own}
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #8c3380da
 def head_metrics(
     head: Head,
     predictions: Mapping[str, np.ndarray],
@@ -227,7 +227,7 @@ def head_metrics(
         "accuracy": float((probability.argmax(1) == label).mean()),
     }
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #edec2700
 def split_metrics(
     model, dataset: Dataset, split: str = "valid", predict: Callable | None = None
 ) -> dict[str, float]:
@@ -255,7 +255,7 @@ def blind(model, rows: int) -> dict[str, torch.Tensor]:
         ).items()
     }
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #0d6266a3
 def is_defined(model, dataset: Dataset, metric: str, split: str = "valid") -> bool:
     "Whether a metric has a value on a split; its rows decide that, not what a model answers."
     for head in model.heads:
@@ -275,7 +275,7 @@ def is_defined(model, dataset: Dataset, metric: str, split: str = "valid") -> bo
         split_metrics(model, dataset, split, lambda batch: blind(model, batch.rows))[metric]
     )
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #ad8a9b86
 def substitute(model, dataset: Dataset, metric: str) -> str:
     "The error that is followed instead of a metric without a value on the validation rows; warns."
     def names(head):
@@ -323,7 +323,7 @@ def resampled(evaluations: list[RankEvaluation], draws: int, seed: int) -> np.nd
         )
     return np.concatenate([np.stack(part) for part in parts], axis=1)
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #477898d1
 def _ratio(total: np.ndarray, over: np.ndarray) -> np.ndarray:
     return np.divide(total, over, out=np.full(len(total), np.nan), where=over > 0)
 
@@ -340,7 +340,7 @@ def _unit_weights(rng: np.random.Generator, count: int, units: int) -> np.ndarra
     cells = rng.integers(units, size=(count, units)) + units * np.arange(count)[:, None]
     return np.bincount(cells.ravel(), minlength=count * units).reshape(count, units).astype(np.float64)
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #2f9493da
 def _per_unit(evaluation: RankEvaluation, units: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each metric that is a mean over units.
 
@@ -354,7 +354,7 @@ def _per_unit(evaluation: RankEvaluation, units: int) -> list[tuple[np.ndarray, 
     over = users["rows"].where(users["auc"].notna(), 0).to_numpy(np.float64)
     return [((users["auc"].fillna(0) * over).to_numpy(), over), losses]
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #44c4fead
 def compare_rows(
     model: RankEvaluation,
     others: Iterable[RankEvaluation] = (),

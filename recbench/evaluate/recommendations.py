@@ -38,7 +38,7 @@ def top_items(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
     if len(tied): items[tied] = _drawn(scores[tied], values[tied], items[tied], generator)
     return items.masked_fill(values == -torch.inf, -1)
 
-
+# %% ../../nbs/70_evaluate/52_recommendations.ipynb #ee43fb18
 def _drawn(scores: Tensor, values: Tensor, items: Tensor, generator: torch.Generator) -> Tensor:
     "The same lists with the places at the edge drawn among all items that are equal there."
     edge, k = values[:, -1:], values.shape[1]
@@ -81,7 +81,7 @@ class Recommendations:
             (len(self.items), items),
         )
 
-
+# %% ../../nbs/70_evaluate/52_recommendations.ipynb #8f3224ac
 _BLOCK = 1 << 24   # scores held at once: 64 MB of float32
 
 

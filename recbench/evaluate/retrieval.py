@@ -43,7 +43,7 @@ def at_rest(model) -> Iterator[None]:
         finally:
             if training: model.train()
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #cd67d027
 def device_of(model) -> torch.device:
     return (
         next(model.parameters(), torch.empty(0)).device
@@ -75,7 +75,7 @@ def embed_users(model, dataset: Dataset, split: str = "test", rows: Tensor | Non
             ]
         )
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #a3adde77
 def inner_products(user_emb: Tensor, item_emb: Tensor) -> Tensor:
     """Products of users and items; of several interests the greatest, one interest at a time so that
     [B,
@@ -91,7 +91,7 @@ def inner_products(user_emb: Tensor, item_emb: Tensor) -> Tensor:
     if user_emb.dim() == 2: return user_emb @ item_emb.T
     return reduce(torch.maximum, (interest @ item_emb.T for interest in user_emb.unbind(1)))
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #af52507a
 def embedding_scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
     "Row numbers [B] of a split -> scores [B, I], products of user and item vectors."
     items, device = embed_items(model, dataset), device_of(model)
@@ -129,7 +129,7 @@ class Asked(NamedTuple):
     first: Tensor
     users: Tensor
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #2719b550
 def asked_lists(dataset: Dataset, split: str) -> Asked:
     "Which rows of a split share a list, and which row asks for it."
     table = dataset.split(split)
@@ -156,7 +156,7 @@ def checked_scores(scores: Tensor, rows: int, dataset: Dataset) -> Tensor:
         f"for each asked list and a column for each item of {dataset.name}"
     )
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #819bc648
 def split_ranks(
     score: Callable[[Tensor], Tensor], dataset: Dataset, split: str
 ) -> tuple[Tensor, Tensor]:
@@ -198,14 +198,14 @@ class Evaluation:
         "Metric -> mean over users."
         return self.values.mean()
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #b177d3bf
 def check_cut_offs(top_k: Sequence[int]) -> None:
     "Refuse anything but some positive integers, before a pass over the catalogue is spent on them."
     if isinstance(top_k, (int, str)) or not len(top_k):
         raise ValueError(f"top_k is {top_k!r}; must be a list of integers of at least 1, e.g. [10, 50]")
     for i, k in enumerate(top_k): whole(f"top_k[{i}]", k, 1)
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #ae91dcd7
 def summary(
     name: str,
     dataset: Dataset,
@@ -240,7 +240,7 @@ def summary(
     protocol = f"full, {held_out}, {dataset.masks}" + (", a list a history" if several else "")
     return Evaluation(name, protocol, frame.groupby(level=0).mean() if several else frame)
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #5178d36e
 def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) -> Tensor:
     "Of the rows the first of each list and item, in the order of lists."
     pair = asked.of_row[rows] * len(dataset.items) + dataset.split(split).columns["item_index"][rows]
@@ -249,7 +249,7 @@ def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) 
         torch.full((len(pairs),), len(rows)).scatter_reduce(0, group, torch.arange(len(rows)), "amin")
     ]
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #4b7f94cf
 def evaluate(
     model,
     dataset: Dataset,
@@ -287,7 +287,7 @@ def _check_same_users(evaluations: Sequence[Evaluation]) -> None:
                 f"{first.name} [{first.protocol}]"
             )
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #ad547c1d
 def compare(
     model: Evaluation,
     others: Iterable[Evaluation] = (),
@@ -341,7 +341,7 @@ def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -
     """
     return fit_baselines(dataset) if baselines is True else dict(baselines or {})
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #1d40691b
 def judged_baselines(
     baselines: bool | Mapping[str, object], dataset: Dataset, split: str
 ) -> dict[str, object]:
@@ -357,7 +357,7 @@ def judged_baselines(
         else fitted
     )
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #2db168bc
 def evaluate_retrieval(
     model,
     dataset: Dataset,
@@ -406,7 +406,7 @@ def _cell(numbers: pd.DataFrame, form: str) -> list[str]:
         for mean, interval in zip(columns[:, 0], intervals)
     ]
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #37fc6126
 def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """The same as text: a column for each model, then one for each difference.
 

@@ -27,7 +27,7 @@ def labels_of(dataset: Dataset, split: str, label: str) -> np.ndarray:
         lookup(dataset.split(split).columns, label, "label column"), f"column {label} of {split}"
     )
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #9024523d
 @dataclass
 class UserItemMean:
     """Overall mean, what the user adds, what the item adds, each shrunk.
@@ -64,7 +64,7 @@ class UserItemMean:
         slope, offset = self.line
         return sigmoid(slope * self._raw(dataset, split) + offset)
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #e51b18a2
 def sigmoid(score: np.ndarray) -> np.ndarray:
     "1 / (1 + exp(-score)) without overflow."
     return 0.5 * (1 + np.tanh(score / 2))
@@ -99,7 +99,7 @@ def one_hot(table: Table, sizes: dict[str, int]) -> csr_matrix:
             )
     return hstack(parts, format="csr") if parts else csr_matrix((len(table), 0))
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #b0bf257d
 def _plain(dataset: Dataset) -> dict[str, int]:
     "Sizes of the tables of features that are no sequences."
     return {
@@ -112,7 +112,7 @@ def _plain(dataset: Dataset) -> dict[str, int]:
 def _all_rows(dataset: Dataset, split: str, lists: dict[str, int]) -> Table:
     return dataset.pair_rows(split, torch.arange(len(dataset.split(split))), lists)
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #9d1a54ee
 def best_of(candidates: list, dataset: Dataset, label: str):
     "The candidate, fitted on the training rows, with the smallest logloss on the validation rows."
     truth = labels_of(dataset, "valid", label)
@@ -121,7 +121,7 @@ def best_of(candidates: list, dataset: Dataset, label: str):
         key=lambda one: logloss(one.predict_rows(dataset, "valid"), truth).mean(),
     )
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #63c36048
 @dataclass
 class Linear:
     """Logistic regression on one-hot ids and standardised numbers.
@@ -165,7 +165,7 @@ def target_means(ids: np.ndarray, label: np.ndarray, size: int, shrink: float) -
     mean = label.mean()
     return (np.bincount(ids, label, size) + shrink * mean) / (np.bincount(ids, minlength=size) + shrink)
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #5574054b
 @dataclass
 class Trees:
     "Histogram gradient boosting on target-encoded ids and numbers."
@@ -264,7 +264,7 @@ def can_be_fitted(name: str, dataset: Dataset, label: str) -> bool:
         )
     return len(found) == 2
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #a7381c53
 def fit_row_baselines(
     dataset: Dataset, keep: Callable[[str], bool] = lambda name: True, label: str | None = None
 ) -> dict[str, object]:

@@ -69,7 +69,7 @@ def _auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     pairs = positive.sum(1) * negative.sum(1)
     return np.divide((positive * below).sum(1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
-
+# %% ../../nbs/70_evaluate/60_row_metrics.ipynb #911bf5c0
 def auc(
     score: Tensor | np.ndarray, label: Tensor | np.ndarray, weight: np.ndarray | None = None
 ) -> np.ndarray:
@@ -113,7 +113,7 @@ def user_auc(score: Tensor | np.ndarray, label: Tensor | np.ndarray, user: np.nd
     )
     return pd.DataFrame({"rows": rows.numpy(), "auc": values.numpy()})
 
-
+# %% ../../nbs/70_evaluate/60_row_metrics.ipynb #05b66b7d
 def weighted_mean_auc(users: pd.DataFrame) -> float:
     "GAUC from `user_auc`: weighted with the users' rows, over users with both labels."
     both = users.dropna()

@@ -81,7 +81,7 @@ def _tango_z(delta: np.ndarray, up: np.ndarray, down: np.ndarray, users: int) ->
     variance = users * (2 * share + delta * (1 - delta))
     return np.abs(up - down - users * delta) / np.sqrt(np.maximum(variance, 1e-12))
 
-
+# %% ../../nbs/70_evaluate/30_significance.ipynb #cc6551e6
 def tango(up: np.ndarray, down: np.ndarray, users: int, z: float) -> np.ndarray:
     """Tango's score interval of (up - down) / users, of counts [M] that need not be whole, [2, M].
 
@@ -112,7 +112,7 @@ def _hits(values: np.ndarray, z: float) -> np.ndarray:
     size = ((values * values).sum(0) + 1 / 3) / (values.sum(0) + 1 / 3)
     return size * wilson(np.minimum(values.mean(0) / size, 1), len(values), z)
 
-
+# %% ../../nbs/70_evaluate/30_significance.ipynb #c3d711e0
 def _gains(values: np.ndarray, z: float) -> np.ndarray:
     "Interval of differences [U, M], most of them 0."
     total = np.abs(values).sum(0)
@@ -121,7 +121,7 @@ def _gains(values: np.ndarray, z: float) -> np.ndarray:
         np.maximum(values, 0).sum(0) / size, np.maximum(-values, 0).sum(0) / size, len(values), z
     )
 
-
+# %% ../../nbs/70_evaluate/30_significance.ipynb #dd7a4f30
 def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> np.ndarray:
     """Intervals of means that rest on few users, column by column of the kind that its values have.
 

@@ -101,7 +101,7 @@ class Found(NamedTuple):
     values: Tensor
     scored: Tensor
 
-
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #2debc6ad
 def _unseen(index: TreeIndex, seen: Jagged | None, users: int) -> Tensor | None:
     "Unseen leaves before each place of the last level, int64 [U, I + 1]."
     if seen is None: return None
@@ -111,7 +111,7 @@ def _unseen(index: TreeIndex, seen: Jagged | None, users: int) -> Tensor | None:
     free[rows, leaf] = 0
     return F.pad(free.cumsum(1), (1, 0))
 
-
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #c5533ab8
 def _below(
     index: TreeIndex, kept: Tensor, valid: Tensor, unseen: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def _below(
         )
     return nodes, valid
 
-
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #30b6b7d1
 def search(self: TreeIndex, users: Embedded, k: int = 100, seen: Jagged | None = None) -> Found:
     """The best items of each user among those that the beam reaches.
 
@@ -156,7 +156,7 @@ def search(self: TreeIndex, users: Embedded, k: int = 100, seen: Jagged | None =
     missing = (0, k - items.shape[1])
     return Found(F.pad(items, missing, value=-1), F.pad(values, missing, value=-torch.inf), scored)
 
-
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #c227b1b5
 def find(self: TreeIndex, users: Table, k: int = 100, seen: Jagged | None = None) -> Found:
     "The same for users as rows, some of them at a time."
     blocks = torch.arange(len(users)).split(128)
@@ -174,7 +174,7 @@ def find(self: TreeIndex, users: Table, k: int = 100, seen: Jagged | None = None
         )
     )
 
-
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #3683a1a5
 TreeIndex.search, TreeIndex.find = search, find
 
 # %% ../../nbs/70_evaluate/53_tree_index.ipynb #94c0c7bb
@@ -249,7 +249,7 @@ def beam_report(
         ]
     ).set_index("beam")
 
-
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #2bfc6f0b
 def _found(
     index: TreeIndex, dataset: Dataset, split: str, rows: Tensor, k: int
 ) -> tuple[Tensor, float]:

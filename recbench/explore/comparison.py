@@ -51,7 +51,7 @@ def keep_test_values(run_dir: Path | str, evaluation: Evaluation) -> Path:
     os.replace(part, path)
     return path
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #ff21ae58
 def kept_test_values(run_dir: Path | str) -> Evaluation | None:
     """What `keep_test_values` wrote.
 
@@ -104,7 +104,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
         for name, leaf in leaves(part, f"{path}.{key}" if path else str(key)).items()
     }
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #df6d2833
 def in_a_line(setting: Any) -> str:
     """`ExponentialAverage(decay 0.99)`.
 
@@ -118,7 +118,7 @@ def in_a_line(setting: Any) -> str:
     )
     return f"{setting.get('class', '')}({inner})"
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #02cffae3
 def chosen_settings(run_dir: Path | str) -> dict[str, str]:
     """Every setting of a run's identity but its seed, as text.
 
@@ -139,7 +139,7 @@ def chosen_settings(run_dir: Path | str) -> dict[str, str]:
         if not is_seed(name)
     }
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #c8faf8a0
 def is_seed(name: str) -> bool:
     "Whether a setting is a seed, of the training or of its loader."
     return re.fullmatch(r"(trainer|loader)(\..*)?\.seed", name) is not None
@@ -155,7 +155,7 @@ def seeds_of(run_dir: Path | str) -> str:
         }
     )
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #10eaaffb
 def differences(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     "A row for each run, a column for each setting in which two of them differ."
     table = pd.DataFrame.from_dict(settings, orient="index").fillna("")
@@ -224,7 +224,7 @@ class Comparison:
             if name not in known:
                 raise ValueError(f"{name!r} is no tested run and no config; there are {known}")
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #4a598098
 def read_comparison(folder: Path | str) -> Comparison:
     "Open a folder of runs for comparison."
     table = runs(folder)
@@ -249,14 +249,14 @@ def read_comparison(folder: Path | str) -> Comparison:
         {run: test for run, test in tests.items() if test is not None},
     )
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #a1f3ab17
 def test_means(comparison: Comparison) -> pd.DataFrame:
     "A row for each run, a column for each test metric; empty where a run was not tested."
     return pd.DataFrame({run: test.mean() for run, test in comparison.tests.items()}).T.reindex(
         comparison.runs.index
     )
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #b5f15c19
 def run_table(
     comparison: Comparison,
     metrics: Sequence[str] = ("recall@10", "ndcg@10"),
@@ -289,7 +289,7 @@ def config_values(comparison: Comparison, name: str) -> pd.DataFrame:
     check_paired(comparison, members)
     return sum(comparison.tests[run].values for run in members) / len(members)
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #8edfce37
 def check_paired(comparison: Comparison, members: Sequence[str]) -> None:
     "Refuse runs that were not tested on the same users of the same data in the same way."
     def about(run): return comparison.runs.loc[run, "fingerprint"], comparison.tests[run].protocol
@@ -309,7 +309,7 @@ def seed_interval(means: np.ndarray, confidence: float) -> tuple[float, float]:
     reach = stats.t.ppf((1 + confidence) / 2, len(means) - 1) * stats.sem(means)
     return means.mean() - reach, means.mean() + reach
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #029f4806
 def config_table(
     comparison: Comparison,
     metric: str = "recall@10",
@@ -360,7 +360,7 @@ def config_table(
         .sort_values("mean", ascending=False)
     )
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #5870df03
 def check_metric(comparison: Comparison, metric: str) -> None:
     "Refuse a metric that not every tested run has."
     if not comparison.tests:
@@ -392,7 +392,7 @@ def sign_flip_p(difference: np.ndarray, draws: int = 2000, seed: int = 0) -> np.
         reached = reached + (np.abs(signs @ difference) >= target).sum(0)
     return reached / (draws + 1)
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #e2c7324a
 def paired_test(
     comparison: Comparison,
     first: str,
@@ -446,7 +446,7 @@ def same_users(comparison: Comparison) -> list[list[str]]:
         ).append(config)
     return list(groups.values())
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #698a2efe
 def pair_table(
     comparison: Comparison,
     metric: str = "recall@10",
@@ -506,7 +506,7 @@ def read_bands(path: Path | str) -> dict[str, dict[str, dict[str, float]]]:
                 )
     return bands
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #10629dc2
 def bands_of(
     comparison: Comparison,
     metrics: Iterable[str] = ("recall@10", "ndcg@10"),
@@ -540,7 +540,7 @@ def bands_of(
         }
     return bands
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #35c927d2
 def write_bands(path: Path | str, bands: Mapping[str, Mapping]) -> None:
     "Keep bands as YAML; those of other configs and metrics stay as they are in the file."
     kept = read_bands(path) if Path(path).exists() else {}
@@ -560,7 +560,7 @@ def band_flags(comparison: Comparison, bands: Mapping[str, Mapping]) -> pd.Serie
         dtype=object,
     )
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #b74292bc
 def band_flag(test: Evaluation | None, metrics: Mapping[str, Mapping] | None) -> str:
     "A run's place with respect to its config's bands."
     if not metrics: return ""
@@ -580,7 +580,7 @@ def band_flag(test: Evaluation | None, metrics: Mapping[str, Mapping] | None) ->
         or "inside"
     )
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #a5730c7d
 def idle_bands(comparison: Comparison, bands: Mapping[str, Mapping]) -> list[str]:
     "Configs with a band and without a run: misspelt, or not trained any more."
     return [config for config in bands if config not in set(comparison.runs["config"])]

@@ -33,7 +33,7 @@ def tidy_rows(series: str, epoch: float, metrics: dict[str, float]) -> list[dict
         if match
     ]
 
-
+# %% ../../nbs/90_explore/20_curves.ipynb #d6a8854d
 def tidy_history(
     trained: dict[str, list[dict[str, float]]], fixed: dict[str, dict[str, float]] | None = None
 ) -> pd.DataFrame:
@@ -116,7 +116,7 @@ def series_colors(history: pd.DataFrame) -> dict[str, str]:
         **{series: PALETTE[i % len(PALETTE)] for i, series in enumerate(trained)},
     }
 
-
+# %% ../../nbs/90_explore/20_curves.ipynb #d74aba6a
 def draw_metric(history: pd.DataFrame, metric: str, k: int, smoothing: float, dpi: int = 90) -> Figure:
     "A metric over the epochs at one cut-off, and over the cut-offs at the last epoch."
     chosen, colors = history[history["metric"] == metric], series_colors(history)
@@ -131,7 +131,7 @@ def draw_metric(history: pd.DataFrame, metric: str, k: int, smoothing: float, dp
     )
     return figure
 
-
+# %% ../../nbs/90_explore/20_curves.ipynb #dabe2a38
 def metric_explorer(
     history: pd.DataFrame, metric: str | None = None, k: int | None = None, smoothing: float = 0.0
 ) -> Explorer:

@@ -64,7 +64,7 @@ def draw_losses(
     panels[0].legend(frameon=False, fontsize=8)
     return figure
 
-
+# %% ../../nbs/90_explore/25_loss_curves.ipynb #f55ea36d
 def show_losses(
     losses: dict[str, Callable[[torch.Tensor], torch.Tensor]], points: torch.Tensor, xlabel: str
 ) -> Image:

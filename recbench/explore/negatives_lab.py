@@ -89,7 +89,7 @@ def candidates(lab: NegativesLab, dataset: str, **fixed) -> pd.DataFrame:
     if rows.empty: raise ValueError(f"no run on {dataset} has {fixed}")
     return rows
 
-
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #9d5d943d
 def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFrame:
     """Best run of each strategy by validation, the leader first.
 
@@ -295,7 +295,7 @@ def draw_strategies(axes, lab: NegativesLab, dataset: str, metric: str, table: p
     low, high = axes.get_xlim()
     axes.set_xlim(low, high + 0.75 * (high - low))                # room for the settings
 
-
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #d31dc0c9
 def draw_switches(axes, effects: pd.DataFrame, order: Sequence[str], metric: str) -> None:
     "Paired gain of both corrections for each strategy, in the order of the left side."
     for switch, color, shift in (("log_q", PALETTE[2], -0.12), ("mask_known", PALETTE[3], 0.12)):
@@ -314,7 +314,7 @@ def draw_switches(axes, effects: pd.DataFrame, order: Sequence[str], metric: str
     axes.set(xlabel=f"paired gain in {metric}", ylim=(len(order) - 0.4, -0.7), yticks=[])
     axes.legend(frameon=False, fontsize=7, loc="lower right")
 
-
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #e4833a7d
 def draw_lab(lab: NegativesLab, dataset: str, metric: str, **fixed) -> Figure:
     "Strategies against each other, and what the corrections do to each."
     table = standing(lab, dataset, metric, **fixed)
@@ -325,7 +325,7 @@ def draw_lab(lab: NegativesLab, dataset: str, metric: str, **fixed) -> Figure:
     for axes in (left, right): axes.spines[["top", "right"]].set_visible(False)
     return figure
 
-
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #8abacb47
 def negatives_explorer(lab: NegativesLab, metric: str = "recall", k: int | None = None) -> Explorer:
     """Choose data set, metric and what to hold fixed; see which negatives to use.
 

@@ -37,7 +37,7 @@ def mean_curves(chosen: pd.DataFrame) -> pd.DataFrame:
     complete = grouped["size"] == grouped["config"].map(chosen.groupby("config")["series"].nunique())
     return grouped[complete].sort_values("epoch")
 
-
+# %% ../../nbs/90_explore/40_overlay.ipynb #8cb0c9f7
 def fill_curves(panel: Panel, chosen: pd.DataFrame, colors: Mapping[str, str]):
     "Thin runs, thick means; `chosen` holds one metric at one cut-off."
     for _, rows in chosen.sort_values("epoch").groupby("series", sort=False):
@@ -136,14 +136,14 @@ def picture_names(configs: list[str], width: int = 16) -> dict[str, str]:
         for i, (name, text) in enumerate(zip(configs, short), 1)
     }
 
-
+# %% ../../nbs/90_explore/40_overlay.ipynb #5af39ca7
 def config_colors(comparison: Comparison, drawn: list[str]) -> dict[str, str]:
     "A colour for each drawn config; the same one whatever the metric, while all fit."
     every = sorted(set(comparison.runs["config"]))
     order = every if len(every) <= MOST else drawn
     return {config: PALETTE[i] for i, config in enumerate(order) if config in drawn}
 
-
+# %% ../../nbs/90_explore/40_overlay.ipynb #fbc1e854
 def draw_runs(
     comparison: Comparison,
     table: pd.DataFrame,
@@ -247,7 +247,7 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
-
+# %% ../../nbs/90_explore/40_overlay.ipynb #da2e3549
 def pair_explorer(
     comparison: Comparison,
     first: str | None = None,

@@ -23,7 +23,7 @@ def _suffixed(*suffixes: str | None) -> str:
     own = next((suffix for suffix in suffixes if suffix), None)
     return f"{own}_{SEQUENCE_SUFFIX}" if own else SEQUENCE_SUFFIX
 
-
+# %% ../../nbs/88_interop/10_tzrec_config.ipynb #6b7da42a
 def _apart(group: FeatureGroup) -> FeatureGroup:
     "The group, with tables of their own for its sequences."
     if "SEQUENCE" in group.group_type:
@@ -42,7 +42,7 @@ def _apart(group: FeatureGroup) -> FeatureGroup:
     ]
     return group.model_copy(update={"sequence_groups": inner})
 
-
+# %% ../../nbs/88_interop/10_tzrec_config.ipynb #bbd0c208
 def keep_apart(config: ModelConfig) -> ModelConfig:
     """The same model with tables for sequences apart from tables for pooled features, as TorchEasyRec
     trains them.
@@ -54,7 +54,7 @@ def keep_apart(config: ModelConfig) -> ModelConfig:
         update={"feature_groups": [_apart(group) for group in config.feature_groups]}
     )
 
-
+# %% ../../nbs/88_interop/10_tzrec_config.ipynb #c4d9d0e0
 def keep_sums(config: ModelConfig) -> ModelConfig:
     """The same model, a DAT with mimic losses that are sums over the batch, as its weights of these
     losses

@@ -76,7 +76,7 @@ def _metric_state(model: nn.Module) -> dict[str, Tensor]:
     )
     return {name: value for name, value in model.state_dict().items() if name.startswith(owners)}
 
-
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #2b893a2a
 def convert_tzrec_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under recbench's names, ready for `model.load_state_dict(strict=True)`; ValueError if
     one is left over or missing.

@@ -100,7 +100,7 @@ class CausalSelfAttention(nn.Module):
         "Rows of `lengths` [B], none longer than `width`."
         return self.output(by_length(self.attend, [self.projection(x)], lengths, width))
 
-
+# %% ../../nbs/20_layers/72_causal_attention.ipynb #beee8273
 class TransformerBlock(nn.Module):
     """Attention, then a feed-forward network at each position, each behind a layer norm and beside a
     skip: [V, D] -> [V, D].

@@ -46,7 +46,7 @@ class FeatureRead(NamedTuple):
     how: str
     width: int
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #950455ab
 def make_read(
     feature: Feature, wide_dim: int = 0, suffix: str | None = None, rows: bool = False
 ) -> FeatureRead:
@@ -88,7 +88,7 @@ class GroupPlan(NamedTuple):
     encoded: "list[GroupPlan]"
     summed: tuple[FeatureRead, ...] = ()
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #a9dbc124
 def plan_group(group: FeatureGroup, features: dict[str, Feature], wide_dim: int) -> GroupPlan:
     "Uses of a group's features; unknown names raise with the known ones."
     find = lambda name: lookup(features, name, f"feature of group {group.group_name}")
@@ -113,7 +113,7 @@ def plan_group(group: FeatureGroup, features: dict[str, Feature], wide_dim: int)
         inner,
     )
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #4649e42b
 def sum_group(plan: GroupPlan) -> GroupPlan:
     "The plan of the sum of a WIDE group."
     if plan.kind != "WIDE":
@@ -124,7 +124,7 @@ def sum_group(plan: GroupPlan) -> GroupPlan:
         summed=tuple(use for use in plan.query if use.how == "single"),
     )
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #18cf3b37
 def plan_sequence(name: str, kind: str, members: list[Feature], suffix: str | None) -> GroupPlan:
     "Plan of a sequence group; it needs at least one sequence feature."
     sequence = [
@@ -143,7 +143,7 @@ def plan_sequence(name: str, kind: str, members: list[Feature], suffix: str | No
         [],
     )
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #c6b6dce7
 def all_reads(plans: Sequence[GroupPlan]) -> list[FeatureRead]:
     "Distinct uses in order of first appearance."
     return list(
@@ -228,7 +228,7 @@ def slice_feature(ids: KeyedJaggedTensor, key: str) -> _Ids:
         None if weights is None else weights[start:end],
     )
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #41bbfd5e
 def locate(batch: Batch) -> dict[str, str]:
     "Data group of every feature of the batch; sequences of numbers stand in none, which is ''."
     places: dict[str, str] = dict.fromkeys(batch.sequence_dense_features, "")
@@ -262,7 +262,7 @@ class Asked(NamedTuple):
     answers: dict[FeatureRead, Tensor]
     columns: dict[FeatureRead, Columns]
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #b235cd6a
 def ask_uses(
     batch: Batch,
     places: dict[str, str],
@@ -319,7 +319,7 @@ def ask_uses(
         owners.append(members)
     return asked
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #8300a9a4
 def take_answers(
     asked: Asked, found: Sequence[Tensor]
 ) -> tuple[
@@ -346,12 +346,12 @@ def take_answers(
         totals,
     )
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #8990a7dc
 def _number_columns(numbers: KeyedTensor, use: FeatureRead) -> Columns:
     start, stop = numbers.offset_per_key()[(place := numbers.keys().index(use.feature)):place + 2]
     return Columns(numbers.values(), start, stop)
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #a8f72b1c
 def join_reads(
     uses: Sequence[FeatureRead], answers: dict[FeatureRead, Tensor], columns: dict[FeatureRead, Columns]
 ) -> list[Tensor]:
@@ -371,7 +371,7 @@ def join_reads(
         for block, start, stop in pieces
     ]
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #b99335ab
 def _block(ids: KeyedJaggedTensor, members: Sequence[FeatureRead]) -> Tensor:
     rows = ids.stride()
     columns = [slice_feature(ids, use.feature) for use in members]
@@ -507,7 +507,7 @@ def _pool(
             lengths = slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
             answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #025924fd
 def _embed(self: EmbeddingGroup, answers: dict[FeatureRead, Tensor]) -> list[FeatureRead]:
     """Turn numbers into their embeddings, a block of features at a time.
 
@@ -530,7 +530,7 @@ def _embed(self: EmbeddingGroup, answers: dict[FeatureRead, Tensor]) -> list[Fea
         turned += uses
     return turned
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #3e89c471
 def _sequence(
     self: EmbeddingGroup,
     batch: Batch,
@@ -561,7 +561,7 @@ def _sequence(
     )
     return {**query, f"{plan.name}.sequence": sequence, f"{plan.name}.sequence_length": lengths}
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #d587a05d
 def _lengths(batch: Batch, places: dict[str, str], use: FeatureRead) -> Tensor:
     "Positions of each row in a sequence feature: int64 [B]."
     if use.how == "numbers": return batch.sequence_dense_features[use.feature].lengths().long()
@@ -580,7 +580,7 @@ def _check_together(plan: GroupPlan, places: dict[str, str]) -> None:
             f"different data groups, {groups}; they should not belong to the same feature group"
         )
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #9d5c1d6d
 class Reading(NamedTuple):
     "Groups half read: what they ask of the tables."
     batch: Batch
@@ -598,7 +598,7 @@ def ask(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = 
     uses, sums = (self.uses, self.sums) if group_names is None else reads_and_sums(plans)
     return Reading(batch, places, plans, ask_uses(batch, places, uses, self.weighted, sums))
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #be969423
 def take(self: EmbeddingGroup, reading: Reading, found: Sequence[Tensor]) -> dict[str, Tensor]:
     "The groups' tensors by key, from the tables' answers."
     batch, places, plans, asked = reading
@@ -616,7 +616,7 @@ def take(self: EmbeddingGroup, reading: Reading, found: Sequence[Tensor]) -> dic
             result[plan.name] = _pooled(self, batch, places, plan, answers, columns)
     return result
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #aef45ac7
 def forward(
     self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
@@ -624,7 +624,7 @@ def forward(
     reading = self.ask(batch, group_names)
     return self.take(reading, self.tables(reading.asked.lookups))
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #85c10083
 def _pooled(
     self: EmbeddingGroup,
     batch: Batch,
@@ -643,7 +643,7 @@ def _pooled(
     parts = [*join_reads(plan.query, answers, columns), *(encoder(inner) for encoder in encoders)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #1f756b9c
 EmbeddingGroup.ask, EmbeddingGroup.take, EmbeddingGroup.forward = ask, take, forward
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #c10b89b0

@@ -35,7 +35,7 @@ class Lookup:
     weights: Tensor | None = None
     summed: bool = False
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #8f32a778
 def merge_configs(configs: Sequence[EmbeddingBagConfig]) -> list[EmbeddingBagConfig]:
     "One config a table name; `ValueError` where two of one name differ in size."
     merged: dict[str, EmbeddingBagConfig] = {}
@@ -72,7 +72,7 @@ def _check_range(ids: Tensor, rows: Tensor, tables: Sequence[str]) -> None:
             "0 to rows - 1"
         )
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #51b3d76e
 def _check_lengths(lookup: Lookup) -> None:
     """Bags that cover the ids exactly, and a weight for each id.
 
@@ -94,7 +94,7 @@ def _check_lengths(lookup: Lookup) -> None:
             f"add up to {int(lengths.sum())}; none may be negative and they must cover all {count} ids"
         )
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #13e9a78d
 def plain_lookup(tables: Mapping[str, nn.Embedding], lookup: Lookup) -> Tensor:
     "The lookup with ordinary autograd through `nn.Embedding` weights."
     if lookup.ids.ndim == 2:
@@ -256,7 +256,7 @@ class _Step:
             retain_graph=True,
         )
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #6dab7cec
 class _Update(torch.autograd.Function):
     "The gate of a step: backward comes here when every lookup behind the gate has its gradient."
 
@@ -270,7 +270,7 @@ class _Update(torch.autograd.Function):
         with torch.enable_grad(): ctx.step.update()
         return None, None
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #fea4530e
 class _Read(torch.autograd.Function):
     "Answers of lookups; their gradients wait in the step."
 
@@ -420,7 +420,7 @@ def split_by_stack(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashab
         for home, members in columns.items()
     }
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9cde1110
 def join_stacks(
     lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]
 ) -> Tensor:
@@ -453,11 +453,11 @@ def forward(self: EmbeddingTables, lookups: Sequence[Lookup]) -> list[Tensor]:
         for (i, _), answer in zip(members, found): answers[i][home] = answer
     return [join_stacks(lookup, self._stack_of, answer) for lookup, answer in zip(lookups, answers)]
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #fa52272c
 def _save_to_state_dict(self: EmbeddingTables, destination: dict, prefix: str, keep_vars: bool) -> None:
     for name in self._first_rows: destination[f"{prefix}{name}.weight"] = self.table(name).detach()
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #08fe2c3b
 def _load_from_state_dict(
     self: EmbeddingTables,
     state_dict,
@@ -482,7 +482,7 @@ def _load_from_state_dict(
     known = {f"{prefix}{name}.weight" for name in self.sizes}
     unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9a2cf618
 EmbeddingTables.forward, EmbeddingTables._save_to_state_dict, EmbeddingTables._load_from_state_dict = (
     forward,
     _save_to_state_dict,
@@ -503,7 +503,7 @@ def optimizer_state(self: EmbeddingTables) -> dict[str, list[Tensor]]:
         for name, first in self._first_rows.items()
     }
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #21161ed2
 @torch.no_grad()
 def load_optimizer_state(self: EmbeddingTables, state: Mapping[str, Sequence[Tensor]]) -> None:
     "Continue from the moments of `optimizer_state`; tables and shapes must agree."

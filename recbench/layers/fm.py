@@ -26,7 +26,7 @@ class _PairSum(torch.autograd.Function):
         x, total = ctx.saved_tensors
         return (total[:, None] - x).mul_(gradient[:, None])              # [B, F, D]
 
-
+# %% ../../nbs/20_layers/60_fm.ipynb #2a53ca96
 class FactorizationMachine(nn.Module):
     """Sum over all pairs of fields of their products.
 

@@ -157,7 +157,7 @@ class HeadNorm(nn.Module):
             F.layer_norm(heads, heads.shape[2:], eps=_EPS) * self.weight[:, None] + self.bias[:, None]
         ).flatten(1)
 
-
+# %% ../../nbs/20_layers/74_hstu.ipynb #3db18d35
 class STULayer(nn.Module):
     "One sequential transduction unit on packed positions: [V, D] -> [V, D]."
 
@@ -229,7 +229,7 @@ def attend(self: STULayer, v: Tensor, q: Tensor, k: Tensor, *rest) -> Tensor:
         None if bias is None else bias(v.shape[1], times[0][..., 0] if times else None),
     )
 
-
+# %% ../../nbs/20_layers/74_hstu.ipynb #78cf0158
 STULayer.attend = attend
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #cda8d1bd

@@ -20,7 +20,7 @@ class Rotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return x @ self.weight
 
-
+# %% ../../nbs/20_layers/68_intervention.ipynb #150d2605
 class Intervention(nn.Module):
     """Deducts a source from a base in a low-rank space.
 

@@ -38,7 +38,7 @@ def aggregation_width(input_dim: int, reduction_ratio: float, aggregation_dim: i
         )
     return width
 
-
+# %% ../../nbs/20_layers/64_mask_net.ipynb #8a7ce632
 class MaskBlock(nn.Module):
     """A masked linear layer: feature_input [B, input_dim], mask_input [B, mask_input_dim] -> [B,
     hidden_dim].

@@ -44,7 +44,7 @@ def aligned(like: Tensor, rows: int, columns: int) -> Tensor:
     "An empty matrix [rows, columns] of the type of another, whose rows lie a multiple of `LINE` apart."
     return like.new_empty_strided((rows, columns), (-(-columns // LINE) * LINE, 1))
 
-
+# %% ../../nbs/20_layers/10_mlp.ipynb #fc1f2d6b
 class _AlignedLinear(torch.autograd.Function):
     "x Wᵀ + b [B, out]; the three products of a step are written into aligned rows."
 
@@ -104,7 +104,7 @@ def _read_arguments(text: str) -> dict[str, object]:
     pairs = (part.partition("=") for part in text.split(",") if part.strip())
     return {name.strip(): json.loads(value) for name, _, value in pairs}
 
-
+# %% ../../nbs/20_layers/10_mlp.ipynb #76ba20e2
 def make_activation(text: str, channels: int) -> nn.Module:
     """The activation that a config names.
 

@@ -105,7 +105,7 @@ def many(self: MultiWindowDINEncoder, sequence: Tensor, lengths: Tensor, queries
     ]
     return torch.cat([*(part / n for part, n in zip(sums, reached)), queries], -1)
 
-
+# %% ../../nbs/20_layers/35_multi_window_din.ipynb #eba45911
 def weigh(self: MultiWindowDINEncoder, sequence: Tensor, queries: Tensor) -> Tensor:
     "Weights [U, K, T] of positions [U, T, s] for queries [U, K, s]."
     first, *others = self.mlp[0]

@@ -26,7 +26,7 @@ def sum_by(x: Tensor, index: Tensor, size: int) -> Tensor:
 
 def _widen(x: Tensor) -> Tensor: return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-
+# %% ../../nbs/20_layers/28_sequences.ipynb #db60dd79
 class Ragged(NamedTuple):
     """Positions of `B` rows, one row after the other.
 
@@ -84,7 +84,7 @@ def pack(sequence: Tensor, lengths: Tensor, max_seq_length: int = 0) -> Ragged:
     ragged = Ragged(sequence, lengths, rows)
     return _first(ragged, max_seq_length) if max_seq_length else ragged
 
-
+# %% ../../nbs/20_layers/28_sequences.ipynb #1ba18a6a
 def _unpad(sequence: Tensor, lengths: Tensor) -> Ragged:
     width = sequence.shape[1]
     rows, places = (torch.arange(width, device=lengths.device) < lengths[:, None]).nonzero(
@@ -103,7 +103,7 @@ def _first(ragged: Ragged, count: int) -> Ragged:
         ragged.rows.index_select(0, kept),
     )
 
-
+# %% ../../nbs/20_layers/28_sequences.ipynb #b0a4b072
 def pad(values: Tensor, lengths: Tensor, width: int) -> Tensor:
     "Packed [V, s] -> [B, width, s] with zeros behind each row; what lies beyond the width is left out."
     offsets = F.pad(lengths.cumsum(0), (1, 0))

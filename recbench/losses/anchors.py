@@ -75,7 +75,7 @@ def class_numbers(groups: list[torch.Tensor], dtype: torch.dtype) -> torch.Tenso
         0, order, changes.cumsum(0).to(dtype)
     )
 
-
+# %% ../../nbs/40_losses/48_anchors.ipynb #28b92f2e
 def relations(block: slice, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Positives and negatives of some anchors; an anchor is neither to itself.
 

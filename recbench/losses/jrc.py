@@ -31,7 +31,7 @@ def session_contest(
     sums = segment_logsumexp(logits, ids, sessions)  # [sessions, 2]
     return sums[ids, labels] - logits.gather(1, labels[:, None])[:, 0]
 
-
+# %% ../../nbs/40_losses/40_jrc.ipynb #75e8b499
 def opposite_contest(
     logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, sessions: int
 ) -> torch.Tensor:

@@ -27,7 +27,7 @@ def list_log_shares(logits: torch.Tensor, ids: torch.Tensor, sessions: int) -> t
     """
     return logits - segment_logsumexp(logits, ids, sessions)[ids]
 
-
+# %% ../../nbs/40_losses/44_listwise.ipynb #12214212
 def list_mean(
     terms: torch.Tensor, ids: torch.Tensor, sessions: int, sample_weight: torch.Tensor | None
 ) -> torch.Tensor:

@@ -70,7 +70,7 @@ def largest(parts: list[list[torch.Tensor]], number: int) -> list[torch.Tensor]:
     chosen = whole[0].topk(min(number, len(whole[0])), sorted=False).indices
     return [column[chosen] for column in whole]
 
-
+# %% ../../nbs/40_losses/32_pairwise.ipynb #ff2f630c
 @torch.no_grad()
 def hardest_pairs(
     scores: torch.Tensor, weight: torch.Tensor, below: RowsBelow, rule: Rule, limit: float, ratio: float
@@ -87,7 +87,7 @@ def hardest_pairs(
         if sum(len(part[0]) for part in kept) > 2 * most: kept = [largest(kept, most)]
     return largest(kept, kept_pairs(pairs, ratio))[1:]
 
-
+# %% ../../nbs/40_losses/32_pairwise.ipynb #a5fb4776
 def hardest_pair_mean(
     scores: torch.Tensor, weight: torch.Tensor, below: RowsBelow, rule: Rule, limit: float, ratio: float
 ) -> torch.Tensor:
@@ -193,7 +193,7 @@ class OrderedPairLoss(torch.nn.Module):
             scores, labels, self.rule, sample_weight, session_ids, self.limit, self.ohem_ratio
         )
 
-
+# %% ../../nbs/40_losses/32_pairwise.ipynb #29927443
 def check_margin(name: str, margin: float) -> None:
     "ValueError for a margin that is not a finite number from 0 on."
     if not 0 <= margin < inf: raise ValueError(f"{name} is {margin}; must be 0 or more")

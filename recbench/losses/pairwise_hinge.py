@@ -65,7 +65,7 @@ def passed_at(
     pull = running_sum((weight * upper).flip(0), group.flip(0)).flip(0)
     return [number * upper, total * upper, pull * lower]
 
-
+# %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #738f129f
 def passed_sums(
     asking: torch.Tensor,
     passed: torch.Tensor,

@@ -87,7 +87,7 @@ class L2Loss(torch.nn.Module):
         values, labels = row_by_row(logits, labels)
         return weighted_mean((values - labels).square(), sample_weight)
 
-
+# %% ../../nbs/40_losses/15_pointwise.ipynb #ba069aef
 class SigmoidL2Loss(L2Loss):
     "Squared difference of a label and the sigmoid of a logit."
 

@@ -51,7 +51,7 @@ def weighted(terms: torch.Tensor, sample_weight: torch.Tensor | None) -> torch.T
         "weight a term"
     )
 
-
+# %% ../../nbs/40_losses/05_sample_weights.ipynb #d5a96208
 def weighted_mean(terms: torch.Tensor, sample_weight: torch.Tensor | None = None) -> torch.Tensor:
     """Sum of the weighted terms over the number of non-zero weights; 0 without any.
 

@@ -26,7 +26,7 @@ def check_rows(rows: int, **tensors: torch.Tensor | None) -> None:
                 f"{name} has shape {tuple(tensor.shape)}; must be ({rows},), one value a row"
             )
 
-
+# %% ../../nbs/40_losses/30_sessions.ipynb #3e49fe1f
 def segment_ids(
     session_ids: torch.Tensor | None, rows: int, device: torch.device | str | None = None
 ) -> tuple[torch.Tensor, int]:
@@ -57,7 +57,7 @@ def segment_sum(values: torch.Tensor, ids: torch.Tensor, segments: int) -> torch
     """
     return values.new_zeros(segments, *values.shape[1:]).index_add(0, ids, values)
 
-
+# %% ../../nbs/40_losses/30_sessions.ipynb #fa6ecdd4
 def segment_max(values: torch.Tensor, ids: torch.Tensor, segments: int) -> torch.Tensor:
     """Largest value of each segment; -inf for one without rows.
 
@@ -73,7 +73,7 @@ def segment_max(values: torch.Tensor, ids: torch.Tensor, segments: int) -> torch
         0, ids.view(-1, *[1] * (values.dim() - 1)).expand_as(values), values, "amax"
     )
 
-
+# %% ../../nbs/40_losses/30_sessions.ipynb #9c954082
 def segment_logsumexp(values: torch.Tensor, ids: torch.Tensor, segments: int) -> torch.Tensor:
     """Log of the summed exponentials of each segment; -inf for one without rows or with nothing but
     -inf.
@@ -111,14 +111,14 @@ def run_starts(is_first: torch.Tensor) -> torch.Tensor:
         torch.where(is_first, torch.arange(len(is_first), device=is_first.device), 0).cummax(0).values
     )
 
-
+# %% ../../nbs/40_losses/30_sessions.ipynb #0e5db817
 def first_of_run(values: torch.Tensor) -> torch.Tensor:
     "True where a value differs from the one before."
     return torch.cat(
         [values.new_ones(min(len(values), 1), dtype=torch.bool), values[1:] != values[:-1]]
     )
 
-
+# %% ../../nbs/40_losses/30_sessions.ipynb #37ec4d98
 def rows_below(labels: torch.Tensor, session_ids: torch.Tensor | None) -> RowsBelow:
     """Sort rows by session and label, and find the rows below each.
 
@@ -151,7 +151,7 @@ def block_ends(ends: torch.Tensor, chunk: int) -> list[tuple[int, int]]:
         (row + 1, reached) for row, reached in dict(torch.stack([last, ends[last]], 1).tolist()).items()
     ]
 
-
+# %% ../../nbs/40_losses/30_sessions.ipynb #dedd69ae
 def pair_blocks(
     start: torch.Tensor, count: torch.Tensor, chunk: int = CHUNK
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -84,7 +84,7 @@ def draw_shifts(
     """
     return 1 + torch.randperm(max(rows - 1, 0), generator=generator, device=device)[:negatives]
 
-
+# %% ../../nbs/40_losses/55_support_vector.ipynb #b3c60970
 def shifted_scores(
     user_emb: torch.Tensor,
     item_emb: torch.Tensor,

@@ -58,7 +58,7 @@ def matching_cross_entropy(
     spread = log_prob.masked_fill(absent, 0).sum(1) / (~absent).sum(1)
     return -(1 - label_smoothing) * log_prob.gather(1, labels[:, None])[:, 0] - label_smoothing * spread
 
-
+# %% ../../nbs/30_matching/40_chunked.ipynb #4ac89611
 def softmax_matching_loss(
     similarity: torch.Tensor,
     labels: torch.Tensor,
@@ -98,7 +98,7 @@ def correct_block(
     if log_q is not None: scores.sub_(log_q).index_put_(cells, positive)
     return positive
 
-
+# %% ../../nbs/30_matching/40_chunked.ipynb #3c131f17
 def exponentiate_block(
     scores: torch.Tensor,
     positive: torch.Tensor,
@@ -193,7 +193,7 @@ def sum_interests(each: torch.Tensor, present: torch.Tensor | None) -> torch.Ten
     each.sub_(scores[:, None]).exp_()
     return scores
 
-
+# %% ../../nbs/30_matching/40_chunked.ipynb #41d1a8ab
 class ChunkedCrossEntropy(torch.autograd.Function):
     """Weighted softmax cross-entropy of the users' scores that holds one block of rows at a time.
 
@@ -260,7 +260,7 @@ def check_settings(temperature: float | torch.Tensor, label_smoothing: float, ch
         raise ValueError(f"label_smoothing is {label_smoothing}; must lie in [0, 1)")
     if chunk < 1: raise ValueError(f"chunk is {chunk}; must be at least 1 row")
 
-
+# %% ../../nbs/30_matching/40_chunked.ipynb #0b681af3
 def check_columns(
     user_emb: torch.Tensor,
     item_emb: torch.Tensor,
@@ -297,7 +297,7 @@ def check_columns(
     ensure((target >= 0) & (target < columns), target, f"target must lie in 0..{columns - 1}")
     return target.long()
 
-
+# %% ../../nbs/30_matching/40_chunked.ipynb #0731ad95
 def masked_cells(
     target: torch.Tensor,
     row_items: torch.Tensor | None,

@@ -14,7 +14,7 @@ def check_positives(positives: str) -> None:
     if positives not in ("diagonal", "first"):
         raise ValueError(f"positives is {positives!r}; must be 'diagonal' or 'first'")
 
-
+# %% ../../nbs/30_matching/30_corrections.ipynb #137afd01
 def log_q_correction(
     similarity: torch.Tensor, log_q: torch.Tensor, positives: str = "diagonal"
 ) -> torch.Tensor:
@@ -65,7 +65,7 @@ def known_pairs(
     owner = torch.repeat_interleave(rows, offsets.diff(), output_size=len(values))
     return torch.cat([rows, owner]), torch.cat([row_items, values])
 
-
+# %% ../../nbs/30_matching/30_corrections.ipynb #22dd68d8
 def accidental_hits(
     row_items: torch.Tensor,
     column_items: torch.Tensor,

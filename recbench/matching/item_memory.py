@@ -30,7 +30,7 @@ def insert_rows(rows: Tensor, remembered: Tensor, infos: dict[str, Tensor]) -> T
     hard = len(infos["hard_neg_indices"]) if "hard_neg_indices" in infos else 0
     return torch.cat([rows[:len(rows) - hard], remembered.to(rows.dtype), rows[len(rows) - hard:]])
 
-
+# %% ../../nbs/30_matching/50_item_memory.ipynb #b20f399e
 def with_memory(item_emb: Tensor, batch: Batch) -> Tensor:
     """Item vectors of a batch and those that it remembers, none of them with a gradient; as they are
     without a memory.
@@ -48,7 +48,7 @@ def with_memory(item_emb: Tensor, batch: Batch) -> Tensor:
         else item_emb
     )
 
-
+# %% ../../nbs/30_matching/50_item_memory.ipynb #3a7e86c5
 def without_memory(batch: Batch) -> Batch:
     "The batch as it was before its memory came in."
     infos = batch.additional_infos

@@ -20,7 +20,7 @@ def zero_int_label(pred: torch.Tensor) -> torch.Tensor:
     """
     return torch.zeros(pred.shape[0], dtype=torch.int64, device=pred.device)
 
-
+# %% ../../nbs/30_matching/10_labels.ipynb #85c0912d
 def arange_int_label(pred: torch.Tensor) -> torch.Tensor:
     """Labels when the batch's positives are each other's negatives.
 

@@ -21,7 +21,7 @@ def ensure(holds: torch.Tensor, values: torch.Tensor, message: str) -> None:
     if holds.device.type != "cpu": torch._assert_async(holds.all(), message)
     elif not holds.all(): raise ValueError(f"{message}; got {values[~holds][:3].tolist()}")
 
-
+# %% ../../nbs/30_matching/20_similarity.ipynb #c7763214
 def check_widths(user_emb: torch.Tensor, item_emb: torch.Tensor) -> None:
     """Refuse towers whose outputs cannot be multiplied.
 
@@ -79,7 +79,7 @@ def check_cells(hard_neg_indices: torch.Tensor, rows: int, columns: int) -> torc
     )
     return cell
 
-
+# %% ../../nbs/30_matching/20_similarity.ipynb #754f2ee9
 def hard_grid(scores: torch.Tensor, cell: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Scores at their cells, the most negative finite number elsewhere.
 

@@ -36,7 +36,7 @@ def exact_auc(preds: Tensor, target: Tensor) -> Tensor:
     below, upto = (torch.searchsorted(negative, positive, right=right) for right in (False, True))
     return (below + upto).sum().double() / (2 * len(positive) * len(negative))
 
-
+# %% ../../nbs/50_metrics/30_auc.ipynb #2c25c3b0
 class ExactAUC(RowMetric):
     "AUC of all rows, which are kept until the end; for 10^7 rows prefer `AUC`."
     higher_is_better = True
@@ -86,7 +86,7 @@ def logit_bin(logits: Tensor, bins: int = BINS) -> Tensor:
     scaled = (logits * (bins / (2 * REACH))).add_(bins // 2)
     return scaled.clamp_(0, bins - 1).nan_to_num_(0.0).long()
 
-
+# %% ../../nbs/50_metrics/30_auc.ipynb #22c19656
 def score_bin(scores: Tensor, bins: int = 2 * BINS) -> Tensor:
     """Bin 0..bins-1 of any scores, int64, in their order.
 
@@ -105,7 +105,7 @@ def score_bin(scores: Tensor, bins: int = 2 * BINS) -> Tensor:
         0, bins - 1
     )
 
-
+# %% ../../nbs/50_metrics/30_auc.ipynb #15df53c3
 def probability_bin(probs: Tensor, bins: int) -> Tensor:
     "Bin 0..bins-1 of probabilities, int64, even in logits."
     return logit_bin(probs.logit(), bins)
@@ -139,7 +139,7 @@ def add_counts(
         index = bin_of(part, bins).add_(place, alpha=bins)
         counts.view(-1).index_add_(0, index, counts.new_ones(()).expand_as(index))
 
-
+# %% ../../nbs/50_metrics/30_auc.ipynb #89137dfe
 def count_binary(counts: Tensor, preds: Tensor, target: Tensor, cuts: bool, logits: bool) -> None:
     """Count rows [B] with labels 0 and 1.
 

@@ -94,7 +94,7 @@ def recall_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None
     total, count = _per_user(gain, user)
     return total / count
 
-
+# %% ../../nbs/50_metrics/12_gains.ipynb #d477e78b
 def ndcg_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
     """Discounted gain of a user's targets over that of an ideal list.
 

@@ -33,7 +33,7 @@ def _steps(totals: Tensor) -> Tensor:
     "What each running total adds to the one before."
     return totals.diff(prepend=totals.new_zeros(1))
 
-
+# %% ../../nbs/50_metrics/32_grouped_auc.ipynb #aaf5ac68
 def group_auc(preds: Tensor, target: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """AUC of each group by rising key, float64 [G], NaN with one class only; and its rows, int64 [G].
 

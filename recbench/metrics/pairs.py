@@ -75,7 +75,7 @@ class Pairs(NamedTuple):
             else self.right.double() / self.all
         )
 
-
+# %% ../../nbs/50_metrics/33_pairs.ipynb #56c06c92
 def count_pairs(preds: Tensor, target: Tensor, group: Tensor, groups: int = 1) -> Pairs:
     """All pairs within each group, counted exactly.
 

@@ -37,7 +37,7 @@ def probability_rows(
     check_probabilities(preds, instead)
     return [preds, target]
 
-
+# %% ../../nbs/50_metrics/05_rows.ipynb #e025555f
 def check_probabilities(preds: Tensor, instead: str) -> None:
     "On a CPU, refuse predictions outside 0..1; a NaN is no number and passes."
     if not preds.is_cpu: return

@@ -119,7 +119,7 @@ def get_features_in_feature_groups(self: BaseModel, groups: Sequence[FeatureGrou
     ]
     return [lookup(by_name, name, "feature") for name in dict.fromkeys(names)]
 
-
+# %% ../../nbs/60_models/10_base.ipynb #62edddac
 def update_loss_metrics(self: BaseModel, losses: dict[str, Tensor] | None, rows: int) -> None:
     "Follow each loss by its mean, weighted with the rows of the batch."
     for name, value in (losses or {}).items():

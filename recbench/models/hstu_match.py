@@ -53,7 +53,7 @@ class HSTUUserTower(SequenceTower):
         times = self.read_times(batch).values if self.timestamp else None
         return sequence._replace(values=self.encoder(sequence, times))
 
-
+# %% ../../nbs/60_models/34_hstu_match.ipynb #d2ca258e
 class HSTUMatch(SequenceMatchModel):
     "Sequential match model of pointwise attention."
 

@@ -44,7 +44,7 @@ class FeatureSides(NamedTuple):
         "The user's side without the history."
         return [feature for feature in self.user if feature is not self.history]
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #6c2a9c26
 def sides_of(dataset: Dataset, features: Sequence[Feature]) -> FeatureSides:
     "Sort features by side, and find keys and history among them; a sequence of numbers is left out."
     sides = {
@@ -141,7 +141,7 @@ def dssm_v2(sides: FeatureSides, sizes: MatchChoices) -> dict:
     settings = dssm(sides, sizes._replace(share_embedding=None))
     return {"feature_groups": settings["feature_groups"], "dssm_v2": settings["dssm"]}
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #5b6c2745
 def dat(sides: FeatureSides, sizes: MatchChoices) -> dict:
     "Groups user and item, and one of the id alone beside each."
     keys = {"user": sides.user_key, "item": sides.item_key}
@@ -178,7 +178,7 @@ def history_of(sides: FeatureSides, model_name: str) -> Feature:
         f"{getattr(sides.item_key, 'name', None)!r}; the user's side has {[feature.name for feature in sides.user]}"
     )
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #275cf862
 def mind(sides: FeatureSides, sizes: MatchChoices) -> dict:
     "Groups user, history and item."
     history = history_of(sides, "MIND")
@@ -213,7 +213,7 @@ def mind(sides: FeatureSides, sizes: MatchChoices) -> dict:
         },
     }
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #cc742a83
 def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict:
     "Groups history and item, the item's key alone."
     history = history_of(sides, "SASRec")
@@ -235,7 +235,7 @@ def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict:
         },
     }
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #ed327279
 def hstu_match(sides: FeatureSides, sizes: MatchChoices) -> dict:
     """Groups history and item, the item's key alone.
 

@@ -266,7 +266,7 @@ def _known_positives(batch: Batch) -> tuple[Tensor, Tensor] | None:
     infos = batch.additional_infos
     return (infos["known_positives"], infos["known_offsets"]) if "known_positives" in infos else None
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #7db8f077
 def corrected_similarity(
     self: MatchModel, similarity: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -291,7 +291,7 @@ def corrected_similarity(
         masked,
     )
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #2667e7c0
 def _hard_correction(similarity: Tensor, batch: Batch) -> Tensor:
     "Similarity minus log q of each hard negative, in the cell where it stands."
     infos = batch.additional_infos
@@ -300,7 +300,7 @@ def _hard_correction(similarity: Tensor, batch: Batch) -> Tensor:
     first, log_q = 1 + _shared(similarity, batch), infos["log_q"][len(infos["log_q"]) - len(rows):]
     return similarity.index_put((rows, first + columns), -log_q.to(similarity.dtype), accumulate=True)
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #1a14389f
 def _shared(similarity: Tensor, batch: Batch) -> int:
     "Number N of shared negatives: the item rows that are neither positives nor hard negatives."
     infos = batch.additional_infos
@@ -397,7 +397,7 @@ def init_metric(self: MatchModel) -> None:
             RecallAtK(metric.kind[1].top_k), metric.decay_rate, metric.decay_step
         )
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #8e7e3d36
 def relevance(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
     """Similarity [R, C] and the positives in it, bool.
 
@@ -418,7 +418,7 @@ def relevance(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) ->
         )
     return similarity, (in_batch_relevance if self.in_batch_negative else sampled_relevance)(similarity)
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #489f06e1
 def update_metric(
     self: MatchModel,
     predictions: dict[str, Tensor],
@@ -437,6 +437,6 @@ def update_train_metric(self: MatchModel, predictions: dict[str, Tensor], batch:
     similarity, positives = self.relevance(predictions, batch)
     for metric in self.train_metric_modules.values(): metric.update(similarity.detach(), positives)
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #227b40d0
 for method in (init_metric, relevance, update_metric, update_train_metric):
     setattr(MatchModel, method.__name__, method)

@@ -34,7 +34,7 @@ class FeatureKinds(NamedTuple):
         "Features that are one vector."
         return [*self.ids, *self.sequences, *self.vectors]
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #599ae8c5
 def kinds_of_features(features: Sequence[Feature]) -> FeatureKinds:
     "Sort features by kind; sequences of numbers are left out."
     ids, sequences = (
@@ -49,7 +49,7 @@ def kinds_of_features(features: Sequence[Feature]) -> FeatureKinds:
         [feature for feature in dense if not feature.dense_emb],
     )
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #be8cf90c
 class RankChoices(NamedTuple):
     """What is chosen by hand.
 
@@ -81,7 +81,7 @@ class RankChoices(NamedTuple):
             "use_bn": self.batch_norm,
         }
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #93312dd6
 def group(name: str, features: Sequence[Feature], kind: str = "DEEP") -> FeatureGroup:
     "A feature group from features."
     return FeatureGroup(
@@ -105,7 +105,7 @@ def deepfm(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     groups = [*wide_and_deep(kinds, sizes)["feature_groups"], group("fm", kinds.fields)]
     return {"feature_groups": groups if kinds.numbers else groups[:2], "deepfm": {"deep": sizes.mlp()}}
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #0e4b1831
 def xdeepfm(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     "Groups wide, as wide as the fields, and deep."
     wide = [*kinds.ids, *kinds.sequences]
@@ -136,7 +136,7 @@ def dlrm(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     groups, dense = field_groups(kinds, sizes)
     return {"feature_groups": groups, "dlrm": {**dense, "final": sizes.mlp()}}
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #11d51a73
 def wukong(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     "Groups sparse and dense."
     groups, dense = field_groups(kinds, sizes)
@@ -202,7 +202,7 @@ def multi_tower(kinds: FeatureKinds, sizes: RankChoices) -> dict:
         },
     }
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #9fb7a8ba
 def attended(kinds: FeatureKinds) -> dict[str, list[Feature]]:
     "Sequence -> the id that reads the same table, the sequence, and its labels."
     by_name, queries = {feature.name: feature for feature in kinds.sequences}, {
@@ -214,7 +214,7 @@ def attended(kinds: FeatureKinds) -> dict[str, list[Feature]]:
         if feature.table in queries
     }
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #65b7974a
 def multi_tower_din(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     """Attention over sequences, which hands on their labels where there are any, and everything else
     beside it, under one network.

@@ -162,7 +162,7 @@ class MetricKind(NamedTuple):
     make: Callable[[object, int], Metric]
     reads: str
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #d49d0002
 METRIC_KINDS: dict[str, MetricKind] = {
     "auc": MetricKind(lambda config, classes: AUC(config.thresholds), "probability"),
     "multiclass_auc": MetricKind(
@@ -190,7 +190,7 @@ METRIC_KINDS: dict[str, MetricKind] = {
     ),
 }
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #95475e66
 def check_metrics(head: Head, features: Mapping[str, Feature]) -> None:
     "Metrics that exist and find what they read."
     kinds = kinds_of(head.losses)
@@ -217,7 +217,7 @@ def in_words(values: Tensor, most: int = 8) -> str:
     if len(found) <= most: return ", ".join(f"{value:g}" for value in found.tolist())
     return f"{len(found):,} values from {found[0]:g} to {found[-1]:g}"
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #857b08b1
 def wrong_labels(kind: str, label: Tensor, num_class: int) -> tuple[Tensor, str]:
     "Which labels are none of their kind, bool [B], and what they must be."
     if kind == "binary":
@@ -232,7 +232,7 @@ def wrong_labels(kind: str, label: Tensor, num_class: int) -> tuple[Tensor, str]
     if kind == "amount": return ~((label >= 0) & label.isfinite()), "amounts of at least 0"
     return ~label.isfinite(), "finite numbers"
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #baa98f70
 def check_labels(head: Head, label: Tensor, where: str = "") -> None:
     "Refuse labels that a loss or a metric of the head cannot read, with the column and its values."
     reads = {kind: LABELS.get(kind, "binary") for _, kind, _ in head.named(head.losses)}
@@ -422,7 +422,7 @@ def init_loss(self: RankModel) -> None:
             if entry.learn_loss_weight: learned.append(name)
     self.loss_set = LossSet(made, weights, learned, self.config.loss_weight_strategy)
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #4bc40960
 def weight_of(self: RankModel, head: Head, batch: Batch) -> Tensor | None:
     "Relative weights [B] of the rows, None where all count alike."
     return (
@@ -431,7 +431,7 @@ def weight_of(self: RankModel, head: Head, batch: Batch) -> Tensor | None:
         else None
     )
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #e43ebeff
 def head_losses(
     self: RankModel, head: Head, predictions: dict[str, Tensor], batch: Batch
 ) -> dict[str, Tensor]:
@@ -452,7 +452,7 @@ def head_losses(
         )
     return result
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #4c8446e1
 def loss(self: RankModel, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "Losses by name, and the penalties `<group>_feature_p_loss`."
     losses = self.loss_set(
@@ -486,7 +486,7 @@ def init_metric(self: RankModel) -> None:
                 metric, window.decay_rate, window.decay_step
             )
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #99dac77d
 def metric_inputs(
     self: RankModel, head: Head, kind: str, config: object, predictions: dict[str, Tensor], batch: Batch
 ) -> tuple[Tensor, ...]:
@@ -505,7 +505,7 @@ def metric_inputs(
         (*inputs, first_ids(batch, config.grouping_key)) if hasattr(config, "grouping_key") else inputs
     )
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #916ebfde
 def update_metric(
     self: RankModel,
     predictions: dict[str, Tensor],
@@ -520,7 +520,7 @@ def update_metric(
             )
     self.update_loss_metrics(losses, batch.rows)
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #36ce3d6e
 def update_train_metric(self: RankModel, predictions: dict[str, Tensor], batch: Batch) -> None:
     "Add a batch to the train metrics."
     for head in self.heads:

@@ -53,7 +53,7 @@ class SASRecUserTower(SequenceTower):
         for block in self.blocks: x = block(x, sequence.lengths, width)
         return self.norm(x)
 
-
+# %% ../../nbs/60_models/36_sasrec.ipynb #da134979
 class SASRec(SequenceMatchModel):
     """Sequential match model of self-attention.
 

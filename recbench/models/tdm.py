@@ -55,7 +55,7 @@ class Embedded(NamedTuple):
     query: Tensor
     groups: dict[str, Tensor]
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #ca6db9ba
 class TDM(RankModel):
     "Multi-window attention of a node over the history, beside the other groups."
 
@@ -138,7 +138,7 @@ def embed(self: TDM, batch: Batch) -> Embedded:
         sequence, lengths, grouped[self.query_name], {group: grouped[group] for group in self.sides}
     )
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #de29c150
 def score(self: TDM, embedded: Embedded, nodes: Tensor) -> Tensor:
     """Outputs of K nodes for each user.
 
@@ -156,7 +156,7 @@ def score(self: TDM, embedded: Embedded, nodes: Tensor) -> Tensor:
     din = self.multiwindow_din.many(embedded.sequence, embedded.lengths, embedded.query[nodes])
     return self.output_linear(self.deep_mlp(torch.cat([din, *parts], -1)))
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #db20356c
 def predict(self: TDM, batch: Batch) -> dict[str, Tensor]:
     "Predictions of each row, or of each node where the batch holds users and nodes."
     embedded, name, owner = (
@@ -185,7 +185,7 @@ def predict(self: TDM, batch: Batch) -> dict[str, Tensor]:
     output = self.score(embedded, nodes.view(users, -1)).flatten(0, 1)
     return self.output_to_prediction(output[nodes.argsort()])
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #5fd25b0d
 for method in (embed, score, predict): setattr(TDM, method.__name__, method)
 
 # %% ../../nbs/60_models/35_tdm.ipynb #035d856f
@@ -195,7 +195,7 @@ def item_vectors(model: TDM, dataset: Dataset) -> Tensor:
     table = next(name for name in model.embedding_group.tables if name.startswith(own.table))
     return model.state_dict()[f"embedding_group.tables.{table}.weight"][_item_ids(dataset)]
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #91e65b05
 def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     "The model with another tree: the same weights, inner nodes as the means of the items below."
     own = item_feature(dataset.features("item"), dataset.schema.item_key)
@@ -234,7 +234,7 @@ def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     new.init_loss()
     return new
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #56754e90
 def with_vectors(model: TDM, dataset: Dataset, vectors: Tensor) -> TDM:
     "The model with given vectors [I, D] of the items, inner nodes as their means."
     own = item_feature(dataset.features("item"), dataset.schema.item_key)

@@ -49,7 +49,7 @@ def toy_model(
     made.init_loss()
     return made
 
-
+# %% ../../nbs/60_models/26_toy_training.ipynb #546c6dca
 class Learned(NamedTuple):
     "Log loss on rows that were not trained on."
     before: float
@@ -59,7 +59,7 @@ class Learned(NamedTuple):
     def __repr__(self) -> str:
         return f"log loss {self.before:.3f} -> {self.after:.3f}, floor {self.floor:.3f}"
 
-
+# %% ../../nbs/60_models/26_toy_training.ipynb #1fa291b4
 def learn_toy(model: RankModel, steps: int = 150, learning_rate: float = 0.01) -> Learned:
     "Train on toy clicks, judge on others."
     new = toy_clicks(20_000, seed=1)

@@ -88,7 +88,7 @@ def on_validated(self: ExponentialAverage, trainer) -> None: self.swap(trainer.m
 def on_end(self: ExponentialAverage, trainer) -> None:
     if trainer.best_state is None: self.swap(trainer.model)
 
-
+# %% ../../nbs/80_train/27_averages.ipynb #5cd1cf1e
 def state_dict(self: ExponentialAverage) -> dict[str, Tensor | int]:
     "Averages by parameter name, and the steps they cover; refused while they are in the model."
     if self.swapped:
@@ -107,6 +107,6 @@ def load_state_dict(self: ExponentialAverage, state: dict[str, Tensor | int]) ->
         if name.startswith("average.")
     }
 
-
+# %% ../../nbs/80_train/27_averages.ipynb #4954f000
 for method in (on_start, on_step, on_validate, on_validated, on_end, state_dict, load_state_dict):
     setattr(ExponentialAverage, method.__name__, method)

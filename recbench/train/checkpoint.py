@@ -57,7 +57,7 @@ def to_tree(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:
         "dictionaries, lists and tuples of them"
     )
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #8c985abb
 def from_tree(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     "The nested value that `to_tree` was given."
     if isinstance(node, list): return [from_tree(part, tensors) for part in node]
@@ -87,7 +87,7 @@ def fingerprint_file(path: Path) -> dict[str, int | str]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #20cad0c3
 def write_files(folder: Path, state: Any) -> None:
     "State and manifest of a new folder, flushed to disk."
     tensors: dict[str, Tensor] = {}
@@ -111,7 +111,7 @@ def remove(path: Path) -> None:
     path.rename(_aside(path, "old"))
     shutil.rmtree(_aside(path, "old"))
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #088037ce
 def write_state(path: Path | str, state: Any) -> None:
     "Write a new folder with the state; a failure leaves nothing behind."
     path = Path(path)
@@ -129,7 +129,7 @@ def write_state(path: Path | str, state: Any) -> None:
             "is untouched"
         ) from error
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #6621910c
 def write_text(path: Path | str, text: str) -> None:
     "Write one file the same way: the old content or the new one, never a part."
     path = Path(path)
@@ -239,7 +239,7 @@ def _try_lock(file, kind: int, tries: int = 1) -> bool:
         else: return True
     return False
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #8bf969bf
 class FolderLock:
     "Holds a folder for one training; a second one is refused, naming the first."
 
@@ -276,7 +276,7 @@ class FolderLock:
                 f"process {os.getpid()} trained there; it writes nothing more"
             )
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #a4b2b9eb
 def is_locked(folder: Path | str) -> bool:
     "True while some process trains in the folder."
     path = Path(folder) / "lock"

@@ -30,7 +30,7 @@ class Terminated(SystemExit):
 
     def __str__(self) -> str: return "SIGTERM"
 
-
+# %% ../../nbs/80_train/45_guards.ipynb #24247c75
 class Interrupts:
     """Holds Ctrl-C and SIGTERM back inside `held()`.
 
@@ -96,7 +96,7 @@ def _parts(value: Tensor | KeyedTensor | JaggedTensor | KeyedJaggedTensor) -> Te
         "lengths": value.lengths(),
     }
 
-
+# %% ../../nbs/80_train/45_guards.ipynb #bed92652
 def _whole(value: Tensor | dict) -> Tensor | KeyedTensor | JaggedTensor | KeyedJaggedTensor:
     if isinstance(value, Tensor): return value
     if "widths" in value: return KeyedTensor(value["keys"], value["widths"], value["values"])
@@ -114,7 +114,7 @@ def batch_to_state(batch: Batch) -> dict[str, dict]:
         for part, values in vars(batch).items()
     }
 
-
+# %% ../../nbs/80_train/45_guards.ipynb #d89697f6
 def batch_from_state(state: Mapping[str, Mapping]) -> Batch:
     "The batch that `batch_to_state` was given."
     return Batch(
@@ -132,7 +132,7 @@ class NonFiniteError(FloatingPointError):
         super().__init__(f"{term} is {value} at step {step}{note}")
         self.step, self.term, self.batch = step, term, batch
 
-
+# %% ../../nbs/80_train/45_guards.ipynb #0d570226
 class FiniteGuard:
     """Raises `NonFiniteError` for the first term that is not finite, at the latest `every` calls after
     it came.

@@ -207,7 +207,7 @@ def write_labels(panel: Panel):
         text.set_y(place)
         tie.set_ydata([height, place])
 
-
+# %% ../../nbs/80_train/30_live_plot.ipynb #250e5f90
 def new_label(panel: Panel, name: str):
     "Text in the right margin and the hair line that leads to it, both in axes coordinates."
     color = panel.drawn[name][1].get_color() if name in panel.drawn else "0.25"
@@ -302,7 +302,7 @@ class LivePlot:
     def __exit__(self, *error):
         self.close()
 
-
+# %% ../../nbs/80_train/30_live_plot.ipynb #57fcf53e
 def check_panel(name: str, known):
     "Refuse a panel that does not exist, naming those that do."
     if name not in known: raise ValueError(f"panel {name!r} is unknown; the panels are {list(known)}")

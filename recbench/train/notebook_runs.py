@@ -36,7 +36,7 @@ def _begin(name: str, folder: Path | str, call: str) -> IO[str]:
     path.write_text(call, encoding="utf-8")
     return _taken(path)
 
-
+# %% ../../nbs/80_train/65_notebook_runs.ipynb #f4168e42
 def run_notebook(
     notebook: Path | str,
     name: str,

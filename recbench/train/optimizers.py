@@ -36,7 +36,7 @@ class Part(Config):
                                                    f"expression: {error}") from error
         return pattern
 
-
+# %% ../../nbs/80_train/20_optimizers.ipynb #7be85ae0
 def find_parts(names: Iterable[str], parts: Sequence[Part]) -> dict[str, Part]:
     "The first matching part of each name, a part without settings where none matches."
     other = Part(pattern="")
@@ -61,7 +61,7 @@ def table_names(model: nn.Module) -> dict[str, tuple[EmbeddingTables, str]]:
         for name in module.sizes
     }
 
-
+# %% ../../nbs/80_train/20_optimizers.ipynb #4cd98d20
 def part_of_each(model: nn.Module, parts: Sequence[Part]) -> tuple[dict[str, Part], dict[str, Part]]:
     "The part of each table and of each dense parameter, by name."
     tables = table_names(model)
@@ -72,7 +72,7 @@ def part_of_each(model: nn.Module, parts: Sequence[Part]) -> tuple[dict[str, Par
         name: part for name, part in owners.items() if name not in tables
     }
 
-
+# %% ../../nbs/80_train/20_optimizers.ipynb #58d5cc25
 def freeze_parts(model: nn.Module, parts: Sequence[Part]) -> None:
     "Parameters and tables of rate 0 need no gradient from now on; tables must not be fused yet."
     for owners in part_of_each(model, parts):
@@ -99,7 +99,7 @@ def refuse_fused(model: nn.Module, optimizer: str, learning_rate: float | None =
                 "a fused table keeps its optimiser, make the model anew"
             )
 
-
+# %% ../../nbs/80_train/20_optimizers.ipynb #56454a64
 def fuse_tables(
     model: nn.Module,
     optimizer: str = "rowwise_adagrad",
@@ -132,7 +132,7 @@ def fuse_tables(
             )
         if not tables.is_fused: tables.fuse(optimizer, learning_rate, rates=own)
 
-
+# %% ../../nbs/80_train/20_optimizers.ipynb #0ea9c0b6
 def parameter_groups(
     model: nn.Module, owners: Mapping[str, Part], learning_rate: float, weight_decay: float, **settings
 ) -> list[dict]:
@@ -157,7 +157,7 @@ def parameter_groups(
         for (rate, decay), members in groups.items()
     ]
 
-
+# %% ../../nbs/80_train/20_optimizers.ipynb #248145e4
 def dense_optimizer(
     model: nn.Module,
     learning_rate: float = 1e-3,

@@ -80,7 +80,7 @@ def table_state(table: Table) -> dict:
         "columns": {name: column.contiguous() for name, column in table.columns.items()},
     }
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #9dd5c30e
 def table_from_state(state: Mapping) -> Table:
     "The table that `table_state` was given."
     return Table(
@@ -98,7 +98,7 @@ def _update(digest, value: Any) -> None:
         digest.update(np.ascontiguousarray(value.numpy(force=True)))
     else: digest.update(repr(value).encode())
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #ed333211
 def data_fingerprint(dataset: Dataset) -> str:
     "16 hexadecimal digits over the encoded splits, users, items, and lists of items to avoid."
     digest = hashlib.sha256()
@@ -117,7 +117,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)): return [plain(part) for part in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #7c32809a
 def environment() -> dict[str, Any]:
     "Versions and system, nothing that names a machine, a user or a folder."
     packages = (
@@ -147,7 +147,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: installed[name] for name in packages if name in installed},
     }
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #dfceb131
 def describe_tree(model: BaseModel) -> dict[str, Any]:
     "Size and fingerprint of the tree that a model is trained on; nothing for a model without one."
     if (tree := getattr(model, "tree", None)) is None: return {}
@@ -160,7 +160,7 @@ def describe_tree(model: BaseModel) -> dict[str, Any]:
         }
     }
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #58b4f52e
 def settings_of(thing: object) -> dict[str, Any]:
     """Class and settings of a loader or a callback.
 
@@ -174,7 +174,7 @@ def settings_of(thing: object) -> dict[str, Any]:
     )
     return {"class": type(thing).__name__, **{name: settled(value) for name, value in own.items()}}
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #e98501f6
 def settled(value: Any) -> Any:
     """A setting as plain values that are the same in another process.
 
@@ -193,7 +193,7 @@ def settled(value: Any) -> Any:
         return {field.name: settled(getattr(value, field.name)) for field in fields(value)}
     return type(value).__name__
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #b202d010
 def _digest(value: Any) -> str:
     digest = hashlib.sha256()
     _update(digest, value)
@@ -209,7 +209,7 @@ def vocabulary_fingerprint(dataset: Dataset) -> str:
         )
     )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #e36e3ee3
 def describe(trainer) -> dict[str, Any]:
     "Everything that a training's numbers depend on, as plain values."
     model, dataset = trainer.model, trainer.dataset
@@ -258,7 +258,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
         for name, part in flat(inner, f"{path}.{key}" if path else str(key)).items()
     }
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #419e374d
 def identity(config: Mapping) -> dict[str, Any]:
     """The part of a run's description that makes it this run and no other, the seed included.
 
@@ -267,7 +267,7 @@ def identity(config: Mapping) -> dict[str, Any]:
     parts = ("model", "features", "trainer", "loader", "training_callbacks", "data")
     return {part: config[part] for part in parts if part in config}
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #65ede163
 def check_same(written: Mapping, now: Mapping) -> None:
     """Refuse to resume a run with another model, loader, schedule, average, other settings or other
     data.
@@ -330,7 +330,7 @@ _ONCE = (
     "tree.safetensors",
 )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #f6cd91c0
 def refuse_foreign(folder: Path) -> None:
     "Refuse a folder that is not empty and holds no run, or a run that lost its description."
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -343,7 +343,7 @@ def refuse_foreign(folder: Path) -> None:
         raise CheckpointError(f"{folder} lost the config.yaml of its run; what is left of it was not "
                               "touched, give a new run_dir")
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #e2edd33c
 def read_config(folder: Path) -> dict[str, Any]:
     "The description of a run, checked; `CheckpointError` for one that is spoilt or not of a run."
     path = folder / "config.yaml"
@@ -356,7 +356,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "run" in config: check_files(folder, ["config.yaml"])
     return config
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #0a9fbbdf
 def check_run_files(folder: Path, config: Mapping) -> None:
     "Refuse a run whose vocabularies, schema, catalogue or tree are not those that were written."
     if "run" in config:
@@ -499,7 +499,7 @@ def begin(self: Recorder, trainer) -> None:
     write_manifest(self.folder, text)
     write_text(self.folder / "config.yaml", text)
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #40f03f66
 def reopen(self: Recorder, trainer) -> None:
     "Check that it is the same run, and go on where its newest checkpoint stands."
     config = read_config(self.folder)
@@ -523,7 +523,7 @@ def reopen(self: Recorder, trainer) -> None:
         else f"{self.folder} has no checkpoint yet; starting from its beginning"
     )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #10738e25
 def refuse_lost(self: Recorder, trainer) -> None:
     "Refuse to begin anew where checkpoints once were: their record would be emptied."
     known = read_status(self.folder)
@@ -543,7 +543,7 @@ def refuse_lost(self: Recorder, trainer) -> None:
             "make a new Trainer"
         )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #1a424a43
 def flush(self: Recorder) -> None:
     "Append the losses put aside, read from the device at once."
     waiting, self.waiting, self.flushed = self.waiting, [], time.monotonic()
@@ -561,7 +561,7 @@ def flush(self: Recorder) -> None:
             f"cannot write {self.folder / 'steps.jsonl'}: {error.strerror}"
         ) from error
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #6b386c22
 def save(self: Recorder, trainer) -> None:
     "A checkpoint of now; the losses before it are on the disk first."
     self.lock.check()
@@ -578,7 +578,7 @@ def past_losses(self: Recorder) -> list[tuple[int, float]]:
     "Step and loss of what a resumed run has behind it, for curves that begin at the beginning."
     return [(row["step"], row["loss"]) for row in read_lines(self.folder / "steps.jsonl")]
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #d2905742
 def status(self: Recorder, trainer, state: str) -> None:
     "What is going on, for `runs`."
     self.lock.check()
@@ -596,7 +596,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError): return {}
     return status if isinstance(status, dict) else {}
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #74e2748c
 for method in (begin, reopen, refuse_lost, flush, save, past_losses, status):
     setattr(Recorder, method.__name__, method)
 
@@ -744,14 +744,14 @@ class Run:
                 ]
             )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #4e8ed830
 def load_parts(path: Path) -> dict[str, Tree]:
     "What a model is made with beside its config: the tree, where the run has one."
     return (
         {"tree": load_tree(path / "tree.safetensors")} if (path / "tree.safetensors").exists() else {}
     )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #ee21d35b
 def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -> BaseModel:
     "The model of a run's config with the given weights."
     part, features = config["model"], [
@@ -785,7 +785,7 @@ def best_items(
             self.model.user_embedding(make_batch(users)), k, seen
         )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #714a2ea9
 def recommend(
     self: Run, rows: Any, k: int = 10, keep_seen: bool | None = None, beam: int = 32
 ) -> pd.DataFrame:
@@ -827,7 +827,7 @@ def recommend(
     )
     return found[items.flatten().numpy() >= 0].reset_index(drop=True)
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #73d6e4b5
 def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
     "Catalogue positions of all known items of the histories."
     lists = item_lists(history)
@@ -847,7 +847,7 @@ def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
         torch.from_numpy(places[places >= 0].astype(np.int64)), lengths.cumsum(0) - lengths, lengths
     )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #52178cf7
 Run.recommend = recommend
 
 # %% ../../nbs/80_train/60_runs.ipynb #6510fc92
@@ -884,7 +884,7 @@ def summary(path: Path) -> dict[str, Any]:
         **flat({"trainer": config["trainer"], "model": model}),
     }
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #6089b796
 def runs(folder: Path | str = "runs") -> pd.DataFrame:
     """One row a run of the folder, oldest first, those that cannot be read as `broken`.
 
@@ -901,7 +901,7 @@ def runs(folder: Path | str = "runs") -> pd.DataFrame:
         else pd.DataFrame()
     )
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #d3503e18
 def _listed(path: Path) -> dict[str, Any]:
     "What one run says of itself, or why it cannot."
     try:

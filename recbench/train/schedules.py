@@ -85,7 +85,7 @@ def half_cosine(share: float, high: float, low: float) -> float:
     "From `high` at share 0 to `low` at share 1, flat at both ends."
     return low + (high - low) * (1 + cos(pi * share)) / 2
 
-
+# %% ../../nbs/80_train/25_schedules.ipynb #753af5e4
 class CosineAnnealing(Config):
     "Half a cosine over `T_max` steps, then the least rate."
     T_max: PositiveInt
@@ -102,7 +102,7 @@ class CosineAnnealing(Config):
             lambda since: half_cosine(min(since / self.T_max, 1.0), base_lr, self.min_learning_rate),
         )
 
-
+# %% ../../nbs/80_train/25_schedules.ipynb #7a707ea6
 class CosineAnnealingWarmRestarts(Config):
     "Half cosines of `T_0`, `T_0 * T_mult`, `T_0 * T_mult**2` ... steps; each begins at the base rate."
     T_0: PositiveInt
@@ -156,7 +156,7 @@ def set_rates(trainer, dense: Callable[[float], float], tables: Callable[[float]
         group["lr"] = dense(group.setdefault("initial_lr", group["lr"]))
     for module in embedding_tables(trainer.model): module.set_learning_rate(tables)
 
-
+# %% ../../nbs/80_train/25_schedules.ipynb #caacd41a
 class LearningRate:
     "Trainer callback: schedules for the dense part and for the tables."
 

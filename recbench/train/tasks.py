@@ -143,7 +143,7 @@ def default_layers(tree: Tree, inner: int = 15, leaves: int = 60) -> list[int]:
         *([min(tree.level_sizes[-1] - 1, leaves)] if tree.levels > 1 else []),
     ]
 
-
+# %% ../../nbs/80_train/35_tasks.ipynb #d135f927
 @dataclass(frozen=True)
 class TreeTask:
     "Retrieval by a tree: nodes of all levels, full-catalogue metrics of what a beam finds."

@@ -180,7 +180,7 @@ class Trainer:
             None,
         )  # False: within a step; the state of a `fit` that did not end by itself, without run_dir
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #9d935d12
 NO_SETTINGS = (
     "self",
     "model",
@@ -212,7 +212,7 @@ def stop(self: Trainer, reason: str) -> None:
     "End training after this step, with a last validation; `stopped` will hold the reason."
     self.stopping = reason
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #0db76a55
 def train_step(self: Trainer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     "Forward, backward, update; the total loss and the predictions, detached."
     batch = batch.to(self.device, non_blocking=True)
@@ -234,7 +234,7 @@ def train_step(self: Trainer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     self.step += 1
     return total.detach(), predictions
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #99f9a849
 def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
     """What is left of an epoch, less where `steps` ends it.
 
@@ -263,7 +263,7 @@ def train_epoch(self: Trainer, bar: tqdm) -> dict[str, float]:
         **{f"train {name}": float(value) for name, value in self.model.compute_train_metric().items()},
     }
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #bb151ca1
 def validate(self: Trainer) -> dict[str, float]:
     "The task's metrics of the validation split; none where it has no rows."
     return self.task.validate(self.model, self.dataset) if len(self.dataset.valid) else {}
@@ -278,7 +278,7 @@ def reason_to_stop(self: Trainer) -> str:
         return f"{self.step} steps done"
     return f"{self.epochs} epochs done" if len(self.history) >= self.epochs else ""
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #249f3fa6
 def close_epoch(self: Trainer, row: dict[str, float]) -> None:
     "Into the history; a copy of the weights if it is the best so far, the first always is."
     self.history.append(row)
@@ -292,7 +292,7 @@ def close_epoch(self: Trainer, row: dict[str, float]) -> None:
     self.sums = {}
     self.loader.next_epoch()
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #ab72df3f
 def run_epochs(self: Trainer, bar: tqdm) -> None:
     "Epochs until there is a reason to stop."
     while not (reason := self.reason_to_stop()):
@@ -321,7 +321,7 @@ def run_epochs(self: Trainer, bar: tqdm) -> None:
         self.call("on_epoch", len(self.history), metrics)
     self.stopped = reason
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #3338c3e1
 def fit(self: Trainer) -> pd.DataFrame:
     """Train, or go on.
 
@@ -353,7 +353,7 @@ def fit(self: Trainer) -> pd.DataFrame:
         self.call("on_end")
     return pd.DataFrame(self.history).set_index("epoch") if self.history else pd.DataFrame()
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #729e096e
 def go_on(self: Trainer) -> None:
     """Epochs until they end by themselves, or Ctrl-C, SIGTERM, `sys.exit` or an error ends them.
 
@@ -382,7 +382,7 @@ def go_on(self: Trainer) -> None:
             self.call("on_error", error)
             raise
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #d4311299
 def leave(self: Trainer, left: KeyboardInterrupt | SystemExit) -> None:
     "What is done before a training ends that was interrupted."
     by = (
@@ -397,7 +397,7 @@ def leave(self: Trainer, left: KeyboardInterrupt | SystemExit) -> None:
         self.call("on_interrupt")
         self.keep()
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #eb699e2e
 def keep(self: Trainer) -> None:
     "Without run_dir: the state in memory, on the CPU, for the next `fit`."
     tensors: dict[str, Tensor] = {}
@@ -417,7 +417,7 @@ def state_dict(self: Trainer) -> dict:
         "callbacks": {name: callback.state_dict() for name, callback in self.named_callbacks().items()},
     }
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #fc5b1846
 def load_state_dict(self: Trainer, state: dict) -> None:
     "Go on where `state_dict` was taken; `fit` trains what is left."
     def here(values):
@@ -449,7 +449,7 @@ def load_state_dict(self: Trainer, state: dict) -> None:
     if state["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #75f2c5cf
 def named_callbacks(self: Trainer) -> dict[str, object]:
     """Callbacks that have a state, by their place among each other and class.
 
@@ -458,7 +458,7 @@ def named_callbacks(self: Trainer) -> dict[str, object]:
     stateful = [callback for callback in self.callbacks if hasattr(callback, "state_dict")]
     return {f"{i} {type(callback).__name__}": callback for i, callback in enumerate(stateful)}
 
-
+# %% ../../nbs/80_train/40_trainer.ipynb #c2233856
 PLAIN_STATE, PARTS_WITH_STATE = ("step", "history", "sums", "best_epoch", "best_state"), (
     "model",
     "optimizer",

@@ -127,7 +127,7 @@ def state_dict(self: Updates) -> dict[str, Tensor | float | int]:
     )
     return {"waiting": self.waiting, **gradients, **scaler}
 
-
+# %% ../../nbs/80_train/26_updates.ipynb #6bdb1499
 def load_state_dict(self: Updates, state: dict[str, Tensor | float | int]) -> None:
     "Go on where `state_dict` was taken."
     self.waiting = state["waiting"]

@@ -50,7 +50,7 @@ class TrainWrapper(nn.Module):
             total = torch.stack(list(losses.values())).sum()
         return total, (_detach(losses), _detach(predictions), batch)
 
-
+# %% ../../nbs/80_train/10_wrappers.ipynb #42bcabcb
 def _detach(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in values.items()}
 

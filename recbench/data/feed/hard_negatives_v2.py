@@ -34,7 +34,7 @@ def without(lists: Jagged, others: Jagged, size: int) -> Jagged:
     pairs = pairs[~torch.isin(pairs, pairs_of(others, size, "user_items"))]
     return lists_of(pairs, size, len(lists))
 
-
+# %% ../../../nbs/10_data/40_feed/20_hard_negatives_v2.ipynb #9bc03d49
 def both(lists: Jagged, others: Jagged, size: int) -> Jagged:
     """Lists with the items of other lists, user by user.
 
@@ -51,7 +51,7 @@ def both(lists: Jagged, others: Jagged, size: int) -> Jagged:
     )
     return lists_of(pairs, size, len(lists))
 
-
+# %% ../../../nbs/10_data/40_feed/20_hard_negatives_v2.ipynb #e1978a06
 def lists_of(pairs: Tensor, size: int, users: int) -> Jagged:
     """Lists of items from pairs.
 

@@ -161,7 +161,7 @@ def apart(dataset: Dataset, negatives: Negatives) -> Jagged | None:
     if not (negatives.layout == "hard" and negatives.log_q): return known
     return dataset.dislikes if known is None else both(dataset.dislikes, known, len(dataset.items))
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #1d7f64dd
 class MatchLoader(RowLoader):
     """Training rows of a data set with their negatives.
 
@@ -244,7 +244,7 @@ def _known_positives(self: MatchLoader, users: Tensor, items: Tensor) -> dict[st
     else: values, offsets = known_among(self.apart, users, items, len(self.dataset.items))
     return {"known_positives": values, "known_offsets": offsets}
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #b34d5e39
 def _in_batch(self: MatchLoader, base: Table, users: Tensor, positives: Tensor) -> Batch:
     items, infos = self.dataset.items.take(positives), _infos(
         self, positives, expected_log_count(positives, max(len(positives), 2), self.share)
@@ -255,7 +255,7 @@ def _in_batch(self: MatchLoader, base: Table, users: Tensor, positives: Tensor) 
         else make_batch(base, items, **infos)
     )
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #333ff58e
 def _mixed(self: MatchLoader, base: Table, users: Tensor, positives: Tensor) -> Batch:
     drawn, log_prob = self.sampler.sample()
     items = torch.cat([positives, drawn])
@@ -273,7 +273,7 @@ def _sampled(self: MatchLoader, base: Table, users: Tensor, positives: Tensor, *
     log_q = torch.cat([torch.zeros(len(positives)), log_prob + math.log(len(drawn)), *hard[1:]])
     return make_batch(base, self.dataset.items.take(items), **_infos(self, items, log_q))
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #399507c4
 def _hard(self: MatchLoader, base: Table, users: Tensor, positives: Tensor) -> Batch:
     hard, cells = self.hard_sampler.sample(users)
     other = hard != positives[cells[:, 0]]  # a row's positive is no negative of it
@@ -290,7 +290,7 @@ def _hard(self: MatchLoader, base: Table, users: Tensor, positives: Tensor) -> B
 def _full(self: MatchLoader, base: Table, users: Tensor, positives: Tensor) -> Batch:
     return make_batch(base, self.dataset.items, positive_index=positives)
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #ca37b533
 for method in (_known_positives, _in_batch, _mixed, _sampled, _hard, _full):
     setattr(MatchLoader, method.__name__, method)
 

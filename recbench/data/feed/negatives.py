@@ -83,7 +83,7 @@ def popularity_weights(counts: Tensor, power: float = 0.75) -> Tensor:
     """
     return checked_weights(counts, "counts") ** number("power", power, least=0)
 
-
+# %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #3fbd8f04
 def checked_weights(weights: Tensor, name: str = "weights") -> Tensor:
     """Weights as float64; refuses negative and non-finite ones, and a list that holds nothing to draw.
 
@@ -177,7 +177,7 @@ def distinct_lists(lists: Jagged) -> Jagged:
     lengths = torch.bincount(user, minlength=len(lists))
     return Jagged(items, lengths.cumsum(0) - lengths, lengths)
 
-
+# %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #8f1d1c02
 def distinct_places(lengths: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Distinct places in lists, every set of them equally likely.
 
@@ -196,7 +196,7 @@ def distinct_places(lengths: Tensor, most: int, generator: torch.Generator) -> T
         places[:, column] = torch.where(column < count, torch.where(taken, last, drawn), -1)
     return places
 
-
+# %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #2f0b8c6d
 class HardNegativeSampler(RandomStream):
     """Draws hard negatives of each row from its user's own list.
 

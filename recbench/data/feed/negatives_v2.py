@@ -52,7 +52,7 @@ class Draw(NamedTuple):
     known_offsets: Tensor
     hard_neg_indices: Tensor | None = None
 
-
+# %% ../../../nbs/10_data/40_feed/15_negatives_v2.ipynb #08fb9804
 def pairs_of(lists: Jagged, size: int, name: str) -> Tensor:
     """Distinct pairs of user and item; refuses items outside the catalogue.
 

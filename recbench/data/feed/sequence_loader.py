@@ -77,12 +77,12 @@ class Steps(NamedTuple):
     lengths: Tensor
     users: Tensor
 
-
+# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #a342b1dc
 def item_ids(dataset: Dataset) -> Tensor:
     "The id of each row of the catalogue in the items' own table, int64 [I]."
     return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)].long()
 
-
+# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #2bb174fa
 def event_steps(dataset: Dataset) -> Steps:
     "Every user's training rows in order; a moment is asked for as a whole."
     if not dataset.timed:
@@ -137,7 +137,7 @@ def row_steps(dataset: Dataset, *splits: str) -> Steps:
     kept = (~longer).repeat_interleave(lengths)
     return Steps(ids[kept], found[kept], None, asks[kept].long(), lengths[~longer], users[~longer])
 
-
+# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #3afa327a
 def _overlaps(dataset: Dataset, users: Tensor, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Rows [R] whose sequence is a longer row's history, and rows that shall ask for their item alone,
     as others ask for what is before it.

@@ -29,7 +29,7 @@ def with_stranger(lists: Jagged) -> Jagged:
     "Lists of all users and behind them an empty one, of those that the data set does not have."
     return Jagged(lists.values, F.pad(lists.starts, (0, 1)), F.pad(lists.lengths, (0, 1)))
 
-
+# %% ../../../nbs/10_data/40_feed/55_stream_loader.ipynb #07241dd4
 class StreamLoader(MatchLoader):
     """Batches of a stream, with the protocol of the other loaders: an epoch a pass, continued where it
     was

@@ -53,7 +53,7 @@ def only_lists(table: Table, names: Collection[str] | None) -> Table:
         )
     )
 
-
+# %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #0dc62e5e
 class TDMLoader(RowLoader):
     """Training events with nodes and negatives of every level.
 

@@ -78,7 +78,7 @@ def repeat(self: LevelSampler, positives: Tensor, count: int, generator: torch.G
     point += torch.where(point >= self.end[positives].unsqueeze(1) - cut, cut, 0)
     return torch.searchsorted(self.end, point, right=True)
 
-
+# %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #d432e0ca
 def race(
     self: LevelSampler, positives: Tensor, generator: torch.Generator, first: Tensor | None = None
 ) -> Tensor:
@@ -109,7 +109,7 @@ class TreeSample(NamedTuple):
     negatives: Tensor
     log_prob: Tensor
 
-
+# %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #a58b6f42
 LEVEL_SHARES = {
     "UNIFORM": lambda place, count: torch.ones_like(place),
     "ARITHMETIC": lambda place, count: place + 1,
@@ -197,7 +197,7 @@ class TDMSampler:
         "Continue from a saved state."
         self.generator.set_state(state["generator"])
 
-
+# %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #c9e6124d
 def node_weights(tree: Tree, weights: Tensor) -> Tensor:
     "Sum of the items' weights below each node, float64 [M]."
     if len(weights) != len(tree.items):

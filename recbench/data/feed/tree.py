@@ -109,7 +109,7 @@ def level_of(codes: Tensor, branches: int) -> Tensor:
     while firsts[-1] <= int(codes.max()): firsts.append(firsts[-1] * branches + 1)
     return torch.bucketize(codes, torch.tensor(firsts), right=True) - 1
 
-
+# %% ../../../nbs/10_data/40_feed/30_tree.ipynb #0f04e6e4
 def tree_from_codes(codes: Tensor, branches: int = 2) -> Tree:
     """The tree with every item on the last level.
 
@@ -184,7 +184,7 @@ def _rank_in(part: Tensor, cost: Tensor) -> Tensor:
     places = torch.arange(len(part)) - (sizes.cumsum(0) - sizes)[part[order]]
     return torch.empty_like(order).scatter_(0, order, places)
 
-
+# %% ../../../nbs/10_data/40_feed/30_tree.ipynb #191b46a1
 def _spread_direction(x: Tensor, part: Tensor, parts: int, rounds: int = 8) -> Tensor:
     "Rows [I, D], less the mean of their part, along the direction in which the part is widest: [I]."
     sizes = torch.bincount(part, minlength=parts).clamp(min=1).unsqueeze(1)
@@ -197,7 +197,7 @@ def _spread_direction(x: Tensor, part: Tensor, parts: int, rounds: int = 8) -> T
         )
     return (x * direction[part]).sum(1)
 
-
+# %% ../../../nbs/10_data/40_feed/30_tree.ipynb #11ae422d
 def _divide(x: Tensor, part: Tensor, shares: Tensor, rounds: int) -> Tensor:
     "Cluster of each row within its part, int64 [I]; cluster j of part s gets shares[s, j] rows."
     parts, branches = shares.shape
@@ -263,7 +263,7 @@ def save_tree(tree: Tree, path: Path | str) -> None:
     )
     part.replace(path)
 
-
+# %% ../../../nbs/10_data/40_feed/30_tree.ipynb #7f4f222f
 def load_tree(path: Path | str) -> Tree:
     "The tree of a file that `save_tree` wrote."
     try:

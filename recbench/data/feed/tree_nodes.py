@@ -46,7 +46,7 @@ def node_means(tree: Tree, numbers: Tensor) -> Tensor:
     means = (running[last] - running[first]) / (last - first).unsqueeze(1)
     return torch.cat([means[:-len(tree.items)].to(numbers.dtype), numbers[tree.items]])
 
-
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #74971e6a
 def _most_frequent(keys: Tensor, values: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
     "Of each key its most frequent value, of several the one with the least `first`; keys rising."
     pairs, which, counts = torch.unique(
@@ -61,7 +61,7 @@ def _most_frequent(keys: Tensor, values: Tensor, first: Tensor) -> tuple[Tensor,
     best = torch.nn.functional.pad(pairs[0].diff() != 0, (1, 0), value=True)
     return pairs[0][best], pairs[1][best]
 
-
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #a550abc1
 def node_modes(
     tree: Tree, values: Tensor, lengths: Tensor, missing: int | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ def item_feature(features: Sequence[Feature], item_key: str) -> IdFeature:
         )
     return found[0]
 
-
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #2ae1b7aa
 def tree_features(features: Sequence[Feature], item_key: str, tree: Tree) -> list[Feature]:
     """The features with room for all nodes in the item's table, and the level.
 
@@ -132,7 +132,7 @@ class Catalogue(Protocol):
     vocabularies: Mapping[str, Vocabulary]
     items: Table
 
-
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #4d76a0a4
 def node_table(
     catalogue: Catalogue,
     tree: Tree,
@@ -174,7 +174,7 @@ def node_table(
         dense,
     )
 
-
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #bb0ecbb9
 def _column(tree: Tree, values: Tensor, missing: int | None) -> Tensor:
     "One value a node; where nothing is known below, that of the missing ones."
     nodes, modes = node_modes(tree, values, torch.ones_like(values), missing)
@@ -185,7 +185,7 @@ def _column(tree: Tree, values: Tensor, missing: int | None) -> Tensor:
         ]
     )
 
-
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #26d280dd
 def _lists(tree: Tree, column: Jagged, inner: int, missing: int | None) -> Jagged:
     "A list a node: of an inner one its mode alone."
     nodes, modes = node_modes(tree, column.values, column.lengths, missing)

@@ -90,7 +90,7 @@ def beauty_dataset(rows: pd.DataFrame, attributes: dict[str, list[int]], **windo
         **windows,
     )
 
-
+# %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #d677512f
 def amazon_beauty(max_history: int = 50, max_recent: int = 5) -> Dataset:
     "Amazon Beauty 2014, 5-core, leave-last; the files are looked for, else fetched."
     folder = fetch_files("amazon-beauty-2014", _SHA256, {"the repository of S3-Rec": _from_source})

@@ -31,7 +31,7 @@ def frequent(column: pd.Series, train: pd.Series, min_count: int) -> pd.Series:
     counts = train.value_counts()
     return column.where(column.isin(counts.index[counts >= min_count]), None)
 
-
+# %% ../../../nbs/10_data/30_published/75_criteo.ipynb #e642596a
 def criteo_dataset(
     rows: pd.DataFrame, min_count: int = 4, embedding_dim: int = 16, name: str = "criteo-10k"
 ) -> Dataset:
@@ -64,7 +64,7 @@ def criteo_dataset(
         protocol="rows, temporal 80/10/10",
     )
 
-
+# %% ../../../nbs/10_data/30_published/75_criteo.ipynb #017266d3
 def criteo_10k(min_count: int = 4, embedding_dim: int = 16) -> Dataset:
     "The first 10,000 rows of Criteo's challenge for ranking; the file is looked for."
     folder = fetch_files("criteo-10k", _SHA256, {})

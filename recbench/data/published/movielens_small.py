@@ -39,7 +39,7 @@ def _texts() -> dict[str, bytes]:
     with zipfile.ZipFile(fetch_archive("ml-latest-small", _ARCHIVE, None)) as files:
         return {name: files.read(f"ml-latest-small/{name}") for name in _FILES}
 
-
+# %% ../../../nbs/10_data/30_published/35_movielens_small.ipynb #5a88383e
 def _films(movies: pd.DataFrame, tags: pd.DataFrame) -> pd.DataFrame:
     "Title, year, genres, and the tags in small letters."
     by_film = (

@@ -37,7 +37,7 @@ _SCHEMA = Schema(
 )
 _VALID, _TEST = "2011-10-09", "2011-11-09"
 
-
+# %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #2eda9f0f
 def _purchases(lines: pd.DataFrame) -> pd.DataFrame:
     bought = lines[lines["CustomerID"].notna() & (lines["Quantity"] > 0) & (lines["UnitPrice"] > 0)]
     return bought.astype({"CustomerID": "int64"}).reset_index(drop=True)
@@ -51,7 +51,7 @@ def _first_time(later: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     first = later.drop_duplicates(_KEYS)
     return first[~pd.MultiIndex.from_frame(first[_KEYS]).isin(pd.MultiIndex.from_frame(earlier[_KEYS]))]
 
-
+# %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #9bfff29a
 def _known(later: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     "Lines of customers and products that `earlier` has."
     return later[
@@ -131,7 +131,7 @@ _COLUMNS = (
     "Country",
 )
 
-
+# %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #a8201858
 def read_spreadsheet(archive: Path) -> pd.DataFrame:
     "The invoice lines of the published archive, in order of time; `ValueError` names a missing column."
     with zipfile.ZipFile(archive) as files:
@@ -147,7 +147,7 @@ def read_spreadsheet(archive: Path) -> pd.DataFrame:
         raise ValueError(f"{archive.name}: columns {missing} are missing; it has {list(lines.columns)}")
     return lines[list(_COLUMNS)].sort_values("InvoiceDate", kind="stable", ignore_index=True)
 
-
+# %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #3370f983
 def _published(archive: Path) -> pd.DataFrame:
     "The spreadsheet, read once."
     kept = archive.with_suffix(".parquet")
@@ -157,7 +157,7 @@ def _published(archive: Path) -> pd.DataFrame:
         part.replace(kept)
     return pd.read_parquet(kept)
 
-
+# %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #2fe4072e
 def online_retail(verbose: bool = False, max_history: int = 50, max_recent: int = 5) -> Dataset:
     "Online Retail, new items only; from files at hand or from the owner's archive."
     folder = find_files("online-retail", list(_SHA256), _SHA256)

@@ -41,7 +41,7 @@ _CATEGORIES = np.array(
 _BRANDS = np.array([f"brand {number:02d}" for number in range(1, 21)])
 _TAGS = np.array([f"tag {number:02d}" for number in range(1, 21)])
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #42196084
 def _globe(points: int) -> np.ndarray:
     "Unit vectors [points, 3] spread evenly over the sphere (Fibonacci lattice)."
     number = np.arange(points) + 0.5
@@ -105,7 +105,7 @@ def _draw_users(users: int, rng: np.random.Generator) -> tuple[pd.DataFrame, np.
     )
     return frame, taste, np.linspace(1.6, 0.4, len(_AGE_BANDS))[age]
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #2c654b45
 def _draw_tags(items: int, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
     "One to four distinct tags an item, and their mean place."
     numbers = np.argsort(rng.random((items, len(_TAGS))), axis=1)[:, :4]
@@ -200,7 +200,7 @@ class Stream(NamedTuple):
     click: np.ndarray
     step: np.ndarray
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #0b263f01
 def _skip_counts(
     exposure: np.ndarray,
     click: np.ndarray,
@@ -318,7 +318,7 @@ def _at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} is {value!r}; must be an integer of at least {least}")
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #3b869901
 def _check_size(users: int, items: int, seed: int, clicks: int, popularity: float) -> None:
     for name, value, least in (("users", users, 3), ("seed", seed, 0), ("clicks", clicks, 5)):
         _at_least(name, value, least)
@@ -383,7 +383,7 @@ def next_click(world: World, users: np.ndarray, seen: np.ndarray) -> np.ndarray:
     weight = np.where(seen, 0.0, world.exposure * world.click(users))
     return weight / weight.sum(1, keepdims=True)
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #5cd013b1
 def expected_ranking(
     probability: np.ndarray, score: np.ndarray | None = None, top_k: Sequence[int] = TOP_K
 ) -> dict[str, float]:
@@ -430,7 +430,7 @@ def expected_auc(probability: np.ndarray) -> float:
         else float("nan")
     )
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #0e9c375b
 def expected_logloss(probability: np.ndarray) -> float:
     """Mean entropy of the labels in nats: no prediction has a smaller expected logloss.
 
@@ -447,7 +447,7 @@ def _seen(made: pd.DataFrame, users: np.ndarray, items: int) -> np.ndarray:
     seen[earlier["user_id"] - 1 - users[0], earlier["item_id"] - 1] = True
     return seen
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #0cdf0a8b
 def ceiling(frames: PlantedFrames, top_k: Sequence[int] = TOP_K) -> dict[str, float]:
     """Expected test metrics of the best possible model under leave-last.
 
@@ -493,7 +493,7 @@ def _dislikes(impressions: pd.DataFrame) -> pd.DataFrame:
     clicked = known.groupby(keys)["click"].transform("max")
     return known.loc[clicked == 0, keys].drop_duplicates()
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #3d40e0c1
 def planted(
     users: int = 1000,
     items: int = 500,

@@ -82,7 +82,7 @@ class Batch:
         """
         return self._map(_pin) if torch.accelerator.is_available() else self
 
-
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #aa7afa7b
 def _pin(value: Tensor | KeyedTensor | KeyedJaggedTensor | JaggedTensor):
     if isinstance(value, KeyedTensor):
         return KeyedTensor(value.keys(), value.length_per_key(), value.values().pin_memory())
@@ -136,7 +136,7 @@ def to_sparse(table: Table) -> KeyedJaggedTensor | None:
         offset_per_key=[0, *accumulate(sizes)],
     )
 
-
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #99f8cb71
 @lru_cache(maxsize=8)
 def _ones(count: int) -> Tensor:
     """Lengths of single ids, which are the same for every batch of a size.
@@ -155,7 +155,7 @@ def feature_by_feature(singles: Tensor) -> Tensor:
     for start in range(0, len(ids), 256): turned[:, start:start + 256] = ids[start:start + 256].T
     return torch.from_numpy(turned.reshape(-1))
 
-
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #d6a139a0
 def to_dense(table: Table) -> KeyedTensor | None:
     """All numbers of the table as one `KeyedTensor` [rows, sum of widths], where they lie.
 
@@ -200,7 +200,7 @@ def join(tables: Sequence[Table]) -> Table:
         block,
     )
 
-
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #33ea972c
 def _beside(matrices: Sequence[Tensor]) -> Tensor | None:
     return torch.cat(matrices, 1) if len(matrices) > 1 else matrices[0] if matrices else None
 

@@ -45,7 +45,7 @@ def _mixed(bits: np.ndarray) -> np.ndarray:
     bits = (bits ^ (bits >> np.uint64(27))) * _SECOND
     return bits ^ (bits >> np.uint64(31))
 
-
+# %% ../../../nbs/10_data/10_rows/50_order.ipynb #b8189f92
 def _text_hash(values: np.ndarray) -> np.ndarray:
     text = pa.array(values, pa.large_string())
     _, ends, data = text.buffers()
@@ -57,7 +57,7 @@ def _text_hash(values: np.ndarray) -> np.ndarray:
     )
     return _mixed(sums[ends[1:]] - sums[ends[:-1]] + np.diff(ends).astype(np.uint64))
 
-
+# %% ../../../nbs/10_data/10_rows/50_order.ipynb #2ff9f45b
 def id_hash(ids: Sequence | pd.Series) -> np.ndarray:
     """A number for each id that depends on the id alone, on every machine.
 
@@ -94,7 +94,7 @@ def tie_keys(
     if ties == "item_id": return np.asarray(items)
     return _mixed(_mixed(id_hash(users) ^ np.uint64(seed * 2 + 1)) ^ id_hash(items))
 
-
+# %% ../../../nbs/10_data/10_rows/50_order.ipynb #b3152b41
 def event_order(
     users: Sequence | pd.Series,
     times: Sequence | pd.Series,
@@ -114,7 +114,7 @@ def event_order(
     """
     return np.lexsort((_sortable(keys), *map(_sortable, moments), _sortable(times), _sortable(users)))
 
-
+# %% ../../../nbs/10_data/10_rows/50_order.ipynb #75373b05
 def _sortable(values: Sequence | pd.Series) -> np.ndarray:
     "Numbers as they are; the ranks of everything else."
     plain = isinstance(getattr(values, "dtype", None), np.dtype) and values.dtype.kind in "iufM"

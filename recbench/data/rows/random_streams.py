@@ -24,7 +24,7 @@ def process_key() -> tuple[int, ...]:
     worker = get_worker_info()
     return (rank, worker.id, worker.seed) if worker else (rank,) if rank else ()
 
-
+# %% ../../../nbs/10_data/10_rows/60_random_streams.ipynb #e0ae38db
 def stream_seed(seed: int, key: tuple[int, ...] = ()) -> int:
     """Seed of one process's stream.
 

@@ -133,7 +133,7 @@ class Table:
             {name: pick(column) for name, column in self.columns.items()}, block,
         )
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #81ca7b01
 def lies_in(part: Tensor | None, block: Tensor | None) -> bool:
     "True where a matrix or column is a view of the block."
     return (
@@ -150,7 +150,7 @@ def same_part(block: np.ndarray, part: Tensor, old: Tensor) -> Tensor:
     columns = block[:, place] if part.ndim == 1 else block[:, place:place + part.shape[1]]
     return torch.from_numpy(columns.view(np.float32) if part.dtype == torch.float32 else columns)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #1a5f31d7
 def take_rows(matrix: Tensor | None, rows: Tensor) -> Tensor | None:
     "Rows of a matrix in main memory; on rows of some hundred bytes NumPy is ahead of `index_select`."
     return None if matrix is None else torch.from_numpy(matrix.numpy().take(rows.numpy(), 0))
@@ -183,7 +183,7 @@ def lay_out(columns: Sequence[np.ndarray], block: np.ndarray) -> None:
             strip[stop : (stop := stop + len(part)), : len(rows)] = part[:, start : start + 8192]
         rows[:] = strip[:, :len(rows)].T
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #b843178b
 def block_table(
     block: Tensor,
     single_names: Sequence[str],
@@ -234,7 +234,7 @@ def check_ids(name: str, ids: np.ndarray, num_buckets: int) -> np.ndarray:
         )
     return ids.astype(np.int64)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #5696166f
 _ANY = ("empty", "decimal")      # kinds of columns whose values may be found among any others
 
 
@@ -255,7 +255,7 @@ def kind_of(values: np.ndarray | pd.Series) -> tuple[str, str]:
     }
     return kinds.get(kind, "other"), kind
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #a5f35712
 def _check_kind(feature: Feature, found: tuple[str, str], vocabulary: Vocabulary) -> None:
     """Text that is looked up among numbers, or numbers among text, would be unknown from the first to
     the last; so would be dates and bytes.
@@ -267,7 +267,7 @@ def _check_kind(feature: Feature, found: tuple[str, str], vocabulary: Vocabulary
             f"{vocabulary.tokens[0]!r}; they must be of one kind"
         )
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #82848737
 def encode_ids(
     feature: Feature, values: np.ndarray | pd.Series, vocabularies: Mapping[str, Vocabulary]
 ) -> Tensor:
@@ -285,7 +285,7 @@ def is_list_type(kind: pa.DataType) -> bool:
     "True for every Arrow type that holds several values a row."
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #2cfe880c
 def flat_lists(feature: Feature, column: pa.Array) -> tuple[Tensor, pa.Array, pa.Array | None]:
     """Ragged rows as one flat array; a missing row is an empty one.
 
@@ -321,7 +321,7 @@ def flat_lists(feature: Feature, column: pa.Array) -> tuple[Tensor, pa.Array, pa
         )
     return (lengths, *flat.flatten()) if feature.is_weighted else (lengths, flat, None)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #7f17e343
 def encode_tokens(feature: Feature, tokens: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> Tensor:
     """Flat ids int64 of an Arrow array.
 
@@ -340,7 +340,7 @@ def encode_tokens(feature: Feature, tokens: pa.Array, vocabularies: Mapping[str,
     codes = pc.fill_null(tokens.indices.cast(pa.int64()), len(ids)).to_numpy()
     return torch.cat([ids, ids.new_zeros(1)]).index_select(0, torch.from_numpy(codes.copy()))
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #cb8137bd
 def encode_flat(feature: Feature, column: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> Jagged:
     "An Arrow column of a list feature; of a sequence the newest `max_length` ids are kept."
     lengths, tokens, weights = flat_lists(feature, column)
@@ -379,7 +379,7 @@ def _as_arrow(feature: Feature, column: pd.Series) -> pa.Array:
     if isinstance(array, pa.ChunkedArray): array = array.combine_chunks()
     return array.cast(pa.list_(pa.int64())) if array.type in (pa.null(), pa.list_(pa.null())) else array
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #bebb7a5e
 def _pairs(column: pd.Series) -> pa.Array:
     "Lists of (id, weight) as lists of records."
     rows = column[column.notna()]
@@ -392,7 +392,7 @@ def _pairs(column: pd.Series) -> pa.Array:
         lengths.cumsum(), pa.StructArray.from_arrays(parts, ["id", "weight"])
     )
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #d8e39248
 def encode_lists(feature: Feature, column: pd.Series, vocabularies: Mapping[str, Vocabulary]) -> Jagged:
     """A frame's column of lists.
 
@@ -401,7 +401,7 @@ def encode_lists(feature: Feature, column: pd.Series, vocabularies: Mapping[str,
     """
     return encode_flat(feature, _as_arrow(feature, column), vocabularies)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #7dca330f
 def _float64(feature: RawFeature, column: pd.Series) -> np.ndarray:
     "Numbers [rows, value_dim]; a missing one is NaN."
     numeric = pd.api.types.is_numeric_dtype(column.dtype)
@@ -421,7 +421,7 @@ def _float64(feature: RawFeature, column: pd.Series) -> np.ndarray:
         f"value_dim={feature.value_dim}"
     )
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #a1822d85
 def encode_numbers(feature: RawFeature, column: pd.Series) -> Tensor:
     "Numbers float32 [rows, value_dim], or bucket ids int64 [rows] where the feature has boundaries."
     values = _float64(feature, column)
@@ -434,7 +434,7 @@ def encode_numbers(feature: RawFeature, column: pd.Series) -> Tensor:
     _check_finite(feature, numbers)
     return torch.from_numpy(numbers)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #5464706d
 def _check_finite(feature: RawFeature, values: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(values).all(1))
     if len(bad):
@@ -447,7 +447,7 @@ def _check_finite(feature: RawFeature, values: np.ndarray) -> None:
 def _unrolled(feature: RawFeature, values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.log1p(np.abs(values)) if feature.scale == "log" else values
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #2f103069
 def scaled(feature: RawFeature, values: np.ndarray) -> np.ndarray:
     "Numbers [rows, value_dim] as a model reads them, float32; what float32 cannot hold is infinite."
     if feature.scale and not feature.mean:
@@ -463,7 +463,7 @@ def scaled(feature: RawFeature, values: np.ndarray) -> np.ndarray:
         if feature.missing == "mean": values[gaps] = 0
     with np.errstate(over="ignore"): return values.astype(np.float32)
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #c92051a4
 def fit_scale(feature: Feature, frame: pd.DataFrame) -> Feature:
     """The feature with mean and spread of its numbers in the frame, missing ones left out.
 
@@ -494,7 +494,7 @@ def _tokens(feature: Feature, column: pd.Series) -> pd.Series:
         else column
     )
 
-
+# %% ../../../nbs/10_data/10_rows/30_table.ipynb #71c49f7b
 def fit_vocabularies(features: Sequence[Feature], frame: pd.DataFrame) -> dict[str, Vocabulary]:
     "One vocabulary for each table that needs one, over all its features' columns in `frame`."
     tables: dict[str, list[pd.Series]] = {}

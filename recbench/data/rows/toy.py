@@ -32,7 +32,7 @@ def toy_features(embedding_dim: int = 8) -> list[Feature]:
         ),
     ]
 
-
+# %% ../../../nbs/10_data/10_rows/70_toy.ipynb #15c5d2fa
 def toy_clicks(rows: int = 2000, seed: int = 0) -> Batch:
     """A batch of the toy features with the label `click`.
 

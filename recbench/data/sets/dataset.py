@@ -31,7 +31,7 @@ def _size(feature: Feature) -> str:
         " sequence" if feature.is_sequence else " list" if feature.is_list else ""
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1dd99bbb
 @dataclass(frozen=True, repr=False)
 class Dataset:
     """Events in three splits, users, and the item catalogue, encoded; made by `build_dataset`.
@@ -171,7 +171,7 @@ def row_items(dataset: Dataset, split: str, name: str = "history") -> Jagged:
     items = dataset.item_of_id[lists.values.long()]
     return _grouped(rows[items >= 0], items[items >= 0], len(table))
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #0dc27b88
 def _grouped(owners: Tensor, values: Tensor, size: int) -> Jagged:
     "Values [V] by their owner 0..size-1, in the order in which they came."
     lengths = torch.bincount(owners, minlength=size)
@@ -181,7 +181,7 @@ def _grouped(owners: Tensor, values: Tensor, size: int) -> Jagged:
 def _cells(lists: Jagged) -> tuple[Tensor, Tensor]:
     return torch.arange(len(lists)).repeat_interleave(lists.lengths), lists.packed().values
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c2625d53
 def _by_user(dataset: Dataset, splits: tuple[str, ...], more: Jagged | None = None) -> Jagged:
     events = [
         tuple(dataset.split(name).columns[key] for key in ("user_index", "item_index"))
@@ -193,7 +193,7 @@ def _by_user(dataset: Dataset, splits: tuple[str, ...], more: Jagged | None = No
     ]
     return _grouped(*map(torch.cat, zip(*pairs)), len(dataset.users))
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #b189594c
 def _brought(dataset: Dataset, splits: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     "Users and items of the rows' own histories that are no events of these splits, each pair once."
     size, pairs, events = len(dataset.items), [], []
@@ -210,7 +210,7 @@ def consumed(dataset: Dataset, *splits: str) -> Jagged:
     "Item indices of every user over the given splits, row = user index."
     return _by_user(dataset, splits)
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c05c7f7c
 def seen(dataset: Dataset, split: str) -> Jagged:
     """Item indices that evaluation masks in each row of `valid` or `test`.
 
@@ -227,7 +227,7 @@ def seen(dataset: Dataset, split: str) -> Jagged:
     if dataset.offers_seen or "history" not in dataset.row_sequences: return known
     return _grouped(*map(torch.cat, zip(_cells(known), _cells(row_items(dataset, split)))), len(users))
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #3e1867f6
 def interactions(dataset: Dataset, *splits: str) -> csr_matrix:
     "Ones where a user consumed an item in one of the splits, float32 [U, I]."
     items = _by_user(dataset, splits)
@@ -240,7 +240,7 @@ def interactions(dataset: Dataset, *splits: str) -> csr_matrix:
     matrix.data[:] = 1
     return matrix
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #74ffb705
 Dataset.seen, Dataset.consumed, Dataset.interactions, Dataset.row_items = (
     seen,
     consumed,
@@ -300,7 +300,7 @@ def pair_rows(
         ]
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #0f90000b
 def pair_batches(
     dataset: Dataset, split: str, batch_size: int = 8192
 ) -> Iterator[tuple[Tensor, Batch]]:
@@ -341,7 +341,7 @@ def history_windows(
     starts = np.maximum(first, ends - max_history)
     return torch.from_numpy(order[is_past[order]].copy()), _window(starts, ends)
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #bc9d40b7
 def _known_before(count: np.ndarray, user: np.ndarray, moment: np.ndarray) -> np.ndarray:
     "For each row the count where its moment began, of sorted rows."
     begins = np.append(True, (user[1:] != user[:-1]) | (moment[1:] != moment[:-1]))
@@ -368,7 +368,7 @@ def shared_windows(
         ends = pd.Series((own.starts + own.lengths).numpy()).groupby(user).transform("min").to_numpy()
     return order, _window(np.maximum(first, ends - max_history), ends)
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #2b3c1557
 def other_windows(past: pd.DataFrame, max_history: int) -> tuple[Tensor, Jagged]:
     """Every user's rows twice, one after the other, and each row's window on them: the user's other
     rows.
@@ -397,7 +397,7 @@ def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
         )
     return torch.from_numpy(rows.astype(np.int64))
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #70747df1
 def _check_frames(
     schema: Schema,
     splits: Mapping[str, pd.DataFrame],
@@ -424,7 +424,7 @@ def _check_frames(
                 f"every {key} needs one row"
             )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #6fe79227
 def _scaled(schema: Schema, frame_of: Callable[[Feature], pd.DataFrame]) -> Schema:
     """The schema with mean and spread of its scaled numbers, learnt where vocabularies are.
 
@@ -434,7 +434,7 @@ def _scaled(schema: Schema, frame_of: Callable[[Feature], pd.DataFrame]) -> Sche
         update={"features": tuple(fit_scale(feature, frame_of(feature)) for feature in schema.features)}
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c5ec1968
 def _united(parts: Iterable[Mapping[str, Vocabulary]]) -> dict[str, Vocabulary]:
     "One vocabulary a table, also where features of both sides, or of an event, read it."
     tables: dict[str, list[Vocabulary]] = {}
@@ -451,7 +451,7 @@ def _united(parts: Iterable[Mapping[str, Vocabulary]]) -> dict[str, Vocabulary]:
         for table, found in tables.items()
     }
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ac756da0
 def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
     sizes = {table: len(vocabulary) for table, vocabulary in vocabularies.items()}
     fitted = (
@@ -464,7 +464,7 @@ def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
     )
     return schema.model_copy(update={"features": tuple(fitted)})
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #e2e69fd8
 def _with_windows(schema: Schema, windows: Mapping[str, int], labels: int = 0) -> Schema:
     """The schema with one more sequence feature a window.
 
@@ -518,7 +518,7 @@ def _numbers(split: str, column: pd.Series, least: float | None) -> Tensor:
         )
     return torch.from_numpy(column.to_numpy().copy())
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ee706876
 def _row_numbers(
     schema: Schema, split: str, frame: pd.DataFrame, more: Sequence[str]
 ) -> dict[str, Tensor]:
@@ -567,7 +567,7 @@ class _Rules:
             else shared_windows(rows, past, max_history, strict if by_time else ())
         )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ee3fcda2
 def _row_keys(
     schema: Schema,
     name: str,
@@ -602,7 +602,7 @@ def _row_keys(
         }
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #b98cec33
 def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
     "Whether no row is held out before one of the user's rows that train, or of an earlier split."
     for name, earlier in (("valid", ["train"]), ("test", ["train", "valid"])):
@@ -621,7 +621,7 @@ def _check_moment(keys: Iterable[pd.DataFrame], moment: str) -> None:
             f"users, to {rows['moment'][falls].iloc[0]}; it must rise with the timestamp"
         )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #5b883cde
 def _event_tables(
     schema: Schema,
     splits: Mapping[str, pd.DataFrame],
@@ -833,7 +833,7 @@ def build_dataset(
         row_sequences=brought,
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #dcb05eea
 def _check_times(
     timestamp: str | None,
     splits: Mapping[str, pd.DataFrame],
@@ -860,7 +860,7 @@ def _check_times(
         )
     return False
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c2e64d37
 def _label_count(column: str, splits: Mapping[str, pd.DataFrame]) -> int:
     "Number of values of the column; they must be 0, 1, ... to be a feature."
     values = np.unique(
@@ -875,7 +875,7 @@ def _label_count(column: str, splits: Mapping[str, pd.DataFrame]) -> int:
         )
     return int(values.max()) + 1
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #93465d92
 def _pairs(
     schema: Schema, pairs: pd.DataFrame, train: Table, users: pd.DataFrame, items: pd.DataFrame
 ) -> Jagged:

@@ -29,7 +29,7 @@ class Encoding(NamedTuple):
     schema: Schema
     vocabularies: Mapping[str, Vocabulary]
 
-
+# %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #429449bf
 _KINDS = {"integer": "int64", "number": "float64", "truth": "bool", "text": "str"}
 
 
@@ -51,7 +51,7 @@ def vocabulary_to_json(vocabulary: Vocabulary) -> dict[str, Any]:
         )
     return {"name": vocabulary.name, "kind": kind, "tokens": tokens}
 
-
+# %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #b1b1335f
 def vocabulary_from_json(content: Mapping[str, Any]) -> Vocabulary:
     "The vocabulary that `vocabulary_to_json` wrote."
     if content.get("kind") not in _KINDS:
@@ -79,7 +79,7 @@ def _read_json(path: Path) -> Any:
                                                f"{path.parent.name}") from None
     except ValueError as error: raise ValueError(f"{path.name} is corrupt: {error}") from error
 
-
+# %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #e5e07bca
 def schema_to_json(schema: Schema) -> dict[str, Any]:
     "Roles and features, every table size included."
     plain = Schema(**{field: getattr(schema, field) for field in Schema.model_fields})
@@ -92,7 +92,7 @@ def schema_to_json(schema: Schema) -> dict[str, Any]:
     ]
     return {**plain.model_dump(mode="json", exclude={"features"}), "features": features}
 
-
+# %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #5360a56b
 def schema_from_json(content: Mapping[str, Any]) -> Schema:
     "The schema that `schema_to_json` wrote."
     try:
@@ -117,7 +117,7 @@ def save_encoding(dataset: Dataset | Encoding, folder: Path | str) -> Path:
     _write_json(folder / "schema.json", schema_to_json(dataset.schema))
     return folder
 
-
+# %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #3bcec6cb
 def load_encoding(folder: Path | str) -> Encoding:
     """Schema and vocabularies of a folder.
 

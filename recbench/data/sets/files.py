@@ -119,7 +119,7 @@ def _csv(path: Path, threads: bool, text: Sequence[str] = (), only: Sequence[str
         ),
     )
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #897f3c64
 def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
     "The file as it is; one thread tells the row of a fault, so a fault is read again."
     try:
@@ -130,7 +130,7 @@ def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
             f"{path.name} is not a table in CSV: {_name_column(path, _sentence(error))}"
         ) from error
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #41883897
 def _with_zeros(path: Path, table: pa.Table, numbers: Sequence[str]) -> pa.Table:
     "Columns of integers in which one has leading zeros, as the text they are: 007 is not 7."
     names = [
@@ -145,7 +145,7 @@ def _with_zeros(path: Path, table: pa.Table, numbers: Sequence[str]) -> pa.Table
         if zeros: table = table.set_column(table.column_names.index(name), name, written[name])
     return table
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #6d512808
 def _name_column(path: Path, message: str) -> str:
     "Arrow counts the columns it complains about; people name them."
     number = re.search(r"In CSV column #(\d+)", message)
@@ -194,7 +194,7 @@ def read_file(
             f"not UTF-8, {error.object!r}; save the file in UTF-8"
         ) from error
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #3aa161e6
 def as_text(source: Source, names: Sequence[str]) -> Source:
     """The source with these columns, where it has them, as text.
 
@@ -215,7 +215,7 @@ def as_text(source: Source, names: Sequence[str]) -> Source:
         table = table.set_column(table.column_names.index(name), name, values)
     return Source(source.name, table)
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #05f74e2b
 def _plain_frame(name: str, frame: Any) -> pd.DataFrame | pa.Table:
     """pandas and Arrow as they are, others by the Arrow or pandas they offer.
 
@@ -238,7 +238,7 @@ def _plain_frame(name: str, frame: Any) -> pd.DataFrame | pa.Table:
     raise ValueError(f"{name} is a {type(frame).__name__}; must be a pandas or polars frame, an Arrow "
                      "table, or a list of dicts, one a row")
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #2493f79b
 def read_frame(name: str, frame: Any, text: Sequence[str] = ()) -> Source:
     """A data frame as a source; `ValueError` for a column of mixed types.
 
@@ -253,7 +253,7 @@ def read_frame(name: str, frame: Any, text: Sequence[str] = ()) -> Source:
     columns = {column: _arrow(name, column, values) for column, values in frame.items()}
     return as_text(_checked(Source(name, pa.table(columns))), text)
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #58d87e24
 def _arrow(name: str, column: str, values: pd.Series) -> pa.Array:
     try:
         array = pa.array(values.reset_index(drop=True), from_pandas=True)
@@ -278,7 +278,7 @@ def _checked(source: Source) -> Source:
     for column in source.table.column_names: _check_text(source, column)
     return source
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #dcc23637
 def _check_text(source: Source, column: str) -> None:
     values = source.table[column]
     try:

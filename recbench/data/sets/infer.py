@@ -113,14 +113,14 @@ def _is_category(name: str, values: pa.Array) -> bool:
     different = pc.count_distinct(values).as_py()
     return name.lower().endswith("id") or (different <= _FEW and different <= max(20, len(values) / 10))
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #2be5edc7
 class Verdict(NamedTuple):
     "What becomes of a column: a feature, or why not, and what is worth saying."
     feature: Feature | None = None
     why: str = ""
     note: str = ""
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #7f939ea9
 @dataclass
 class Scene:
     """What columns are judged against: rows of all splits, their items, users and, where every row is
@@ -141,7 +141,7 @@ class Scene:
     separator: str
     read: Collection[str]
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6b50ccda
 _OTHER = (
     (pa.types.is_temporal, "date"),
     (pa.types.is_map, "map"),
@@ -168,7 +168,7 @@ def _finite(values: pa.Array) -> np.ndarray:
     numbers = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return numbers[np.isfinite(numbers)]
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #276ccb3c
 def _numbers(name: str, side: str, values: pa.Array) -> RawFeature:
     """Numbers, by their logarithm where they are at least 0 and their third moment says that few are
     very large.
@@ -185,7 +185,7 @@ def _numbers(name: str, side: str, values: pa.Array) -> RawFeature:
         missing="mean" if gaps else "refuse",
     )
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6d3ce800
 def _list_verdict(source: Source, name: str, side: str, in_events: bool, scene: Scene) -> Verdict:
     "Ids, a sequence, or a vector."
     column = source.column(name)
@@ -205,7 +205,7 @@ def _list_verdict(source: Source, name: str, side: str, in_events: bool, scene: 
         return Verdict(why=f"lists of {inner.type}")
     return _ids(name, side, in_events, inner, pc.max(lengths).as_py() or 0, scene)
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #389616df
 _NEARLY = .9     # of the values of lists that are items, from which on the lists are lists of items
 
 
@@ -230,7 +230,7 @@ def _ids(name: str, side: str, in_events: bool, inner: pa.Array, longest: int, s
         SequenceFeature(name=name, side=side, max_length=max(50, longest), **table), note=note
     )
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #16a625d1
 def table_name(name: str) -> str:
     "Table of a column; a dot in a column's name stands in no table's name."
     return f"{name.replace('.', '__')}_emb"
@@ -273,7 +273,7 @@ def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene
         )
     return verdict
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #a87787da
 _MANY = 50       # different values, from which on text that hardly repeats is no category
 
 
@@ -290,7 +290,7 @@ def _identity(name: str, values: pa.Array, side: str, scene: Scene) -> Verdict:
         return Verdict(why=f"{kind}, {different:,} of {present:,} differ")
     return Verdict(IdFeature(name=name, side=side, **_own_table(name)))
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #59d8c9ec
 def _text(name: str, values: pa.Array, side: str, in_events: bool, scene: Scene) -> Verdict:
     "Words, lists with a separator, or numbers that one cell has turned into text."
     present = values.drop_null()
@@ -443,7 +443,7 @@ def _together(sources: Mapping[str, Source]) -> Source:
             ) from None
     return Source("+".join(part.name for part in parts), pa.table(columns))
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #03c001a5
 def _scene(
     sources: Mapping[str, Source],
     roles: Mapping[str, str | None],
@@ -463,7 +463,7 @@ def _scene(
     user, item = codes(events.column(roles["user_key"])), codes(events.column(key))
     return Scene(events, key, keys, item, user, label, given.get("separator", "|"), read)
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #3b4dc0d6
 def infer_sources(sources: Mapping[str, Source], read: Collection[str] = (), **given) -> SchemaFile:
     """Schema for the sources, with notes on what was left out.
 
@@ -535,7 +535,7 @@ def _verdicts(sources: Mapping[str, Source], scene: Scene, used: set[str]) -> di
     }
     return users | events | items | doubles
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #090317ba
 def _with_gaps(verdict: Verdict, scene: Scene) -> Verdict:
     "A number of the events that became the items': those of the catalogue that no event has miss it."
     feature = verdict.feature
@@ -547,7 +547,7 @@ def _with_gaps(verdict: Verdict, scene: Scene) -> Verdict:
         return verdict
     return verdict._replace(feature=feature.model_copy(update={"missing": "mean"}))
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #b447e3cd
 def _notes(found: Mapping[str, Verdict]) -> list[str]:
     "One line a note, and at the end what is not read."
     left = [f"{name} ({verdict.why})" for name, verdict in found.items() if verdict.why]
@@ -556,7 +556,7 @@ def _notes(found: Mapping[str, Verdict]) -> list[str]:
         *([f"not read: {', '.join(left)}"] if left else []),
     ]
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #da75fd5e
 def infer_schema(
     events: Any, users: Any = None, items: Any = None, read: Collection[str] = (), **given
 ) -> SchemaFile:

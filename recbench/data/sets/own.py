@@ -46,13 +46,13 @@ def _id_column(source: Source, name: str) -> pa.Array:
         source.refuse(name, f"holds {values.type}; ids must be integers or text")
     return values
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #2a7f43f2
 def _to_int64(source: Source, name: str, values: pa.Array) -> pa.Array:
     try:return values.cast(pa.int64())
     except pa.ArrowException as error: source.refuse(name, f"holds {values.type} that does not fit "
                                                            f"into 64 bits: {error}")
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #46fafe78
 def _bounded(
     source: Source, name: str, ids: pa.Array, num_buckets: int, bad_rows=lambda bad: bad
 ) -> None:
@@ -67,7 +67,7 @@ def _bounded(
     if pc.any(outside).as_py(): source.refuse(name, f"ids must lie in 0..{num_buckets - 1}, as "
                                                     "num_buckets says", bad_rows(outside))
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #0d4b6d3c
 def _key_column(source: Source, name: str) -> pa.Array:
     values = _id_column(source, name)
     if values.null_count: source.refuse(name, "a key may not be missing", values.is_null())
@@ -104,7 +104,7 @@ def _list_column(source: Source, feature: Feature, separator: str, integers: boo
         _bounded(source, feature.name, inner, feature.num_buckets, in_row)
     return values
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3ff24ace
 def _divided(source: Source, name: str, values: pa.Array, separator: str, integers: bool) -> pa.Array:
     """Text as lists of its pieces, without spaces around them and without empty ones.
 
@@ -137,7 +137,7 @@ def _divided(source: Source, name: str, values: pa.Array, separator: str, intege
     ends = np.bincount(parents.to_numpy(), minlength=len(values)).cumsum()
     return pa.ListArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), pieces)
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #0c698f59
 def _pairs(source: Source, feature: Feature, values: pa.Array) -> pa.Array:
     "Weighted ids are lists of two-field records: id, weight."
     kind = values.type.value_type
@@ -227,7 +227,7 @@ def _feature_column(source: Source, feature: Feature, separator: str, integers: 
     if values.null_count == len(values): source.refuse(feature.name, "is empty in every row")
     return values
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #e975d41c
 def _integer_tables(schema: SchemaFile, sources: Mapping[str, Source]) -> set[str]:
     """Embedding tables whose single ids are integers.
 
@@ -243,7 +243,7 @@ def _integer_tables(schema: SchemaFile, sources: Mapping[str, Source]) -> set[st
     )
     return {feature.table for feature in single if holds(feature.name)}
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #7055a7ec
 def _frame(columns: Mapping[str, pa.Array]) -> pd.DataFrame:
     "Columns as pandas; integers with gaps keep their type."
     table = pa.table(dict(columns))
@@ -420,7 +420,7 @@ def _positives(events: pd.DataFrame, schema: SchemaFile, rows: str | None = None
         else events[schema.label] >= schema.min_label
     )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #55cf4994
 def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd.DataFrame]:
     "Train, valid, test; `name` is where the events came from."
     if isinstance(schema.split, Split):
@@ -449,7 +449,7 @@ def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd
         )
     return parts
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #56dbc7ea
 def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> int:
     "Leave held-out pairs out that stand earlier; how many there were."
     if schema.repeats == "keep" or schema.rows == "all": return 0
@@ -465,7 +465,7 @@ def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> in
         parts[name] = kept
     return int(again["valid"].sum() + again["test"].sum())
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #42fefa8f
 def _early(turned_down: pd.DataFrame, train: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
     "Dislikes no later than the user's last training row."
     if not len(turned_down): return turned_down
@@ -496,7 +496,7 @@ def _with_events(rows: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
     if schema.rows != "all" or schema.min_label is None: return rows
     return rows.assign(**{schema.label: (rows[schema.label] >= schema.min_label).astype("int64")})
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #5a0a0ee2
 def _encoded(
     name: str,
     schema: SchemaFile,
@@ -566,7 +566,7 @@ def account_line(account: Mapping[str, int]) -> str:
         f"{rows:,} {name}" for name, rows in parts.items()
     )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f180139d
 def _unknown_line(dataset: Dataset) -> str:
     names = [
         feature.name
@@ -590,7 +590,7 @@ def _unknown_line(dataset: Dataset) -> str:
     }
     return "out of vocabulary: " + (", ".join(text for text, count in zeros.items() if count) or "none")
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #dc68626c
 def _history_line(dataset: Dataset) -> str:
     "What histories hold where it is not simply what came before."
     windows = {"history", "recent"} & set(dataset.train.jagged) - set(dataset.row_sequences)
@@ -604,7 +604,7 @@ def _history_line(dataset: Dataset) -> str:
         else "held out without regard to time: histories of held-out rows hold training rows alone"
     )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ba905219
 def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: SchemaFile) -> str:
     "The account, the leak check of both held-out splits, and what is out of vocabulary."
     clock = schema.timestamp or "_no_clock"
@@ -866,7 +866,7 @@ def dataset_from_frames(
     }
     return _from_sources(name, sources, schema, verbose, given, read)
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3cfc239f
 def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
     """The data set that `schema.yaml` describes.
 

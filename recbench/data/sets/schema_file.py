@@ -81,7 +81,7 @@ def read_feature(entry: Mapping[str, Any] | Feature) -> Feature:
     try: return feature(**fields)
     except ValidationError as error: raise ValueError(f"feature {name!r}: {explain(error)}") from None
 
-
+# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #5de817c3
 def write_feature(feature: Feature) -> dict[str, Any]:
     "The entry of a feature: its kind and what is not default."
     kind = next(name for name, cls in _KINDS.items() if isinstance(feature, cls))
@@ -101,7 +101,7 @@ def _check_fields(what: str, fields: Mapping[str, Any], model: type[BaseModel]) 
                 f"{', '.join(model.model_fields)}"
             )
 
-
+# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #120ff8b2
 def explain(error: ValidationError) -> str:
     "What pydantic found, a clause a fault: field, value, what is allowed."
     def clause(fault) -> str:
@@ -256,7 +256,7 @@ def make_schema(fields: Mapping[str, Any], name: str = "schema") -> SchemaFile:
     try: return SchemaFile.model_validate(fields)
     except ValidationError as error: raise ValueError(f"{name}: {explain(error)}") from None
 
-
+# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #72f54673
 def read_schema(path: Path | str) -> SchemaFile:
     """The schema in a file, or `ValueError` with file, field and what is allowed.
 

@@ -77,7 +77,7 @@ def _check_fractions(fractions: Sequence[float]) -> None:
             "(0.8, 0.1, 0.1)"
         )
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #bab898ce
 def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple:
     "First timestamp of valid and of test, so that about these fractions of rows lie before."
     ordered = np.sort(times.to_numpy())
@@ -90,7 +90,7 @@ def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple:
     ]  # valid may not swallow all that is left
     return first[0], first[1] if first[1] > first[0] or not len(later) else later[0]
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #fc6a32f3
 def split_by_time(
     frame: pd.DataFrame,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
@@ -120,7 +120,7 @@ def split_by_time(
         )
     return frame[times < first], frame[(times >= first) & (times < second)], frame[times >= second]
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #2eca4a51
 def _as_time(cut: float | str | datetime, times: pd.Series):
     "A cut in the units of the column: dates may be written as text."
     return pd.Timestamp(cut, tz=times.dt.tz) if pd.api.types.is_datetime64_any_dtype(times) else cut

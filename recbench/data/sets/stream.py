@@ -197,7 +197,7 @@ def encode_arrow(
         carried,
     )
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #7c6d7284
 def _room(space: Tensor | None, rows: int, width: int) -> Tensor:
     """Rows of the given block, or of a new one where it has too few.
 
@@ -209,7 +209,7 @@ def _room(space: Tensor | None, rows: int, width: int) -> Tensor:
         else space[:rows]
     )
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #1ba1b6d2
 def stack_jagged(parts: Sequence[Jagged]) -> Jagged:
     "Ragged rows of several parts, one after the other."
     if len(parts) == 1: return parts[0]
@@ -356,7 +356,7 @@ def _contents(path: Path) -> pq.FileMetaData:
             f"{path.name} cannot be streamed: " f"{' '.join(str(error).split())[:200]}"
         ) from error
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #6e9c5418
 def _is_wide(contents: pq.FileMetaData, name: str) -> bool:
     "True for a column of integers that float32 may not hold, by the file's own smallest and largest."
     leaves = {contents.schema.column(place).path: place for place in range(contents.num_columns)}
@@ -373,7 +373,7 @@ def _is_wide(contents: pq.FileMetaData, name: str) -> bool:
         for one in bounds
     )
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #d583ea08
 class Slice(NamedTuple):
     "Some rows of a row group, which are read together."
     path: Path
@@ -381,7 +381,7 @@ class Slice(NamedTuple):
     start: int
     rows: int
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #dc53e3bd
 def _buffers(self: ParquetStream) -> Iterator[list[Slice]]:
     "Row groups in the epoch's order, cut into slices, as many at a time as fill the buffer."
     buffer, rows, size = [], 0, min(self.buffer_rows, SLICE)
@@ -430,7 +430,7 @@ class _Reader:
             f"{name} from row {one.start:,}" if one.start else name, pa.Table.from_batches(parts)
         )
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #47fd2007
 def _parts(
     one: Slice, contents: pq.FileMetaData, columns: Collection[str], size: int
 ) -> Iterator[pa.RecordBatch]:
@@ -461,7 +461,7 @@ def _read(self: ParquetStream, reader: _Reader, slices: list[Slice], space: Tens
         self.wide,
     )
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #b7380220
 def _iterate(self: ParquetStream) -> Iterator[Table]:
     skip, kept, space, reader = (
         self.row,
@@ -492,7 +492,7 @@ def _iterate(self: ParquetStream) -> Iterator[Table]:
         yield stack_tables(kept)
     self.epoch, self.row = self.epoch + 1, 0
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #73f19db6
 ParquetStream.__iter__ = _iterate
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #86ba363c

@@ -28,7 +28,7 @@ def _pairs(codes: np.ndarray) -> float:
     counts = np.unique(codes, return_counts=True)[1].astype(np.float64)
     return float(counts @ (counts - 1))
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #87fc8a40
 def agreement(groups: np.ndarray, values: np.ndarray) -> Agreement:
     """How far a row's group fixes its value; rows that miss one of the two are left out.
 
@@ -45,7 +45,7 @@ def agreement(groups: np.ndarray, values: np.ndarray) -> Agreement:
     share = (_pairs(groups * (values.max() + 1) + values) / inside - base) / (1 - base)
     return Agreement(share, base ** (n - len(np.unique(groups))))
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #92a5032f
 def codes(values: pa.Array | pd.Series) -> np.ndarray:
     "A number for each different value, -1 where it is missing; lists of the same values have the same."
     if isinstance(values, pa.Array):
@@ -71,7 +71,7 @@ def of_item(values: np.ndarray, items: np.ndarray, users: np.ndarray) -> bool:
         and (by_item > 0 or not bears_out(users, values))
     )
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #bc9f9712
 def variance_share(groups: np.ndarray, numbers: np.ndarray) -> float:
     """Share of the variance of the numbers' ranks that the groups account for, 0 where ten rows do not
     speak for it.
@@ -90,7 +90,7 @@ _PROVEN = 1e-6       # rows that agree by chance more often than that prove noth
 
 def _shown(found: Agreement) -> float: return found.share if found.chance < _PROVEN else 0.0
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #acc35946
 def tells_item(
     values: np.ndarray, items: np.ndarray, users: np.ndarray, numbers: np.ndarray | None = None
 ) -> float:
@@ -110,7 +110,7 @@ def tells_item(
     by_rank = 0.0 if numbers is None else variance_share(items, numbers)
     return max(_shown(agreement(items, values)), _shown(agreement(values, items)), by_rank, missing)
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #3f84ffbb
 def holds_item(lists: pa.Array, items: pa.Array) -> float:
     """Share of the lists that hold their row's own item, above what they hold of other rows' items; 7
     and
@@ -133,7 +133,7 @@ def holds_item(lists: pa.Array, items: pa.Array) -> float:
     ]
     return max(0.0, (holding[0] - holding[1]) / (1 - holding[1])) if holding[1] < 1 else 0.0
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #377e15dd
 def tells_user(values: pd.Series, items: pd.Series, catalogue: int) -> float:
     """How much of held-out items can be read from what stands in their users' rows: as it is, or by
     what
@@ -173,7 +173,7 @@ def tells_label(values: np.ndarray, label: np.ndarray, numbers: np.ndarray | Non
         found.append(_order(ranks, label[known]))
     return max(found)
 
-
+# %% ../../../nbs/10_data/20_sets/50_telling.ipynb #68451a06
 def _order(ranks: np.ndarray, label: np.ndarray) -> float:
     "|2 AUC - 1| of the ranks, with ten rows of each of two labels."
     positive = label == label.max()
