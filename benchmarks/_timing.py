@@ -12,7 +12,10 @@ def cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    "CPU seconds of each call in each round, on one thread; every other round runs backwards, a first one warms up and is dropped."
+    """CPU seconds of each call in each round, on one thread.
+
+    Every other round runs backwards, a first one warms up and is dropped.
+    """
     import torch
     torch.set_num_threads(1)
     took: dict[str, list[float]] = {name: [] for name in calls}
@@ -26,7 +29,14 @@ def ratio(took: Mapping[str, list[float]], name: str, other: str) -> float:
     return median(a / b for a, b in zip(took[name], took[other]))
 
 
-def verdict(name: str, value: float, *, at_most: float | None = None, at_least: float | None = None, kind: str = "ratio") -> bool:
+def verdict(
+    name: str,
+    value: float,
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    kind: str = "ratio",
+) -> bool:
     "Print `NAME ratio R (target ...) ok|MISS`; True when the target is met."
     holds = value <= at_most if at_least is None else value >= at_least
     target = f"at most {at_most:.3g}" if at_least is None else f"at least {at_least:.3g}"

@@ -7,6 +7,7 @@ float32, one thread, CPU time, taking turns. The widths are those of workload S1
 are 429 columns, which a full cross layer maps onto themselves and the first layer of a tower to 256. At 432 columns the two
 layers do the same, which shows the noise.
 """
+
 import argparse
 
 from _timing import interleaved, ratio, verdict
@@ -34,9 +35,12 @@ def main() -> None:
         torch.manual_seed(0)
         x, gradient = torch.randn(ROWS, width, requires_grad=True), torch.randn(ROWS, out)
         layers = {"aligned": Linear(width, out), "plain": torch.nn.Linear(width, out)}
-        took = interleaved({name: lambda layer=layer: step(layer, x, gradient) for name, layer in layers.items()}, rounds)
+        took = interleaved(
+            {name: lambda layer=layer: step(layer, x, gradient) for name, layer in layers.items()},
+            rounds,
+        )
         found, name = ratio(took, "aligned", "plain"), f"{width} to {out}: aligned rows against plain"
-        if (width, out) in AT_MOST: verdict(name, found, at_most=AT_MOST[width, out])
+        if (width, out) in AT_MOST:verdict(name, found, at_most=AT_MOST[width, out])
         else: print(f"{name} ratio {found:.3g} (no target)")
 
 

@@ -14,6 +14,7 @@ products     the step's matrix products: forward, gradient of the weights, gradi
 
 Targets, in samples a CPU second: recbench at least 2.2 times plain, and at least 0.6 of products.
 """
+
 import argparse
 from collections.abc import Callable
 from itertools import chain, cycle, repeat
@@ -25,8 +26,8 @@ from _timing import interleaved, ratio, verdict
 from _worlds import HIDDEN, OUTPUT, TEMPERATURE, WIDTH, make_dataset, make_model
 from torch import Tensor, nn
 
-from recbench.data.sets.dataset import Dataset
 from recbench.data.feed.negatives import Negatives
+from recbench.data.sets.dataset import Dataset
 from recbench.train.trainer import Trainer
 
 FIELDS = 8   # on each side
@@ -34,7 +35,9 @@ FIELDS = 8   # on each side
 
 def trainer_step(dataset: Dataset, batch: int, negatives: Negatives | None) -> Callable[[], Tensor]:
     "A call that loads the next batch and trains on it; its loss."
-    trainer = Trainer(make_model(dataset), dataset, negatives=negatives, batch_size=batch, progress=False)
+    trainer = Trainer(
+        make_model(dataset), dataset, negatives=negatives, batch_size=batch, progress=False
+    )
     trainer.model.train()
     batches = chain.from_iterable(repeat(trainer.loader))
     return lambda: trainer.train_step(next(batches))[0]
@@ -47,19 +50,31 @@ class PlainTwoTower(nn.Module):
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(buckets, WIDTH) for _ in range(2 * FIELDS))
         widths = [FIELDS * WIDTH, *HIDDEN]
-        self.towers = nn.ModuleList(nn.Sequential(*[layer for pair in zip(widths, HIDDEN) for layer in (nn.Linear(*pair), nn.ReLU())], nn.Linear(HIDDEN[-1], OUTPUT)) for _ in range(2))
+        self.towers = nn.ModuleList(
+            nn.Sequential(
+                *[layer for pair in zip(widths, HIDDEN) for layer in (nn.Linear(*pair), nn.ReLU())],
+                nn.Linear(HIDDEN[-1], OUTPUT),
+            )
+            for _ in range(2)
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         "Ids [B, 16] of user and item -> loss."
         vectors = [table(ids[:, i]) for i, table in enumerate(self.tables)]
-        user, item = (F.normalize(tower(torch.cat(side, 1)), dim=1) for tower, side in zip(self.towers, (vectors[:FIELDS], vectors[FIELDS:])))
+        user, item = (
+            F.normalize(tower(torch.cat(side, 1)), dim=1)
+            for tower, side in zip(self.towers, (vectors[:FIELDS], vectors[FIELDS:]))
+        )
         return F.cross_entropy(torch.mm(user, item.T) / TEMPERATURE, torch.arange(len(ids)))
 
 
 def id_matrices(dataset: Dataset, batch: int, count: int) -> list[Tensor]:
     "Ids [B, 16] of some batches of events."
     events = dataset.train.columns
-    sides = [side.singles[events[f"{name}_index"][:count * batch]].long() for name, side in (("user", dataset.users), ("item", dataset.items))]
+    sides = [
+        side.singles[events[f"{name}_index"][: count * batch]].long()
+        for name, side in (("user", dataset.users), ("item", dataset.items))
+    ]
     return list(torch.cat(sides, 1).split(batch))
 
 
@@ -80,8 +95,13 @@ def plain_step(dataset: Dataset, batch: int, buckets: int) -> Callable[[], Tenso
 def matrix_products(batch: int) -> Callable[[], None]:
     "A call that multiplies what one step multiplies: B x inputs x outputs, three times each."
     widths = [FIELDS * WIDTH, *HIDDEN, OUTPUT]
-    shapes = 2 * [(batch, inputs, outputs) for inputs, outputs in zip(widths, widths[1:])] + [(batch, OUTPUT, batch)]
-    layers = [(torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs)) for rows, inputs, outputs in shapes]
+    shapes = 2 * [(batch, inputs, outputs) for inputs, outputs in zip(widths, widths[1:])] + [
+        (batch, OUTPUT, batch)
+    ]
+    layers = [
+        (torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs))
+        for rows, inputs, outputs in shapes
+    ]
     results = [tuple(map(torch.empty_like, layer)) for layer in layers]
 
     def multiply() -> None:
@@ -94,16 +114,22 @@ def matrix_products(batch: int) -> Callable[[], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("buckets", 100_000), ("batch", 4096), ("steps", 3), ("rounds", 9)): parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("buckets", 100_000), ("batch", 4096), ("steps", 3), ("rounds", 9)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     dataset = make_dataset(FIELDS, args.buckets, users=100_000, items=100_000, events=1_000_000)
     calls = {
         "recbench": trainer_step(dataset, args.batch, None),
-        "uncorrected": trainer_step(dataset, args.batch, Negatives(kind="in_batch", log_q=False, mask_hits=False)),
+        "uncorrected": trainer_step(
+            dataset, args.batch, Negatives(kind="in_batch", log_q=False, mask_hits=False)
+        ),
         "plain": plain_step(dataset, args.batch, args.buckets),
         "products": matrix_products(args.batch),
     }
-    took = interleaved({name: lambda call=call: [call() for _ in range(args.steps)] for name, call in calls.items()}, args.rounds)
+    took = interleaved(
+        {name: lambda call=call: [call() for _ in range(args.steps)] for name, call in calls.items()},
+        args.rounds,
+    )
     for name, seconds in took.items():
         each = median(seconds) / args.steps
         print(f"{name:12s} {1e3 * each:7.1f} ms a step {args.batch / each:9,.0f} samples a CPU second")

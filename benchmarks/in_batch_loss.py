@@ -5,6 +5,7 @@
 Memory is the highest of one step above what was held before it, each form in a process of its own.
 Targets: chunked at most 0.6 of plain's time and a twentieth of its extra memory, with the corrections too.
 """
+
 import argparse
 import subprocess
 import sys
@@ -21,7 +22,10 @@ def inputs(rows: int, width: int) -> dict:
     "Unit vectors that need gradients, and the ids and counts that corrections read."
     import torch
     generator = torch.Generator().manual_seed(0)
-    user, item = (torch.nn.functional.normalize(torch.randn(rows, width, generator=generator)).requires_grad_() for _ in range(2))
+    user, item = (
+        torch.nn.functional.normalize(torch.randn(rows, width, generator=generator)).requires_grad_()
+        for _ in range(2)
+    )
     items = torch.randint(0, 20 * rows, (rows,), generator=generator)
     return {"user": user, "item": item, "items": items, "log_q": torch.randn(rows, generator=generator)}
 
@@ -39,7 +43,9 @@ def chunked(user, item, **_):
 
 def corrected(user, item, items, log_q):
     from recbench.matching.chunked import chunked_in_batch_cross_entropy
-    return chunked_in_batch_cross_entropy(user, item, TEMPERATURE, log_q=log_q, row_items=items, column_items=items)
+    return chunked_in_batch_cross_entropy(
+        user, item, TEMPERATURE, log_q=log_q, row_items=items, column_items=items
+    )
 
 
 FORMS = {"plain": plain, "chunked": chunked, "chunked, logQ and mask": corrected}
@@ -79,7 +85,16 @@ def print_memory(form: str, rows: int, width: int) -> None:
 
 def memory(form: str, rows: int, width: int) -> float:
     "Extra megabytes of one step, measured in a fresh process."
-    command = [sys.executable, __file__, "--rows", str(rows), "--width", str(width), "--memory-of", form]
+    command = [
+        sys.executable,
+        __file__,
+        "--rows",
+        str(rows),
+        "--width",
+        str(width),
+        "--memory-of",
+        form,
+    ]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -94,7 +109,10 @@ def main() -> None:
     megabytes = {form: memory(form, args.rows, args.width) for form in FORMS}
     seconds = times(args.rows, args.width, args.rounds)
     print(f"in-batch softmax, forward + backward, B={args.rows}, D={args.width}")
-    for form in FORMS: print(f"  {form:24s} {1000 * median(seconds[form]):8.1f} ms CPU, {megabytes[form]:8.1f} MB extra")
+    for form in FORMS:
+        print(
+            f"  {form:24s} {1000 * median(seconds[form]):8.1f} ms CPU, {megabytes[form]:8.1f} MB extra"
+        )
     for form in list(FORMS)[1:]:
         verdict(f"{form} / plain, time:", ratio(seconds, form, "plain"), at_most=TIME_TARGET)
         verdict(f"{form} / plain, memory:", megabytes[form] / megabytes["plain"], at_most=MEMORY_TARGET)

@@ -4,6 +4,7 @@
 
 26 fields of width 16, one thread, in turn; CPU time. Targets: 0.6 of the time for pair products and cross layers, a fifth for CIN.
 """
+
 import argparse
 from collections.abc import Callable
 from itertools import combinations
@@ -62,15 +63,35 @@ def compare(name: str, layer: nn.Module, direct: Form, x: Tensor, rounds: int, a
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("rows", 2048), ("rounds", 7)): parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("rows", 2048), ("rounds", 7)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.manual_seed(0)
-    fields, flat = (torch.randn(args.rows, *shape, requires_grad=True) for shape in ((FIELDS, WIDTH), (FIELDS * WIDTH + 13,)))
+    fields, flat = (
+        torch.randn(args.rows, *shape, requires_grad=True)
+        for shape in ((FIELDS, WIDTH), (FIELDS * WIDTH + 13,))
+    )
     cross, cin = Cross(flat.shape[1], 3), CIN(FIELDS, [64, 64])
-    compare("FactorizationMachine / pair loop", FactorizationMachine(), pair_loop, fields, args.rounds, 0.6)
+    compare(
+        "FactorizationMachine / pair loop", FactorizationMachine(), pair_loop, fields, args.rounds, 0.6
+    )
     compare("InteractionArch / Z[:, i, j]", InteractionArch(FIELDS), triangle, fields, args.rounds, 0.6)
-    compare("Cross, 3 layers / layer by layer", cross, lambda x: cross_by_layer(cross, x), flat, args.rounds, 0.6)
-    compare("CIN [64, 64] / convolution", cin, lambda x: cin_by_convolution(cin, x), fields, args.rounds, 0.2)
+    compare(
+        "Cross, 3 layers / layer by layer",
+        cross,
+        lambda x: cross_by_layer(cross, x),
+        flat,
+        args.rounds,
+        0.6,
+    )
+    compare(
+        "CIN [64, 64] / convolution",
+        cin,
+        lambda x: cin_by_convolution(cin, x),
+        fields,
+        args.rounds,
+        0.2,
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ taking turns. Asked is at least 0.5 of the product's rate. `Tensor.topk` over th
 Second: `evaluate` of given vectors (64 columns), 6,040 users, 3,706 items, 1,000,209 events of which each user's last is
 held out and the others are masked, five cut-offs, four metrics. Asked is under 2 s.
 """
+
 import argparse
 from statistics import median
 
@@ -19,8 +20,8 @@ import torch.nn.functional as F
 from _timing import interleaved, ratio, verdict
 
 from recbench.core.heap import keep_freed_memory
-from recbench.data.sets.dataset import Dataset, build_dataset
 from recbench.data.rows.features import IdFeature, Schema
+from recbench.data.sets.dataset import Dataset, build_dataset
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.retrieval import evaluate
 
@@ -30,7 +31,9 @@ ML1M_USERS, ML1M_ITEMS, ML1M_EVENTS = 6_040, 3_706, 1_000_209
 
 def vectors(rows: int, centres: torch.Tensor) -> torch.Tensor:
     "Unit vectors [rows, D] around the centres."
-    return F.normalize(centres[torch.randint(len(centres), (rows,))] + 0.5 * torch.randn(rows, centres.shape[1]), dim=1)
+    return F.normalize(
+        centres[torch.randint(len(centres), (rows,))] + 0.5 * torch.randn(rows, centres.shape[1]), dim=1
+    )
 
 
 def products(users: torch.Tensor, items: torch.Tensor) -> None:
@@ -45,10 +48,19 @@ def search(users: int, rounds: int) -> None:
     centres = F.normalize(torch.randn(1000, DIM), dim=1)
     items, asked = vectors(ITEMS, centres), vectors(users, centres)
     index = ItemIndex(items, kind="exact")
-    calls = {"product": lambda: products(asked, items), "index": lambda: index.search(asked, K), "topk": lambda: [(block @ items.T).topk(K) for block in asked.split(BLOCK)]}
+    calls = {
+        "product": lambda: products(asked, items),
+        "index": lambda: index.search(asked, K),
+        "topk": lambda: [(block @ items.T).topk(K) for block in asked.split(BLOCK)],
+    }
     took = interleaved(calls, rounds)
-    for name, seconds in took.items(): print(f"{name:8s} {users / median(seconds):>8,.0f} users a CPU second")
-    verdict(f"top-{K} of {ITEMS:,} items: rate against the product", ratio(took, "product", "index"), at_least=0.5)
+    for name, seconds in took.items():
+        print(f"{name:8s} {users / median(seconds):>8,.0f} users a CPU second")
+    verdict(
+        f"top-{K} of {ITEMS:,} items: rate against the product",
+        ratio(took, "product", "index"),
+        at_least=0.5,
+    )
 
 
 class Given:
@@ -63,13 +75,34 @@ class Given:
 def ml1m_size() -> Dataset:
     "Random events, the last of each user held out."
     rng = np.random.default_rng(0)
-    user = np.concatenate([np.arange(ML1M_USERS).repeat(3), rng.integers(ML1M_USERS, size=ML1M_EVENTS - 3 * ML1M_USERS)])
+    user = np.concatenate(
+        [np.arange(ML1M_USERS).repeat(3), rng.integers(ML1M_USERS, size=ML1M_EVENTS - 3 * ML1M_USERS)]
+    )
     item = (ML1M_ITEMS * rng.random(len(user)) ** 2).astype(int)
-    events = pd.DataFrame({"user_id": user, "item_id": item, "timestamp": rng.permutation(len(user))}).sort_values(["user_id", "timestamp"])
+    events = pd.DataFrame(
+        {"user_id": user, "item_id": item, "timestamp": rng.permutation(len(user))}
+    ).sort_values(["user_id", "timestamp"])
     turn = events.groupby("user_id").cumcount(ascending=False)
-    schema = Schema(features=(IdFeature(name="user_id", side="user", embedding_dim=DIM), IdFeature(name="item_id", side="item", embedding_dim=DIM)))
-    sides = (pd.DataFrame({"user_id": np.arange(ML1M_USERS)}), pd.DataFrame({"item_id": np.arange(ML1M_ITEMS)}))
-    return build_dataset("ml1m-size", schema, events[turn > 1], events[turn == 1], events[turn == 0], *sides, protocol="leave-last", max_history=0)
+    schema = Schema(
+        features=(
+            IdFeature(name="user_id", side="user", embedding_dim=DIM),
+            IdFeature(name="item_id", side="item", embedding_dim=DIM),
+        )
+    )
+    sides = (
+        pd.DataFrame({"user_id": np.arange(ML1M_USERS)}),
+        pd.DataFrame({"item_id": np.arange(ML1M_ITEMS)}),
+    )
+    return build_dataset(
+        "ml1m-size",
+        schema,
+        events[turn > 1],
+        events[turn == 1],
+        events[turn == 0],
+        *sides,
+        protocol="leave-last",
+        max_history=0,
+    )
 
 
 def evaluation(rounds: int) -> None:
@@ -77,7 +110,12 @@ def evaluation(rounds: int) -> None:
     torch.manual_seed(0)
     dataset, model = ml1m_size(), Given(torch.randn(ML1M_USERS, DIM), torch.randn(ML1M_ITEMS, DIM))
     took = interleaved({"evaluate": lambda: evaluate(model, dataset)}, rounds)["evaluate"]
-    verdict(f"evaluate, {ML1M_USERS:,} users, {ML1M_ITEMS:,} items", median(took), at_most=2.0, kind="CPU seconds")
+    verdict(
+        f"evaluate, {ML1M_USERS:,} users, {ML1M_ITEMS:,} items",
+        median(took),
+        at_most=2.0,
+        kind="CPU seconds",
+    )
 
 
 def main() -> None:

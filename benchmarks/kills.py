@@ -11,6 +11,7 @@ process resumes, until a run has had its kills and may end.
 Targets: every kill is followed by a resume that loses no more than one interval of checkpoints; the history, every loss of
 every step and every bit of the weights at the end equal those of the unbroken run.
 """
+
 import argparse
 import hashlib
 import json
@@ -27,10 +28,20 @@ from pathlib import Path
 import torch
 from _timing import verdict
 
-from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, RecallAtKConfig, SoftmaxCrossEntropyConfig, Tower, TrainMetric
-from recbench.data.sets.dataset import Dataset
+from recbench.core.config import (
+    DSSMConfig,
+    FeatureGroup,
+    Loss,
+    MLPConfig,
+    ModelConfig,
+    RecallAtKConfig,
+    SoftmaxCrossEntropyConfig,
+    Tower,
+    TrainMetric,
+)
 from recbench.data.feed.negatives import Negatives
 from recbench.data.published.planted import planted
+from recbench.data.sets.dataset import Dataset
 from recbench.models.dssm import DSSM
 from recbench.train import ExponentialAverage, ExponentialDecay, LearningRate, Trainer
 from recbench.train.checkpoint import TENSORS, TREE
@@ -50,49 +61,108 @@ class Progress:
 
 def make_trainer(folder: Path, dataset: Dataset, memory: mmap.mmap) -> Trainer:
     "A training with as many kinds of state as there are."
-    towers = {f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[16], dropout_ratio=[0.2])) for side in ("user", "item")}
+    towers = {
+        f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[16], dropout_ratio=[0.2]))
+        for side in ("user", "item")
+    }
     config = ModelConfig(
-        feature_groups=[FeatureGroup(group_name=side, feature_names=[feature.name for feature in dataset.features(side)]) for side in ("user", "item")],
-        dssm=DSSMConfig(**towers, output_dim=8, similarity="COSINE", temperature=0.1, in_batch_negative=True),
-        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())], train_metrics=[TrainMetric(recall_at_k=RecallAtKConfig(top_k=5), decay_step=5)])
+        feature_groups=[
+            FeatureGroup(
+                group_name=side, feature_names=[feature.name for feature in dataset.features(side)]
+            )
+            for side in ("user", "item")
+        ],
+        dssm=DSSMConfig(
+            **towers, output_dim=8, similarity="COSINE", temperature=0.1, in_batch_negative=True
+        ),
+        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())],
+        train_metrics=[TrainMetric(recall_at_k=RecallAtKConfig(top_k=5), decay_step=5)],
+    )
     torch.manual_seed(1)
-    return Trainer(DSSM(config, dataset.features(), []), dataset, negatives=Negatives(kind="mixed", num_sample=32), batch_size=256, epochs=6, patience=6, accumulate=3,
-                   callbacks=[LearningRate(ExponentialDecay(decay_size=10, decay_factor=0.9)), ExponentialAverage(0.95), Progress(memory)],
-                   progress=False, run_dir=folder, save_every_steps=EVERY if folder else None)
+    return Trainer(
+        DSSM(config, dataset.features(), []),
+        dataset,
+        negatives=Negatives(kind="mixed", num_sample=32),
+        batch_size=256,
+        epochs=6,
+        patience=6,
+        accumulate=3,
+        callbacks=[
+            LearningRate(ExponentialDecay(decay_size=10, decay_factor=0.9)),
+            ExponentialAverage(0.95),
+            Progress(memory),
+        ],
+        progress=False,
+        run_dir=folder,
+        save_every_steps=EVERY if folder else None,
+    )
 
 
 def die_at_operation(folder: Path, number: int, tear: random.Random) -> None:
-    "Kill this process at its n-th file operation inside the folder; now and then leave half of a tensor file behind."
+    """Kill this process at its n-th file operation inside the folder.
+
+    Now and then leave half of a tensor file behind.
+    """
     left = [number]
 
     def hook(event: str, arguments: tuple) -> None:
-        if not (event == "open" or event.startswith(("os.", "shutil."))) or not any(str(part).startswith(str(folder)) for part in arguments): return
+        if not (event == "open" or event.startswith(("os.", "shutil."))) or not any(
+            str(part).startswith(str(folder)) for part in arguments
+        ):
+            return
         left[0] -= 1
         if left[0]: return
         half = Path(str(arguments[0])).with_name(TENSORS)
-        if Path(str(arguments[0])).name == TREE and half.exists(): os.truncate(half, tear.randrange(half.stat().st_size))
+        if Path(str(arguments[0])).name == TREE and half.exists():
+            os.truncate(half, tear.randrange(half.stat().st_size))
         os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
 
 
-def train(folder: Path, result: Path, dataset: Dataset, memory: mmap.mmap, operation: int | None, seed: int) -> None:
+def train(
+    folder: Path, result: Path, dataset: Dataset, memory: mmap.mmap, operation: int | None, seed: int
+) -> None:
     "In a child: train, and leave a fingerprint of all numbers where the run ends."
     if operation: die_at_operation(folder, operation, random.Random(seed))
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         trainer = make_trainer(folder, dataset, memory)
         trainer.fit()
-    weights = hashlib.sha256(b"".join(value.numpy().tobytes() for value in trainer.model.state_dict().values())).hexdigest()
-    history = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history]
-    result.write_text(json.dumps({"weights": weights, "history": history, "best_epoch": trainer.best_epoch, "steps": (folder / "steps.jsonl").read_text()}))
+    weights = hashlib.sha256(
+        b"".join(value.numpy().tobytes() for value in trainer.model.state_dict().values())
+    ).hexdigest()
+    history = [
+        {name: value for name, value in row.items() if name != "seconds"} for row in trainer.history
+    ]
+    result.write_text(
+        json.dumps(
+            {
+                "weights": weights,
+                "history": history,
+                "best_epoch": trainer.best_epoch,
+                "steps": (folder / "steps.jsonl").read_text(),
+            }
+        )
+    )
 
 
-def child(folder: Path, result: Path, dataset: Dataset, seconds: float | None = None, operation: int | None = None, seed: int = 0) -> tuple[bool, tuple[int, int] | None]:
-    "Train in a process of its own, kill it after some seconds or at a file operation: was it killed, and its first and last step if it got as far as that."
+def child(
+    folder: Path,
+    result: Path,
+    dataset: Dataset,
+    seconds: float | None = None,
+    operation: int | None = None,
+    seed: int = 0,
+) -> tuple[bool, tuple[int, int] | None]:
+    """Train in a process of its own, kill it after some seconds or at a file operation.
+
+    Was it killed, and its first and last step if it got as far as that.
+    """
     memory = mmap.mmap(-1, 17)
     process = os.fork()
     if not process:
-        try: train(folder, result, dataset, memory, operation, seed)
+        try:
+            train(folder, result, dataset, memory, operation, seed)
         except BaseException as error:
             print(f"child failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)
@@ -101,22 +171,41 @@ def child(folder: Path, result: Path, dataset: Dataset, seconds: float | None = 
         time.sleep(seconds)
         os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status): raise SystemExit("a training failed, see above")
-    return os.WIFSIGNALED(status), (int.from_bytes(memory[:8]), int.from_bytes(memory[8:16])) if memory[16] else None
+    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
+        raise SystemExit("a training failed, see above")
+    return os.WIFSIGNALED(status), (
+        (int.from_bytes(memory[:8]), int.from_bytes(memory[8:16])) if memory[16] else None
+    )
 
 
-def killed_run(folder: Path, result: Path, dataset: Dataset, kills: int, seconds: float, rng: random.Random) -> tuple[list[str], list[int]]:
-    "One run through up to so many kills: what each was, and the steps that had to be done again after each."
+def killed_run(
+    folder: Path, result: Path, dataset: Dataset, kills: int, seconds: float, rng: random.Random
+) -> tuple[list[str], list[int]]:
+    """One run through up to so many kills.
+
+    What each was, and the steps that had to be done again after each.
+    """
     kinds: list[str] = []
     again: list[int] = []
     reached = 0
     while not result.exists():
         kind = "end" if len(kinds) == kills else rng.choice(("moment", "file operation"))
-        killed, steps = child(folder, result, dataset, rng.uniform(0.01, seconds) if kind == "moment" else None, rng.randrange(1, 400) if kind == "file operation" else None, rng.randrange(2**32))
+        killed, steps = child(
+            folder,
+            result,
+            dataset,
+            rng.uniform(0.01, seconds) if kind == "moment" else None,
+            rng.randrange(1, 400) if kind == "file operation" else None,
+            rng.randrange(2**32),
+        )
         if steps:
             if kinds: again.append(reached - steps[0])
             reached = steps[1]
-        if killed: kinds.append(kind + (", checkpoint half written" if any(folder.glob("checkpoints/.checkpoint-*")) else ""))
+        if killed:
+            kinds.append(
+                kind
+                + (", checkpoint half written" if any(folder.glob("checkpoints/.checkpoint-*")) else "")
+            )
     return kinds, again
 
 
@@ -132,19 +221,43 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         start = time.perf_counter()
         child(Path(home, "unbroken"), Path(home, "unbroken.json"), dataset)
-        seconds, unbroken = time.perf_counter() - start, json.loads(Path(home, "unbroken.json").read_text())
+        seconds, unbroken = time.perf_counter() - start, json.loads(
+            Path(home, "unbroken.json").read_text()
+        )
         while len(kinds) < args.kills:
             number += 1
             result = Path(home, f"{number}.json")
-            new_kinds, new_again = killed_run(Path(home, f"run{number}"), result, dataset, min(args.kills_a_run, args.kills - len(kinds)), seconds, rng)
-            kinds, again, same = kinds + new_kinds, again + new_again, json.loads(result.read_text()) == unbroken
+            new_kinds, new_again = killed_run(
+                Path(home, f"run{number}"),
+                result,
+                dataset,
+                min(args.kills_a_run, args.kills - len(kinds)),
+                seconds,
+                rng,
+            )
+            kinds, again, same = (
+                kinds + new_kinds,
+                again + new_again,
+                json.loads(result.read_text()) == unbroken,
+            )
             equal += same
-            print(f"run {number}: killed {len(new_kinds)} times ({'; '.join(new_kinds) or 'never'}), steps done again {new_again}, {'equal' if same else 'DIFFERENT'}", flush=True)
-    print(f"unbroken run: {len(unbroken['history'])} epochs, {unbroken['history'][-1]['step']} steps, {seconds:.1f} s; a checkpoint every {EVERY} steps and at the end of each epoch")
-    print(f"{len(kinds)} kills: {sum(kind.startswith('moment') for kind in kinds)} at a random moment, {sum(kind.startswith('file') for kind in kinds)} at a file operation, "
-          f"{sum('half written' in kind for kind in kinds)} of them with a checkpoint half written or half deleted; all resumed")
+            print(
+                f"run {number}: killed {len(new_kinds)} times ({'; '.join(new_kinds) or 'never'}), "
+                f"steps done again {new_again}, {'equal' if same else 'DIFFERENT'}",
+                flush=True,
+            )
+    print(
+        f"unbroken run: {len(unbroken['history'])} epochs, {unbroken['history'][-1]['step']} steps, "
+        f"{seconds:.1f} s; a checkpoint every {EVERY} steps and at the end of each epoch"
+    )
+    print(
+        f"{len(kinds)} kills: {sum(kind.startswith('moment') for kind in kinds)} at a random moment, {sum(kind.startswith('file') for kind in kinds)} at a file operation, "
+        f"{sum('half written' in kind for kind in kinds)} of them with a checkpoint half written or half deleted; all resumed"
+    )
     verdict("steps lost by a kill", max(again, default=0), at_most=EVERY, kind="most")
-    verdict("runs that end with the numbers of the unbroken one", equal / number, at_least=1, kind="share")
+    verdict(
+        "runs that end with the numbers of the unbroken one", equal / number, at_least=1, kind="share"
+    )
 
 
 if __name__ == "__main__":

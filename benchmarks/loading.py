@@ -9,6 +9,7 @@ rows. Targets: batches from 2 million rows a CPU second from Parquet and from 10
 ten times the rows. Printed besides, for the same rows: what the gather alone costs, by `index_select`, Arrow's decoding alone,
 and both again for a file with row groups of 65,536 rows, in which every group carries dictionaries of its own.
 """
+
 import argparse
 import json
 import subprocess
@@ -42,7 +43,11 @@ def write(path: Path, rows: int, group: int = GROUP) -> Path:
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, rows, group):
             count = min(group, rows - start)
-            columns = [*(rng.integers(0, 100_000, count) for _ in range(IDS)), *(rng.random(count, dtype=np.float32) for _ in range(FLOATS)), rng.integers(0, 2, count).astype(np.float32)]
+            columns = [
+                *(rng.integers(0, 100_000, count) for _ in range(IDS)),
+                *(rng.random(count, dtype=np.float32) for _ in range(FLOATS)),
+                rng.integers(0, 2, count).astype(np.float32),
+            ]
             writer.write_table(pa.table(columns, schema=schema), row_group_size=group)
     return path
 
@@ -50,7 +55,10 @@ def write(path: Path, rows: int, group: int = GROUP) -> Path:
 def stream(path: Path | str):
     from recbench.data.rows.features import IdFeature, RawFeature
     from recbench.data.sets.stream import ParquetStream
-    features = [*(IdFeature(name=f"c{i}", num_buckets=100_000) for i in range(IDS)), *(RawFeature(name=f"x{i}") for i in range(FLOATS))]
+    features = [
+        *(IdFeature(name=f"c{i}", num_buckets=100_000) for i in range(IDS)),
+        *(RawFeature(name=f"x{i}") for i in range(FLOATS)),
+    ]
     return ParquetStream([path], features, batch_size=BATCH, buffer_rows=BUFFER, columns=["label"])
 
 
@@ -66,7 +74,9 @@ def one_epoch(path: Path | str) -> int:
 def batches(table, rows) -> int:
     "Rows of one pass over a table in memory, as batches."
     from recbench.data.rows.batch import make_batch
-    return sum(make_batch(table.take(part)).sparse_features["__BASE__"].stride() for part in rows.split(BATCH))
+    return sum(
+        make_batch(table.take(part)).sparse_features["__BASE__"].stride() for part in rows.split(BATCH)
+    )
 
 
 def gathered(table, rows) -> None:
@@ -91,7 +101,12 @@ def resident() -> float:
 
 def peak(path: Path) -> tuple[float, float]:
     "MB at most resident in a fresh process, after the imports and after streaming the file once."
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(path)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return tuple(json.loads(done.stdout)[1:])
 
 
@@ -106,18 +121,39 @@ def main() -> None:
     from recbench.data.sets.stream import stack_tables
     keep_freed_memory()                             # as the training wrapper does
     with tempfile.TemporaryDirectory() as folder:
-        small, large = write(Path(folder) / "small.parquet", options.rows), write(Path(folder) / "large.parquet", 10 * options.rows)
+        small, large = write(Path(folder) / "small.parquet", options.rows), write(
+            Path(folder) / "large.parquet", 10 * options.rows
+        )
         table = stack_tables(list(stream(small)))
         rows = torch.randperm(len(table))
         groups = write(Path(folder) / "groups.parquet", options.rows, SMALL_GROUP)
-        took = interleaved({"memory": lambda: batches(table, rows), "gather": lambda: gathered(table, rows), "Parquet": lambda: one_epoch(small), "decoding": lambda: decoded(small),
-                            "groups": lambda: one_epoch(groups), "decoding of groups": lambda: decoded(groups)}, options.rounds)
+        took = interleaved(
+            {
+                "memory": lambda: batches(table, rows),
+                "gather": lambda: gathered(table, rows),
+                "Parquet": lambda: one_epoch(small),
+                "decoding": lambda: decoded(small),
+                "groups": lambda: one_epoch(groups),
+                "decoding of groups": lambda: decoded(groups),
+            },
+            options.rounds,
+        )
         rate = {name: len(table) / min(seconds) / 1e6 for name, seconds in took.items()}
         memory = [peak(path) for path in (small, large)]
         sizes = [path.stat().st_size / 2**20 for path in (small, large)]
-    print(f"from memory: batches {rate['memory']:.1f}, the gather alone {rate['gather']:.1f}; from Parquet: batches {rate['Parquet']:.2f}, decoding alone {rate['decoding']:.2f} million rows a CPU second")
-    print(f"row groups of {SMALL_GROUP:,}: batches {rate['groups']:.2f}, decoding alone {rate['decoding of groups']:.2f} million rows a CPU second")
-    for size, (start, most) in zip(sizes, memory): print(f"file of {size:,.0f} MB: peak memory {most:.0f} MB, of which {start:.0f} MB are the imports")
+    print(
+        f"from memory: batches {rate['memory']:.1f}, the gather alone {rate['gather']:.1f}; from "
+        f"Parquet: batches {rate['Parquet']:.2f}, decoding alone {rate['decoding']:.2f} million rows a CPU second"
+    )
+    print(
+        f"row groups of {SMALL_GROUP:,}: batches {rate['groups']:.2f}, decoding alone "
+        f"{rate['decoding of groups']:.2f} million rows a CPU second"
+    )
+    for size, (start, most) in zip(sizes, memory):
+        print(
+            f"file of {size:,.0f} MB: peak memory {most:.0f} MB, of which {start:.0f} MB are "
+            "the imports"
+        )
     verdict("rows from memory", rate["memory"], at_least=10, kind="million rows a CPU second")
     verdict("rows from Parquet", rate["Parquet"], at_least=2, kind="million rows a CPU second")
     verdict("peak memory, ten times the file", memory[1][1] / memory[0][1], at_most=1.1)

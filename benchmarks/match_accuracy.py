@@ -10,6 +10,7 @@ are chosen on validation rows and shown twice: fitted on training rows, and (`re
 is that has `features` of its own. The last columns are the paired differences to EASE and to its refit with an interval of 95 % over
 users, of the mean over seeds.
 """
+
 import argparse
 import json
 from dataclasses import replace
@@ -20,8 +21,8 @@ import pandas as pd
 import torch
 
 from recbench.data import Dataset, LaggedHistoryLoader, Negatives, equal_users, load_dataset
-from recbench.data.rows.features import with_embedding_dim
 from recbench.data.feed.sequence_loader import cut_sequences
+from recbench.data.rows.features import with_embedding_dim
 from recbench.evaluate.baselines import fit_baselines, with_refits
 from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
@@ -38,25 +39,54 @@ DATASETS = {   # name here -> name and options of load_dataset
     "movielens-1m by time": ("movielens-1m", {"protocol": "global-time", "max_history": 50}),
     "amazon-beauty": ("amazon-beauty", {}),
 }
-TOWERS = dict(embedding_dim=16, sizes=dict(share_embedding=True), trainer=dict(batch_size=512, epochs=20, table_learning_rate=0.1))
+TOWERS = dict(
+    embedding_dim=16,
+    sizes=dict(share_embedding=True),
+    trainer=dict(batch_size=512, epochs=20, table_learning_rate=0.1),
+)
 MANY_ROWS = TOWERS | dict(trainer=dict(batch_size=2048, epochs=6, table_learning_rate=0.1))
-SEQUENCES = dict(embedding_dim=64, init_std=0.02, sizes={}, trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5), annealed=True)
-SOME_DAY = dict(embedding_dim=64, init_std=0.02, features=["item_id", "history"], half_life=7 * 86400, data=dict(max_history=1000, max_recent=0),   # no layers: the mean of a history that ends early meets the items
-                sizes=dict(hidden_units=[], output_dim=0, similarity="INNER_PRODUCT", temperature=0.2, share_embedding=True),
-                trainer=dict(batch_size=2048, epochs=6, learning_rate=1e-3, table_optimizer="adam"))
+SEQUENCES = dict(
+    embedding_dim=64,
+    init_std=0.02,
+    sizes={},
+    trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5),
+    annealed=True,
+)
+SOME_DAY = dict(
+    embedding_dim=64,
+    init_std=0.02,
+    features=["item_id", "history"],
+    half_life=7 * 86400,
+    data=dict(
+        max_history=1000, max_recent=0
+    ),  # no layers: the mean of a history that ends early meets the items
+    sizes=dict(
+        hidden_units=[], output_dim=0, similarity="INNER_PRODUCT", temperature=0.2, share_embedding=True
+    ),
+    trainer=dict(batch_size=2048, epochs=6, learning_rate=1e-3, table_optimizer="adam"),
+)
 SETTINGS = {
     ("movielens-100k", "DSSM"): TOWERS,
     ("movielens-100k", "DSSMV2"): TOWERS,
     ("movielens-100k", "DAT"): TOWERS | dict(embedding_dim=32, sizes={}),
-    ("movielens-100k", "MIND"): TOWERS | dict(sizes=dict(interests=2), trainer=TOWERS["trainer"] | dict(batch_size=1024)),
+    ("movielens-100k", "MIND"): TOWERS
+    | dict(sizes=dict(interests=2), trainer=TOWERS["trainer"] | dict(batch_size=1024)),
     ("movielens-1m", "DSSM"): MANY_ROWS,
     ("movielens-1m", "SASRec"): SEQUENCES,
-    ("movielens-1m", "HSTUMatch"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(learning_rate=2e-3)),
-    ("amazon-beauty", "SASRec"): SEQUENCES | dict(sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=64, epochs=12)),
+    ("movielens-1m", "HSTUMatch"): SEQUENCES
+    | dict(trainer=SEQUENCES["trainer"] | dict(learning_rate=2e-3)),
+    ("amazon-beauty", "SASRec"): SEQUENCES
+    | dict(
+        sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=64, epochs=12)
+    ),
     ("movielens-1m by time", "DSSM"): SOME_DAY,
     ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),
 }
-SETTINGS |= {("movielens-100k P1", model): settings for (name, model), settings in SETTINGS.items() if name == "movielens-100k"}
+SETTINGS |= {
+    ("movielens-100k P1", model): settings
+    for (name, model), settings in SETTINGS.items()
+    if name == "movielens-100k"
+}
 TIED = ("movielens-100k",)   # data sets with several neutral orders
 METRICS = ("recall@10", "recall@50", "ndcg@10")
 TOP_K = (10, 20, 50)
@@ -65,37 +95,71 @@ TOP_K = (10, 20, 50)
 def train(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
     "Test metrics of each user, and how the training ended."
     if "features" in settings: return train_on_all(data, model_name, settings, seed)
-    features = with_embedding_dim(tuple(data.features()), settings["embedding_dim"], settings.get("init_std"))
+    features = with_embedding_dim(
+        tuple(data.features()), settings["embedding_dim"], settings.get("init_std")
+    )
     torch.manual_seed(seed)
     config = match_config(model_name, data, features, **settings["sizes"])
     model = create_model(config, features, ["label"])
     callbacks, options = [], dict(settings["trainer"])
     if settings.get("annealed"):
-        pieces = len(cut_sequences(torch.bincount(data.train.columns["user_index"]), model.max_seq_len)) if model_name in SEQUENCE_MODELS else len(data.train)
-        callbacks = [LearningRate(dense=CosineAnnealing(T_max=options["epochs"] * -(-pieces // options["batch_size"]), warmup_size=200))]
-    few = replace(data, valid=data.valid.take(torch.arange(0, len(data.valid), -(-len(data.valid) // 1500))))
-    trainer = Trainer(model, few, seed=seed, callbacks=callbacks, negatives=Negatives(kind="full"), **options)
+        pieces = (
+            len(cut_sequences(torch.bincount(data.train.columns["user_index"]), model.max_seq_len))
+            if model_name in SEQUENCE_MODELS
+            else len(data.train)
+        )
+        callbacks = [
+            LearningRate(
+                dense=CosineAnnealing(
+                    T_max=options["epochs"] * -(-pieces // options["batch_size"]), warmup_size=200
+                )
+            )
+        ]
+    few = replace(
+        data, valid=data.valid.take(torch.arange(0, len(data.valid), -(-len(data.valid) // 1500)))
+    )
+    trainer = Trainer(
+        model, few, seed=seed, callbacks=callbacks, negatives=Negatives(kind="full"), **options
+    )
     trainer.fit()
     return evaluate(model, data, TOP_K).values, f"epoch {trainer.best_epoch} of {len(trainer.history)}"
 
 
 def train_on_all(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
-    "The same for a training on every row before the test, its length known, with histories that end earlier, users that weigh the same, and the popularity of the last week."
+    """The same for a training on every row before the test, its length known, with histories that end
+    earlier, users that weigh the same, and the popularity of the last week.
+    """
     data = equal_users(data)
-    features = [feature for feature in with_embedding_dim(data.features(), settings["embedding_dim"], settings["init_std"]) if feature.name in settings["features"]]
+    features = [
+        feature
+        for feature in with_embedding_dim(
+            data.features(), settings["embedding_dim"], settings["init_std"]
+        )
+        if feature.name in settings["features"]
+    ]
     torch.manual_seed(seed)
-    model = create_model(match_config(model_name, data, features, **settings["sizes"]), features, ["label"], sample_weights=["user_weight"])
+    model = create_model(
+        match_config(model_name, data, features, **settings["sizes"]),
+        features,
+        ["label"],
+        sample_weights=["user_weight"],
+    )
     negatives, options = Negatives(kind="full"), dict(settings["trainer"])
     loader = LaggedHistoryLoader(data, options.pop("batch_size"), negatives, seed)
     trainer = Trainer(model, data, seed=seed, negatives=negatives, loader=loader, **options)
     trainer.fit()
-    return evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values, f"{len(trainer.history)} epochs on all rows"
+    return (
+        evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values,
+        f"{len(trainer.history)} epochs on all rows",
+    )
 
 
 def is_kept(file: Path, settings: dict) -> bool:
     "Whether an earlier call left this."
     about = file.with_suffix(".json")
-    return about.is_file() and json.loads(about.read_text())["settings"] == json.loads(json.dumps(settings))
+    return about.is_file() and json.loads(about.read_text())["settings"] == json.loads(
+        json.dumps(settings)
+    )
 
 
 def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
@@ -111,50 +175,122 @@ def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
 
 def row(name: str, runs: list[pd.DataFrame], simple: dict[str, pd.DataFrame], note: str = "") -> str:
     "A line of the table; `simple` holds the baselines."
-    mean, spread = sum(runs) / len(runs), {metric: [run[metric].mean() for run in runs] for metric in METRICS}
-    cells = [f"{metric} {mean[metric].mean():.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "") for metric, values in spread.items()]
+    mean, spread = sum(runs) / len(runs), {
+        metric: [run[metric].mean() for run in runs] for metric in METRICS
+    }
+    cells = [
+        f"{metric} {mean[metric].mean():.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+        for metric, values in spread.items()
+    ]
     less = {other: gaps(mean, simple[other]) for other in ("EASE", "EASE refit") if other != name}
-    return f"{name:16s} {' '.join(cells)}" + "".join(f"  less {other}: {text}" for other, text in less.items()) + (f"  ({note})" if note else "")
+    return (
+        f"{name:16s} {' '.join(cells)}"
+        + "".join(f"  less {other}: {text}" for other, text in less.items())
+        + (f"  ({note})" if note else "")
+    )
 
 
 def gaps(mean: pd.DataFrame, other: pd.DataFrame) -> str:
     "Paired differences with their intervals."
     middle, low, high = paired_interval(mean[list(METRICS)].to_numpy(), other[list(METRICS)].to_numpy())
-    return " ".join(f"{metric} {middle[i]:+.4f} [{low[i]:+.4f}, {high[i]:+.4f}]" for i, metric in enumerate(METRICS))
+    return " ".join(
+        f"{metric} {middle[i]:+.4f} [{low[i]:+.4f}, {high[i]:+.4f}]" for i, metric in enumerate(METRICS)
+    )
 
 
-def judge(name: str, how: dict, place: Path, options: argparse.Namespace) -> dict[str, list[pd.DataFrame]]:
-    "Lines of one data set under one order of ties; the metrics of each user of each model, seed by seed."
-    source, by_time = DATASETS[name][0], how.get("protocol") == "global-time"     # by time the newest rows count most, and all train once settings are chosen
+def judge(
+    name: str, how: dict, place: Path, options: argparse.Namespace
+) -> dict[str, list[pd.DataFrame]]:
+    """Lines of one data set under one order of ties.
+
+    The metrics of each user of each model, seed by seed.
+    """
+    source, by_time = (
+        DATASETS[name][0],
+        how.get("protocol") == "global-time",
+    )  # by time the newest rows count most, and all train once settings are chosen
     data = load_dataset(source, **how)
     whole = load_dataset(source, **how, validation=False) if by_time else data
     baselines: dict = {}
     def baseline(label: str) -> tuple[pd.DataFrame, str]:
         if not baselines: baselines.update(with_refits(fit_baselines(data), whole))
         return evaluate(baselines[label], whole, TOP_K).values, ""
-    labels = [name + again for name in ("popularity", "Markov", "ItemKNN", "EASE") for again in ("", " refit")]
-    settled = lambda label: {"top_k": TOP_K, "protocol": data.protocol, "rows": "all" if label.endswith("refit") else "train"}
-    simple = {label: kept(place / f"{label.replace(' ', '-')}.parquet", settled(label), lambda label=label: baseline(label))[0] for label in labels}
+    labels = [
+        name + again for name in ("popularity", "Markov", "ItemKNN", "EASE") for again in ("", " refit")
+    ]
+    settled = lambda label: {
+        "top_k": TOP_K,
+        "protocol": data.protocol,
+        "rows": "all" if label.endswith("refit") else "train",
+    }
+    simple = {
+        label: kept(
+            place / f"{label.replace(' ', '-')}.parquet",
+            settled(label),
+            lambda label=label: baseline(label),
+        )[0]
+        for label in labels
+    }
     found = {label: [values] for label, values in simple.items()}
-    print(f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]")
+    print(
+        f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]"
+    )
     for label, values in simple.items(): print(row(label, [values], simple), flush=True)
     for (where, model_name), settings in SETTINGS.items():
         if where != name or model_name not in options.models: continue
         settings = settings | {"protocol": data.protocol}
         files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
-        done = [kept(file, settings, lambda seed=seed: train(load_dataset(source, **how | settings["data"], validation=False) if "data" in settings else data, model_name, settings, seed)) for seed, file in files.items() if is_kept(file, settings) or not options.report]
-        if done: print(row(model_name, [values for values, _ in done], simple, f"{len(done)} seeds, " + ", ".join(end for _, end in done)), flush=True)
+        done = [
+            kept(
+                file,
+                settings,
+                lambda seed=seed: train(
+                    (
+                        load_dataset(source, **how | settings["data"], validation=False)
+                        if "data" in settings
+                        else data
+                    ),
+                    model_name,
+                    settings,
+                    seed,
+                ),
+            )
+            for seed, file in files.items()
+            if is_kept(file, settings) or not options.report
+        ]
+        if done:
+            print(
+                row(
+                    model_name,
+                    [values for values, _ in done],
+                    simple,
+                    f"{len(done)} seeds, " + ", ".join(end for _, end in done),
+                ),
+                flush=True,
+            )
         if done: found[model_name] = [values for values, _ in done]
     return found
 
 
 def report_orders(orders: list[dict[str, list[pd.DataFrame]]]) -> None:
-    "Mean over the orders of ties and the spread of the orders' means, and the same of differences to EASE."
+    """Mean over the orders of ties and the spread of the orders' means, and the same of differences to
+    EASE.
+    """
     print(f"mean ± spread over {len(orders)} orders of ties")
-    means = {label: pd.DataFrame([pd.concat(order[label])[list(METRICS)].mean() for order in orders]) for label in orders[0] if all(label in order for order in orders)}
-    cells = lambda values, sign="": " ".join(f"{metric} {values[metric].mean():{sign}.4f} ± {values[metric].std():.4f}" for metric in METRICS)
+    means = {
+        label: pd.DataFrame([pd.concat(order[label])[list(METRICS)].mean() for order in orders])
+        for label in orders[0]
+        if all(label in order for order in orders)
+    }
+    cells = lambda values, sign="": " ".join(
+        f"{metric} {values[metric].mean():{sign}.4f} ± {values[metric].std():.4f}" for metric in METRICS
+    )
     for label, values in means.items():
-        less = "".join(f"  less {other}: {cells(values - means[other], '+')}" for other in ("EASE", "EASE refit") if other != label)
+        less = "".join(
+            f"  less {other}: {cells(values - means[other], '+')}"
+            for other in ("EASE", "EASE refit")
+            if other != label
+        )
         print(f"{label:18s} {cells(values)}{less}", flush=True)
 
 
@@ -171,7 +307,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for name in options.datasets:
         how, place = DATASETS[name][1], options.folder / name.replace(" ", "-")
-        orders = [judge(name, how | {"tie_seed": seed}, place / f"ties-{seed}", options) for seed in options.tie_seeds] if name in TIED else [judge(name, how, place, options)]
+        orders = (
+            [
+                judge(name, how | {"tie_seed": seed}, place / f"ties-{seed}", options)
+                for seed in options.tie_seeds
+            ]
+            if name in TIED
+            else [judge(name, how, place, options)]
+        )
         if len(orders) > 1: report_orders(orders)
 
 

@@ -1,7 +1,8 @@
 """What the main job reaches on MovieLens-100K: `run_dssm.ipynb` with its defaults and several seeds, on the test events.
 
     python benchmarks/movielens_dssm.py [--ties neutral] [--tie-seeds 0 1 2] [--seeds 0 1 2] [-p NAME VALUE ...] [--notebook nbs/experiments/run_dssm.ipynb]
-    python benchmarks/movielens_dssm.py --ties item_id          # protocol P1: likes of one second by item id, as peers have it
+    # protocol P1: likes of one second by item id, as peers have it
+    python benchmarks/movielens_dssm.py --ties item_id
 
 Every seed is a run of the notebook through papermill, as `make demo` does it, with one cell more at its end that hands over
 the metrics of each user. Printed are the metrics of each seed with its wall seconds, their mean and spread (standard
@@ -12,6 +13,7 @@ seeds these are nine runs, a quarter of an hour.
 
 Targets for the defaults: recall@10 at least 0.130, recall@50 at least 0.380, the interval at k = 50 above zero, a run under 120 s.
 """
+
 import argparse
 import tempfile
 import time
@@ -53,41 +55,80 @@ Runs = list[tuple[dict[str, pd.DataFrame], float]]
 def report(runs: Runs, seeds: list[int]) -> None:
     "Table of the seeds under one order of ties, then the verdicts."
     users, seconds = [values["DSSM"] for values, _ in runs], [took for _, took in runs]
-    table = pd.DataFrame([values.mean() for values in users], index=[f"seed {seed}" for seed in seeds]).assign(seconds=seconds)
+    table = pd.DataFrame(
+        [values.mean() for values in users], index=[f"seed {seed}" for seed in seeds]
+    ).assign(seconds=seconds)
     ease = runs[0][0]["EASE"]
-    print(pd.concat([table, table.agg(["mean", "std"]), ease.mean().to_frame("EASE").T]).round(4).to_string(na_rep=""))
-    difference = dict(zip(METRICS, zip(*paired_interval(np.mean([values.to_numpy() for values in users], axis=0), ease.to_numpy()))))
-    for metric, (mean, low, high) in difference.items(): print(f"{metric} DSSM - EASE {mean:+.4f} [{low:+.4f}, {high:+.4f}]")
-    for metric, target in (("recall@10", 0.130), ("recall@50", 0.380)): verdict(metric, table[metric].mean(), at_least=target, kind="mean")
+    print(
+        pd.concat([table, table.agg(["mean", "std"]), ease.mean().to_frame("EASE").T])
+        .round(4)
+        .to_string(na_rep="")
+    )
+    difference = dict(
+        zip(
+            METRICS,
+            zip(
+                *paired_interval(
+                    np.mean([values.to_numpy() for values in users], axis=0), ease.to_numpy()
+                )
+            ),
+        )
+    )
+    for metric, (mean, low, high) in difference.items():
+        print(f"{metric} DSSM - EASE {mean:+.4f} [{low:+.4f}, {high:+.4f}]")
+    for metric, target in (("recall@10", 0.130), ("recall@50", 0.380)):
+        verdict(metric, table[metric].mean(), at_least=target, kind="mean")
     verdict("recall@50 DSSM - EASE", difference["recall@50"][1], at_least=1e-9, kind="low end")
     verdict("longest run", max(seconds), at_most=120, kind="seconds")
 
 
 def report_orders(orders: dict[str, Runs]) -> None:
     "Means of each order of ties, and their spread."
-    means = {(name, order): sum(values[name].mean() for values, _ in runs) / len(runs) for order, runs in orders.items() for name in ("DSSM", "EASE")}
+    means = {
+        (name, order): sum(values[name].mean() for values, _ in runs) / len(runs)
+        for order, runs in orders.items()
+        for name in ("DSSM", "EASE")
+    }
     table = pd.DataFrame(means).T
     table.loc[("DSSM - EASE", ""), :] = float("nan")
-    for order in orders: table.loc[("DSSM - EASE", order), :] = table.loc[("DSSM", order)] - table.loc[("EASE", order)]
+    for order in orders:
+        table.loc[("DSSM - EASE", order), :] = table.loc[("DSSM", order)] - table.loc[("EASE", order)]
     table = table.dropna()
     for name, rows in table.groupby(level=0, sort=False):
         print(f"\n{name}, {len(rows)} orders of ties")
-        print(pd.concat([rows.droplevel(0), rows.agg(["mean", "std", "min", "max"])]).round(4).to_string(na_rep=""))
+        print(
+            pd.concat([rows.droplevel(0), rows.agg(["mean", "std", "min", "max"])])
+            .round(4)
+            .to_string(na_rep="")
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the notebook")
+    parser.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of the notebook",
+    )
     parser.add_argument("--notebook", type=Path, default=NOTEBOOK)
-    parser.add_argument("--ties", default="neutral", choices=["neutral", "item_id"], help="order of likes of one second")
+    parser.add_argument(
+        "--ties", default="neutral", choices=["neutral", "item_id"], help="order of likes of one second"
+    )
     parser.add_argument("--tie-seeds", type=int, nargs="+", default=[0, 1, 2], help="neutral orders")
     args = parser.parse_args()
-    parameters, orders = {name: yaml.safe_load(value) for name, value in args.p} | {"ties": args.ties}, {}
+    parameters, orders = {name: yaml.safe_load(value) for name, value in args.p} | {
+        "ties": args.ties
+    }, {}
     for tie_seed in args.tie_seeds if args.ties == "neutral" else [0]:
         order = parameters | {"tie_seed": tie_seed}
         with tempfile.TemporaryDirectory() as folder:
-            runs = orders[f"tie seed {tie_seed}"] = [run(args.notebook.resolve(), order | {"seed": seed}, folder) for seed in args.seeds]
+            runs = orders[f"tie seed {tie_seed}"] = [
+                run(args.notebook.resolve(), order | {"seed": seed}, folder) for seed in args.seeds
+            ]
         print(f"\n{args.notebook.stem}, test events, {order}", flush=True)
         report(runs, args.seeds)
     if len(orders) > 1: report_orders(orders)

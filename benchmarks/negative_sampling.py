@@ -12,6 +12,7 @@ in-batch     the step of dssm_step.py, with the batch's own positives as negativ
 
 Target: a draw costs at most 0.05 of a step, also of the cheaper one.
 """
+
 import argparse
 from itertools import chain, repeat
 from statistics import median
@@ -28,24 +29,49 @@ DRAWS = 10   # in a row, so that the clock sees more than its own grain
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("items", 1_000_000), ("batch", 8192), ("num-sample", 1024), ("rounds", 7)): parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in (("items", 1_000_000), ("batch", 8192), ("num-sample", 1024), ("rounds", 7)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
-    dataset, weights = make_dataset(8, 100_000, users=100_000, items=args.items, events=1_000_000), torch.rand(args.items, generator=torch.Generator().manual_seed(0))
-    events, rows = dataset.train.columns, torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[:args.batch]
-    samplers = NegativeSampler(weights, args.num_sample), NegativeSamplerV2(weights, dataset.consumed("train"), args.num_sample)
+    dataset, weights = make_dataset(
+        8, 100_000, users=100_000, items=args.items, events=1_000_000
+    ), torch.rand(args.items, generator=torch.Generator().manual_seed(0))
+    events, rows = (
+        dataset.train.columns,
+        torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(0))[: args.batch],
+    )
+    samplers = NegativeSampler(weights, args.num_sample), NegativeSamplerV2(
+        weights, dataset.consumed("train"), args.num_sample
+    )
 
     def step(kind: str):
-        trainer = Trainer(make_model(dataset, kind == "in_batch"), dataset, negatives=Negatives(kind=kind, num_sample=args.num_sample), batch_size=args.batch, progress=False)
+        trainer = Trainer(
+            make_model(dataset, kind == "in_batch"),
+            dataset,
+            negatives=Negatives(kind=kind, num_sample=args.num_sample),
+            batch_size=args.batch,
+            progress=False,
+        )
         trainer.model.train()
         batches = chain.from_iterable(repeat(trainer.loader))
         return lambda: trainer.train_step(next(batches))
 
-    def draws(sampler, key: str): return lambda: [sampler.sample(events[key][rows]) for _ in range(DRAWS)]
-    took = interleaved({"shared": draws(samplers[0], "item_index"), "known": draws(samplers[1], "user_index"), "sampled": step("sampled"), "in-batch": step("in_batch")}, args.rounds)
+    def draws(sampler, key: str):
+        return lambda: [sampler.sample(events[key][rows]) for _ in range(DRAWS)]
+
+    took = interleaved(
+        {
+            "shared": draws(samplers[0], "item_index"),
+            "known": draws(samplers[1], "user_index"),
+            "sampled": step("sampled"),
+            "in-batch": step("in_batch"),
+        },
+        args.rounds,
+    )
     for name in ("shared", "known"): took[name] = [seconds / DRAWS for seconds in took[name]]
     for name, seconds in took.items(): print(f"{name:10s} {1e3 * median(seconds):8.2f} ms")
     for name in ("shared", "known"):
-        for whole in ("sampled", "in-batch"): verdict(f"{name} / {whole} step", ratio(took, name, whole), at_most=0.05)
+        for whole in ("sampled", "in-batch"):
+            verdict(f"{name} / {whole} step", ratio(took, name, whole), at_most=0.05)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ its published split. `SETTINGS` holds one setting for each of the two data sets,
 `run_rank.ipynb`, chosen on validation rows of one or two of the models; the epoch is chosen there too. A finished training leaves its test probabilities
 in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there.
 """
+
 import argparse
 import json
 from pathlib import Path
@@ -23,26 +24,86 @@ from recbench.models.rank_configs import RANK_CONFIGS, rank_config, rank_feature
 from recbench.train import Trainer
 from recbench.train.schedules import ReduceOnPlateau
 
-MOVIELENS = dict(init_std=0.1, hidden_units="256-128-64", dropout=0.0, batch_norm=False, batch_size=1024, learning_rate=0.002, table_optimizer="adam", table_learning_rate=0.002,
-                 table_weight_decay=0.004, plateau=0.1, patience=2, epochs=20)
-FRAPPE = MOVIELENS | dict(dropout=0.2, batch_norm=True, batch_size=4096, table_weight_decay=0.05, epochs=30)
+MOVIELENS = dict(
+    init_std=0.1,
+    hidden_units="256-128-64",
+    dropout=0.0,
+    batch_norm=False,
+    batch_size=1024,
+    learning_rate=0.002,
+    table_optimizer="adam",
+    table_learning_rate=0.002,
+    table_weight_decay=0.004,
+    plateau=0.1,
+    patience=2,
+    epochs=20,
+)
+FRAPPE = MOVIELENS | dict(
+    dropout=0.2, batch_norm=True, batch_size=4096, table_weight_decay=0.05, epochs=30
+)
 SETTINGS = {"random": MOVIELENS, "temporal_user": MOVIELENS, "frappe": FRAPPE}
-PEERS = {   # best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol, other negatives in training
-    "random": {"WideAndDeep": 0.7883, "DeepFM": 0.7883, "xDeepFM": 0.7883, "DCNV2": 0.7880, "DLRM": 0.7836, "MaskNet": 0.7800, "WuKong": 0.7762},
-    "temporal_user": {"WideAndDeep": 0.7960, "DeepFM": 0.7977, "xDeepFM": 0.7948, "DCNV2": 0.7932, "DLRM": 0.7896, "MaskNet": 0.7844, "WuKong": 0.7876},
-    "frappe": {"WideAndDeep": 0.9841, "DeepFM": 0.9842, "DLRM": 0.9840, "DCNV1": 0.9839, "DCNV2": 0.9845, "xDeepFM": 0.9845, "MaskNet": 0.9837},
+# best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol,
+# other negatives in training
+PEERS = {
+    "random": {
+        "WideAndDeep": 0.7883,
+        "DeepFM": 0.7883,
+        "xDeepFM": 0.7883,
+        "DCNV2": 0.7880,
+        "DLRM": 0.7836,
+        "MaskNet": 0.7800,
+        "WuKong": 0.7762,
+    },
+    "temporal_user": {
+        "WideAndDeep": 0.7960,
+        "DeepFM": 0.7977,
+        "xDeepFM": 0.7948,
+        "DCNV2": 0.7932,
+        "DLRM": 0.7896,
+        "MaskNet": 0.7844,
+        "WuKong": 0.7876,
+    },
+    "frappe": {
+        "WideAndDeep": 0.9841,
+        "DeepFM": 0.9842,
+        "DLRM": 0.9840,
+        "DCNV1": 0.9839,
+        "DCNV2": 0.9845,
+        "xDeepFM": 0.9845,
+        "MaskNet": 0.9837,
+    },
 }
 
 
 def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[str, float]]:
     "Test probabilities and validation metrics of one training."
-    data = load_dataset("frappe") if name == "frappe" else load_dataset("movielens-100k", task="rank", split=name, max_history=None if model_name == "MultiTowerDIN" else 0)
+    data = (
+        load_dataset("frappe")
+        if name == "frappe"
+        else load_dataset(
+            "movielens-100k",
+            task="rank",
+            split=name,
+            max_history=None if model_name == "MultiTowerDIN" else 0,
+        )
+    )
     chosen = dict(SETTINGS[name])
-    sizes = {"hidden_units": [int(width) for width in chosen.pop("hidden_units").split("-")], "dropout": chosen.pop("dropout"), "batch_norm": chosen.pop("batch_norm")}
+    sizes = {
+        "hidden_units": [int(width) for width in chosen.pop("hidden_units").split("-")],
+        "dropout": chosen.pop("dropout"),
+        "batch_norm": chosen.pop("batch_norm"),
+    }
     features = rank_features(model_name, data.features(), 16, chosen.pop("init_std"))
     torch.manual_seed(seed)
     model = create_model(rank_config(model_name, features, **sizes), features, [data.schema.label])
-    Trainer(model, data, seed=seed, progress=False, callbacks=[ReduceOnPlateau(chosen.pop("plateau"))], **chosen).fit()
+    Trainer(
+        model,
+        data,
+        seed=seed,
+        progress=False,
+        callbacks=[ReduceOnPlateau(chosen.pop("plateau"))],
+        **chosen,
+    ).fit()
     return evaluate_rows(model, data), evaluate_rows(model, data, "valid").values()
 
 
@@ -52,39 +113,105 @@ def finished(file: Path, settings: dict) -> tuple[RankEvaluation, dict[str, floa
     with np.load(file) as kept:
         about = json.loads(str(kept["about"]))
         if about["settings"] != settings: return None
-        return RankEvaluation(about["name"], about["protocol"], kept["probability"], kept["label"], kept["unit"], about["has_users"]), about["valid"]
+        return (
+            RankEvaluation(
+                about["name"],
+                about["protocol"],
+                kept["probability"],
+                kept["label"],
+                kept["unit"],
+                about["has_users"],
+            ),
+            about["valid"],
+        )
 
 
 def keep(file: Path, settings: dict, found: RankEvaluation, valid: dict[str, float]) -> None:
     "Leave it for the next call."
-    about = {"settings": settings, "name": found.name, "protocol": found.protocol, "has_users": found.has_users, "valid": valid}
+    about = {
+        "settings": settings,
+        "name": found.name,
+        "protocol": found.protocol,
+        "has_users": found.has_users,
+        "valid": valid,
+    }
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".part").open("wb") as out: np.savez_compressed(out, about=json.dumps(about), probability=found.probability, label=found.label, unit=found.unit)
+    with file.with_suffix(".part").open("wb") as out:
+        np.savez_compressed(
+            out,
+            about=json.dumps(about),
+            probability=found.probability,
+            label=found.label,
+            unit=found.unit,
+        )
     file.with_suffix(".part").rename(file)
 
 
-def shown(values: list[float]) -> str: return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else " (one seed)")
+def shown(values: list[float]) -> str:
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else " (one seed)")
 
 
 def report(runs: dict[tuple[str, str], list[tuple[RankEvaluation, dict[str, float]]]]) -> None:
     "The table, and the paired interval of the model with history."
-    print("\n| data | model | seeds | validation AUC | test AUC | test log loss | peer's AUC | difference |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "\n| data | model | seeds | validation AUC | test AUC | test log loss | peer's AUC | "
+        "difference |\n|---|---|---|---|---|---|---|---|"
+    )
     for (name, model_name), found in runs.items():
         test, peer = [evaluation.values() for evaluation, _ in found], PEERS[name].get(model_name)
-        auc, against = [values["auc"] for values in test], ("", "") if peer is None else (f"{peer:.4f}", f"{mean(values['auc'] for values in test) - peer:+.4f}")
-        print("|", " | ".join([name, model_name, str(len(found)), shown([valid["auc"] for _, valid in found]), shown(auc), shown([values["logloss"] for values in test]), *against]), "|")
-    others = {model_name: found for (name, model_name), found in runs.items() if name == "temporal_user" and model_name != "MultiTowerDIN"}
-    if others and ("temporal_user", "MultiTowerDIN") in runs: paired(runs["temporal_user", "MultiTowerDIN"], *max(others.items(), key=lambda one: mean(evaluation.values()["auc"] for evaluation, _ in one[1])))
+        auc, against = [values["auc"] for values in test], (
+            ("", "")
+            if peer is None
+            else (f"{peer:.4f}", f"{mean(values['auc'] for values in test) - peer:+.4f}")
+        )
+        print(
+            "|",
+            " | ".join(
+                [
+                    name,
+                    model_name,
+                    str(len(found)),
+                    shown([valid["auc"] for _, valid in found]),
+                    shown(auc),
+                    shown([values["logloss"] for values in test]),
+                    *against,
+                ]
+            ),
+            "|",
+        )
+    others = {
+        model_name: found
+        for (name, model_name), found in runs.items()
+        if name == "temporal_user" and model_name != "MultiTowerDIN"
+    }
+    if others and ("temporal_user", "MultiTowerDIN") in runs:
+        paired(
+            runs["temporal_user", "MultiTowerDIN"],
+            *max(
+                others.items(),
+                key=lambda one: mean(evaluation.values()["auc"] for evaluation, _ in one[1]),
+            ),
+        )
 
 
 def paired(mine: list, best_name: str, best: list, draws: int = 1000) -> None:
-    "Means over seeds, model with history minus the best of the others by test AUC, on the same draws of users."
-    drawn = resampled([evaluation for evaluation, _ in (*mine, *best)], draws, seed=0)                     # [runs, draws, metrics]
+    """Means over seeds, model with history minus the best of the others by test AUC, on the same draws
+    of users.
+    """
+    drawn = resampled(
+        [evaluation for evaluation, _ in (*mine, *best)], draws, seed=0
+    )  # [runs, draws, metrics]
     difference = drawn[:len(mine)].mean(0) - drawn[len(mine):].mean(0)
-    points = [np.mean([list(evaluation.values().values()) for evaluation, _ in part], 0) for part in (mine, best)]
+    points = [
+        np.mean([list(evaluation.values().values()) for evaluation, _ in part], 0)
+        for part in (mine, best)
+    ]
     for i, metric in enumerate(mine[0][0].values()):
         low, high = np.quantile(difference[:, i], [0.025, 0.975])
-        print(f"temporal_user, MultiTowerDIN - {best_name}, {metric}: {points[0][i] - points[1][i]:+.4f} [{low:+.4f}, {high:+.4f}]")
+        print(
+            f"temporal_user, MultiTowerDIN - {best_name}, {metric}: {points[0][i] - points[1][i]:+.4f} "
+            f"[{low:+.4f}, {high:+.4f}]"
+        )
 
 
 def main() -> None:
@@ -100,14 +227,21 @@ def main() -> None:
     runs = {}
     for name in options.datasets:
         for model_name in options.models:
-            if model_name == "MultiTowerDIN" and name != "temporal_user": continue          # there is no history to attend to
+            if model_name == "MultiTowerDIN" and name != "temporal_user":
+                continue  # there is no history to attend to
             for seed in options.seeds:
                 file = options.folder / f"{name}-{model_name}-{seed}.npz"
                 found = finished(file, SETTINGS[name])
                 if not found and not options.report:
                     found = train(name, model_name, seed)
                     keep(file, SETTINGS[name], *found)
-                    print(name, model_name, f"seed {seed}", *(f"{metric} {value:.4f}" for metric, value in found[0].values().items()), flush=True)
+                    print(
+                        name,
+                        model_name,
+                        f"seed {seed}",
+                        *(f"{metric} {value:.4f}" for metric, value in found[0].values().items()),
+                        flush=True,
+                    )
                 if found: runs.setdefault((name, model_name), []).append(found)
     report(runs)
 

@@ -14,6 +14,7 @@ package has no DeepFM, DLRM or DCNv2, only their layers, which `rank_peers.py` j
 Targets: samples a CPU second at least 2.5 times the best peer's for DeepFM and DLRM, 1.5 times for DCNV2; peak memory at
 most the smallest peer's.
 """
+
 import argparse
 import json
 import os
@@ -24,8 +25,16 @@ from statistics import median
 
 from _timing import verdict
 
-PEERS = {"deepctr-torch": ("deepctr-torch==0.3.0", "requests"), "torch-rechub": ("torch-rechub==0.9.0",), "fuxictr": ("fuxictr==2.3.10", "polars<2")}
-MODELS = {"DeepFM": ("deepctr-torch", "torch-rechub", "fuxictr"), "DLRM": ("fuxictr",), "DCNV2": ("deepctr-torch", "torch-rechub", "fuxictr")}
+PEERS = {
+    "deepctr-torch": ("deepctr-torch==0.3.0", "requests"),
+    "torch-rechub": ("torch-rechub==0.9.0",),
+    "fuxictr": ("fuxictr==2.3.10", "polars<2"),
+}
+MODELS = {
+    "DeepFM": ("deepctr-torch", "torch-rechub", "fuxictr"),
+    "DLRM": ("fuxictr",),
+    "DCNV2": ("deepctr-torch", "torch-rechub", "fuxictr"),
+}
 TIMES = {"DeepFM": 2.5, "DLRM": 2.5, "DCNV2": 1.5}
 FOLDER = Path(__file__).parent
 
@@ -53,11 +62,32 @@ def model_config(model: str):
 
     from recbench.core.config import ModelConfig
     top = {"hidden_units": list(HIDDEN)}
-    group = lambda name, features, kind="DEEP": {"group_name": name, "feature_names": features, "group_type": kind}   # noqa: E731
+    group = lambda name, features, kind="DEEP": {
+        "group_name": name,
+        "feature_names": features,
+        "group_type": kind,
+    }  # noqa: E731
     settings = {
-        "DeepFM": {"feature_groups": [group("wide", IDS_BY_NAME, "WIDE"), group("fm", IDS_BY_NAME), group("deep", IDS_BY_NAME + NUMBERS_BY_NAME)], "deepfm": {"deep": top}},
-        "DLRM": {"feature_groups": [group("sparse", IDS_BY_NAME), group("dense", NUMBERS_BY_NAME)], "dlrm": {"dense_mlp": {"hidden_units": [*HIDDEN, WIDTH]}, "arch_with_sparse": False, "final": top}},
-        "DCNV2": {"feature_groups": [group("features", IDS_BY_NAME + NUMBERS_BY_NAME)], "dcn_v2": {"cross": {"cross_num": 3, "low_rank": None}, "deep": top, "final": None}},
+        "DeepFM": {
+            "feature_groups": [
+                group("wide", IDS_BY_NAME, "WIDE"),
+                group("fm", IDS_BY_NAME),
+                group("deep", IDS_BY_NAME + NUMBERS_BY_NAME),
+            ],
+            "deepfm": {"deep": top},
+        },
+        "DLRM": {
+            "feature_groups": [group("sparse", IDS_BY_NAME), group("dense", NUMBERS_BY_NAME)],
+            "dlrm": {
+                "dense_mlp": {"hidden_units": [*HIDDEN, WIDTH]},
+                "arch_with_sparse": False,
+                "final": top,
+            },
+        },
+        "DCNV2": {
+            "feature_groups": [group("features", IDS_BY_NAME + NUMBERS_BY_NAME)],
+            "dcn_v2": {"cross": {"cross_num": 3, "low_rank": None}, "deep": top, "final": None},
+        },
     }[model]
     return ModelConfig(**settings, losses=[{"binary_cross_entropy": {}}])
 
@@ -75,13 +105,24 @@ def recbench_worker(model: str) -> None:
     from recbench.train.wrappers import TrainWrapper
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    features = [*(IdFeature(name=name, num_buckets=ROWS, embedding_dim=WIDTH) for name in IDS_BY_NAME), *(RawFeature(name=name) for name in NUMBERS_BY_NAME)]
+    features = [
+        *(IdFeature(name=name, num_buckets=ROWS, embedding_dim=WIDTH) for name in IDS_BY_NAME),
+        *(RawFeature(name=name) for name in NUMBERS_BY_NAME),
+    ]
     network = create_model(model_config(model), features, ["label"])
     wrapper = TrainWrapper(network)
     fuse_tables(network, "rowwise_adagrad", 0.02)
     ready = []
     for ids, numbers, labels in batches():
-        table = Table(len(labels), tuple(IDS_BY_NAME), ids, {}, tuple(NUMBERS_BY_NAME), (1,) * len(NUMBERS_BY_NAME), numbers)
+        table = Table(
+            len(labels),
+            tuple(IDS_BY_NAME),
+            ids,
+            {},
+            tuple(NUMBERS_BY_NAME),
+            (1,) * len(NUMBERS_BY_NAME),
+            numbers,
+        )
         ready.append(make_batch(table))
         ready[-1].labels["label"] = labels
     answer(dense_optimizer(network, 1e-3), lambda place: wrapper(ready[place])[0])
@@ -91,10 +132,24 @@ class Contender:
     "A process that takes steps when asked."
 
     def __init__(self, name: str, model: str):
-        command = [sys.executable, __file__, "--worker", model] if name == "recbench" else [environment(name), FOLDER / "rank_peers.py", name, model]
+        command = (
+            [sys.executable, __file__, "--worker", model]
+            if name == "recbench"
+            else [environment(name), FOLDER / "rank_peers.py", name, model]
+        )
         unset = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-        environ = {key: value for key, value in os.environ.items() if key not in unset} | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ)
+        environ = {key: value for key, value in os.environ.items() if key not in unset} | {
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environ,
+        )
         self.name, self.seconds, self.peak = name, [], 0.0
 
     def run(self, steps: int) -> float:
@@ -102,7 +157,8 @@ class Contender:
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
-        while line and not line.startswith("{"): line = self.process.stdout.readline()      # what a library prints of its own
+        while line and not line.startswith("{"):
+            line = self.process.stdout.readline()  # what a library prints of its own
         if not line: sys.exit(f"{self.name} ended without an answer")
         found = json.loads(line)
         self.peak = found["peak"]
@@ -113,17 +169,30 @@ def compare(model: str, rounds: int, steps: int) -> None:
     "Contenders take turns; rates, ratios and memory."
     from rank_peers import BATCH
     contenders = [Contender(name, model) for name in ("recbench", *MODELS[model])]
-    for contender in contenders: contender.run(2)                                           # warm up, and make Adam's moments
+    for contender in contenders:
+        contender.run(2)  # warm up, and make Adam's moments
     for turn in range(rounds):
-        for contender in contenders[::-1 if turn % 2 else 1]: contender.seconds.append(contender.run(steps))
+        for contender in contenders[:: -1 if turn % 2 else 1]:
+            contender.seconds.append(contender.run(steps))
     for contender in contenders:
         contender.process.stdin.close()
         contender.process.wait()
-        print(f"{model:7s} {contender.name:14s} {BATCH / median(contender.seconds):>9,.0f} samples a CPU second, peak {contender.peak:,.0f} MB")
+        print(
+            f"{model:7s} {contender.name:14s} {BATCH / median(contender.seconds):>9,.0f} samples a CPU "
+            f"second, peak {contender.peak:,.0f} MB"
+        )
     ours, *peers = contenders
     best = min(peers, key=lambda peer: median(peer.seconds))
-    verdict(f"{model} against {best.name}", median(theirs / mine for theirs, mine in zip(best.seconds, ours.seconds)), at_least=TIMES[model])
-    verdict(f"{model} peak memory against the smallest", ours.peak / min(peer.peak for peer in peers), at_most=1.0)
+    verdict(
+        f"{model} against {best.name}",
+        median(theirs / mine for theirs, mine in zip(best.seconds, ours.seconds)),
+        at_least=TIMES[model],
+    )
+    verdict(
+        f"{model} peak memory against the smallest",
+        ours.peak / min(peer.peak for peer in peers),
+        at_most=1.0,
+    )
 
 
 def main() -> None:

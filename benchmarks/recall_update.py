@@ -39,7 +39,9 @@ def main() -> None:
     }, args.rounds)
     print(f"{args.rows} x {args.columns}, k = {args.top_k}")
     for name, seconds in took.items(): print(f"{name:18s} {median(seconds) * 1e3:8.1f} ms")
-    verdict("RecallAtK.update / full argsort", ratio(took, "RecallAtK.update", "full argsort"), at_most=0.1)
+    verdict(
+        "RecallAtK.update / full argsort", ratio(took, "RecallAtK.update", "full argsort"), at_most=0.1
+    )
 
 
 if __name__ == "__main__":

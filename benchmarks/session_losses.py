@@ -6,6 +6,7 @@ About ten rows a session, one row in five positive; embeddings of width 32 with 
 memory is the highest of one step above what was held before it, each form in a process of its own.
 Targets: JRC and listwise at least 50 times as fast as their matrices, circle and multi-similarity at least as fast; each at most 20 MiB extra.
 """
+
 import argparse
 import subprocess
 import sys
@@ -17,7 +18,14 @@ from _timing import interleaved, ratio, verdict
 from in_batch_loss import status
 
 WIDTH = 32
-SPEED_TARGETS = {"JRC, whole session": 50, "JRC, other label": 50, "listwise rank": 50, "listwise distill": 50, "circle": 1, "multi-similarity": 1}
+SPEED_TARGETS = {
+    "JRC, whole session": 50,
+    "JRC, other label": 50,
+    "listwise rank": 50,
+    "listwise distill": 50,
+    "circle": 1,
+    "multi-similarity": 1,
+}
 MEMORY_TARGET = 20  # MiB
 LINEAR = ("JRC, whole session", "JRC, other label", "listwise rank", "listwise distill")
 
@@ -26,9 +34,16 @@ def inputs(rows: int) -> dict:
     "Scores that need gradients, clicks, teacher's positions and shuffled sessions."
     import torch
     generator = torch.Generator().manual_seed(0)
-    scores = {name: torch.randn(rows, *shape, generator=generator).requires_grad_() for name, shape in {"pair": (2,), "logit": (), "embedding": (WIDTH,)}.items()}
+    scores = {
+        name: torch.randn(rows, *shape, generator=generator).requires_grad_()
+        for name, shape in {"pair": (2,), "logit": (), "embedding": (WIDTH,)}.items()
+    }
     sessions = torch.randint(0, max(rows // 10, 1), (rows,), generator=generator)
-    return scores | {"labels": (torch.rand(rows, generator=generator) < 0.2).long(), "positions": torch.randint(1, 11, (rows,), generator=generator), "sessions": sessions}
+    return scores | {
+        "labels": (torch.rand(rows, generator=generator) < 0.2).long(),
+        "positions": torch.randint(1, 11, (rows,), generator=generator),
+        "sessions": sessions,
+    }
 
 
 def ours(name: str) -> Callable:
@@ -39,9 +54,15 @@ def ours(name: str) -> Callable:
     from recbench.losses.multi_similarity import MultiSimilarityLoss
     return {
         "JRC, whole session": lambda b: JRCLoss()(b["pair"], b["labels"], session_ids=b["sessions"]),
-        "JRC, other label": lambda b: JRCLoss(same_label=False)(b["pair"], b["labels"], session_ids=b["sessions"]),
-        "listwise rank": lambda b: ListwiseRankLoss()(b["logit"], b["labels"], session_ids=b["sessions"]),
-        "listwise distill": lambda b: ListwiseDistillLoss()(b["logit"], b["positions"], session_ids=b["sessions"]),
+        "JRC, other label": lambda b: JRCLoss(same_label=False)(
+            b["pair"], b["labels"], session_ids=b["sessions"]
+        ),
+        "listwise rank": lambda b: ListwiseRankLoss()(
+            b["logit"], b["labels"], session_ids=b["sessions"]
+        ),
+        "listwise distill": lambda b: ListwiseDistillLoss()(
+            b["logit"], b["positions"], session_ids=b["sessions"]
+        ),
         "circle": lambda b: CircleLoss()(b["embedding"], b["sessions"]),
         "multi-similarity": lambda b: MultiSimilarityLoss(lamb=0.5)(b["embedding"], b["sessions"]),
     }[name]
@@ -55,7 +76,8 @@ def plain_jrc(batch: dict, same_label: bool):
     import torch
     import torch.nn.functional as F
     logits, labels, rivals = batch["pair"], batch["labels"], same_session(batch)
-    if not same_label: rivals = rivals & (labels[:, None] != labels) | torch.eye(len(labels), dtype=torch.bool)
+    if not same_label:
+        rivals = rivals & (labels[:, None] != labels) | torch.eye(len(labels), dtype=torch.bool)
     columns = logits.T[labels]  # [B, B]: row i holds everybody's logit of row i's label
     ranking = F.cross_entropy(columns.masked_fill(~rivals, -1e9), torch.arange(len(labels)))
     return 0.5 * F.cross_entropy(logits, labels) + 0.5 * ranking
@@ -63,7 +85,12 @@ def plain_jrc(batch: dict, same_label: bool):
 
 def plain_listwise(batch: dict, target):
     import torch
-    normaliser = batch["logit"].expand(len(target), -1).masked_fill(~same_session(batch), -torch.inf).logsumexp(1)
+    normaliser = (
+        batch["logit"]
+        .expand(len(target), -1)
+        .masked_fill(~same_session(batch), -torch.inf)
+        .logsumexp(1)
+    )
     return (target * (normaliser - batch["logit"])).sum() / len(batch["sessions"].unique())
 
 
@@ -87,14 +114,19 @@ def masked_logsumexp(values, mask):
 def plain_circle(batch: dict):
     import torch.nn.functional as F
     scores, positive, negative = plain_pairs(batch)
-    pull, push = -32 * (1.25 - scores.detach()).relu() * (scores - 0.75), 32 * (scores.detach() + 0.25).relu() * (scores - 0.25)
+    pull, push = -32 * (1.25 - scores.detach()).relu() * (scores - 0.75), 32 * (
+        scores.detach() + 0.25
+    ).relu() * (scores - 0.25)
     return F.softplus(masked_logsumexp(pull, positive) + masked_logsumexp(push, negative)).mean()
 
 
 def plain_multi_similarity(batch: dict):
     import torch.nn.functional as F
     scores, positive, negative = plain_pairs(batch)
-    return (F.softplus(masked_logsumexp(-2 * (scores - 0.5), positive)) / 2 + F.softplus(masked_logsumexp(50 * (scores - 0.5), negative)) / 50).mean()
+    return (
+        F.softplus(masked_logsumexp(-2 * (scores - 0.5), positive)) / 2
+        + F.softplus(masked_logsumexp(50 * (scores - 0.5), negative)) / 50
+    ).mean()
 
 
 PLAIN = {
@@ -135,20 +167,40 @@ def memory(name: str, form: str, rows: int) -> float:
 
 def compare(name: str, batch: dict, rounds: int) -> None:
     "Time and memory of one loss in both forms."
-    rows, calls = len(batch["labels"]), {"ours": partial(step, ours(name), batch), "plain": partial(step, PLAIN[name], batch)}
+    rows, calls = len(batch["labels"]), {
+        "ours": partial(step, ours(name), batch),
+        "plain": partial(step, PLAIN[name], batch),
+    }
     assert abs(calls["ours"]() / calls["plain"]() - 1) < 1e-4, f"{name}: two different losses"
     seconds = interleaved(calls, rounds)
     megabytes = {form: memory(name, form, rows) for form in calls}
-    print(f"  {name:20s}" + "".join(f" {form} {1000 * median(seconds[form]):8.2f} ms CPU {megabytes[form]:8.1f} MiB extra;" for form in calls))
-    verdict(f"{name}, plain / ours, time:", ratio(seconds, "plain", "ours"), at_least=SPEED_TARGETS[name])
+    print(
+        f"  {name:20s}"
+        + "".join(
+            f" {form} {1000 * median(seconds[form]):8.2f} ms CPU {megabytes[form]:8.1f} MiB extra;"
+            for form in calls
+        )
+    )
+    verdict(
+        f"{name}, plain / ours, time:", ratio(seconds, "plain", "ours"), at_least=SPEED_TARGETS[name]
+    )
     verdict(f"{name}, extra memory in MiB:", megabytes["ours"], at_most=MEMORY_TARGET, kind="value")
 
 
 def scale(name: str, rows: int, many: int, rounds: int) -> None:
     "A batch whose matrix would not fit: time a row must stay what it was."
-    seconds = interleaved({str(size): partial(step, ours(name), inputs(size)) for size in (rows, many)}, rounds)
-    print(f"  {name:20s} {1000 * median(seconds[str(many)]):8.2f} ms CPU {memory(name, 'ours', many):8.1f} MiB extra; one B x B float32 matrix: {4 * many**2 / 2**20:.0f} MiB")
-    verdict(f"{name}, time a row, B={many} / B={rows}:", ratio(seconds, str(many), str(rows)) * rows / many, at_most=2)
+    seconds = interleaved(
+        {str(size): partial(step, ours(name), inputs(size)) for size in (rows, many)}, rounds
+    )
+    print(
+        f"  {name:20s} {1000 * median(seconds[str(many)]):8.2f} ms CPU "
+        f"{memory(name, 'ours', many):8.1f} MiB extra; one B x B float32 matrix: {4 * many**2 / 2**20:.0f} MiB"
+    )
+    verdict(
+        f"{name}, time a row, B={many} / B={rows}:",
+        ratio(seconds, str(many), str(rows)) * rows / many,
+        at_most=2,
+    )
 
 
 def main() -> None:

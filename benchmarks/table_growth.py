@@ -10,6 +10,7 @@ tables   only what the tables do of it: look up every id, and update every row t
 
 Target: the step with large tables at most 1.3 times the step with small ones.
 """
+
 import argparse
 from collections.abc import Callable
 from itertools import chain, cycle, repeat
@@ -42,15 +43,30 @@ def steps(fields: int, buckets: int, batch: int) -> tuple[Callable[[], None], Ca
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("fields", 2), ("small", 10_000), ("large", 10_000_000), ("batch", 4096), ("steps", 3), ("rounds", 9)):
+    for name, default in (
+        ("fields", 2),
+        ("small", 10_000),
+        ("large", 10_000_000),
+        ("batch", 4096),
+        ("steps", 3),
+        ("rounds", 9),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     calls = {}
-    for rows in (args.small, args.large): calls[f"step {rows:,}"], calls[f"tables {rows:,}"] = steps(args.fields, rows, args.batch)
-    took = interleaved({name: lambda call=call: [call() for _ in range(args.steps)] for name, call in calls.items()}, args.rounds)
+    for rows in (args.small, args.large):
+        calls[f"step {rows:,}"], calls[f"tables {rows:,}"] = steps(args.fields, rows, args.batch)
+    took = interleaved(
+        {name: lambda call=call: [call() for _ in range(args.steps)] for name, call in calls.items()},
+        args.rounds,
+    )
     for name, seconds in took.items(): print(f"{name:20s} {1e3 * median(seconds) / args.steps:8.2f} ms")
     print(f"tables: {ratio(took, f'tables {args.large:,}', f'tables {args.small:,}'):.2f} times")
-    verdict(f"step {args.large:,} / {args.small:,} rows", ratio(took, f"step {args.large:,}", f"step {args.small:,}"), at_most=1.3)
+    verdict(
+        f"step {args.large:,} / {args.small:,} rows",
+        ratio(took, f"step {args.large:,}", f"step {args.small:,}"),
+        at_most=1.3,
+    )
 
 
 if __name__ == "__main__":

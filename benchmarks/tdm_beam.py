@@ -11,6 +11,7 @@ leaf and their ratio; then the recall of popularity and EASE on all test rows.
 
 Target: recall@10 of the beam at least 0.95 of every leaf's, with under a tenth of the nodes.
 """
+
 import argparse
 import time
 
@@ -33,28 +34,81 @@ BEAMS = [8, 16, 24, 32, 48, 64]
 
 def first_model(data: Dataset, seed: int) -> TDM:
     "The untrained model on a tree by first genre and year."
-    tree = category_tree((data.item_frame["genres"].str[0].fillna("") + data.item_frame["release_year"].fillna("")).to_numpy(str))
-    features = [feature.model_copy(update={"embedding_dim": 8 if feature.name == "tree_level" else DIM, "init_std": 0.1}) for feature in tree_features(data.features(), "item_id", tree)]
-    groups = [{"group_name": "node", "feature_names": ["tree_level"]}, {"group_name": "seq", "feature_names": ["item_id", "history"], "group_type": "SEQUENCE"}]
-    settings = {"newest_first": True, "multiwindow_din": {"windows_len": WINDOWS, "attn_mlp": {"hidden_units": [16]}}, "final": {"hidden_units": [64, 32]}}
+    tree = category_tree(
+        (
+            data.item_frame["genres"].str[0].fillna("") + data.item_frame["release_year"].fillna("")
+        ).to_numpy(str)
+    )
+    features = [
+        feature.model_copy(
+            update={"embedding_dim": 8 if feature.name == "tree_level" else DIM, "init_std": 0.1}
+        )
+        for feature in tree_features(data.features(), "item_id", tree)
+    ]
+    groups = [
+        {"group_name": "node", "feature_names": ["tree_level"]},
+        {"group_name": "seq", "feature_names": ["item_id", "history"], "group_type": "SEQUENCE"},
+    ]
+    settings = {
+        "newest_first": True,
+        "multiwindow_din": {"windows_len": WINDOWS, "attn_mlp": {"hidden_units": [16]}},
+        "final": {"hidden_units": [64, 32]},
+    }
     torch.manual_seed(seed)
-    model = TDM(ModelConfig(feature_groups=groups, losses=[{"binary_cross_entropy": {}}], tdm=settings), features, ["label"], tree=tree)
+    model = TDM(
+        ModelConfig(feature_groups=groups, losses=[{"binary_cross_entropy": {}}], tdm=settings),
+        features,
+        ["label"],
+        tree=tree,
+    )
     return with_vectors(model, data, near_vectors(data, DIM))
 
 
-def train(model: TDM, data: Dataset, steps: int, batch_size: int, seed: int, inner: int, leaves: int, rate: float) -> None:
+def train(
+    model: TDM,
+    data: Dataset,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    inner: int,
+    leaves: int,
+    rate: float,
+) -> None:
     "So many steps, the rate falling along a cosine."
-    loader = TDMLoader(data, model.tree, default_layers(model.tree, inner, leaves), batch_size, seed=seed, features=model.read_features)
+    loader = TDMLoader(
+        data,
+        model.tree,
+        default_layers(model.tree, inner, leaves),
+        batch_size,
+        seed=seed,
+        features=model.read_features,
+    )
     falling = LearningRate(CosineAnnealing(T_max=steps, min_learning_rate=rate / 50))
     start = time.process_time()
-    trainer = Trainer(model, data, loader=loader, steps=steps, learning_rate=rate, table_optimizer="adam", top_k=[10, 50], callbacks=[falling], progress=False, seed=seed)
+    trainer = Trainer(
+        model,
+        data,
+        loader=loader,
+        steps=steps,
+        learning_rate=rate,
+        table_optimizer="adam",
+        top_k=[10, 50],
+        callbacks=[falling],
+        progress=False,
+        seed=seed,
+    )
     history = trainer.fit()
-    print(f"{steps} steps of {batch_size} events with {sum(loader.sampler.counts) + model.tree.levels - 1} nodes: {time.process_time() - start:.0f} CPU-s, "
-          f"loss {history['loss'].iloc[-1]:.4f}, valid recall@10 {history['recall@10'].iloc[-1]:.4f} by a beam of {trainer.task.beam}", flush=True)
+    print(
+        f"{steps} steps of {batch_size} events with {sum(loader.sampler.counts) + model.tree.levels - 1} nodes: {time.process_time() - start:.0f} CPU-s, "
+        f"loss {history['loss'].iloc[-1]:.4f}, valid recall@10 {history['recall@10'].iloc[-1]:.4f} by a beam of {trainer.task.beam}",
+        flush=True,
+    )
 
 
 def choose(model: TDM, data: Dataset, rows: torch.Tensor) -> int:
-    "The least width that nearly agrees with every leaf on validation rows, or the greatest that is cheap enough."
+    """The least width that nearly agrees with every leaf on validation rows, or the greatest that is
+    cheap enough.
+    """
     report = beam_report(model, data, BEAMS, [10], "valid", rows).drop(index="every leaf")
     cheap = report[report["share of nodes"] < 0.1]
     good = cheap[cheap["agreement@10"] >= 0.97]
@@ -80,17 +134,38 @@ def main() -> None:
     train(model, data, options.steps[0], *settings)
     model = on_tree(model, data, cluster_tree(item_vectors(model, data)))
     train(model, data, options.steps[1], *settings)
-    if options.save: torch.save({"codes": model.tree.codes[model.tree.node_of_item], "state": model.state_dict()}, options.save)
+    if options.save:
+        torch.save(
+            {"codes": model.tree.codes[model.tree.node_of_item], "state": model.state_dict()},
+            options.save,
+        )
     some = torch.randperm(len(data.valid), generator=torch.Generator().manual_seed(0))[:500]
     beam = choose(model, data, some)
     start = time.process_time()
-    rows = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(1))[:options.test_rows]
+    rows = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(1))[
+        : options.test_rows
+    ]
     report = beam_report(model, data, [beam // 2, beam], [10, 20, 50], rows=rows)
-    print(f"\ntest, {len(rows)} of {len(data.test)} rows, {len(model.tree)} nodes in levels of {model.tree.level_sizes}; {time.process_time() - start:.0f} CPU-s\n{report.round(4).T.to_string()}\n", flush=True)
+    print(
+        f"\ntest, {len(rows)} of {len(data.test)} rows, {len(model.tree)} nodes in levels of "
+        f"{model.tree.level_sizes}; {time.process_time() - start:.0f} CPU-s\n{report.round(4).T.to_string()}\n",
+        flush=True,
+    )
     for name, floor in (("popularity", Popularity()), ("EASE, l2 500", EASE(500.0))):
-        print(f"{name}: {evaluate(floor.fit(data.interactions('train')), data, [10, 20, 50], name=name).mean().filter(like='recall').round(4).to_dict()}")
-    verdict(f"beam {beam}: recall@10 against every leaf", report.loc[beam, "of exact recall@10"], at_least=0.95)
-    verdict(f"beam {beam}: share of the nodes that are scored", report.loc[beam, "share of nodes"], at_most=0.1, kind="share")
+        print(
+            f"{name}: {evaluate(floor.fit(data.interactions('train')), data, [10, 20, 50], name=name).mean().filter(like='recall').round(4).to_dict()}"
+        )
+    verdict(
+        f"beam {beam}: recall@10 against every leaf",
+        report.loc[beam, "of exact recall@10"],
+        at_least=0.95,
+    )
+    verdict(
+        f"beam {beam}: share of the nodes that are scored",
+        report.loc[beam, "share of nodes"],
+        at_most=0.1,
+        kind="share",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 "Print the last table of an executed notebook that holds a metric at a cut-off, and where the notebook lies."
+
 import sys
 from pathlib import Path
 
@@ -14,8 +15,15 @@ def texts(notebook):
 
 def final_table(path: Path, holds: str = "@") -> str:
     "The last output of several lines that holds the text."
-    tables = [text for text in texts(nbformat.read(path, as_version=4)) if holds in text and "\n" in text.strip()]
-    if not tables: raise ValueError(f"{path} has no output of several lines that holds {holds!r}; was it run to its end?")
+    tables = [
+        text
+        for text in texts(nbformat.read(path, as_version=4))
+        if holds in text and "\n" in text.strip()
+    ]
+    if not tables:
+        raise ValueError(
+            f"{path} has no output of several lines that holds {holds!r}; was it run to its end?"
+        )
     return tables[-1].rstrip()
 
 

@@ -3,6 +3,7 @@
 Markdown stays as it is, with links turned to the root; code becomes a python block, text a plain block, PNG a file.
 `#| hide` drops a cell, `#| hide_input` its code; `#| fig-alt: ...` describes its picture.
 """
+
 import base64
 import posixpath
 import re
@@ -20,7 +21,9 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)[^)\s]+")  # relative targets only
 
 def linked_from_root(markdown: str) -> str:
     "Relative links of the notebook as links of the root."
-    return LINK.sub(lambda link: posixpath.normpath(posixpath.join(posixpath.dirname(NOTEBOOK), link[0])), markdown)
+    return LINK.sub(
+        lambda link: posixpath.normpath(posixpath.join(posixpath.dirname(NOTEBOOK), link[0])), markdown
+    )
 
 
 def fence(text: str, language: str = "") -> str:
@@ -30,9 +33,15 @@ def fence(text: str, language: str = "") -> str:
 def output_block(output: NotebookNode, alt: str, images: dict[str, bytes]) -> str:
     "One output as markdown; a picture is added to `images`."
     if output.output_type == "stream": return fence(output.text) if output.name == "stdout" else ""
-    if output.output_type == "error": raise ValueError(f"{NOTEBOOK} holds an error, {output.ename}; run it to its end")
+    if output.output_type == "error":
+        raise ValueError(f"{NOTEBOOK} holds an error, {output.ename}; run it to its end")
     data = output.data
-    if "image/png" not in data: return linked_from_root(data["text/markdown"]) if "text/markdown" in data else fence(data["text/plain"])
+    if "image/png" not in data:
+        return (
+            linked_from_root(data["text/markdown"])
+            if "text/markdown" in data
+            else fence(data["text/plain"])
+        )
     path = f"{IMAGES}/index-{len(images) + 1}.png"
     images[path] = base64.b64decode(data["image/png"])
     return f"![{alt}]({path})"
@@ -44,7 +53,9 @@ def cell_blocks(cell: NotebookNode, images: dict[str, bytes]) -> list[str]:
     directives = dict(DIRECTIVE.findall(cell.source))
     if "hide" in directives: return []
     code = [] if "hide_input" in directives else [fence(DIRECTIVE.sub("", cell.source), "python")]
-    return code + [output_block(output, directives.get("fig-alt", ""), images) for output in cell.outputs]
+    return code + [
+        output_block(output, directives.get("fig-alt", ""), images) for output in cell.outputs
+    ]
 
 
 def render(notebook: NotebookNode) -> tuple[str, dict[str, bytes]]:

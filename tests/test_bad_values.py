@@ -5,17 +5,17 @@ import torch
 
 from recbench.core.config import MLPConfig
 from recbench.core.documents import parse_yaml
-from recbench.data import Negatives, RankLoader, MatchLoader
+from recbench.data import MatchLoader, Negatives, RankLoader
 from recbench.data.feed.hard_negatives_v2 import HardNegativeSamplerV2
 from recbench.data.feed.lagged_history_loader import LaggedHistoryLoader
 from recbench.data.feed.negatives import HardNegativeSampler, NegativeSampler, popularity_weights
 from recbench.data.feed.negatives_v2 import NegativeSamplerV2
-from recbench.data.published.planted import planted
 from recbench.data.feed.sequence_loader import SequenceLoader
-from recbench.data.rows.table import Jagged
 from recbench.data.feed.tdm_loader import TDMLoader
 from recbench.data.feed.tdm_sampler import TDMSampler
 from recbench.data.feed.tree import cluster_tree
+from recbench.data.published.planted import planted
+from recbench.data.rows.table import Jagged
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.significance import bootstrap_interval
 from recbench.train import CosineAnnealing, ExponentialAverage, ExponentialDecay, LearningRate, ManualStep, ReduceOnPlateau, StopAfter

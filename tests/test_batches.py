@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from recbench.core.config import ModelConfig
-from recbench.data.rows.batch import make_batch
-from recbench.data.rows.features import with_embedding_dim
-from recbench.data.published.load import load_dataset
 from recbench.data.feed.loader import RankLoader
 from recbench.data.feed.tree import category_tree
 from recbench.data.feed.tree_nodes import tree_features
+from recbench.data.published.load import load_dataset
+from recbench.data.rows.batch import make_batch
+from recbench.data.rows.features import with_embedding_dim
 from recbench.evaluate import TreeIndex
 from recbench.evaluate.retrieval import embed_items, embed_users
 from recbench.layers import sequences

@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
     "Two tested runs of one config, one of another, and one that was not tested."
     import torch
 
-    from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+    from recbench.core.config import DSSMConfig, FeatureGroup, Loss, MLPConfig, ModelConfig, SoftmaxCrossEntropyConfig, Tower
     from recbench.data.published.planted import planted
     from recbench.explore import evaluate_run
     from recbench.models import DSSM

@@ -13,13 +13,13 @@ from hypothesis import strategies as st  # noqa: E402
 
 from recbench.losses.f1 import F1ReweightedLoss, negative_weight  # noqa: E402
 from recbench.losses.focal import BinaryFocalLoss  # noqa: E402
+from recbench.losses.loss_set import LossSet, loss_names  # noqa: E402
+from recbench.losses.loss_weighting import RandomWeighting, UncertaintyWeighting  # noqa: E402
 from recbench.losses.multi_task import ESMMLoss, OrderCalibrateLoss, joint_logit  # noqa: E402
 from recbench.losses.pareto import ParetoEfficientMultiTaskLoss, pareto_weights  # noqa: E402
 from recbench.losses.pointwise import BinaryCrossEntropy, L2Loss, LogLoss, SigmoidL2Loss  # noqa: E402
-from recbench.losses.loss_set import LossSet, loss_names  # noqa: E402
-from recbench.losses.softmax import SoftmaxCrossEntropy  # noqa: E402
-from recbench.losses.loss_weighting import RandomWeighting, UncertaintyWeighting  # noqa: E402
 from recbench.losses.sample_weights import hardest_mean, weighted_mean  # noqa: E402
+from recbench.losses.softmax import SoftmaxCrossEntropy  # noqa: E402
 from recbench.losses.ziln import ZILNLoss  # noqa: E402
 
 

@@ -9,10 +9,10 @@ from conftest import ROOT, outputs, run_papermill, tail
 from torch.utils.data import DataLoader, IterableDataset
 
 from recbench.core.config import ModelConfig
-from recbench.data import HardNegativeSampler, IdFeature, Negatives, NegativeSampler, Schema, MatchLoader, build_dataset, load_dataset
-from recbench.data.rows.features import with_embedding_dim
+from recbench.data import HardNegativeSampler, IdFeature, MatchLoader, Negatives, NegativeSampler, Schema, build_dataset, load_dataset
 from recbench.data.feed.negatives import popularity_weights
 from recbench.data.feed.sequence_loader import SequenceLoader
+from recbench.data.rows.features import with_embedding_dim
 from recbench.data.rows.table import Jagged
 from recbench.matching import ItemMemory
 from recbench.models import create_model

@@ -6,8 +6,8 @@ import torch
 
 from recbench.core.config import Loss, ModelConfig
 from recbench.data import dataset_from_frames, load_dataset
-from recbench.data.sets.dataset import build_rows
 from recbench.data.rows.features import IdFeature, RawFeature, Schema
+from recbench.data.sets.dataset import build_rows
 from recbench.evaluate.ranking import calibration_table, evaluate_ranking, evaluate_rows
 from recbench.evaluate.retrieval import readable
 from recbench.evaluate.row_baselines import fit_row_baselines

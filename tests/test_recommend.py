@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from recbench.data import Split, dataset_from_frames
-from recbench.data.rows.features import RawFeature, with_embedding_dim
-from recbench.data.published.planted import planted
 from recbench.data.feed.tree import category_tree
 from recbench.data.feed.tree_nodes import tree_features
+from recbench.data.published.planted import planted
+from recbench.data.rows.features import RawFeature, with_embedding_dim
 from recbench.evaluate import TreeIndex, recommend
 from recbench.models import create_model
 from recbench.models.match_configs import MATCH_CONFIGS, match_config

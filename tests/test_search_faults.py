@@ -3,11 +3,11 @@ import pandas as pd
 import pytest
 import torch
 
-from recbench.data.rows.features import with_embedding_dim
-from recbench.data.published.planted import planted
-from recbench.data.rows.table import Jagged
 from recbench.data.feed.tree import category_tree, cluster_tree, split_codes
 from recbench.data.feed.tree_nodes import tree_features
+from recbench.data.published.planted import planted
+from recbench.data.rows.features import with_embedding_dim
+from recbench.data.rows.table import Jagged
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.recommendations import recommend
 from recbench.evaluate.retrieval import evaluate

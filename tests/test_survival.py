@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import ONE_THREAD, ROOT, run, tail
 
-from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+from recbench.core.config import DSSMConfig, FeatureGroup, Loss, MLPConfig, ModelConfig, SoftmaxCrossEntropyConfig, Tower
 from recbench.data.feed.loader import MatchLoader
 from recbench.data.feed.negatives import Negatives
 from recbench.data.published.planted import planted

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from recbench.core.config import MLPConfig, DSSMConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig, Tower
-from recbench.data import Negatives, MatchLoader
+from recbench.core.config import DSSMConfig, FeatureGroup, Loss, MLPConfig, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+from recbench.data import MatchLoader, Negatives
 from recbench.data.published.planted import planted
 from recbench.models.dssm import DSSM
 from recbench.train.trainer import Trainer

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from recbench.core.config import ModelConfig
-from recbench.data.published.planted import planted
 from recbench.data.feed.tree import category_tree, tree_from_codes
 from recbench.data.feed.tree_nodes import tree_features
+from recbench.data.published.planted import planted
 from recbench.evaluate.tree_index import TreeIndex
 from recbench.models.tdm import TDM
 from recbench.train import Trainer
