@@ -1,13 +1,16 @@
 # Needs python3, pip and make. Everything is installed into .venv; a second call reuses it.
 #   make demo      the main job: DSSM on MovieLens-100K        make test      every test
 #   make install   only the environment                        make lab       JupyterLab on nbs/
-#   make export    notebooks -> package, then clean them       make lint      ruff
+#   make export    notebooks -> package, then clean them       make quick     the tests that a change touches
+#   make lint      ruff
+# make test WORKERS=4 divides the tests among four processes instead of two.
 # STACK=cpu or STACK=cuda overrides what is chosen below; PIP_FLAGS goes to every pip install (an index, say).
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test browser lab export readme lint clean
+.PHONY: help install demo test quick browser lab export readme lint clean
 
 PYTHON ?= python3
+WORKERS ?= 2
 STACK := $(or $(STACK),$(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu))
 ifeq ($(filter cpu cuda,$(STACK)),)
 $(error STACK is '$(STACK)'; use cpu or cuda)
@@ -19,7 +22,7 @@ STAMP := .venv/installed-$(STACK)
 OTHER := $(filter-out $(STAMP),$(wildcard .venv/installed-*))
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 install: $(STAMP)
 	@echo "recbench is installed in .venv ($(STACK))"
@@ -44,7 +47,10 @@ demo: install
 	@$(BIN)/python scripts/final_table.py out.ipynb
 
 test: install browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+quick: install
+	$(BIN)/python scripts/quick.py -n $(WORKERS)
 
 # The browser test wants Debian's chromium. Where it cannot be had, that test skips and says why; nothing fails here.
 # Tried once for each .venv.

@@ -1,23 +1,77 @@
-"What the whole-repository tests share."
+"What the whole-repository tests share, and how they are divided among processes and measured."
+import compileall
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import warm
+from warm import ONE_THREAD
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SHARED = ROOT.parent / "shared"  # reference data beside the checkout, where there is any
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+ALONE = "tests/test_notebooks.py"    # each of these tests goes where there is room
+LAST = [0.0]                         # CPU seconds when the test before ended
+LIMIT = 'ulimit -t "$0" && exec "$@"'
 
 
-def run(*command, cwd: Path = ROOT, timeout: float = 120, **env: str) -> subprocess.CompletedProcess:
-    "Run a command of this environment; output as text, exit code unchecked."
+def pytest_configure(config):
+    "Ctrl-C is a signal like any other in a shell's background and in a worker too; imports read recbench compiled."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"): compileall.compile_dir(ROOT / "recbench", quiet=2)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    "With `-n 2`: a file stays in one process, because its fixtures are dear; a notebook goes to whichever is free."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return nodeid if nodeid.startswith(ALONE) else nodeid.split("::")[0]
+
+    return ByFile(config, log)
+
+
+def cpu_seconds() -> float:
+    "Of this process, of its children that have ended, and of what was forked from the warm one."
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) + warm.forked_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    "A test's report says how many CPU seconds have gone by in its process."
+    report = yield
+    report.cpu, LAST[:] = (cpu_seconds() - LAST[0], cpu_seconds()), [cpu_seconds()]
+    return report
+
+
+def pytest_collection_finish(session): LAST[:] = [cpu_seconds()]
+
+
+def pytest_terminal_summary(terminalreporter):
+    "The ten slowest tests, or as many as --durations says. Clocks tell little where other programs run, CPU seconds tell more."
+    shown = terminalreporter.config.getoption("durations")
+    reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "cpu")]
+    own, so_far = Counter(), Counter()
+    for report in reports:
+        own[report.nodeid] += report.cpu[0]
+        process = getattr(report, "worker_id", "")
+        so_far[process] = max(so_far[process], report.cpu[1])
+    terminalreporter.section(f"{so_far.total():.0f} CPU seconds, {own.total():.0f} of them in tests; the slowest")
+    for nodeid, seconds in own.most_common(10 if shown is None else shown or None): terminalreporter.write_line(f"{seconds:7.1f}  {nodeid}")
+
+
+def run(*command, cwd: Path = ROOT, seconds: int = 120, **env: str) -> subprocess.CompletedProcess:
+    "Run a command of this environment, with so many CPU seconds; output as text, exit code unchecked."
     program = BIN / command[0] if (BIN / command[0]).exists() else command[0]
-    return subprocess.run([program, *map(str, command[1:])], cwd=cwd, timeout=timeout, env={**os.environ, **env}, capture_output=True, text=True)
+    limited = ["sh", "-c", LIMIT, str(seconds), program, *map(str, command[1:])]
+    return subprocess.run(limited, cwd=cwd, timeout=60 * warm.MINUTES, env={**os.environ, **env}, capture_output=True, text=True)
 
 
 def tail(result: subprocess.CompletedProcess, characters: int = 3000) -> str:
@@ -25,10 +79,12 @@ def tail(result: subprocess.CompletedProcess, characters: int = 3000) -> str:
     return f"exit {result.returncode}\n{(result.stdout + result.stderr)[-characters:]}"
 
 
-def run_papermill(notebook: Path | str, output: Path | str, cwd: Path, parameters: dict, **env: str) -> subprocess.CompletedProcess:
-    "Run a notebook as its user would, from a shell in a folder."
-    options = [part for key, value in parameters.items() for part in ("-p", key, value)]
-    return run("papermill", notebook, output, "--no-progress-bar", *options, cwd=cwd, timeout=240, **ONE_THREAD, **env)
+def run_papermill(notebook: Path | str, output: Path | str, cwd: Path, parameters: dict, shell: bool = False, **env: str):
+    "Run a notebook as its user would in a folder; from a shell with a kernel of its own, or here with one that is forked."
+    options = [str(part) for key, value in parameters.items() for part in ("-p", key, value)]
+    arguments = [notebook, output, "--no-progress-bar", *options]
+    if shell: return run("papermill", *arguments, cwd=cwd, seconds=240, **ONE_THREAD, **env)
+    return warm.run_papermill(arguments, cwd, 240, {**ONE_THREAD, **env})
 
 
 def outputs(path: Path) -> list[dict]:

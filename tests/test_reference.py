@@ -16,7 +16,7 @@ needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no reference numb
 
 def check(folder):
     "Run the reference check on a folder; its result and the counts of its last line."
-    result = run("python", ROOT / "tests" / "reference.py", folder, timeout=300)
+    result = run("python", ROOT / "tests" / "reference.py", folder, seconds=300)
     counts = re.fullmatch(r"(\d+) passed, (\d+) failed, (\d+) unsupported", (result.stdout.strip().splitlines() or [""])[-1])
     assert counts, tail(result)
     return result, *map(int, counts.groups())
