@@ -12,8 +12,6 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
-import papermill
-
 from .runs import CALL, new_run_dir
 
 # %% ../../nbs/80_train/65_notebook_runs.ipynb #b972d6b3
@@ -45,8 +43,7 @@ def run_notebook(
     **parameters: Any,
 ) -> Path:
     """Execute the notebook in a run folder, the one of the same call that was cut off or a new one;
-    what
-    the notebook raises is raised.
+    what the notebook raises is raised.
 
     Args:
         notebook: an experiment notebook with a parameter run_dir
@@ -57,6 +54,8 @@ def run_notebook(
     Returns:
         the run's folder
     """
+    import papermill                # half of the time of `import recbench.train`: only who runs one waits for it
+
     if "run_dir" not in papermill.inspect_notebook(str(notebook)):
         raise ValueError(
             f"{notebook} has no parameter run_dir; an experiment needs one to leave its record"

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import rankdata
 
 from ..rows.table import is_list_type
 
@@ -80,7 +79,7 @@ def variance_share(groups: np.ndarray, numbers: np.ndarray) -> float:
     _, group = np.unique(groups, return_inverse=True)
     free = len(known) - group.max(initial=-1) - 1
     if free < 10 or known.min() == known.max(): return 0.0
-    ranks = rankdata(known)
+    ranks = pd.Series(known).rank().to_numpy()
     means = np.bincount(group, ranks) / np.bincount(group)
     return 1 - ((ranks - means[group]) ** 2).sum() / free / ranks.var(ddof=1)
 
@@ -168,7 +167,7 @@ def tells_label(values: np.ndarray, label: np.ndarray, numbers: np.ndarray | Non
     ]  # its value, and whether it has one
     known = np.zeros(len(label), bool) if numbers is None else np.isfinite(numbers)
     if known.any():
-        ranks = rankdata(numbers[known])
+        ranks = pd.Series(numbers[known]).rank().to_numpy()
         found.append(_shown(agreement((ranks * 64 / (len(ranks) + 1)).astype(np.int64), answer[known])))
         found.append(_order(ranks, label[known]))
     return max(found)
