@@ -50,7 +50,7 @@ def test_a_folder_of_rows_from_the_root(tmp_path):
 
 def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     notebook = installed / "share" / "recbench" / "experiments" / "run_rank.ipynb"
-    result = run_papermill(notebook, "out.ipynb", tmp_path, {**SHORT, "model": "DCNV2", "run_dir": "run"}, shell=True, PYTHONPATH=str(installed))
+    result = run_papermill(notebook, "out.ipynb", tmp_path, {**SHORT, "model": "DCNV2", "run_dir": "run"}, PYTHONPATH=str(installed))
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 3, ["DCNV2"])
     assert list((tmp_path / "run").iterdir())

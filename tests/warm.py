@@ -20,6 +20,7 @@ from unittest import mock
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 IMPORTS = ["torch", "torchrec", "fbgemm_gpu", "torchmetrics", "tensordict", "safetensors.torch", "pandas", "pyarrow.parquet", "scipy.sparse", "sklearn.linear_model", "sklearn.ensemble", "pydantic", "yaml",
            "matplotlib.figure", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "PIL.Image", "IPython", "ipywidgets", "ipykernel.kernelapp", "ipykernel.datapub", "nbformat", "nbdev.test", "papermill"]
+TESTS = str(Path(__file__).resolve().parent)
 MINUTES = 30   # that a process may take on the clock, whatever it computes: only what hangs does
 
 
@@ -72,7 +73,8 @@ def kernel(arguments: list[str], folder: str, variables: dict):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables, JPY_PARENT_PID=str(os.getppid()))
-    sys.path[:] = ["", *(path for path in sys.path if path and Path(path) != Path(__file__).parent)]
+    given = variables.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:] = ["", *given, *(path for path in sys.path if path not in ("", *given, TESTS))]
     sys.argv = ["ipykernel_launcher", *arguments]
     from ipykernel.kernelapp import launch_new_instance
     launch_new_instance()

@@ -85,7 +85,7 @@ def evaluate_cold(
     model,
     dataset: Dataset,
     by: Literal["item", "user"] = "item",
-    top_k: Sequence[int] = (10),
+    top_k: Sequence[int] = (10,),
     edges: Sequence[int] = EDGES,
     split: str = "test",
     baselines: bool | Mapping[str, object] = True,

@@ -270,7 +270,7 @@ RANK_CONFIGS: dict[str, Callable[[FeatureKinds, RankChoices], dict]] = {
 def rank_config(
     model_name: str,
     features: Sequence[Feature],
-    losses: Sequence[Loss] = (Loss(binary_cross_entropy=BinaryCrossEntropyConfig())),
+    losses: Sequence[Loss] = (Loss(binary_cross_entropy=BinaryCrossEntropyConfig()),),
     variational_dropout: float | None = None,
     **sizes,
 ) -> ModelConfig:
