@@ -19,4 +19,6 @@ def keep_old_paths(package: str, moves: Mapping[str, str]) -> None:
         moves: old path below the package -> new path below it
     """
     for old, new in moves.items():
-        sys.modules[f"{package}.{old}"] = import_module(f"{package}.{new}")
+        module = import_module(f"{package}.{new}")
+        sys.modules[f"{package}.{old}"] = module
+        if not hasattr(sys.modules[package], old): setattr(sys.modules[package], old, module)
