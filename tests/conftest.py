@@ -58,6 +58,7 @@ def pytest_terminal_summary(terminalreporter):
     "The ten slowest tests, or as many as --durations says. Clocks tell little where other programs run, CPU seconds tell more."
     shown = terminalreporter.config.getoption("durations")
     reports = [report for kind in terminalreporter.stats.values() for report in kind if hasattr(report, "cpu")]
+    if not reports: return
     own, so_far = Counter(), Counter()
     for report in reports:
         own[report.nodeid] += report.cpu[0]

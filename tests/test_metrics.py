@@ -5,6 +5,7 @@ from math import isnan, log2
 
 import pytest
 import torch
+import warm
 from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics import MeanAbsoluteError, Metric
 from torchmetrics.classification import BinaryAUROC
@@ -207,7 +208,8 @@ def check_train_metrics(rank: int, batches: list[dict]) -> None:
 
 
 def test_two_processes(tmp_path):
-    torch.multiprocessing.spawn(check_process, args=(str(tmp_path),), nprocs=2)
+    warm.context()
+    torch.multiprocessing.start_processes(check_process, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
 
 
 # ---- in training ----

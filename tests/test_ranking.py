@@ -66,7 +66,7 @@ def test_a_run_leaves_its_record_and_goes_on_to_the_same_end(clicks, tmp_path, o
 
 def test_live_curves_follow_auc_and_logloss(clicks):
     curves = LiveCurves(["auc", "logloss"], every=0)
-    trainer(clicks, callbacks=[curves], epochs=2).fit()
+    trainer(clicks, callbacks=[curves], epochs=2, batch_size=4096).fit()      # a picture after every step
     assert curves.png.startswith(b"\x89PNG") and "auc: validation" in curves.caption() and "logloss: validation" in curves.caption()
 
 

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ONE_THREAD, ROOT, run, tail
+import warm
+from conftest import run, tail
+from warm import ONE_THREAD
 
 from recbench.core.config import DSSMConfig, FeatureGroup, Loss, MLPConfig, ModelConfig, SoftmaxCrossEntropyConfig, Tower
 from recbench.data.feed.loader import MatchLoader
@@ -21,7 +22,7 @@ from recbench.models.dssm import DSSM
 from recbench.train import ExponentialAverage, ExponentialDecay, LearningRate, ReduceOnPlateau
 from recbench.train.checkpoint import TENSORS, CheckpointError, Checkpoints, FolderLock, is_locked
 from recbench.train.guards import NonFiniteError, batch_from_state
-from recbench.train.runs import Run, read_state, runs
+from recbench.train.runs import Run, new_run_dir, read_state, runs
 from recbench.train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,42 +76,41 @@ def test_killed_trainings_end_as_if_nothing_had_happened():
     assert "MISS" not in result.stdout and "DIFFERENT" not in result.stdout, tail(result)
 
 
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    sys.path.insert(0, "tests")
-    from test_survival import At, planted, trainer
-    import time
-    dataset = planted(users=200, items=100, seed=0)
-    def slow():
-        print("ready", flush=True)
-        time.sleep(3)
-    trainer(dataset, Path(sys.argv[1]), [At(5, slow)]).fit()
-    """
+def pauses_in_step_5(folder, ready, go):
+    "In a process of its own: a training that says when it is in the middle of step 5, and waits there."
+    def pause(): ready.set(), go.wait()
+    trainer(planted(users=200, items=100, seed=0), Path(folder), [At(5, pause)]).fit()
 
 
 def start(folder):
-    "A training in a process of its own, in the middle of step 5."
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SCRIPT), str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD})
-    while process.stdout.readline().strip() != "ready": assert process.poll() is None
-    return process
+    "Such a training that has come to its step 5, and what lets it go on."
+    context = warm.context()
+    ready, go = context.Event(), context.Event()
+    process = warm.start(120, pauses_in_step_5, str(folder), ready, go, context=context)
+    while not ready.wait(1): assert process.is_alive()
+    return process, go
+
+
+def ends_by(number, folder):
+    "Exit code of such a training that gets a signal in its step 5."
+    process, go = start(folder)
+    os.kill(process.pid, number), go.set()
+    process.join(60 * warm.MINUTES)
+    return process.exitcode
 
 
 def test_one_folder_one_training_and_kill_of_a_fresh_process(dataset, tmp_path, unbroken):
-    process = start(tmp_path / "run")
+    process, _ = start(tmp_path / "run")
     with pytest.raises(CheckpointError, match=f"in use by process {process.pid}"): trainer(dataset, tmp_path / "run").fit()
     assert runs(tmp_path)["state"].tolist() == ["training"]
-    process.kill(), process.wait(), process.stdout.close()
+    process.kill(), process.join()
     assert runs(tmp_path)["state"].tolist() == ["killed"]
     same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
     assert runs(tmp_path)["state"].tolist() == ["finished"]
 
 
 def test_interrupt_waits_for_the_step(dataset, tmp_path, unbroken):
-    process = start(tmp_path / "run")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 0
-    process.stdout.close()
+    assert ends_by(signal.SIGINT, tmp_path / "run") == 0
     assert Checkpoints(tmp_path / "run" / "checkpoints").load()["step"] == 5
     assert runs(tmp_path)["state"].tolist() == ["interrupted"]
     same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
@@ -281,10 +281,7 @@ def test_one_spoilt_run_does_not_hide_the_others(dataset, tmp_path, name, conten
 
 
 def test_sigterm_ends_a_training_in_good_order(dataset, tmp_path, unbroken):
-    process = start(tmp_path / "run")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == 143
-    process.stdout.close()
+    assert ends_by(signal.SIGTERM, tmp_path / "run") == 143
     listed = runs(tmp_path).iloc[0]
     assert listed["state"] == "interrupted" and listed["why"] == "interrupted in epoch 1 by SIGTERM"
     assert Checkpoints(tmp_path / "run" / "checkpoints").load()["step"] == 5
@@ -302,9 +299,7 @@ def test_leaving_is_listed_as_what_it_is(dataset, tmp_path, unbroken, leave):
 
 
 def test_two_processes_of_one_second_get_two_folders(tmp_path):
-    code = "import sys; from recbench.train.runs import new_run_dir; print(*(new_run_dir('x', sys.argv[1]) for _ in range(5)))"
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(2)]
-    places = [place for process in processes for place in process.communicate()[0].split()]
+    with warm.context().Pool(2) as pool: places = pool.starmap(new_run_dir, [("x", str(tmp_path))] * 10, chunksize=5)
     assert len(set(places)) == 10 and all(Path(place).is_dir() for place in places)
 
 
