@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from .base import Choice, Config, Formats, OneOf
+from .base import Choice, Config, Formats, OneOf, explained
 from .config import ModelConfig
 from .textproto import QUOTED
 
@@ -435,6 +435,7 @@ class ExportConfig(Config):
     use_dense_ema: bool | None = None
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #a090a002
+@explained
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class PipelineConfig(Formats):
     "A whole job: data, features, training and model."
