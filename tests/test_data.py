@@ -85,3 +85,13 @@ def test_a_rating_knows_only_earlier_tenths():
             own = mine[mine["item"] == items[columns["item_index"][row]]].iloc[0]
             newest = mine[(mine["tenth"] < own["tenth"]) & (mine["time"] < own["time"])].sort_values(["time", "tenth", "tie"]).tail(50)
             assert stars.take(torch.tensor([row])).values.tolist() == newest["stars"].tolist() and history.lengths[row] == len(newest)
+
+
+def test_fields_are_explained():
+    "Each field of a feature and of a schema stands in `help` with its meaning, and the repr leaves defaults out."
+    from recbench.data import IdFeature, RawFeature, Schema, SchemaFile, SequenceFeature
+    for noun in (IdFeature, RawFeature, SequenceFeature, Schema, SchemaFile):
+        told = dict(line.strip().split(": ", 1) for line in noun.__doc__.split("Attributes:\n")[1].splitlines())
+        assert list(told) == list(noun.model_fields) and all(told.values()), noun
+    assert "width D of its table" in IdFeature.__doc__
+    assert repr(Schema(features=(IdFeature(name="a"),), label="b")) == "Schema(features=(IdFeature(name='a'),), label='b')"

@@ -22,15 +22,15 @@ class Cross(nn.Module):
     def __init__(self, input_dim: int, cross_num: int = 3):
         super().__init__()
         if cross_num < 1: raise ValueError(f"cross_num is {cross_num}; give at least one layer")
-        self.w = nn.ModuleList(nn.Linear(input_dim, 1, bias=False) for _ in range(cross_num))
+        layers = [nn.Linear(input_dim, 1, bias=False) for _ in range(cross_num)]
+        self.w = nn.ModuleList(layers)
         self.b = nn.ParameterList(torch.zeros(input_dim) for _ in range(cross_num))
-        for layer in self.w: nn.init.xavier_uniform_(layer.weight)
+        for layer in layers: nn.init.xavier_uniform_(layer.weight)
         self.output_dim = input_dim
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = torch.cat([layer.weight for layer in self.w]), torch.stack(
-            list(self.b)
-        )  # [L, d] each
+        weight = torch.cat([layer.get_parameter("weight") for layer in self.w])      # [L, d]
+        bias = torch.stack(list(self.b))                                             # [L, d]
         beta = bias.cumsum(0)  # [L, d]: beta of layer 1, 2, ...
         product = x @ weight.T                                                       # [B, L]
         constant = (weight * (beta - bias)).sum(1)                                   # [L]

@@ -89,6 +89,7 @@ def dense_blocks(features: Sequence[RawFeature]) -> list[list[RawFeature]]:
 def make_dense_embedding(block: Sequence[RawFeature]) -> nn.Module:
     "The module of a block: numbers [B, F * value_dim] -> [B, F * embedding_dim]."
     first = block[0]
+    if first.dense_emb is None: raise ValueError(f"{first.name} has no dense_emb; give it one")
     kind, settings = first.dense_emb.kind
     if kind == "autodis": return AutoDis(len(block), first.embedding_dim, **settings.model_dump())
     return MLPEmbedding(len(block), first.embedding_dim, first.value_dim)

@@ -22,15 +22,13 @@ def relevance(
     """Output [V, h] of an MLP whose first matrix is given as its parts for the query [B, s], the
     position and their product.
     """
-    first, *others = mlp[0]
-    per_row = F.linear(query, of_query, first.bias)  # [B, h]
+    per_row = F.linear(query, of_query, mlp.first.bias)  # [B, h]
     x = (
         ragged.spread(per_row)
         + F.linear(ragged.values, of_item)
         + F.linear(ragged.spread(query) * ragged.values, of_product)
     )  # [V, h]
-    for layer in (*others, *list(mlp)[1:]): x = layer(x)
-    return x
+    return mlp.after_first(x)
 
 # %% ../../nbs/20_layers/34_din.ipynb #5819f75d
 class DINEncoder(SequenceEncoder):
@@ -59,7 +57,7 @@ class DINEncoder(SequenceEncoder):
 
     def weights(self, ragged: Ragged, query: Tensor) -> Tensor:
         "Weight of each position [V], one in sum for each row."
-        of_query, of_item, of_difference, of_product = self.mlp[0][0].weight.chunk(4, 1)
+        of_query, of_item, of_difference, of_product = self.mlp.first.weight.chunk(4, 1)
         hidden = relevance(
             self.mlp, ragged, query, of_query + of_difference, of_item - of_difference, of_product
         )

@@ -6,6 +6,8 @@
 __all__ = ['InteractionArch']
 
 # %% ../../nbs/20_layers/61_dot_interaction.ipynb #ba3df457
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,8 @@ class _PairProducts(torch.autograd.Function):
         return torch.bmm(x, x.transpose(1, 2)).flatten(1).index_select(1, pairs)      # [B, P]
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (gradient,) = grad_outputs
         x, places = ctx.saved_tensors
         padded = F.pad(gradient.to(x.dtype), (0, 1))  # [B, P+1]: a 0 for the diagonal
         return torch.bmm(padded.index_select(1, places).view(len(x), x.shape[1], -1), x), None, None

@@ -7,6 +7,7 @@ __all__ = ['ExtractionNet']
 
 # %% ../../nbs/20_layers/67_extraction.ipynb #e371267a
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +37,8 @@ class ExtractionNet(nn.Module):
         in_shared_expert: int,
         share_num: int,
         expert_num_per_task: int,
-        share_expert_net: Mapping[str, object],
-        task_expert_net: Mapping[str, object],
+        share_expert_net: Mapping[str, Any],
+        task_expert_net: Mapping[str, Any],
         final_flag: bool = False,
     ):
         super().__init__()
@@ -48,23 +49,21 @@ class ExtractionNet(nn.Module):
         for name, count in dict(share_num=share_num, expert_num_per_task=expert_num_per_task).items():
             if count < 1: raise ValueError(f"{name} is {count}; give at least one expert")
         tasks, self.own = len(in_extraction_networks), expert_num_per_task
-        self.shared_layers = nn.ModuleList(
-            MLP(in_shared_expert, **share_expert_net) for _ in range(share_num)
-        )
-        self.task_layers = nn.ModuleList(
-            nn.ModuleList(MLP(width, **task_expert_net) for _ in range(self.own))
-            for width in in_extraction_networks
-        )
+        shared = [MLP(in_shared_expert, **share_expert_net) for _ in range(share_num)]
+        own = [
+            [MLP(width, **task_expert_net) for _ in range(self.own)] for width in in_extraction_networks
+        ]
+        self.shared_layers, self.task_layers = nn.ModuleList(shared), nn.ModuleList(map(nn.ModuleList, own))
         self.task_gates = nn.ModuleList(
             nn.Linear(width, self.own + share_num) for width in in_extraction_networks
         )
         self.shared_gate = (
             None if final_flag else nn.Linear(in_shared_expert, tasks * self.own + share_num)
         )
-        self.output_dim = self.shared_layers[0].output_dim
-        if self.task_layers[0][0].output_dim != self.output_dim:
+        self.output_dim = shared[0].output_dim
+        if own[0][0].output_dim != self.output_dim:
             raise ValueError(
-                f"task_expert_net ends with {self.task_layers[0][0].output_dim} units and "
+                f"task_expert_net ends with {own[0][0].output_dim} units and "
                 f"share_expert_net with {self.output_dim}; a gate adds them up, give both the same last width"
             )
 
@@ -82,10 +81,7 @@ class ExtractionNet(nn.Module):
         return torch.stack(rows, 1)
 
     def forward(self, inputs: Sequence[Tensor], shared: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        experts = [expert(x) for experts, x in zip(self.task_layers, inputs) for expert in experts] + [
-            expert(shared) for expert in self.shared_layers
-        ]
-        outputs = torch.bmm(self.gates(inputs, shared), torch.stack(experts, 1)).unbind(
-            1
-        )  # [B, h] each
+        own = [expert(x) for task, x in zip(self.task_layers, inputs) for expert in task.children()]
+        experts = torch.stack([*own, *(expert(shared) for expert in self.shared_layers)], 1)  # [B, E, h]
+        outputs = torch.bmm(self.gates(inputs, shared), experts).unbind(1)  # [B, h] each
         return list(outputs[:len(inputs)]), outputs[-1] if self.shared_gate is not None else None

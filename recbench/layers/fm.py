@@ -6,6 +6,8 @@
 __all__ = ['FactorizationMachine']
 
 # %% ../../nbs/20_layers/60_fm.ipynb #d1465081
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -22,7 +24,8 @@ class _PairSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (gradient,) = grad_outputs
         x, total = ctx.saved_tensors
         return (total[:, None] - x).mul_(gradient[:, None])              # [B, F, D]
 

@@ -9,6 +9,7 @@ __all__ = ['LINE', 'ACTIVATIONS', 'BatchNorm', 'Dice', 'aligned', 'Linear', 'mak
 import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from torch.autograd.function import once_differentiable
 class BatchNorm(nn.BatchNorm1d):
     "Batch norm over the last axis: [..., C] -> [..., C]; all other axes are rows."
 
-    def forward(self, x: Tensor) -> Tensor: return super().forward(x.flatten(0, -2)).view_as(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, -2)).view_as(input)
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #9ec01889
 class Dice(nn.Module):
@@ -60,7 +62,8 @@ class _AlignedLinear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (gradient,) = grad_outputs
         (x, weight), (of_x, of_weight, of_bias) = ctx.saved_tensors, ctx.needs_input_grad
         return (torch.mm(gradient, weight, out=aligned(x, *x.shape)) if of_x else None,
                 torch.mm(gradient.t(), x, out=aligned(weight, *weight.shape)) if of_weight else None,
@@ -73,16 +76,17 @@ class Linear(nn.Linear):
     @property
     def is_aligned(self) -> bool: return self.in_features % LINE == 0 and self.out_features % LINE == 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         plain = (
             self.is_aligned
-            or not x.is_cpu
+            or not input.is_cpu
             or not torch.is_grad_enabled()
             or torch.is_autocast_enabled("cpu")
             or torch.compiler.is_compiling()
         )
-        if plain: return super().forward(x)
-        return _AlignedLinear.apply(x.flatten(0, -2), self.weight, self.bias).unflatten(0, x.shape[:-1])
+        if plain: return super().forward(input)
+        rows = _AlignedLinear.apply(input.flatten(0, -2), self.weight, self.bias)
+        return rows.unflatten(0, input.shape[:-1])
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #52817dc8
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -112,7 +116,8 @@ def make_activation(text: str, channels: int) -> nn.Module:
         text: "nn.ReLU", "nn.LeakyReLU(negative_slope=0.2)", "Dice", "" for none
         channels: width of what it is applied to
     """
-    name, arguments = re.match(r"([\w.]*)(.*)", text.strip(), re.DOTALL).groups()
+    name = re.split(r"[^\w.]", text.strip(), maxsplit=1)[0]
+    arguments = text.strip().removeprefix(name)
     if name not in ACTIVATIONS:
         raise ValueError(f"activation is {text!r}; allowed are " f"{sorted(ACTIVATIONS)}")
     if name == "Dice" and not arguments:
@@ -188,3 +193,16 @@ class MLP(nn.Sequential):
             ]
         )
         self.output_dim = widths[-1]
+
+    @property
+    def first(self) -> nn.Linear:
+        "The linear layer that reads the input; models split its weight by the parts of a concatenation."
+        layer = next(self.children()).get_submodule("0")
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def after_first(self, x: Tensor) -> Tensor:
+        "What all further layers make of the first linear layer's output, [..., h_1] -> [..., output_dim]."
+        perceptron, *others = self
+        for layer in (*list(perceptron.children())[1:], *others): x = layer(x)
+        return x

@@ -89,6 +89,8 @@ class ParetoEfficientMultiTaskLoss(nn.Module):
         min_weights: smallest weight of each loss, together below 1
     """
 
+    min_weights: Tensor      # float64 [K]
+
     def __init__(self, min_weights: Sequence[float]):
         super().__init__()
         if not min_weights or min(min_weights) < 0 or sum(min_weights) >= 1:
@@ -120,4 +122,5 @@ class ParetoEfficientMultiTaskLoss(nn.Module):
             scalar
         """
         weights = self.weights(losses, model.parameters())
-        return sum(weight.to(loss.dtype) * loss for weight, loss in zip(weights, losses))
+        parts = [weight.to(loss.dtype) * loss for weight, loss in zip(weights, losses)]
+        return sum(parts, torch.zeros_like(parts[0]))

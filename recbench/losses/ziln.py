@@ -106,7 +106,7 @@ class ZILNLoss(torch.nn.Module):
             )
         logits = full_precision(logits)
         parts = self.parts(logits, labels.to(logits.dtype), sample_weight)
-        return sum(weight * part for weight, part in zip(self.weights, parts))
+        return sum((weight * part for weight, part in zip(self.weights, parts)), logits.new_zeros(()))
 
 # %% ../../nbs/40_losses/22_ziln.ipynb #33590851
 def expected_amount(

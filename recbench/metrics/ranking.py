@@ -6,6 +6,8 @@
 __all__ = ['place_shares', 'ndcg_rows', 'first_rows', 'mrr_rows', 'hit_rows', 'RowMean', 'NDCGAtK', 'MRRAtK', 'HitRateAtK']
 
 # %% ../../nbs/50_metrics/15_ranking.ipynb #12434ab0
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -76,6 +78,10 @@ class RowMean(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, True, False
+    total: Tensor
+    number: Tensor
+    from_scores: Callable[..., Tensor]     # what rows earn, [R]
+    from_counts: Callable[..., Tensor]     # what users earn, from places of their positives
 
     def __init__(self, top_k: int = 5, **kwargs) -> None:
         super().__init__(**kwargs)

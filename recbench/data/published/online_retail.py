@@ -10,10 +10,11 @@ import zipfile
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Unpack
 
 import pandas as pd
 
-from ..sets.dataset import Dataset, build_dataset
+from ..sets.dataset import Dataset, Windows, build_dataset
 from ..rows.features import IdFeature, RawFeature, Schema
 from .fetch import fetch_archive, find_files
 from ..sets.own import account_line
@@ -68,7 +69,11 @@ def _products(bought: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #917591f2
 def online_retail_dataset(
-    lines: pd.DataFrame, valid: str = _VALID, test: str = _TEST, verbose: bool = False, **windows: int
+    lines: pd.DataFrame,
+    valid: str = _VALID,
+    test: str = _TEST,
+    verbose: bool = False,
+    **windows: Unpack[Windows],
 ) -> Dataset:
     """New products after a date; lines that are no purchase, or no new product, are counted and set
     aside.

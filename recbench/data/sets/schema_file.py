@@ -128,15 +128,15 @@ class SchemaFile(Schema):
     "positives have at least this label; None: a label above 0"
     repeats: Literal["drop", "keep"] = "drop"
     "held-out pairs that stand in an earlier split: set aside, or tested"
-    separator: str = Field("|", min_length=1)
+    separator: str = Field(default="|", min_length=1)
     "between the values of a list that is written as text"
     text: tuple[str, ...] = ()
     "columns that are text, whatever they look like: 007 is not 7"
     notes: tuple[str, ...] = ()
     "what inference made of columns and left out, for reading"
-    max_history: int = Field(50, ge=0)
+    max_history: int = Field(default=50, ge=0)
     "newest earlier items in the feature `history`; 0: no such feature"
-    max_recent: int = Field(5, ge=0)
+    max_recent: int = Field(default=5, ge=0)
     "and in `recent`"
     moment: str | None = None
     "column that rises with time: events of one value, such as an invoice, know nothing of each other"
@@ -146,7 +146,7 @@ class SchemaFile(Schema):
     "column of whole numbers: histories hold every earlier row, its value beside it, `history_label`"
     ties: Ties = "neutral"
     'what decides between rows of one user and time; "item_id": the larger id came later'
-    tie_seed: int = Field(0, ge=0)
+    tie_seed: int = Field(default=0, ge=0)
     "another neutral order"
 
     @model_validator(mode="before")
