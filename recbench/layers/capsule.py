@@ -109,6 +109,8 @@ class CapsuleLayer(nn.Module):
             persistent=False,
         )
 
+    first_logits: Tensor      # [max_seq_len, max_k]
+
     def draw(self, behaviours: Tensor) -> Tensor:
         """First logits.
 

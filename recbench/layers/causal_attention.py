@@ -91,10 +91,8 @@ class CausalSelfAttention(nn.Module):
 
     def attend(self, block: Tensor, rows: Tensor) -> Tensor:
         "Padded query, key and value [b, T, 3D] -> [b, T, D]."
-        heads = block.unflatten(2, (3, self.num_heads, -1)).permute(
-            2, 0, 3, 1, 4
-        )  # [3, b, heads, T, d]
-        return F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
+        q, k, v = block.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, T, d]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, lengths: Tensor, width: int) -> Tensor:
         "Rows of `lengths` [B], none longer than `width`."

@@ -7,6 +7,7 @@ __all__ = ['pooled_products', 'weighed_products', 'CIN']
 
 # %% ../../nbs/20_layers/63_cin.ipynb #12e13198
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,8 @@ class _WeighedProducts(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (gradient,) = grad_outputs
         x, x_0, weight = ctx.saved_tensors
         grads = torch.empty_like(x), torch.empty_like(x_0)
         weight_grad, starts = torch.zeros_like(
@@ -106,9 +108,9 @@ class CIN(nn.Module):
         x_0 = hidden = x.transpose(1, 2).contiguous().flatten(0, 1)                          # [B*D, F]
         pooled, last = [], len(self.cin_layers) - 1
         for k, (layer, activation) in enumerate(zip(self.cin_layers, self.activations)):
-            weight, bias = layer.weight.squeeze(2).to(x.dtype), (
-                None if layer.bias is None else layer.bias.to(x.dtype)
-            )
+            assert isinstance(layer, nn.Conv1d)
+            weight = layer.weight.squeeze(2).to(x.dtype)
+            bias = None if layer.bias is None else layer.bias.to(x.dtype)
             if k == last and isinstance(activation, nn.Identity):
                 pooled.append(
                     pooled_products(

@@ -7,6 +7,7 @@ __all__ = ['MMoE']
 
 # %% ../../nbs/20_layers/66_experts.ipynb #e0dc2bce
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,23 +28,23 @@ class MMoE(nn.Module):
     def __init__(
         self,
         in_features: int,
-        expert_mlp: Mapping[str, object],
+        expert_mlp: Mapping[str, Any],
         num_expert: int,
         num_task: int,
-        gate_mlp: Mapping[str, object] | None = None,
+        gate_mlp: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if num_expert < 1 or num_task < 1:
             raise ValueError(
                 f"num_expert is {num_expert} and num_task {num_task}; give at least one of each"
             )
-        self.expert_mlps = nn.ModuleList(MLP(in_features, **expert_mlp) for _ in range(num_expert))
-        self.gate_mlps = nn.ModuleList(
-            nn.Identity() if gate_mlp is None else MLP(in_features, **gate_mlp) for _ in range(num_task)
-        )
-        gate_features = in_features if gate_mlp is None else self.gate_mlps[0].output_dim
+        experts = [MLP(in_features, **expert_mlp) for _ in range(num_expert)]
+        gates = [] if gate_mlp is None else [MLP(in_features, **gate_mlp) for _ in range(num_task)]
+        self.expert_mlps = nn.ModuleList(experts)
+        self.gate_mlps = nn.ModuleList(gates or [nn.Identity() for _ in range(num_task)])
+        gate_features = gates[0].output_dim if gates else in_features
         self.gate_finals = nn.ModuleList(nn.Linear(gate_features, num_expert) for _ in range(num_task))
-        self.output_dim = self.expert_mlps[0].output_dim
+        self.output_dim = experts[0].output_dim
 
     def gates(self, x: Tensor) -> Tensor:
         "Share of each expert in each task: [B, T, E], summing to 1 over the experts."

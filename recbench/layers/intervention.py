@@ -36,8 +36,9 @@ class Intervention(nn.Module):
             )
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio is {dropout_ratio}; must lie in [0, 1)")
-        self.base_rotate_layer = orthogonal(Rotation(base_dim, low_rank_dim))
-        self.source_rotate_layer = orthogonal(Rotation(source_dim, low_rank_dim))
+        self.base_rotate_layer = Rotation(base_dim, low_rank_dim)
+        self.source_rotate_layer = Rotation(source_dim, low_rank_dim)
+        for rotation in (self.base_rotate_layer, self.source_rotate_layer): orthogonal(rotation)
         self.dropout, self.output_dim = nn.Dropout(dropout_ratio), base_dim
 
     def forward(self, base: Tensor, source: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ __all__ = ['aggregation_width', 'MaskBlock', 'FieldLayerNorm', 'MaskNetModule']
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -116,8 +117,8 @@ class MaskNetModule(nn.Module):
         self,
         feature_dim: int,
         n_mask_blocks: int,
-        mask_block: Mapping[str, float],
-        top_mlp: Mapping[str, object] | None = None,
+        mask_block: Mapping[str, Any],
+        top_mlp: Mapping[str, Any] | None = None,
         use_parallel: bool = True,
         field_dims: Sequence[int] | None = None,
     ):

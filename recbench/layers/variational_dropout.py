@@ -42,6 +42,8 @@ class VariationalDropout(nn.Module):
         self.register_buffer("repeats", torch.tensor(list(feature_dims.values())), persistent=False)
         self.width = sum(feature_dims.values())
 
+    repeats: Tensor      # int64 [F], columns of each feature
+
     def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "`noise` [B, F] in (0, 1) replaces the random draw, for tests; it is read in training only."
         p = self.feature_p.sigmoid()  # [F]

@@ -7,6 +7,7 @@ __all__ = ['LinearCompressBlock', 'FactorizationMachineBlock', 'WuKongLayer']
 
 # %% ../../nbs/20_layers/65_wukong.ipynb #a31ae9ff
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ class FactorizationMachineBlock(nn.Module):
         feature_num_in: int,
         feature_num_out: int,
         compressed_feature_num: int,
-        feature_num_mlp: Mapping[str, object],
+        feature_num_mlp: Mapping[str, Any],
     ):
         super().__init__()
         products = feature_num_in * compressed_feature_num
@@ -80,7 +81,7 @@ class WuKongLayer(nn.Module):
         lcb_feature_num: int,
         fmb_feature_num: int,
         compressed_feature_num: int,
-        feature_num_mlp: Mapping[str, object],
+        feature_num_mlp: Mapping[str, Any],
     ):
         super().__init__()
         sizes = dict(

@@ -7,6 +7,7 @@ __all__ = ['CELLS', 'Weigh', 'unit_rows', 'pair_softmax', 'class_numbers', 'rela
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #f02fab38
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -116,7 +117,8 @@ class AnchorMean(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss):
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (grad_loss,) = grad_outputs
         return grad_loss * ctx.saved_tensors[0], None, None, None, None
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #2b94dafd

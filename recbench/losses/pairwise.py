@@ -9,6 +9,7 @@ __all__ = ['Rule', 'logistic_rule', 'PairMean', 'kept_pairs', 'largest', 'hardes
 # %% ../../nbs/40_losses/32_pairwise.ipynb #d202c6cd
 from collections.abc import Callable
 from math import inf
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,8 @@ class PairMean(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, incoming: torch.Tensor) -> tuple:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (incoming,) = grad_outputs
         return ctx.saved_tensors[0] * incoming, None, None, None, None
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #9a0811c1

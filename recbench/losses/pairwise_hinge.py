@@ -7,6 +7,8 @@ __all__ = ['label_ranks', 'running_sum', 'zeros_first', 'passed_at', 'passed_sum
            'exponential_hinge_rule', 'PairwiseHingeLoss']
 
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #5ef282c2
+from typing import Any
+
 import torch
 
 from .pairwise import OrderedPairLoss, check_margin
@@ -128,7 +130,8 @@ class HingeMean(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, incoming: torch.Tensor) -> tuple:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (incoming,) = grad_outputs
         return ctx.saved_tensors[0] * incoming, None, None, None
 
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #559c20fb

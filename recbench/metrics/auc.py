@@ -145,7 +145,9 @@ def count_binary(counts: Tensor, preds: Tensor, target: Tensor, cuts: bool, logi
 
     Any scores into bins in their order, or probabilities between even cuts.
     """
-    if not cuts: return add_counts(counts, *binary_rows(preds.float(), target), score_bin)
+    if not cuts:
+        scores, target = binary_rows(preds.float(), target)
+        return add_counts(counts, scores, target, score_bin)
     probs, target = probability_rows(
         preds.float().sigmoid() if logits else preds.float(), target, "or say logits=True"
     )
@@ -169,6 +171,7 @@ class AUC(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, True, False
+    counts: Tensor
 
     def __init__(self, thresholds: int = 0, logits: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -198,6 +201,7 @@ class MulticlassAUC(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, True, False
+    counts: Tensor
 
     def __init__(
         self,

@@ -22,6 +22,9 @@ class NormalizedEntropy(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, False, False
+    entropy: Tensor
+    positives: Tensor
+    number: Tensor
 
     def __init__(self, eta: float = 1e-12, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -56,6 +59,7 @@ class CalibrationError(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, False, False
+    sums: Tensor
 
     def __init__(self, bins: int = 15, cells: int = 4096, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -93,6 +97,8 @@ class CalibrationError(Metric):
 class PredictedOverSeen(Metric):
     "Sum of predictions over sum of labels; infinite without a positive, NaN before any row."
     is_differentiable, higher_is_better, full_state_update = False, None, False
+    predicted: Tensor
+    seen: Tensor
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)

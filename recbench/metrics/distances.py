@@ -16,6 +16,8 @@ from .pairs import lexsort
 class UniqueRatio(Metric):
     "Mean over batches of distinct rows over rows; NaN before any row."
     is_differentiable, higher_is_better, full_state_update = False, True, False
+    total: Tensor
+    batches: Tensor
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -42,6 +44,8 @@ class RelativeL1(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, False, False
+    total: Tensor
+    number: Tensor
 
     def __init__(self, eps: float = 1e-4, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -64,6 +64,8 @@ class RecallAtK(Metric):
         kwargs: passed to `torchmetrics.Metric`
     """
     is_differentiable, higher_is_better, full_state_update = False, True, False
+    hits: Tensor
+    positives: Tensor
 
     def __init__(self, top_k: int = 5, **kwargs) -> None:
         super().__init__(**kwargs)

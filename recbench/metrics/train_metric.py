@@ -21,6 +21,9 @@ class TrainMetricWrapper(nn.Module):
         decay_step: updates in a window, at least 1
     """
 
+    value: Tensor
+    started: Tensor
+
     def __init__(self, metric: Metric, decay_rate: float = 0.9, decay_step: int = 100) -> None:
         super().__init__()
         if not 0 <= decay_rate < 1:
@@ -43,8 +46,9 @@ class TrainMetricWrapper(nn.Module):
         return self.value.clone()
 
     def _close_window(self) -> None:
-        if hasattr(self.metric, "decay"):
-            self.metric.decay(self.decay_rate)
+        decay = getattr(self.metric, "decay", None)
+        if callable(decay):
+            decay(self.decay_rate)
             self.value.copy_(self.metric.compute())
         else:
             self._blend(self.metric.compute().to(self.value))

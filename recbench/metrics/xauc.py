@@ -60,6 +60,8 @@ class XAUC(RowMetric):
     """
 
     higher_is_better = True
+    total: Tensor
+    batches: Tensor
 
     def __init__(
         self,
@@ -182,7 +184,8 @@ def group_xauc(
         float64 [G], NaN without a pair to compare
     """
     large = rows * (rows - 1) // 2 > (max_pairs or torch.inf)
-    if len(preds) <= _COUNTED or not large.any() or large.sum() * max_pairs >= rows[large].sum():
+    few = max_pairs is None or len(preds) <= _COUNTED or not large.any()
+    if max_pairs is None or few or large.sum() * max_pairs >= rows[large].sum():
         return count_pairs(preds, target, group, len(rows)).share(ties)
     small, values = ~large[group], preds.new_zeros(len(rows), dtype=torch.float64)
     counted = count_pairs(preds[small], target[small], group[small], len(rows)).share(ties)

@@ -8,13 +8,14 @@ __all__ = ['read_sequences', 'beauty_dataset', 'amazon_beauty']
 # %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #eeabc7c1
 import json
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pandas as pd
 
-from ..sets.dataset import Dataset, build_dataset
+from ..sets.dataset import Dataset, Windows, build_dataset
 from ..rows.features import IdFeature, Schema
-from .fetch import fetch_files
+from .fetch import fetch_files, http_downloader
 from ..sets.splits import leave_last
 
 # %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #59484873
@@ -41,7 +42,7 @@ def _from_source(folder: Path) -> dict[str, bytes]:
             _SOURCE + theirs,
             f"sha256:{_SHA256[name]}",
             path=folder,
-            downloader=pooch.HTTPDownloader(timeout=10),
+            downloader=http_downloader(),
         )
         for name, theirs in _NAMES.items()
     }
@@ -75,7 +76,9 @@ def read_sequences(text: str) -> pd.DataFrame:
     )
 
 # %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #df7c8cd5
-def beauty_dataset(rows: pd.DataFrame, attributes: dict[str, list[int]], **windows: int) -> Dataset:
+def beauty_dataset(
+    rows: pd.DataFrame, attributes: dict[str, list[int]], **windows: Unpack[Windows]
+) -> Dataset:
     "Leave-last; every product is a candidate."
     items = pd.DataFrame({"item_id": np.sort(rows["item_id"].unique())})
     items["attributes"] = [attributes.get(str(item), []) for item in items["item_id"]]

@@ -29,7 +29,7 @@ def squash(column: pd.Series) -> np.ndarray:
 def frequent(column: pd.Series, train: pd.Series, min_count: int) -> pd.Series:
     "The column without values that stand in fewer than `min_count` training rows."
     counts = train.value_counts()
-    return column.where(column.isin(counts.index[counts >= min_count]), None)
+    return column.where(column.isin(counts[counts >= min_count].index), None)
 
 # %% ../../../nbs/10_data/30_published/75_criteo.ipynb #e642596a
 def criteo_dataset(
@@ -48,14 +48,14 @@ def criteo_dataset(
             **hashes,
         }
     )
-    features = [
+    features = (
         *(RawFeature(name=column, value_dim=2) for column in NUMBERS),
         *(
             IdFeature(name=column, embedding_dim=embedding_dim)
             for column in HASHES
             if hashes[column].iloc[: ends[0]].notna().any()
         ),
-    ]
+    )
     parts = (ready.iloc[:ends[0]], ready.iloc[ends[0]:ends[1]], ready.iloc[ends[1]:])
     return build_rows(
         name,

@@ -99,7 +99,9 @@ def frappe_dataset(parts: dict[str, pd.DataFrame], embedding_dim: int = 16) -> D
         for name in parts["train"].columns
         if name != "label"
     ]
-    schema = Schema(features=features, user_key="user", item_key="item", timestamp=None, label="label")
+    schema = Schema(
+        features=tuple(features), user_key="user", item_key="item", timestamp=None, label="label"
+    )
     everyone = pd.concat(parts.values())
     users, items = (pd.DataFrame({key: sorted(everyone[key].unique())}) for key in ("user", "item"))
     return build_dataset(

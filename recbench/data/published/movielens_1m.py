@@ -9,14 +9,14 @@ __all__ = ['MovieLens1M', 'read_movielens_1m', 'movielens_1m']
 import zipfile
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import pandas as pd
 
-from ..sets.dataset import Dataset, build_dataset
+from ..sets.dataset import Dataset, Windows, build_dataset
 from ..rows.features import IdFeature, Schema
 from .fetch import fetch_archive, find_files
-from ..rows.order import check_ties
+from ..rows.order import Ties, check_ties
 from ..sets.splits import leave_last, split_by_time
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #366347c0
@@ -143,9 +143,9 @@ _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 def _last_film(
     tables: MovieLens1M,
     validation: bool = True,
-    ties: str = "file",
+    ties: Ties | Literal["file"] = "file",
     tie_seed: int = 0,
-    **windows: int | bool,
+    **windows: Unpack[Windows],
 ) -> Dataset:
     "Every rating; ties in the order of the file, which `position` counts, or neutral."
     if not validation:
@@ -169,15 +169,15 @@ def _last_film(
             protocol="leave-last, ties in file order",
             **windows,
         )
-    how = dict(ties=ties, tie_seed=tie_seed)
     return build_dataset(
         "movielens-1m",
         _SCHEMA,
-        *leave_last(rows, **how),
+        *leave_last(rows, ties=ties, tie_seed=tie_seed),
         tables.users,
         items,
         protocol="leave-last",
-        **how,
+        ties=ties,
+        tie_seed=tie_seed,
         **windows,
     )
 
@@ -185,9 +185,9 @@ def _last_film(
 def _after_date(
     tables: MovieLens1M,
     validation: bool = True,
-    ties: str = "neutral",
+    ties: Ties = "neutral",
     tie_seed: int = 0,
-    **windows: int | bool,
+    **windows: Unpack[Windows],
 ) -> Dataset:
     """Likes before the date train, their newest tenth validates (or trains too).
 
@@ -241,15 +241,11 @@ def movielens_1m(
             global-time neutral
         tie_seed: another neutral order
     """
-    makers = {"leave-last": _last_film, "global-time": _after_date}
-    if protocol not in makers:
-        raise ValueError(f"protocol is {protocol!r}; allowed are {', '.join(makers)}")
-    return makers[protocol](
-        read_movielens_1m(),
-        max_history=max_history,
-        max_recent=max_recent,
-        time_windows=time_windows,
-        validation=validation,
-        tie_seed=tie_seed,
-        **({"ties": ties} if ties else {}),
-    )
+    if protocol not in ("leave-last", "global-time"):
+        raise ValueError(f"protocol is {protocol!r}; allowed are leave-last, global-time")
+    windows = Windows(max_history=max_history, max_recent=max_recent, time_windows=time_windows)
+    if protocol == "leave-last":
+        return _last_film(read_movielens_1m(), validation, ties or "file", tie_seed, **windows)
+    if ties == "file":
+        raise ValueError("ties is 'file'; allowed under global-time are neutral, item_id")
+    return _after_date(read_movielens_1m(), validation, ties or "neutral", tie_seed, **windows)

@@ -332,6 +332,9 @@ def _check_size(users: int, items: int, seed: int, clicks: int, popularity: floa
         raise ValueError(f"popularity is {popularity}; must lie in 0..2, 0 shows all items alike")
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #ef7d0164
+_SPLITS = pd.CategoricalDtype(["train", "valid", "test"])
+
+
 def planted_frames(
     users: int = 1000, items: int = 500, seed: int = 0, clicks: int = 22, popularity: float = 0.6
 ) -> PlantedFrames:
@@ -360,7 +363,7 @@ def planted_frames(
         "timestamp": _event_times(user, rng),
         "click": click,
         "conversion": click * (rng.random(len(user)) < bought),
-        "split": pd.Categorical.from_codes(2 - np.minimum(to_end, 2), ["train", "valid", "test"]),
+        "split": pd.Categorical.from_codes(2 - np.minimum(to_end, 2), dtype=_SPLITS),
         "click_probability": world.click_pairs(user, item),
         "conversion_probability": bought,
     })
@@ -548,7 +551,7 @@ def planted_clicks(
         labels `click` and `conversion`; train ends with each user's last but two clicks
     """
     frames = planted_frames(users, items, seed, clicks, popularity)
-    parts = (
+    train, valid, test = (
         frames.impressions[frames.impressions["split"] == split] for split in ("train", "valid", "test")
     )
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
@@ -556,7 +559,9 @@ def planted_clicks(
     return build_dataset(
         "planted",
         _SCHEMA.model_copy(update={"label": "click"}),
-        *parts,
+        train,
+        valid,
+        test,
         frames.users,
         catalogue,
         protocol="rows, by user's clicks",

@@ -43,7 +43,11 @@ def stream_seed(seed: int, key: tuple[int, ...] = ()) -> int:
 
 # %% ../../../nbs/10_data/10_rows/60_random_streams.ipynb #ca527d83
 class RandomStream:
-    "Base of the samplers: a generator of one's own in every rank and worker, and its state."
+    """Base of the samplers: a generator of one's own in every rank and worker, and its state.
+
+    Args:
+        seed: of the run; each stream draws its own from it
+    """
 
     def __init__(self, seed: int):
         self.seed, self.key, self._generator = seed, None, torch.Generator()

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from .features import Feature, RawFeature
+from .features import Feature, RawFeature, SequenceFeature
 from .vocabulary import Vocabulary, fit_vocabulary
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #fed88c7e
@@ -97,9 +97,12 @@ class Table:
     """Encoded rows of one side or of one split; all tensors have the same number of rows.
 
     Attributes:
+        rows: number of rows
         single_names: features with exactly one id a row
         singles: integers [rows, F]
         jagged: several ids, sequences
+        dense_names: features that are numbers
+        dense_dims: numbers a row of each of them
         dense: float32 [rows, sum of dense_dims]
         columns: labels, weights, user_index, item_index
         block: int32 [rows, W]: what singles, dense and float columns are parts of
@@ -116,20 +119,44 @@ class Table:
 
     def __len__(self) -> int: return self.rows
 
+    def __repr__(self) -> str:
+        lists = [f"{name} ({int(column.lengths.sum()):,})" for name, column in self.jagged.items()]
+        parts = {
+            "ids": self.single_names,
+            "lists": lists,
+            "numbers": self.dense_names,
+            "columns": self.columns,
+        }
+        names = [f"{part}: {', '.join(found)}" for part, found in parts.items() if found]
+        return f"Table of {self.rows:,} rows; {'; '.join(names) or 'no columns'}"
+
+    def ids(self, name: str) -> Tensor:
+        """The ids of one of `single_names`, int64 [rows].
+
+        Args:
+            name: one of `single_names`; another is refused
+        """
+        if self.singles is None or name not in self.single_names:
+            raise ValueError(
+                f"{name!r} is no single id of this table; it has {list(self.single_names)}"
+            )
+        return self.singles[:, self.single_names.index(name)].long()
+
     def take(self, rows: Tensor) -> "Table":
         """The given rows as a table of their own, in that order.
 
         All that lies in the block is one gather.
         """
-        block = take_rows(self.block, rows)
+        old = self.block
+        block = None if old is None else take_rows(old, rows)
         found = None if block is None else block.numpy()
-        pick = lambda part: (
-            same_part(found, part, self.block) if lies_in(part, self.block) else take_rows(part, rows)
-        )
+        def pick(part: Tensor) -> Tensor:
+            if old is None or found is None or not lies_in(part, old): return take_rows(part, rows)
+            return same_part(found, part, old)
         return Table(
-            len(rows), self.single_names, pick(self.singles),
+            len(rows), self.single_names, None if self.singles is None else pick(self.singles),
             {name: column.take(rows) for name, column in self.jagged.items()},
-            self.dense_names, self.dense_dims, pick(self.dense),
+            self.dense_names, self.dense_dims, None if self.dense is None else pick(self.dense),
             {name: pick(column) for name, column in self.columns.items()}, block,
         )
 
@@ -151,21 +178,17 @@ def same_part(block: np.ndarray, part: Tensor, old: Tensor) -> Tensor:
     return torch.from_numpy(columns.view(np.float32) if part.dtype == torch.float32 else columns)
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #1a5f31d7
-def take_rows(matrix: Tensor | None, rows: Tensor) -> Tensor | None:
+def take_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     "Rows of a matrix in main memory; on rows of some hundred bytes NumPy is ahead of `index_select`."
-    return None if matrix is None else torch.from_numpy(matrix.numpy().take(rows.numpy(), 0))
+    return torch.from_numpy(matrix.numpy().take(rows.numpy(), 0))
 
 
-def concatenate(matrices: Sequence[Tensor], dim: int) -> Tensor | None:
-    """One matrix of several.
+def concatenate(matrices: Sequence[Tensor], dim: int) -> Tensor:
+    """One matrix of at least one.
 
     NumPy asks the system for large pages, on which far-off rows are found a quarter faster.
     """
-    return (
-        torch.from_numpy(np.concatenate([matrix.numpy() for matrix in matrices], dim))
-        if matrices
-        else None
-    )
+    return torch.from_numpy(np.concatenate([matrix.numpy() for matrix in matrices], dim))
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #b10c0002
 def lay_out(columns: Sequence[np.ndarray], block: np.ndarray) -> None:
@@ -238,7 +261,7 @@ def check_ids(name: str, ids: np.ndarray, num_buckets: int) -> np.ndarray:
 _ANY = ("empty", "decimal")      # kinds of columns whose values may be found among any others
 
 
-def kind_of(values: np.ndarray | pd.Series) -> tuple[str, str]:
+def kind_of(values: np.ndarray | pd.Series | pd.Index) -> tuple[str, str]:
     "`text`, `number` or `other`, and the type's name; of objects by what they hold."
     if isinstance(values.dtype, pd.CategoricalDtype): return kind_of(values.dtype.categories)
     if pd.isna(values).all(): return "other", "empty"
@@ -278,6 +301,11 @@ def encode_ids(
     if feature.table in vocabularies:
         _check_kind(feature, kind_of(values), vocabularies[feature.table])
         return torch.from_numpy(vocabularies[feature.table].encode(values))
+    if feature.num_buckets is None:
+        raise ValueError(
+            f"{feature.name} has neither a vocabulary nor num_buckets; fit_vocabularies learns one from "
+            "training rows"
+        )
     return torch.from_numpy(check_ids(feature.name, np.asarray(values), feature.num_buckets))
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #8a66bcc0
@@ -306,9 +334,8 @@ def flat_lists(feature: Feature, column: pa.Array) -> tuple[Tensor, pa.Array, pa
     )
     flat = pc.list_flatten(column)
     if not len(flat):
-        return lengths, *(
-            [pa.array([], pa.int64())] * 2 if feature.is_weighted else [pa.array([], pa.int64()), None]
-        )
+        none = pa.array([], pa.int64())
+        return lengths, none, none if feature.is_weighted else None
     fits = (
         pa.types.is_struct(flat.type) and flat.type.num_fields == 2
         if feature.is_weighted
@@ -319,7 +346,9 @@ def flat_lists(feature: Feature, column: pa.Array) -> tuple[Tensor, pa.Array, pa
             f"{feature.name} holds lists of {flat.type}; must be lists of "
             f"{'records with two fields, id and weight' if feature.is_weighted else 'ids'}"
         )
-    return (lengths, *flat.flatten()) if feature.is_weighted else (lengths, flat, None)
+    if not feature.is_weighted: return lengths, flat, None
+    ids, weights = flat.flatten()
+    return lengths, ids, weights
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #7f17e343
 def encode_tokens(feature: Feature, tokens: pa.Array, vocabularies: Mapping[str, Vocabulary]) -> Tensor:
@@ -352,7 +381,7 @@ def encode_flat(feature: Feature, column: pa.Array, vocabularies: Mapping[str, V
                 f"{int((~weights.isfinite()).nonzero()[0])} of {len(weights)}"
             )
     ends, kept = lengths.cumsum(0), (
-        lengths.clamp(max=feature.max_length) if feature.is_sequence else lengths
+        lengths.clamp(max=feature.max_length) if isinstance(feature, SequenceFeature) else lengths
     )
     return Jagged(encode_tokens(feature, tokens, vocabularies), ends - kept, kept, weights).packed()
 

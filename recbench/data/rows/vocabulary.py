@@ -14,7 +14,12 @@ import pandas as pd
 # %% ../../../nbs/10_data/10_rows/20_vocabulary.ipynb #29b8d4fe
 @dataclass(frozen=True)
 class Vocabulary:
-    "Known tokens in rising order; token `i` is id `i + 1`, anything else is id 0."
+    """Known tokens in rising order; token `i` is id `i + 1`, anything else is id 0.
+
+    Attributes:
+        name: table it belongs to, for messages
+        tokens: distinct and rising; ids or text
+    """
     name: str
     tokens: pd.Index
 
@@ -23,11 +28,19 @@ class Vocabulary:
         return len(self.tokens) + 1
 
     def encode(self, values: np.ndarray | pd.Series) -> np.ndarray:
-        "Ids int64 in the shape of `values`; unknown and missing tokens get 0."
+        """Ids int64 in the shape of `values`; unknown and missing tokens get 0.
+
+        Args:
+            values: tokens, of the kind of `tokens`
+        """
         return self.tokens.get_indexer(pd.Index(values)).astype(np.int64) + 1
 
     def decode(self, ids: np.ndarray) -> list:
-        "Tokens of ids, None for id 0; `ValueError` for an id the table does not have."
+        """Tokens of ids, None for id 0; `ValueError` for an id the table does not have.
+
+        Args:
+            ids: [n], 0..len - 1
+        """
         ids = np.asarray(ids)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
             raise ValueError(

@@ -7,7 +7,7 @@ __all__ = ['CSV', 'Source', 'read_file', 'as_text', 'read_frame']
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #72a0b4e4
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -104,7 +104,7 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #14508ad9
-def _csv(path: Path, threads: bool, text: Sequence[str] = (), only: Sequence[str] = ()) -> pa.Table:
+def _csv(path: Path, threads: bool, text: Collection[str] = (), only: Sequence[str] = ()) -> pa.Table:
     return csv.read_csv(
         path,
         read_options=csv.ReadOptions(block_size=1 << 26, use_threads=threads),
@@ -120,7 +120,7 @@ def _csv(path: Path, threads: bool, text: Sequence[str] = (), only: Sequence[str
     )
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #897f3c64
-def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
+def _read_csv(path: Path, text: Collection[str]) -> pa.Table:
     "The file as it is; one thread tells the row of a fault, so a fault is read again."
     try:
         try:return _csv(path, True, text)
@@ -131,7 +131,7 @@ def _read_csv(path: Path, text: Sequence[str]) -> pa.Table:
         ) from error
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #41883897
-def _with_zeros(path: Path, table: pa.Table, numbers: Sequence[str]) -> pa.Table:
+def _with_zeros(path: Path, table: pa.Table, numbers: Collection[str]) -> pa.Table:
     "Columns of integers in which one has leading zeros, as the text they are: 007 is not 7."
     names = [
         field.name
@@ -161,8 +161,8 @@ CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 def read_file(
     path: Path | str,
     columns: Sequence[str] | None = None,
-    text: Sequence[str] = (),
-    numbers: Sequence[str] = (),
+    text: Collection[str] = (),
+    numbers: Collection[str] = (),
 ) -> Source:
     """All rows of the file, or `ValueError` that names it.
 
@@ -195,7 +195,7 @@ def read_file(
         ) from error
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #3aa161e6
-def as_text(source: Source, names: Sequence[str]) -> Source:
+def as_text(source: Source, names: Collection[str]) -> Source:
     """The source with these columns, where it has them, as text.
 
     7.0 in a column of whole numbers with gaps is '7'.
@@ -239,7 +239,7 @@ def _plain_frame(name: str, frame: Any) -> pd.DataFrame | pa.Table:
                      "table, or a list of dicts, one a row")
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #2493f79b
-def read_frame(name: str, frame: Any, text: Sequence[str] = ()) -> Source:
+def read_frame(name: str, frame: Any, text: Collection[str] = ()) -> Source:
     """A data frame as a source; `ValueError` for a column of mixed types.
 
     Args:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...core.registry import nearest
-from ..rows.features import Feature, IdFeature, RawFeature, SequenceFeature
+from ..rows.features import SIDES, Feature, IdFeature, RawFeature, SequenceFeature, Side
 from .files import Source, read_frame
 from .schema_file import SchemaFile, make_schema
 from .splits import Split
@@ -151,7 +151,7 @@ _OTHER = (
 )
 
 
-def typed(source: Source, name: str, side: str, scene: Scene) -> Verdict:
+def typed(source: Source, name: str, side: Side, scene: Scene) -> Verdict:
     "What the type and the values of a column make of it."
     values = source.column(name)
     in_events = source is scene.events and side == "user"
@@ -169,7 +169,7 @@ def _finite(values: pa.Array) -> np.ndarray:
     return numbers[np.isfinite(numbers)]
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #276ccb3c
-def _numbers(name: str, side: str, values: pa.Array) -> RawFeature:
+def _numbers(name: str, side: Side, values: pa.Array) -> RawFeature:
     """Numbers, by their logarithm where they are at least 0 and their third moment says that few are
     very large.
     """
@@ -186,7 +186,7 @@ def _numbers(name: str, side: str, values: pa.Array) -> RawFeature:
     )
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6d3ce800
-def _list_verdict(source: Source, name: str, side: str, in_events: bool, scene: Scene) -> Verdict:
+def _list_verdict(source: Source, name: str, side: Side, in_events: bool, scene: Scene) -> Verdict:
     "Ids, a sequence, or a vector."
     column = source.column(name)
     inner, lengths = pc.list_flatten(column), pc.list_value_length(column)
@@ -209,9 +209,15 @@ def _list_verdict(source: Source, name: str, side: str, in_events: bool, scene: 
 _NEARLY = .9     # of the values of lists that are items, from which on the lists are lists of items
 
 
-def _ids(name: str, side: str, in_events: bool, inner: pa.Array, longest: int, scene: Scene) -> Verdict:
+def _ids(
+    name: str, side: Side, in_events: bool, inner: pa.Array, longest: int, scene: Scene
+) -> Verdict:
     if not in_events:
-        return Verdict(IdFeature(name=name, side=side, value_dim=0, pooling="mean", **_own_table(name)))
+        return Verdict(
+            IdFeature(
+                name=name, side=side, value_dim=0, pooling="mean", embedding_name=_own_table(name)
+            )
+        )
     same = (
         pa.types.is_integer(inner.type)
         and pa.types.is_integer(scene.keys.type)
@@ -220,14 +226,17 @@ def _ids(name: str, side: str, in_events: bool, inner: pa.Array, longest: int, s
     )
     known = pc.sum(pc.is_in(inner, scene.keys.cast(inner.type))).as_py() or 0 if same else 0
     reads_items, other = known > 0 and known >= _NEARLY * len(inner), len(inner) - known
-    table = {"embedding_name": table_name(scene.key)} if reads_items else _own_table(name)
+    table = table_name(scene.key) if reads_items else _own_table(name)
     note = (
         f"{name}: {other:,} of {len(inner):,} values are no item of the data, read as unknown"
         if reads_items and other
         else ""
     )
     return Verdict(
-        SequenceFeature(name=name, side=side, max_length=max(50, longest), **table), note=note
+        SequenceFeature(
+            name=name, side=side, max_length=max(50, longest), embedding_name=table
+        ),
+        note=note,
     )
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #16a625d1
@@ -236,8 +245,9 @@ def table_name(name: str) -> str:
     return f"{name.replace('.', '__')}_emb"
 
 
-def _own_table(name: str) -> dict[str, str]:
-    return {"embedding_name": table_name(name)} if "." in name else {}
+def _own_table(name: str) -> str | None:
+    "The table's name where the default would hold a dot."
+    return table_name(name) if "." in name else None
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #afe57cd9
 _OTHERS = (",", ";", "/", " ")      # what people write between values, beside the schema's separator
@@ -277,7 +287,7 @@ def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene
 _MANY = 50       # different values, from which on text that hardly repeats is no category
 
 
-def _identity(name: str, values: pa.Array, side: str, scene: Scene) -> Verdict:
+def _identity(name: str, values: pa.Array, side: Side, scene: Scene) -> Verdict:
     "One id a row, unless hardly any stands twice."
     present, different = len(values) - values.null_count, pc.count_distinct(values).as_py()
     kind = "text" if is_text(values.type) else "ids"
@@ -288,10 +298,10 @@ def _identity(name: str, values: pa.Array, side: str, scene: Scene) -> Verdict:
         and not pa.types.is_boolean(values.type)
     ):
         return Verdict(why=f"{kind}, {different:,} of {present:,} differ")
-    return Verdict(IdFeature(name=name, side=side, **_own_table(name)))
+    return Verdict(IdFeature(name=name, side=side, embedding_name=_own_table(name)))
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #59d8c9ec
-def _text(name: str, values: pa.Array, side: str, in_events: bool, scene: Scene) -> Verdict:
+def _text(name: str, values: pa.Array, side: Side, in_events: bool, scene: Scene) -> Verdict:
     "Words, lists with a separator, or numbers that one cell has turned into text."
     present = values.drop_null()
     numeric = pc.match_substring_regex(
@@ -444,13 +454,18 @@ def _together(sources: Mapping[str, Source]) -> Source:
     return Source("+".join(part.name for part in parts), pa.table(columns))
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #03c001a5
+def _keys(roles: Mapping[str, str | None]) -> tuple[str, str]:
+    "The columns of users and of items, which every table of events has."
+    return str(roles["user_key"]), str(roles["item_key"])
+
+
 def _scene(
     sources: Mapping[str, Source],
     roles: Mapping[str, str | None],
     given: Mapping[str, Any],
     read: Collection[str],
 ) -> Scene:
-    events, key = _together(sources), roles["item_key"]
+    events, (user_key, key) = _together(sources), _keys(roles)
     learnt = roles["label"] if given.get("rows") == "all" else None
     label = (
         _finite(events.column(learnt))
@@ -460,7 +475,7 @@ def _scene(
     if label is not None and len(label) < len(events):
         label = None  # refused later, with its rows
     keys = (sources.get("items") or events).column(key)
-    user, item = codes(events.column(roles["user_key"])), codes(events.column(key))
+    user, item = codes(events.column(user_key)), codes(events.column(key))
     return Scene(events, key, keys, item, user, label, given.get("separator", "|"), read)
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #3b4dc0d6
@@ -485,8 +500,8 @@ def infer_sources(sources: Mapping[str, Source], read: Collection[str] = (), **g
             f"{nearest(unknown, list(found))}they are {', '.join(found)}"
         )
     keys = [
-        IdFeature(name=roles[f"{side}_key"], side=side, **_own_table(roles[f"{side}_key"]))
-        for side in ("user", "item")
+        IdFeature(name=name, side=side, embedding_name=_own_table(name))
+        for name, side in zip(_keys(roles), SIDES)
     ]
     features = [*keys, *(verdict.feature for verdict in found.values() if verdict.feature)]
     windows = {

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ...core.registry import nearest
 from .dataset import Dataset, build_dataset
-from ..rows.features import Feature, IdFeature, RawFeature
+from ..rows.features import Feature, IdFeature, RawFeature, SequenceFeature
 from .files import CSV, Source, as_text, read_file, read_frame
 from .infer import infer_sources, is_text
 from .schema_file import SchemaFile, make_schema, read_schema
@@ -166,7 +166,7 @@ def _number_column(
         source.refuse(name, f"must be at least {least}", pc.less(values, least))
     return values
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #579e18e9
 def _refuse_text(source: Source, name: str, values: pa.Array, what: str = "numbers") -> None:
     if not is_text(values.type): source.refuse(name, f"holds {values.type}; must be {what}")
     numeric = pc.match_substring_regex(
@@ -178,7 +178,7 @@ def _refuse_text(source: Source, name: str, values: pa.Array, what: str = "numbe
         pc.invert(pc.fill_null(numeric, False)) if not pc.all(numeric).as_py() else pc.is_valid(values),
     )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #be8b2fcc
 def _vector_column(source: Source, feature: RawFeature) -> pa.Array:
     "Vectors of one length, or plain numbers."
     values = source.column(feature.name)
@@ -195,7 +195,7 @@ def _vector_column(source: Source, feature: RawFeature) -> pa.Array:
                                                  f"its {feature.value_dim}-vectors") from None
     return values
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #b4b20dfc
 def _time_column(source: Source, name: str) -> pa.Array:
     values = source.column(name)
     if pa.types.is_date(values.type): values = values.cast(pa.timestamp("us"))
@@ -285,7 +285,7 @@ def _lifted(schema: SchemaFile, sources: Mapping[str, Source], names: list[str])
         if all(feature.name in sources[part].table.column_names for part in names)
     ]
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3123d3ad
 def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame) -> pd.Series:
     "The feature's value for each item, from the events; refused where an item has two."
     rows = events.loc[events[feature.name].notna(), [key, feature.name]]
@@ -308,7 +308,7 @@ def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame)
     whole = pd.api.types.is_integer_dtype(rows[feature.name].dtype) and values.isna().any()
     return (values.astype("Int64") if whole else values).reset_index(drop=True)
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #bb967162
 def _event_frame(
     source: Source, schema: SchemaFile, features: list[Feature], split: str | None, integers: set[str]
 ) -> pd.DataFrame:
@@ -332,7 +332,7 @@ def _event_frame(
     }
     return _frame(columns)
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #692254d0
 def _split_column(source: Source, name: str) -> pa.Array:
     values = source.column(name)
     if not is_text(values.type):
@@ -342,7 +342,7 @@ def _split_column(source: Source, name: str) -> pa.Array:
         source.refuse(name, "a split column must hold 'train', 'valid', 'test'", other)
     return values
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #cd793ea2
 def _side_frame(
     name: str,
     key: str,
@@ -397,7 +397,7 @@ def _check_types(
             "reads it as text"
         )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #43cfca0a
 def _check_known(
     source: Source, key: str, events: pd.DataFrame, table: pd.DataFrame, table_name: str
 ) -> None:
@@ -494,7 +494,8 @@ def _with_events(rows: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
     and 1.
     """
     if schema.rows != "all" or schema.min_label is None: return rows
-    return rows.assign(**{schema.label: (rows[schema.label] >= schema.min_label).astype("int64")})
+    label = str(schema.label)
+    return rows.assign(**{label: (rows[label] >= schema.min_label).astype("int64")})
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #5a0a0ee2
 def _encoded(
@@ -512,11 +513,6 @@ def _encoded(
     by_row = (
         schema.rows == "all" and schema.timestamp is None
     )  # the other rows' labels would tell a row's own
-    windows = (
-        dict.fromkeys(("max_history", "max_recent"), 0)
-        if by_row
-        else dict(max_history=schema.max_history, max_recent=schema.max_recent)
-    )
     positives = None if schema.rows != "all" or by_row or schema.label_windows else _POSITIVE
     if positives:
         parts = {
@@ -527,11 +523,14 @@ def _encoded(
     dataset = build_dataset(
         name,
         schema.schema(),
-        **parts,
-        users=users,
-        items=items,
+        parts["train"],
+        parts["valid"],
+        parts["test"],
+        users,
+        items,
         protocol=_protocol(schema),
-        **windows,
+        max_history=0 if by_row else schema.max_history,
+        max_recent=0 if by_row else schema.max_recent,
         positives=positives,
         moment=schema.moment,
         time_windows=schema.time_windows,
@@ -586,7 +585,7 @@ def _unknown_line(dataset: Dataset) -> str:
         for where, table in tables.items()
         for name in names
         if name in table.single_names
-        for count in [int((table.singles[:, table.single_names.index(name)] == 0).sum())]
+        for count in [int((table.ids(name) == 0).sum())]
     }
     return "out of vocabulary: " + (", ".join(text for text, count in zeros.items() if count) or "none")
 
@@ -608,15 +607,15 @@ def _history_line(dataset: Dataset) -> str:
 def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: SchemaFile) -> str:
     "The account, the leak check of both held-out splits, and what is out of vocabulary."
     clock = schema.timestamp or "_no_clock"
+    clocked = (
+        parts if schema.timestamp else {name: part.assign(**{clock: 0}) for name, part in parts.items()}
+    )
     report = leak_report(
-        *(part.assign(**({} if schema.timestamp else {clock: 0})) for part in parts.values()),
-        schema.user_key,
-        schema.item_key,
-        clock,
+        clocked["train"], clocked["valid"], clocked["test"], schema.user_key, schema.item_key, clock
     )
     return "\n".join(
         [
-            f"{dataset.name} [{dataset.protocol}]: {account_line(dataset.account)}",
+            f"{dataset.name} [{dataset.protocol}]: {account_line(dataset.account or {})}",
             f"{len(dataset.users):,} users, {len(dataset.items):,} items",
             *(leak_line(report, split) for split in ("valid", "test")),
             _unknown_line(dataset),
@@ -625,6 +624,71 @@ def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: Schema
     )
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #07843a06
+_TOLD = 0.9      # share of the answers, from which on a column is named
+
+
+def _single(features: Sequence[Feature], schema: SchemaFile) -> list[str]:
+    "Columns with one value a row from which an answer could be read; the user's own id is none."
+    return [
+        one.name
+        for one in features
+        if not one.is_list
+        and one.output_dim > 0
+        and getattr(one, "value_dim", 1) == 1
+        and one.name != schema.user_key
+    ]
+
+
+def _of_events_lines(schema: SchemaFile, rows: pd.DataFrame, of_events: Sequence[Feature]) -> list[str]:
+    "Columns of the rows from which the row's item, or in ranking its label, can be read."
+    item, user = codes(rows[schema.item_key]), codes(rows[schema.user_key])
+    answer, lines = "label" if schema.rows == "all" else "item", []
+    for name in _single(of_events, schema):
+        code, number = codes(rows[name]), _as_numbers(rows[name])
+        learnt = (
+            tells_label(code, rows[schema.label].to_numpy(float), number)
+            if schema.rows == "all"
+            else tells_item(code, item, user, number)
+        )
+        if learnt < _TOLD: continue
+        lines.append(
+            f"{name} tells the answer: {learnt:.0%} of the {answer} can be read from it; leave it "
+            "out, or give it to the items (side: item) if it is theirs"
+        )
+    return lines
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f1a52722
+def _held_lines(schema: SchemaFile, rows: pd.DataFrame, of_events: Sequence[Feature]) -> list[str]:
+    "Lists of the rows that hold the row's own item."
+    lists = [one.name for one in of_events if one.is_list and not one.is_weighted]
+    items = pa.array(rows[schema.item_key])
+    held = {name: holds_item(pa.array(rows[name]), items) for name in lists}
+    return [
+        (f"{name} tells the answer: {share:.0%} of its lists hold the row's own item; they must end "
+         "before it")
+        for name, share in held.items()
+        if share >= _TOLD
+    ]
+
+
+def _of_users_lines(
+    schema: SchemaFile, held: pd.DataFrame, part: str, users: pd.DataFrame, items: int, names: list[str]
+) -> list[str]:
+    "Columns of the users from which the items of a held-out split can be read."
+    rows = held[[schema.user_key, schema.item_key]].merge(
+        users, on=schema.user_key, how="left", suffixes=("", " of the user")
+    )
+    told = {
+        name: tells_user(rows[name], rows[schema.item_key], items) for name in names if name in rows
+    }
+    return [
+        (f"{name} of the users tells the answer: {share:.0%} of the items of {part} can be read "
+         "from it; leave it out")
+        for name, share in told.items()
+        if share >= _TOLD
+    ]
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #d8bbecb5
 def told_lines(
     schema: SchemaFile,
     parts: Mapping[str, pd.DataFrame],
@@ -633,61 +697,28 @@ def told_lines(
     of_users: Sequence[Feature],
     of_events: Sequence[Feature],
 ) -> list[str]:
-    "Columns on the user's side from which the item of the row, or in ranking its label, can be read."
-    single = lambda features: [
-        one.name
-        for one in features
-        if not one.is_list
-        and one.output_dim > 0
-        and getattr(one, "value_dim", 1) == 1
-        and one.name != schema.user_key
-    ]
+    """Columns on the user's side from which the item of the row, or in ranking its label, can be read.
+
+    Args:
+        schema: roles of the columns
+        parts: rows of train, valid, test
+        users: one row a user
+        items: size of the catalogue
+        of_users: features that stand in `users`
+        of_events: features that stand in the rows
+
+    Returns:
+        a sentence for each such column
+    """
     rows = pd.concat(parts.values(), ignore_index=True)
-    item, user = codes(rows[schema.item_key]), codes(rows[schema.user_key])
-    lines = []
-    for name in single(of_events):
-        code, number = codes(rows[name]), _as_numbers(rows[name])
-        learnt = (
-            tells_label(code, rows[schema.label].to_numpy(float), number)
-            if schema.rows == "all"
-            else tells_item(code, item, user, number)
-        )
-        answer = "label" if schema.rows == "all" else "item"
-        if learnt >= 0.9:
-            lines.append(
-                f"{name} tells the answer: {learnt:.0%} of the {answer} can be read from it; leave it "
-                "out, or give it to the items (side: item) if it is theirs"
-            )
-    for one in of_events:
-        held = (
-            holds_item(pa.array(rows[one.name]), pa.array(rows[schema.item_key]))
-            if one.is_list and not one.is_weighted
-            else 0
-        )
-        if held >= 0.9:
-            lines.append(
-                f"{one.name} tells the answer: {held:.0%} of its lists hold the row's own item; they "
-                "must end before it"
-            )
+    lines = _of_events_lines(schema, rows, of_events) + _held_lines(schema, rows, of_events)
     if schema.rows == "all": return lines
+    names = _single(of_users, schema)
     for part in ("valid", "test"):
-        held = parts[part][[schema.user_key, schema.item_key]].merge(
-            users, on=schema.user_key, how="left", suffixes=("", " of the user")
-        )
-        told = {
-            name: tells_user(held[name], held[schema.item_key], items)
-            for name in single(of_users)
-            if name in held
-        }
-        lines += [
-            (f"{name} of the users tells the answer: {share:.0%} of the items of {part} can be read "
-             "from it; leave it out")
-            for name, share in told.items()
-            if share >= 0.9
-        ]
+        lines += _of_users_lines(schema, parts[part], part, users, items, names)
     return lines
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #9f58cd87
 def _as_numbers(column: pd.Series) -> np.ndarray | None:
     return (
         column.to_numpy(np.float64, na_value=np.nan)
@@ -695,7 +726,7 @@ def _as_numbers(column: pd.Series) -> np.ndarray | None:
         else None
     )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #2a6db949
 def _raw_lines(
     schema: SchemaFile, users: pd.DataFrame, items: pd.DataFrame, events: pd.DataFrame
 ) -> list[str]:
@@ -721,7 +752,7 @@ def _raw_lines(
         if value > 1000
     ]
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #489e73b3
 def _label_lines(schema: SchemaFile, events: pd.DataFrame) -> list[str]:
     if schema.label is None or schema.rows == "all" or schema.min_label is not None: return []
     values = np.unique(events[schema.label].to_numpy(float))
@@ -736,58 +767,35 @@ def _label_lines(schema: SchemaFile, events: pd.DataFrame) -> list[str]:
     ]
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #adec0d52
-def dataset_from_sources(
-    name: str, schema: SchemaFile, sources: Mapping[str, Source], verbose: bool = True
-) -> Dataset:
-    """Check, divide, encode.
-
-    Sources are `events` or `train`, `valid`, `test`, and `users`, `items` where there are any.
-    """
-    given = "events" not in sources
-    names = ["train", "valid", "test"] if given else ["events"]
-    if given and not sources.keys() >= set(names):
-        raise ValueError(
-            f"tables are {', '.join(sources)}; give events, or all of train, valid and test"
+def _tables(
+    schema: SchemaFile,
+    sources: Mapping[str, Source],
+    frames: Mapping[str, pd.DataFrame],
+    of_users: list[Feature],
+    lifted: list[Feature],
+    integers: set[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "Users and items, one row each; every key of the events stands in its table."
+    events = pd.concat(frames.values(), ignore_index=True)
+    of_items = [one for one in schema.side("item") if one not in lifted]
+    users, items = (
+        _side_frame(name, key, features, sources, events, schema.separator, integers)
+        for name, key, features in (
+            ("users", schema.user_key, of_users),
+            ("items", schema.item_key, of_items),
         )
-    split = schema.split if isinstance(schema.split, str) and not given else None
-    of_users, of_events = _user_features(schema, sources)
-    lifted, integers = _lifted(schema, sources, names), _integer_tables(schema, sources)
-    frames = {
-        part: _event_frame(sources[part], schema, [*of_events, *lifted], split, integers)
-        for part in names
-    }
-    _check_types(
-        frames,
-        sources,
-        [
-            schema.user_key,
-            schema.item_key,
-            *(
-                one.name
-                for one in (*of_events, *lifted)
-                if isinstance(one, IdFeature) and not one.is_list
-            ),
-        ],
     )
-    everything = pd.concat(frames.values(), ignore_index=True)
-    users = _side_frame(
-        "users", schema.user_key, of_users, sources, everything, schema.separator, integers
-    )
-    items = _side_frame(
-        "items",
-        schema.item_key,
-        [one for one in schema.side("item") if one not in lifted],
-        sources,
-        everything,
-        schema.separator,
-        integers,
-    )
-    items = items.assign(
-        **{feature.name: _lift(feature, schema.item_key, items, everything) for feature in lifted}
-    )
+    items = items.assign(**{one.name: _lift(one, schema.item_key, items, events) for one in lifted})
     for part, frame in frames.items():
         for key, table, label in ((schema.user_key, users, "users"), (schema.item_key, items, "items")):
             if label in sources: _check_known(sources[part], key, frame, table, sources[label].name)
+    return users, items
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #1ff969e6
+def _liked(
+    schema: SchemaFile, sources: Mapping[str, Source], frames: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    "The rows that are positives, by table, and all the others."
     liked = {part: _positives(frame, schema) for part, frame in frames.items()}
     for part, mask in liked.items():
         if not mask.any():
@@ -795,20 +803,51 @@ def dataset_from_sources(
                 f"{sources[part].name} ({len(mask):,} rows), column {schema.label!r}: no row is a "
                 f"positive; its largest label is {frames[part][schema.label].max()}"
             )
-    kept = {part: frame[liked[part]] for part, frame in frames.items()}
-    turned_down = pd.concat([frame[~liked[part]] for part, frame in frames.items()], ignore_index=True)
-    parts = kept if given else _divide(sources["events"].name, kept["events"], schema)
-    try:
-        dataset = _encoded(
-            name,
-            schema if not given else schema.model_copy(update={"split": "given"}),
-            parts,
-            users,
-            items,
-            turned_down,
+    others = [frame[~liked[part]] for part, frame in frames.items()]
+    return {part: frame[liked[part]] for part, frame in frames.items()}, pd.concat(
+        others, ignore_index=True
+    )
+
+
+def _names(sources: Mapping[str, Source]) -> list[str]:
+    "The tables of events: one that is to be divided, or one a split."
+    names = ["events"] if "events" in sources else ["train", "valid", "test"]
+    if not sources.keys() >= set(names):
+        raise ValueError(
+            f"tables are {', '.join(sources)}; give events, or all of train, valid and test"
         )
+    return names
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #8e654643
+def dataset_from_sources(
+    name: str, schema: SchemaFile, sources: Mapping[str, Source], verbose: bool = True
+) -> Dataset:
+    """Check, divide, encode.
+
+    Args:
+        name: as printed and in runs
+        schema: features, roles of columns, split
+        sources: `events` or `train`, `valid`, `test`, and `users`, `items` where there are any
+        verbose: print where every row went
+    """
+    names = _names(sources)
+    given = names != ["events"]
+    split = schema.split if isinstance(schema.split, str) and not given else None
+    of_users, of_events = _user_features(schema, sources)
+    lifted, integers = _lifted(schema, sources, names), _integer_tables(schema, sources)
+    read = [*of_events, *lifted]
+    frames = {part: _event_frame(sources[part], schema, read, split, integers) for part in names}
+    ids = [one.name for one in read if isinstance(one, IdFeature) and not one.is_list]
+    _check_types(frames, sources, [schema.user_key, schema.item_key, *ids])
+    users, items = _tables(schema, sources, frames, of_users, lifted, integers)
+    kept, turned_down = _liked(schema, sources, frames)
+    parts = kept if given else _divide(sources["events"].name, kept["events"], schema)
+    whole = schema.model_copy(update={"split": "given"}) if given else schema
+    try:
+        dataset = _encoded(name, whole, parts, users, items, turned_down)
     except ValueError as error:
         raise ValueError(f"{', '.join(source.name for source in sources.values())}: {error}") from error
+    everything = pd.concat(frames.values(), ignore_index=True)
     doubts = [
         *told_lines(schema, parts, users, len(items), of_users, of_events),
         *_raw_lines(schema, users, items, everything),
@@ -832,11 +871,13 @@ def dataset_from_frames(
     """A data set from data frames; every row is accounted for or named in an error.
 
     Args:
-        events: one row an interaction: a pandas or polars frame, an Arrow table, a list of dicts; or
-            {"train": ..., "valid": ..., "test": ...}
+        events: one row an interaction: a pandas or polars frame, an Arrow table, a list of
+            dicts; or {"train": ..., "valid": ..., "test": ...}
         users: one row a user
         items: one row an item: the catalogue
         schema: None: inferred and printed
+        name: as printed and in runs
+        verbose: print the inferred schema and where every row went
         read: columns that inference reads though they look like outcomes, or tell the item
         given: fields of `SchemaFile` that the schema shall have: split=Split(...), min_label=4
     """
@@ -928,7 +969,7 @@ def _read_files(
         )
     return Source("+".join(names), table)
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ebe8b845
 def _from_sources(
     name: str,
     sources: Mapping[str, Source],

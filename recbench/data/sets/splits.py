@@ -8,7 +8,7 @@ __all__ = ['Kind', 'leave_last', 'split_by_time', 'split_by_user_time', 'split_r
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #5343ef0f
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -46,13 +46,17 @@ def leave_last(
     ties: Ties = "neutral",
     tie_seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Last row of each user to test, the one before to valid; users with fewer than 3 rows stay whole
-    in
-    train.
+    """Last row of each user to test, the one before to valid.
+
+    Users with fewer than 3 rows train with all of them; `ValueError` where no user has 3.
 
     Args:
         frame: one row an interaction
-        ties: what decides between rows of one timestamp; "item_id": the larger id is the later row
+        user_key: column of the users
+        timestamp: column of the times
+        item_key: column of the items
+        ties: what decides between rows of one timestamp; "item_id": the larger id is the later
+            row
         tie_seed: another neutral order
 
     Returns:
@@ -78,7 +82,7 @@ def _check_fractions(fractions: Sequence[float]) -> None:
         )
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #bab898ce
-def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple:
+def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple[Any, Any]:
     "First timestamp of valid and of test, so that about these fractions of rows lie before."
     ordered = np.sort(times.to_numpy())
     first = [
@@ -103,6 +107,7 @@ def split_by_time(
         frame: one row an interaction
         fractions: of the rows, up to rows of one timestamp
         cuts: first timestamp of valid and of test, instead of fractions
+        timestamp: column of the times
 
     Returns:
         train, valid, test; order and index of `frame` are kept
@@ -121,7 +126,7 @@ def split_by_time(
     return frame[times < first], frame[(times >= first) & (times < second)], frame[times >= second]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #2eca4a51
-def _as_time(cut: float | str | datetime, times: pd.Series):
+def _as_time(cut: float | str | datetime, times: pd.Series) -> Any:
     "A cut in the units of the column: dates may be written as text."
     return pd.Timestamp(cut, tz=times.dt.tz) if pd.api.types.is_datetime64_any_dtype(times) else cut
 
@@ -138,8 +143,13 @@ def split_by_user_time(
     """The newest rows of each user to test, those before to valid.
 
     Args:
+        frame: one row an interaction
         fractions: of each user's rows; valid and test are rounded down
+        user_key: column of the users
+        timestamp: column of the times
+        item_key: column of the items
         ties: what decides between rows of one timestamp, as in `leave_last`
+        tie_seed: another neutral order
 
     Returns:
         train, valid, test; the index of `frame` is kept
@@ -164,10 +174,14 @@ def split_random(
     seed: int = 0,
     keys: Sequence[str] = ("user_id", "item_id", "timestamp"),
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Rows drawn without regard to user or time, the same ones whatever users and items are called and
-    however the file is sorted.
+    """Rows drawn without regard to user or time.
+
+    The same ones whatever users and items are called and however the file is sorted.
 
     Args:
+        frame: one row an interaction
+        fractions: of the rows, three that sum to 1
+        seed: of the draw
         keys: user, item, and further columns that tell rows apart
 
     Returns:
@@ -183,7 +197,8 @@ def split_random(
     ranks = [pd.factorize(values, sort=True)[0] for values in others]
     ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
     ends = [round(len(frame) * share) for share in (fractions[0], fractions[0] + fractions[1])]
-    return tuple(ordered.iloc[np.sort(part)] for part in np.split(order, ends))
+    train, valid, test = (ordered.iloc[np.sort(part)] for part in np.split(order, ends))
+    return train, valid, test
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #6390d8d6
 def _leaks(
@@ -212,9 +227,17 @@ def leak_report(
     """Counts of what a held-out split shares with the training rows, and of what training saw too
     early.
 
+    Args:
+        train: training rows
+        valid: held-out rows to choose by
+        test: held-out rows to report on
+        user_key: column of the users
+        item_key: column of the items
+        timestamp: column of the times
+
     Returns:
-        one row a held-out split: sizes, users and items unseen in train, pairs seen in it, training
-            rows later than its first row
+        one row a held-out split: sizes, users and items unseen in train, pairs seen in it,
+        training rows later than its first row
     """
     parts = {"train": train, "valid": valid, "test": test}
     for name, part in parts.items(): _check_columns(name, part, [user_key, item_key, timestamp])
@@ -272,24 +295,21 @@ class Split(BaseModel):
 
         `ValueError` for an empty part, or for a kind that needs a timestamp where there is none.
         """
-        if timestamp is None and self.kind != "random":
+        if self.kind == "random":
+            keys = [user_key, item_key, *([timestamp] if timestamp else [])]
+            parts = split_random(frame, self.fractions, self.seed, keys)
+        elif timestamp is None:
             raise ValueError(
                 f"split {self.name!r} needs a timestamp column; name one, or use kind 'random'"
             )
-        match self.kind:
-            case "global-time": parts = split_by_time(frame, self.fractions, self.cuts, timestamp)
-            case "leave-last": parts = leave_last(frame, user_key, timestamp, item_key, ties, tie_seed)
-            case "user-time":
-                parts = split_by_user_time(
-                    frame, self.fractions, user_key, timestamp, item_key, ties, tie_seed
-                )
-            case "random":
-                parts = split_random(
-                    frame,
-                    self.fractions,
-                    self.seed,
-                    [user_key, item_key, *([timestamp] if timestamp else [])],
-                )
+        elif self.kind == "global-time":
+            parts = split_by_time(frame, self.fractions, self.cuts, timestamp)
+        elif self.kind == "leave-last":
+            parts = leave_last(frame, user_key, timestamp, item_key, ties, tie_seed)
+        else:
+            parts = split_by_user_time(
+                frame, self.fractions, user_key, timestamp, item_key, ties, tie_seed
+            )
         empty = [part for part, rows in zip(("train", "valid", "test"), parts) if not len(rows)]
         if empty:
             raise ValueError(
@@ -300,7 +320,12 @@ class Split(BaseModel):
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #544ed040
 def leak_line(report: pd.DataFrame, split: str = "test") -> str:
-    "What `leak_report` found for one split, in words."
+    """What `leak_report` found for one split, in words.
+
+    Args:
+        report: of `leak_report`
+        split: `valid` or `test`
+    """
     row = report.loc[split]
     return (
         f"{split}: {row['rows']:,} rows of {row['users']:,} users ({row['new_users']:,} not in train) and {row['items']:,} items ({row['new_items']:,} not in train); "

@@ -56,9 +56,10 @@ def _ids(
             "integers without gaps",
         )
     ids = column.to_numpy(zero_copy_only=False)
-    if len(ids) and (ids.min() < 0 or ids.max() >= feature.num_buckets):
-        outside = (ids < 0) | (ids >= feature.num_buckets)
-        source.refuse(feature.name, f"ids must lie in 0..{feature.num_buckets - 1}, as "
+    size = feature.num_buckets or 0
+    if len(ids) and (ids.min() < 0 or ids.max() >= size):
+        outside = (ids < 0) | (ids >= size)
+        source.refuse(feature.name, f"ids must lie in 0..{size - 1}, as "
                                     "num_buckets says", pa.array(outside))
     return ids
 
@@ -161,9 +162,8 @@ def encode_arrow(
         space: block of an earlier table that is no longer needed, to write into
         wide: those of `columns` that stay int64, beside the block: times, row numbers
     """
-    singles, numbers = [one for one in features if one.is_sparse and not one.is_list], [
-        one for one in features if not one.is_sparse
-    ]
+    singles = [one for one in features if one.is_sparse and not one.is_list]
+    numbers = [one for one in features if isinstance(one, RawFeature) and not one.is_sparse]
     dims = tuple(one.value_dim for one in numbers)
     narrow = [name for name in columns if name not in wide]
     block = _room(space, rows, len(singles) + sum(dims) + len(narrow))
@@ -215,7 +215,8 @@ def stack_jagged(parts: Sequence[Jagged]) -> Jagged:
     if len(parts) == 1: return parts[0]
     parts = [part.packed() for part in parts]
     lengths = torch.cat([part.lengths for part in parts])
-    weights = None if parts[0].weights is None else torch.cat([part.weights for part in parts])
+    given = [part.weights for part in parts if part.weights is not None]
+    weights = torch.cat(given) if given else None
     return Jagged(
         torch.cat([part.values for part in parts]), lengths.cumsum(0) - lengths, lengths, weights
     )
@@ -225,24 +226,24 @@ def stack_tables(tables: Sequence[Table]) -> Table:
     "Rows of tables with the same columns, one after the other."
     first = tables[0]
     if len(tables) == 1: return first
-    blocks = [table.block for table in tables]
-    block, old = (
-        (None, None) if any(part is None for part in blocks) else (concatenate(blocks, 0), first.block)
-    )
-    def stack(parts: Sequence[Tensor | None]) -> Tensor | None:
-        if parts[0] is None: return None
-        return (
-            same_part(block.numpy(), parts[0], old) if lies_in(parts[0], old) else concatenate(parts, 0)
-        )
+    blocks, old = [table.block for table in tables if table.block is not None], first.block
+    block = concatenate(blocks, 0) if len(blocks) == len(tables) else None
+    def stack(parts: Sequence[Tensor]) -> Tensor:
+        if block is not None and old is not None and lies_in(parts[0], old):
+            return same_part(block.numpy(), parts[0], old)
+        return concatenate(parts, 0)
+    def stack_given(parts: Sequence[Tensor | None]) -> Tensor | None:
+        given = [part for part in parts if part is not None]
+        return stack(given) if given else None
     jagged = {name: stack_jagged([table.jagged[name] for table in tables]) for name in first.jagged}
     return Table(
         sum(map(len, tables)),
         first.single_names,
-        stack([table.singles for table in tables]),
+        stack_given([table.singles for table in tables]),
         jagged,
         first.dense_names,
         first.dense_dims,
-        stack([table.dense for table in tables]),
+        stack_given([table.dense for table in tables]),
         {name: stack([table.columns[name] for table in tables]) for name in first.columns},
         block,
     )
@@ -250,15 +251,19 @@ def stack_tables(tables: Sequence[Table]) -> Table:
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #40019c3f
 @dataclass
 class ParquetStream:
-    """Shuffled tables of `batch_size` rows from Parquet files, a buffer at a time; one pass of `for` is
-    one epoch.
+    """Shuffled tables of `batch_size` rows from Parquet files, a buffer at a time.
+
+    One pass of `for` is one epoch.
 
     Attributes:
         paths: files of the same columns; the order is part of the seed
+        features: columns that become ids, lists and numbers
+        vocabularies: by table, of a data set; a feature without one must declare num_buckets
         batch_size: B
         buffer_rows: rows shuffled together, give or take a slice of a row group
-        columns: numbers that are carried along, float32: label, weight; integers beyond 2**24 stay
-            int64
+        seed: of the order of rows
+        columns: numbers that are carried along, float32: label, weight; integers beyond 2**24
+            stay int64
     """
     paths: Sequence[Path | str]
     features: Sequence[Feature]
@@ -301,6 +306,8 @@ class ParquetStream:
             raise ValueError(f"{', '.join(Path(path).name for path in self.paths)} hold no rows")
 
     def __len__(self) -> int: return -(-self.rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Table]: return _iterate(self)
 
     def state_dict(self) -> dict[str, Any]:
         "Position and what it depends on."
@@ -493,7 +500,8 @@ def _iterate(self: ParquetStream) -> Iterator[Table]:
     self.epoch, self.row = self.epoch + 1, 0
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #73f19db6
-ParquetStream.__iter__ = _iterate
+#| export
+
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #86ba363c
 def stream_batches(
@@ -502,6 +510,7 @@ def stream_batches(
     """The stream's tables as batches, one epoch.
 
     Args:
+        stream: whose position moves on
         labels: carried columns that are labels
         sample_weight: carried column that weighs rows
     """

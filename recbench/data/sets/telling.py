@@ -166,7 +166,7 @@ def tells_label(values: np.ndarray, label: np.ndarray, numbers: np.ndarray | Non
         _shown(agreement((values >= 0).astype(np.int64), answer)),
     ]  # its value, and whether it has one
     known = np.zeros(len(label), bool) if numbers is None else np.isfinite(numbers)
-    if known.any():
+    if numbers is not None and known.any():
         ranks = pd.Series(numbers[known]).rank().to_numpy()
         found.append(_shown(agreement((ranks * 64 / (len(ranks) + 1)).astype(np.int64), answer[known])))
         found.append(_order(ranks, label[known]))
