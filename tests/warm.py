@@ -1,7 +1,8 @@
-"""A process that has imported what notebooks import, and is forked for each of them: a kernel is ready in a tenth of a second.
+"""A process that has imported what notebooks import, and is forked for each of them: a kernel is ready at once.
 
-recbench itself is not among the imports, so that every notebook imports its own. Nothing computes before the fork, so
-no thread pool is carried over. A limit counts the CPU seconds of the forked process; on a busy machine it takes longer.
+Of recbench it has imported the core, which knows no torch and whose settings classes take a while; every notebook
+imports the rooms that it needs. Nothing computes before the fork, so no thread pool is carried over. A limit counts
+the CPU seconds of the forked process; on a busy machine it takes longer.
 """
 import contextlib
 import multiprocessing
@@ -18,8 +19,10 @@ from pathlib import Path
 from unittest import mock
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-IMPORTS = ["torch", "torchrec", "fbgemm_gpu", "torchmetrics", "tensordict", "safetensors.torch", "pandas", "pyarrow.parquet", "scipy.sparse", "sklearn.linear_model", "sklearn.ensemble", "pydantic", "yaml",
-           "matplotlib.figure", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "PIL.Image", "IPython", "ipywidgets", "ipykernel.kernelapp", "ipykernel.datapub", "nbformat", "nbdev.test", "papermill"]
+IMPORTS = """recbench.core recbench.core.pipeline torch torchrec fbgemm_gpu torchmetrics tensordict safetensors.torch
+    pandas pyarrow.parquet pyarrow.csv scipy.sparse.linalg scipy.optimize sklearn.linear_model sklearn.ensemble
+    tqdm.auto matplotlib.figure matplotlib.pyplot matplotlib.backends.backend_agg PIL.Image IPython ipywidgets
+    ipykernel.kernelapp nbformat nbdev.test papermill""".split()
 TESTS = str(Path(__file__).resolve().parent)
 MINUTES = 30   # that a process may take on the clock, whatever it computes: only what hangs does
 
@@ -71,10 +74,13 @@ def run_cells(path: Path, report: Path, root: Path):
 def kernel(arguments: list[str], folder: str, variables: dict):
     "In a forked process: what `python -m ipykernel_launcher` does in a folder."
     os.chdir(folder)
+    other_package = variables.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
     os.environ.clear()
     os.environ.update(variables, JPY_PARENT_PID=str(os.getppid()))
     given = variables.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = ["", *given, *(path for path in sys.path if path not in ("", *given, TESTS))]
+    for name in [name for name in sys.modules if name.split(".")[0] == "recbench"]:
+        if other_package: del sys.modules[name]
     sys.argv = ["ipykernel_launcher", *arguments]
     from ipykernel.kernelapp import launch_new_instance
     launch_new_instance()
