@@ -47,7 +47,7 @@ class TrainWrapper(nn.Module):
         with torch.amp.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
             predictions = self.model.predict(batch)
             losses = self.model.loss(predictions, batch)
-            total = torch.stack(list(losses.values())).sum()
+            total = self.model.total(losses)
         return total, (_detach(losses), _detach(predictions), batch)
 
 # %% ../../nbs/80_train/10_wrappers.ipynb #42bcabcb
