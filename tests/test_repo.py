@@ -109,6 +109,34 @@ def test_notebook_is_clean(notebook):
             assert output.get("execution_count") is None and output["output_type"] != "error", cell["id"]
 
 
+LATER = {"80_train/40_trainer"}     # reads notebooks with higher numbers
+
+
+def modules() -> dict[str, str]:
+    "Module of the package and the notebook that it is exported from, `10_data/10_rows/30_table`."
+    texts = {path.relative_to(ROOT / "nbs").with_suffix("").as_posix(): path.read_text(encoding="utf-8") for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts}
+    found = {place: re.search(r"#\| default_exp ([\w.]+)", text) for place, text in texts.items()}
+    return {match[1]: place for place, match in found.items() if match}
+
+
+def imported(place: str) -> set[str]:
+    "Modules of the package that a notebook's export cells import, at the top or within a function."
+    cells = json.loads((ROOT / "nbs" / f"{place}.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    found = [match for source in sources if source.startswith("#| export") for match in re.findall(r"^ *(?:from|import) recbench\.([\w.]+)", source, re.M)]
+    return set(found)
+
+
+def test_notebooks_import_only_from_lower_numbers():
+    "Rooms, rooms within rooms and notebooks are numbered in the order in which they can be read; no number stands twice."
+    places = modules()
+    assert len(places) > 150 and imported("10_data/20_sets/20_dataset") >= {"data.rows.batch", "data.rows.table"}
+    wrong = {(place, places[name]) for place in places.values() for name in imported(place) if name in places and places[name] >= place}
+    assert {place for place, _ in wrong} == LATER, sorted(wrong)
+    numbers = [(place.rpartition("/")[0], place.rpartition("/")[2].split("_")[0]) for place in places.values()]
+    assert sorted(number for number in set(numbers) if numbers.count(number) > 1) == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "experiments").glob("*.ipynb")), ids=name)
 def test_experiment_keeps_its_parameters_tag(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

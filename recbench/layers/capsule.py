@@ -66,7 +66,10 @@ class CapsuleLayer(nn.Module):
         input_dim: width s of a position
         high_dim: width D of an interest
         max_seq_len: positions read, the first ones
+        num_iters: rounds of routing, at least 1
+        routing_logits_scale: factor of the logits before their softmax
         routing_logits_stddev: of the first logits
+        squash_pow: power of the squashed length
         const_caps_num: max_k interests for everyone
         routing_init_method: or "zeros", from where all interests are one
     """
@@ -116,6 +119,9 @@ class CapsuleLayer(nn.Module):
 
         New ones for each row of [B, T, D] while training, [B, T, K]; always the same ones in
         evaluation, [T, K].
+
+        Args:
+            behaviours: [B, T, D]
         """
         rows, width = behaviours.shape[:2]
         if self.training and self.stddev:
@@ -130,8 +136,12 @@ class CapsuleLayer(nn.Module):
     def forward(
         self, sequence: Tensor, lengths: Tensor, first: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Positions padded [B, T, s] or packed [V, s] -> interests [B, K, D], 0 where there is none,
-        and which there are, bool [B, K]; `first` replaces the drawn logits, for tests.
+        """Positions padded [B, T, s] or packed [V, s] -> interests [B, K, D], 0 where there is
+        none, and which there are, bool [B, K]; `first` replaces the drawn logits, for tests.
+
+        Args:
+            sequence: [B, T, input_dim], padded
+            lengths: int64 [B]
         """
         behaviours = self.read(sequence @ self.bilinear_matrix, lengths)
         present = (
@@ -153,7 +163,12 @@ class CapsuleLayer(nn.Module):
         return interests.to(behaviours.dtype), present
 
     def read(self, behaviours: Tensor, lengths: Tensor) -> Tensor:
-        "The first `max_seq_len` positions as [B, T, D] with zeros behind each row."
+        """The first `max_seq_len` positions as [B, T, D] with zeros behind each row.
+
+        Args:
+            behaviours: [B, T, D]
+            lengths: int64 [B]
+        """
         if behaviours.ndim == 2:
             return pad(behaviours, lengths, min(self.max_seq_len, longest(lengths, self.max_seq_len)))
         behaviours = behaviours[:, :self.max_seq_len]

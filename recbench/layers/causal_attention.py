@@ -74,7 +74,12 @@ def by_length(
 
 # %% ../../nbs/20_layers/72_causal_attention.ipynb #8ac43ebd
 class CausalSelfAttention(nn.Module):
-    "Multi-head attention of each position to itself and to earlier ones: packed [V, D] -> [V, D]."
+    """Multi-head attention of each position to itself and to earlier ones: packed [V, D] -> [V, D].
+
+    Args:
+        dim: width D of a position
+        num_heads: heads; D must be a multiple of it
+    """
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
@@ -90,18 +95,36 @@ class CausalSelfAttention(nn.Module):
         )
 
     def attend(self, block: Tensor, rows: Tensor) -> Tensor:
-        "Padded query, key and value [b, T, 3D] -> [b, T, D]."
+        """Padded query, key and value [b, T, 3D] -> [b, T, D].
+
+        Args:
+            block: [b, T, 3D]
+            rows: int64 [b], which rows of the batch these are
+        """
         q, k, v = block.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # [b, heads, T, d]
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, lengths: Tensor, width: int) -> Tensor:
-        "Rows of `lengths` [B], none longer than `width`."
+        """Positions attend to earlier ones of their row.
+
+        Args:
+            x: [V, D], packed
+            lengths: int64 [B], positions of each row
+            width: no row is longer
+        """
         return self.output(by_length(self.attend, [self.projection(x)], lengths, width))
 
 # %% ../../nbs/20_layers/72_causal_attention.ipynb #beee8273
 class TransformerBlock(nn.Module):
     """Attention, then a feed-forward network at each position, each behind a layer norm and beside a
     skip: [V, D] -> [V, D].
+
+    Args:
+        dim: width D of a position
+        num_heads: heads of the attention
+        feed_forward_dim: hidden width of the MLP
+        activation: of the MLP, a name of `ACTIVATIONS`
+        dropout: share set to 0 in training, in [0, 1)
     """
 
     def __init__(
@@ -127,6 +150,10 @@ class TransformerBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, lengths: Tensor, width: int) -> Tensor:
-        "Rows of `lengths` [B], none longer than `width`."
+        """Rows of `lengths` [B], none longer than `width`.
+
+        Args:
+            x: [V, D], packed
+        """
         x = x + self.dropout(self.attention(self.attention_norm(x), lengths, width))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))

@@ -74,7 +74,9 @@ def weighed_products(x: Tensor, x_0: Tensor, weight: Tensor) -> Tensor:
 
 # %% ../../nbs/20_layers/63_cin.ipynb #5aa98f9e
 class CIN(nn.Module):
-    """Compressed interaction network: [B, F, D] -> [B, sum of cin_layer_size].
+    """Compressed interaction network of xDeepFM.
+
+    [B, F, D] -> [B, sum of cin_layer_size]. Lian et al., https://arxiv.org/abs/1803.05170.
 
     Args:
         feature_num: F
@@ -103,6 +105,11 @@ class CIN(nn.Module):
         self.output_dim = sum(cin_layer_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, F, D] -> [B, sum of cin_layer_size].
+
+        Args:
+            x: [B, F, D]
+        """
         if torch.is_autocast_enabled(x.device.type): x = x.to(torch.get_autocast_dtype(x.device.type))
         rows, _, width = x.shape
         x_0 = hidden = x.transpose(1, 2).contiguous().flatten(0, 1)                          # [B*D, F]

@@ -13,7 +13,13 @@ from .mlp import Linear
 
 # %% ../../nbs/20_layers/62_cross.ipynb #0ceb8a57
 class Cross(nn.Module):
-    """Cross layers of DCN, all at once: [B, input_dim] -> [B, input_dim].
+    """Cross layers of DCN, all at once.
+
+    [B, input_dim] -> [B, input_dim]. Wang et al., https://arxiv.org/abs/1708.05123.
+
+    Args:
+        input_dim: width d
+        cross_num: number of layers
 
     Returns:
         width d, number of layers
@@ -29,6 +35,11 @@ class Cross(nn.Module):
         self.output_dim = input_dim
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, d] -> [B, d].
+
+        Args:
+            x: [B, d]
+        """
         weight = torch.cat([layer.get_parameter("weight") for layer in self.w])      # [L, d]
         bias = torch.stack(list(self.b))                                             # [L, d]
         beta = bias.cumsum(0)  # [L, d]: beta of layer 1, 2, ...
@@ -40,7 +51,9 @@ class Cross(nn.Module):
 
 # %% ../../nbs/20_layers/62_cross.ipynb #ea3f1540
 class CrossV2(nn.Module):
-    """Cross layers of DCN-V2: [B, input_dim] -> [B, input_dim].
+    """Cross layers of DCN-V2.
+
+    [B, input_dim] -> [B, input_dim]. Wang et al., https://arxiv.org/abs/2008.13535.
 
     Args:
         input_dim: width d
@@ -65,6 +78,11 @@ class CrossV2(nn.Module):
         self.output_dim = input_dim
 
     def forward(self, x_0: Tensor) -> Tensor:
+        """[B, d] -> [B, d].
+
+        Args:
+            x_0: [B, d]
+        """
         x = x_0
         for u, v in zip(self.u_kernels, self.v_kernels): x = torch.addcmul(x, x_0, v(u(x)))   # [B, d]
         return x

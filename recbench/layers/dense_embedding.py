@@ -19,6 +19,11 @@ class MLPEmbedding(nn.Module):
     """One linear map without bias for each feature.
 
     Numbers [B, F * value_dim] -> [B, F * embedding_dim].
+
+    Args:
+        num_features: F
+        embedding_dim: D
+        value_dim: numbers a feature
     """
 
     def __init__(self, num_features: int, embedding_dim: int, value_dim: int = 1):
@@ -66,12 +71,20 @@ class AutoDis(nn.Module):
         )
 
     def weights(self, numbers: Tensor) -> Tensor:
-        "Share of each vector: [F, B, C]."
+        """Share of each vector: [F, B, C].
+
+        Args:
+            numbers: [B, F]
+        """
         hidden = F.leaky_relu(numbers.t()[:, :, None] * self.proj_w[:, None])            # [F, B, C]
         return ((hidden @ self.proj_m.mT + self.keep_prob * hidden) / self.temperature).softmax(2)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        "Each feature's vectors, mixed."
+        """Each feature's vectors, mixed.
+
+        Args:
+            numbers: [B, F]
+        """
         return (self.weights(numbers) @ self.meta_emb).transpose(0, 1).flatten(1)       # [B, F * D]
 
 # %% ../../nbs/20_layers/25_dense_embedding.ipynb #3c5828e3

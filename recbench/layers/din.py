@@ -56,7 +56,12 @@ class DINEncoder(SequenceEncoder):
         self.linear = nn.Linear(self.mlp.output_dim, 1)
 
     def weights(self, ragged: Ragged, query: Tensor) -> Tensor:
-        "Weight of each position [V], one in sum for each row."
+        """Weight of each position [V], one in sum for each row.
+
+        Args:
+            ragged: positions [V, s] by row
+            query: [B, s]
+        """
         of_query, of_item, of_difference, of_product = self.mlp.first.weight.chunk(4, 1)
         hidden = relevance(
             self.mlp, ragged, query, of_query + of_difference, of_item - of_difference, of_product
@@ -64,6 +69,10 @@ class DINEncoder(SequenceEncoder):
         return ragged.softmax(self.linear(hidden)[:, 0])
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        "Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`."
+        """Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`.
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         ragged = self.read_sequence(inputs)
         return ragged.blend(self.weights(ragged, self.read_query(inputs)))      # [B, s]

@@ -30,8 +30,12 @@ class _PairProducts(torch.autograd.Function):
 
 # %% ../../nbs/20_layers/61_dot_interaction.ipynb #ff0c8093
 class InteractionArch(nn.Module):
-    """Dot products of all pairs of fields, row by row of the upper triangle: [B, F, D] -> [B,
-    F(F-1)/2].
+    """Dot products of all pairs of fields, row by row of the upper triangle.
+
+    [B, F, D] -> [B, F(F-1)/2].
+
+    Args:
+        feature_num: F, at least 2
 
     Returns:
         F
@@ -51,6 +55,11 @@ class InteractionArch(nn.Module):
         self.register_buffer("places", places.flatten(), persistent=False)            # [F*F]
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, F, D] -> [B, F(F-1)/2].
+
+        Args:
+            x: [B, F, D]
+        """
         if x.shape[1] != self.feature_num:
             raise ValueError(f"the input has {x.shape[1]} fields; feature_num is {self.feature_num}")
         return _PairProducts.apply(x, self.pairs, self.places)

@@ -19,6 +19,7 @@ class MMoE(nn.Module):
     """Multi-gate mixture of experts: [B, in_features] -> one [B, output_dim] a task.
 
     Args:
+        in_features: width of the input
         expert_mlp: settings of each expert's `MLP`
         num_expert: E
         num_task: T, gates
@@ -47,11 +48,23 @@ class MMoE(nn.Module):
         self.output_dim = experts[0].output_dim
 
     def gates(self, x: Tensor) -> Tensor:
-        "Share of each expert in each task: [B, T, E], summing to 1 over the experts."
+        """Share of each expert in each task: [B, T, E], summing to 1 over the experts.
+
+        Args:
+            x: [B, in_features]
+        """
         return torch.stack(
             [final(mlp(x)) for mlp, final in zip(self.gate_mlps, self.gate_finals)], 1
         ).softmax(2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """For each task the experts' outputs, mixed by its gate.
+
+        Args:
+            x: [B, in_features]
+
+        Returns:
+            T times [B, h]
+        """
         experts = torch.stack([expert(x) for expert in self.expert_mlps], 1)             # [B, E, h]
         return list(torch.bmm(self.gates(x), experts).unbind(1))  # T times [B, h]

@@ -53,7 +53,9 @@ class ExtractionNet(nn.Module):
         own = [
             [MLP(width, **task_expert_net) for _ in range(self.own)] for width in in_extraction_networks
         ]
-        self.shared_layers, self.task_layers = nn.ModuleList(shared), nn.ModuleList(map(nn.ModuleList, own))
+        self.shared_layers, self.task_layers = nn.ModuleList(shared), nn.ModuleList(
+            map(nn.ModuleList, own)
+        )
         self.task_gates = nn.ModuleList(
             nn.Linear(width, self.own + share_num) for width in in_extraction_networks
         )
@@ -64,11 +66,17 @@ class ExtractionNet(nn.Module):
         if own[0][0].output_dim != self.output_dim:
             raise ValueError(
                 f"task_expert_net ends with {own[0][0].output_dim} units and "
-                f"share_expert_net with {self.output_dim}; a gate adds them up, give both the same last width"
+                f"share_expert_net with {self.output_dim}; a gate adds them up, give both the same "
+                "last width"
             )
 
     def gates(self, inputs: Sequence[Tensor], shared: Tensor) -> Tensor:
-        "Weights of all experts, tasks' own first, in each output: [B, T (+1), experts]."
+        """Weights of all experts, tasks' own first, in each output: [B, T (+1), experts].
+
+        Args:
+            inputs: of each task, [B, width]
+            shared: [B, in_shared_expert]
+        """
         rows = []
         for task, (gate, x) in enumerate(zip(self.task_gates, inputs)):
             own, common = gate(x).softmax(1).tensor_split([self.own], 1)
@@ -81,7 +89,18 @@ class ExtractionNet(nn.Module):
         return torch.stack(rows, 1)
 
     def forward(self, inputs: Sequence[Tensor], shared: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Each task's and the shared output, mixtures of the experts' outputs.
+
+        Args:
+            inputs: of each task, [B, width]
+            shared: [B, in_shared_expert]
+
+        Returns:
+            T times [B, h], and [B, h] or None in the last layer
+        """
         own = [expert(x) for task, x in zip(self.task_layers, inputs) for expert in task.children()]
-        experts = torch.stack([*own, *(expert(shared) for expert in self.shared_layers)], 1)  # [B, E, h]
+        experts = torch.stack(
+            [*own, *(expert(shared) for expert in self.shared_layers)], 1
+        )  # [B, E, h]
         outputs = torch.bmm(self.gates(inputs, shared), experts).unbind(1)  # [B, h] each
         return list(outputs[:len(inputs)]), outputs[-1] if self.shared_gate is not None else None

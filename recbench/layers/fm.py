@@ -37,6 +37,11 @@ class FactorizationMachine(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, F, D] -> [B, D].
+
+        Args:
+            x: [B, F, D]
+        """
         wide = (
             x.float() if x.dtype.itemsize < 4 else x
         )  # a difference of squares in half precision would be noise

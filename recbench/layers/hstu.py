@@ -31,6 +31,7 @@ def hstu_mask(
         num_targets: int64 [B], positions at the end that do not see each other
         contextual_seq_len: positions at the beginning that are context
         max_attn_len: how far a position looks back; 0: all the way
+        causal: no position sees a later one
 
     Returns:
         bool [B or 1, T, T], from the position that looks to the one that is seen
@@ -91,6 +92,9 @@ def hstu_attention(
         alpha: factor of the products; None: 1 / sqrt(a)
         divisor: n; None: width
         num_targets: as in `hstu_mask`, like what follows
+        contextual_seq_len: positions at the beginning that are context
+        max_attn_len: how far a position looks back; 0: all the way
+        causal: no position sees a later one
 
     Returns:
         [V, H, h]
@@ -109,8 +113,13 @@ def hstu_attention(
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #78cd507f
 class RelativeBias(nn.Module):
-    """A learnt number for each distance between two positions, and for each bucket of the time between
-    them.
+    """A learnt number for each distance between two positions, and for each bucket of the time
+    between them.
+
+    Args:
+        max_seq_len: distances with a number of their own
+        time_buckets: buckets of log2 of the seconds apart; 0: none
+        position: False: no number for distances
     """
 
     def __init__(self, max_seq_len: int, time_buckets: int = 0, position: bool = True):
@@ -124,6 +133,10 @@ class RelativeBias(nn.Module):
         """[1 or b, 1, T, T] for seconds [b, T].
 
         Later positions get the number of their distance too, the mask hides them.
+
+        Args:
+            width: T
+            times: seconds [b, T]
         """
         total = torch.zeros(1, 1, 1, 1, device=next(self.parameters()).device)
         if self.position is not None:
@@ -143,7 +156,11 @@ _EPS = 1e-6   # of all norms, as there
 
 
 class HeadNorm(nn.Module):
-    "Layer norm of each head with one weight and one bias a head: [V, H * h] -> [V, H * h]."
+    """Layer norm of each head with one weight and one bias a head: [V, H * h] -> [V, H * h].
+
+    Args:
+        num_heads: H
+    """
 
     def __init__(self, num_heads: int):
         super().__init__()
@@ -161,7 +178,15 @@ class HeadNorm(nn.Module):
 def attend(self: "STULayer", v: Tensor, q: Tensor, k: Tensor, *rest) -> Tensor:
     """Rectangles [b, T, .] -> [b, T, H * h].
 
-    Behind them times where there are any, the rows' numbers, and what is the same for all rectangles.
+    Behind them times where there are any, the rows' numbers, and what is the same for all
+    rectangles.
+
+    Args:
+        v: [b, T, H * h]
+        q: [b, T, H * a]
+        k: [b, T, H * a]
+        rest: times [b, T, 1] where there are any, row numbers [b], lengths [B], bias,
+            num_targets
     """
     *times, rows, lengths, bias, num_targets = rest
     settings = self.settings
@@ -184,7 +209,14 @@ def attend(self: "STULayer", v: Tensor, q: Tensor, k: Tensor, *rest) -> Tensor:
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #3db18d35
 class STULayer(nn.Module):
-    "One sequential transduction unit on packed positions: [V, D] -> [V, D]."
+    """One sequential transduction unit on packed positions.
+
+    [V, D] -> [V, D]. Zhai et al., https://arxiv.org/abs/2402.17152.
+
+    Args:
+        settings: sizes, heads, scaling
+        max_seq_len: length the sums are divided by where `scaling_seqlen` is -1
+    """
 
     def __init__(self, settings: config.STU, max_seq_len: int | None = None):
         super().__init__()
@@ -219,9 +251,15 @@ class STULayer(nn.Module):
         times: Tensor | None = None,
         num_targets: Tensor | None = None,
     ) -> Tensor:
-        """Rows of `lengths` [B], none longer than `width`.
+        """One layer on rows that lie one after the other.
 
-        `times` [V, 1] in seconds where the bias reads them.
+        Args:
+            x: [V, D]
+            lengths: int64 [B]
+            width: no row is longer
+            bias: shared by the layers; None: none
+            times: [V, 1] in seconds, where the bias reads them
+            num_targets: int64 [B], positions at the end that do not see each other
         """
         u, *vqk = self.uvqk(self.input_norm(x)).split(self.sizes, 1)
         u, attended = F.silu(u), by_length(
@@ -236,7 +274,13 @@ class STULayer(nn.Module):
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #cda8d1bd
 class HSTUEncoder(nn.Module):
-    "A stack of layers over packed positions: [V, s] -> [V, embedding_dim]."
+    """A stack of layers over packed positions: [V, s] -> [V, embedding_dim].
+
+    Args:
+        settings: layers and their sizes
+        sequence_dim: width s of a position
+        max_seq_len: longest row
+    """
 
     def __init__(self, settings: config.HSTU, sequence_dim: int, max_seq_len: int):
         super().__init__()
@@ -261,7 +305,11 @@ class HSTUEncoder(nn.Module):
         self.max_seq_len = max_seq_len
 
     def forward(self, sequence: Ragged, times: Tensor | None = None) -> Tensor:
-        "`times` [V, 1] in seconds, where there are time buckets."
+        """`times` [V, 1] in seconds, where there are time buckets.
+
+        Args:
+            sequence: [V, s], packed
+        """
         place = sequence.places().clamp(max=self.place.num_embeddings - 1)
         x = self.dropout(self.input(sequence.values) * self.output_dim**0.5 + self.place(place))
         width = max(longest(sequence.lengths, self.max_seq_len), 1)

@@ -25,6 +25,12 @@ class Intervention(nn.Module):
     """Deducts a source from a base in a low-rank space.
 
     Base [B, base_dim], source [B, source_dim] -> [B, base_dim].
+
+    Args:
+        base_dim: width d of the base
+        source_dim: width of the source
+        low_rank_dim: r, below d and at most source_dim
+        dropout_ratio: of the output, in [0, 1)
     """
 
     def __init__(self, base_dim: int, source_dim: int, low_rank_dim: int, dropout_ratio: float = 0.0):
@@ -42,6 +48,14 @@ class Intervention(nn.Module):
         self.dropout, self.output_dim = nn.Dropout(dropout_ratio), base_dim
 
     def forward(self, base: Tensor, source: Tensor) -> Tensor:
+        """The base, changed within r directions by what the source says.
+
+        No gradient flows into the source.
+
+        Args:
+            base: [B, d]
+            source: [B, source_dim]
+        """
         directions = self.base_rotate_layer.weight                                        # [d, r]
         difference = base @ directions - self.source_rotate_layer(source.detach())        # [B, r]
         return self.dropout(base + difference @ directions.T)

@@ -70,6 +70,12 @@ class MaskBlock(nn.Module):
         self.output_dim = hidden_dim
 
     def forward(self, feature_input: Tensor, mask_input: Tensor) -> Tensor:
+        """The hidden vector times the mask that the embeddings make, mapped on.
+
+        Args:
+            feature_input: [B, width], what is masked
+            mask_input: [B, feature_dim], the embeddings that make the mask
+        """
         return self.ffn(feature_input * self.mask_generator(mask_input))
 
 # %% ../../nbs/20_layers/64_mask_net.ipynb #305ae9b7
@@ -77,6 +83,9 @@ class FieldLayerNorm(nn.Module):
     """Layer norm of each field for itself.
 
     [B, sum of field_dims] -> the same shape, with one gain and shift a column.
+
+    Args:
+        field_dims: widths of the fields
     """
 
     def __init__(self, field_dims: Sequence[int]):
@@ -94,6 +103,11 @@ class FieldLayerNorm(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, sum of field_dims], each field with mean 0 and variance 1 before weight and bias.
+
+        Args:
+            x: [B, sum of field_dims]
+        """
         parts = x.split([count * width for count, width in self.runs], -1)
         normed = [
             F.layer_norm(part.unflatten(-1, run), run[1:]).flatten(-2)
@@ -107,6 +121,7 @@ class MaskNetModule(nn.Module):
 
     Args:
         feature_dim: width of the embeddings together
+        n_mask_blocks: number of blocks, at least 1
         mask_block: hidden_dim, reduction_ratio, aggregation_dim of every block
         top_mlp: settings of an `MLP` on top
         use_parallel: False: each block masks the output of the one before
@@ -142,6 +157,11 @@ class MaskNetModule(nn.Module):
             self.output_dim = self.top_mlp.output_dim
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, feature_dim] -> [B, output_dim].
+
+        Args:
+            x: [B, feature_dim], embeddings of a row side by side
+        """
         hidden = self.ln_emb(x)
         if self.use_parallel:
             hidden = torch.cat([block(hidden, x) for block in self.mask_blocks], 1)

@@ -24,9 +24,12 @@ class BatchNorm(nn.BatchNorm1d):
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #9ec01889
 class Dice(nn.Module):
-    """Activation of Deep Interest Networks.
+    """Activation of Deep Interest Networks, between x and alpha x, bending at the mean of the data.
 
-    [..., C] -> [..., C], between x and alpha x, bending at the mean of the data.
+    [..., C] -> [..., C]. Zhou et al., https://arxiv.org/abs/1706.06978.
+
+    Args:
+        channels: C, each with an alpha of its own
     """
 
     def __init__(self, channels: int):
@@ -35,6 +38,11 @@ class Dice(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C].
+
+        Args:
+            x: [..., C]
+        """
         p = self.bn(x).sigmoid()
         return x * (p + self.alpha * (1 - p))
 
@@ -135,6 +143,15 @@ class Perceptron(nn.Sequential):
     """Linear, then batch or layer norm, activation and dropout as asked.
 
     A bias before batch norm would be cancelled and is left out.
+
+    Args:
+        in_features: width of the input
+        out_features: width of the output
+        activation: a name of `ACTIVATIONS`, arguments in brackets; "" for none
+        bias: learn a bias
+        use_bn: batch norm; the bias is left out
+        use_ln: layer norm; not with batch norm
+        dropout: share of outputs set to 0 in training, in [0, 1)
     """
 
     def __init__(
@@ -161,9 +178,13 @@ class MLP(nn.Sequential):
     """Perceptrons one after the other: [..., in_features] -> [..., hidden_units[-1]].
 
     Args:
+        in_features: width of the input
         hidden_units: width of each layer
+        bias: learn a bias where no batch norm would cancel it
         activation: a name of ACTIVATIONS, arguments in brackets; "" for none
+        use_bn: batch norm after each linear layer
         dropout_ratio: none, one for all layers, or one a layer
+        use_ln: layer norm instead
     """
 
     def __init__(
@@ -196,13 +217,21 @@ class MLP(nn.Sequential):
 
     @property
     def first(self) -> nn.Linear:
-        "The linear layer that reads the input; models split its weight by the parts of a concatenation."
+        """The linear layer that reads the input.
+
+        Models split its weight by the parts of a concatenation.
+        """
         layer = next(self.children()).get_submodule("0")
         assert isinstance(layer, nn.Linear)
         return layer
 
     def after_first(self, x: Tensor) -> Tensor:
-        "What all further layers make of the first linear layer's output, [..., h_1] -> [..., output_dim]."
+        """What all further layers make of the first linear layer's output, [..., h_1] -> [...,
+        output_dim].
+
+        Args:
+            x: output of `first`, [..., h_1]
+        """
         perceptron, *others = self
         for layer in (*list(perceptron.children())[1:], *others): x = layer(x)
         return x

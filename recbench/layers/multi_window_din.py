@@ -58,7 +58,12 @@ def many(self: "MultiWindowDINEncoder", sequence: Tensor, lengths: Tensor, queri
 
 # %% ../../nbs/20_layers/35_multi_window_din.ipynb #eba45911
 def weigh(self: "MultiWindowDINEncoder", sequence: Tensor, queries: Tensor) -> Tensor:
-    "Weights [U, K, T] of positions [U, T, s] for queries [U, K, s]."
+    """Weights [U, K, T] of positions [U, T, s] for queries [U, K, s].
+
+    Args:
+        sequence: [U, T, s]
+        queries: [U, K, s]
+    """
     first = self.mlp.first
     of_item, of_product, of_query = first.weight.chunk(3, 1)  # [h, s]
     matrices = (sequence.unsqueeze(2) * of_product + of_query).flatten(1, 2)  # [U, T*h, s]
@@ -106,7 +111,11 @@ class MultiWindowDINEncoder(SequenceEncoder):
     many, weigh = many, weigh
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        "Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`."
+        """Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`.
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         ragged, query = self.read_sequence(inputs), self.read_query(inputs)
         of_item, of_product, of_query = self.mlp.first.weight.chunk(3, 1)
         weights = self.active(

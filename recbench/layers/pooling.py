@@ -33,7 +33,11 @@ class PoolingEncoder(SequenceEncoder):
         self.pooling_type = pooling_type
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        "Reads `<input>.sequence` and `<input>.sequence_length`."
+        """Reads `<input>.sequence` and `<input>.sequence_length`.
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         ragged = self.read_sequence(inputs)
         total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(
             ragged.values.dtype

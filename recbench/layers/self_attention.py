@@ -16,12 +16,15 @@ from .sequences import SequenceEncoder, pad
 
 # %% ../../nbs/20_layers/36_self_attention.ipynb #0ab6cca8
 class SelfAttentionEncoder(SequenceEncoder):
-    """Mean of multi-head self-attention over the positions: [B, multihead_attn_dim]; empty rows give 0.
+    """Mean of multi-head self-attention over the positions.
+
+    [B, multihead_attn_dim]; empty rows give 0.
 
     Args:
         sequence_dim: width s of a position
         input: name of the sequence group
         multihead_attn_dim: width D of all heads together
+        num_heads: h; the width of a position must be a multiple of it
         dropout: of attention weights, in training
         max_seq_length: keep the first positions only; 0 keeps all
     """
@@ -63,7 +66,11 @@ class SelfAttentionEncoder(SequenceEncoder):
         return weight, bias + self.multihead_attn.in_proj_bias
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        "Reads `<input>.sequence` and `<input>.sequence_length`."
+        """Reads `<input>.sequence` and `<input>.sequence_length`.
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         ragged, attention = self.read_sequence(inputs), self.multihead_attn
         place = torch.arange(
             self._width(inputs[f"{self.input}.sequence"], ragged.lengths), device=ragged.values.device

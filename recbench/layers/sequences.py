@@ -44,7 +44,11 @@ class Ragged(NamedTuple):
         return x.index_select(0, self.rows)
 
     def softmax(self, scores: Tensor) -> Tensor:
-        "Softmax over the positions of each row, [V] -> [V], in float32 at least."
+        """Softmax over the positions of each row, [V] -> [V], in float32 at least.
+
+        Args:
+            scores: [V], one for each position
+        """
         scores = _widen(scores)
         top = scores.new_zeros(len(self.lengths)).scatter_reduce(
             0, self.rows, scores.detach(), "amax", include_self=False
@@ -140,7 +144,14 @@ def last_position(ragged: Ragged) -> Tensor:
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #e897c89a
 class SequenceEncoder(nn.Module):
-    "Base of the encoders: the group it reads, and the widths that its layers are built for."
+    """Base of the encoders: the group it reads, and the widths that its layers are built for.
+
+    Args:
+        input: name of the sequence group
+        sequence_dim: width s of a position
+        query_dim: width of the query, at most s
+        max_seq_length: keep the first positions only; 0 keeps all
+    """
     reads_query = True    # False for encoders that look at the sequence alone
 
     def __init__(self, input: str, sequence_dim: int, query_dim: int = 0, max_seq_length: int = 0):
@@ -164,7 +175,11 @@ class SequenceEncoder(nn.Module):
         self.output_dim = sequence_dim
 
     def read_sequence(self, inputs: Mapping[str, Tensor]) -> Ragged:
-        "The positions that are read."
+        """The positions that are read.
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         return pack(
             inputs[f"{self.input}.sequence"],
             inputs[f"{self.input}.sequence_length"],
@@ -172,5 +187,9 @@ class SequenceEncoder(nn.Module):
         )
 
     def read_query(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        "The query, as wide as a position: [B, s]."
+        """The query, as wide as a position: [B, s].
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         return F.pad(inputs[f"{self.input}.query"], (0, self.sequence_dim - self.query_dim))

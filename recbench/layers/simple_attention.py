@@ -33,7 +33,11 @@ class SimpleAttention(SequenceEncoder):
             )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        "Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`."
+        """Reads `<input>.query`, `<input>.sequence` and `<input>.sequence_length`.
+
+        Args:
+            inputs: tensors by name: what the group `input` of the embeddings gave
+        """
         ragged = self.read_sequence(inputs)
         scores = (ragged.spread(self.read_query(inputs)) * ragged.values).sum(1)       # [V]
         return ragged.blend(ragged.softmax(scores))                               # [B, s]

@@ -45,7 +45,16 @@ class VariationalDropout(nn.Module):
     repeats: Tensor      # int64 [F], columns of each feature
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        "`noise` [B, F] in (0, 1) replaces the random draw, for tests; it is read in training only."
+        """The features as far as they are kept, and the price of keeping them.
+
+        Args:
+            x: [B, sum of the widths]
+            noise: [B, F] in (0, 1) instead of the random draw, for tests; it is read in
+                training only
+
+        Returns:
+            [B, sum of the widths], scalar
+        """
         p = self.feature_p.sigmoid()  # [F]
         keep = 1 - (self._coin(p, len(x), noise) if self.training else p)  # [B, F] or [F]
         return x * keep.repeat_interleave(self.repeats, -1, output_size=self.width), self.penalty(

@@ -18,6 +18,10 @@ from .mlp import MLP
 class LinearCompressBlock(nn.Module):
     """Mixes fields: [B, F, D] -> [B, L, D].
 
+    Args:
+        feature_num_in: F
+        feature_num_out: L
+
     Returns:
         F, L
     """
@@ -27,7 +31,13 @@ class LinearCompressBlock(nn.Module):
         self.weight = nn.Parameter(torch.empty(feature_num_in, feature_num_out))
         nn.init.kaiming_uniform_(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor: return (x.transpose(1, 2) @ self.weight).transpose(1, 2)
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, F, D] -> [B, L, D].
+
+        Args:
+            x: [B, F, D]
+        """
+        return (x.transpose(1, 2) @ self.weight).transpose(1, 2)
 
 # %% ../../nbs/20_layers/65_wukong.ipynb #2f6d212f
 class FactorizationMachineBlock(nn.Module):
@@ -58,12 +68,19 @@ class FactorizationMachineBlock(nn.Module):
         self.shape = feature_num_out, input_dim
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, F, D] -> [B, M, D].
+
+        Args:
+            x: [B, F, D]
+        """
         products = torch.bmm(x, x.transpose(1, 2) @ self.weight).flatten(1)             # [B, F*k]
         return self.output(self.mlp(self.norm(products))).unflatten(1, self.shape)      # [B, M, D]
 
 # %% ../../nbs/20_layers/65_wukong.ipynb #58c7525b
 class WuKongLayer(nn.Module):
-    """One layer of WuKong: [B, F, D] -> [B, output_feature_num, D].
+    """One layer of WuKong.
+
+    [B, F, D] -> [B, output_feature_num, D]. Zhang et al., https://arxiv.org/abs/2403.02545.
 
     Args:
         input_dim: D
@@ -106,4 +123,9 @@ class WuKongLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, F, D] -> [B, L + M, D].
+
+        Args:
+            x: [B, F, D]
+        """
         return self.norm(torch.cat([self.fmb(x), self.lcb(x)], 1) + self.residual_projection(x))

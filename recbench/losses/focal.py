@@ -61,7 +61,12 @@ class BinaryFocalLoss(torch.nn.Module):
         )
 
     def terms(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        "Factor times cross-entropy of each row [B]."
+        """Factor times cross-entropy of each row [B].
+
+        Args:
+            logits: [B]
+            labels: [B], 0 or 1
+        """
         factor = focal_factor(logits, labels, self.gamma, self.alpha)
         cross_entropy = F.binary_cross_entropy_with_logits(
             logits, smooth_labels(labels, self.label_smoothing), reduction="none"

@@ -125,7 +125,12 @@ class ListwiseRankLoss(torch.nn.Module):
         return list_mean(-terms, ids, sessions, sample_weight)
 
     def targets(self, labels: torch.Tensor, ids: torch.Tensor, sessions: int) -> torch.Tensor:
-        "Target [B] of each row, from labels of the logits' type."
+        """Target [B] of each row, from labels of the logits' type.
+
+        Args:
+            ids: int64 [B], session of each row
+            sessions: number of sessions
+        """
         if self.label_is_logits: return list_log_shares(labels / self.temperature, ids, sessions).exp()
         return RELEVANCE_TRANSFORMS[self.transform](labels) if self.transform else labels
 
@@ -189,7 +194,11 @@ class ListwiseDistillLoss(torch.nn.Module):
         )
 
     def preference(self, positions: torch.Tensor) -> torch.Tensor:
-        "Target [B] of each row before it is normalised, always > 0."
+        """Target [B] of each row before it is normalised, always > 0.
+
+        Args:
+            positions: [B, L], places in the teacher's list
+        """
         clipped = positions.clamp(1, self.label_clip_max_value)
         if self.transform: return POSITION_TRANSFORMS[self.transform](clipped)
         return math.log1p(self.label_clip_max_value) - clipped.log()

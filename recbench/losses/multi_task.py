@@ -60,6 +60,8 @@ class ESMMLoss(torch.nn.Module):
     """Cross-entropy of clicks, and a loss of click and conversion together, over all rows.
 
     Args:
+        ctr_weight: factor of the click term
+        cvr_weight: factor of the conversion term
         regression: a conversion is an amount, not 0 or 1: squared error of its expectation
     """
 

@@ -46,9 +46,7 @@ class PairMean(torch.autograd.Function):
             term, slope = rule(difference)
             flow = slope * share
             gradient.index_add_(0, upper, flow).index_add_(0, lower, flow, alpha=-1)
-            total += (
-                term @ share
-            )  # in place: a small tensor kept from every block would keep the heap from using their memory again
+            total += term @ share  # in place: small tensors kept from every block would split the heap
             pairs += share.count_nonzero()
         pairs.clamp_(min=1)
         ctx.save_for_backward(gradient.div_(pairs))
@@ -215,6 +213,7 @@ class PairwiseLoss(OrderedPairLoss):
         self.margin = margin
 
     def rule(self, difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Term and slope of each pair, by its difference of scores; every loss of pairs has its own."
         return logistic_rule(difference - self.margin)
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #b9cfdb47
@@ -242,8 +241,15 @@ class PairwiseLogisticLoss(OrderedPairLoss):
         ), use_label_margin
 
     def scores(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Scores [B] that differences are taken of.
+
+        Args:
+            logits: [B]
+            labels: [B]
+        """
         scores = super().scores(logits, labels)
         return scores - labels.to(scores.dtype) / self.temperature if self.use_label_margin else scores
 
     def rule(self, difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Term and slope of each pair, by its difference of scores."
         return logistic_rule(difference - self.margin)

@@ -62,4 +62,5 @@ class PairwiseFocalLoss(OrderedPairLoss):
         )
 
     def rule(self, difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Term and slope of each pair, by its difference of scores."
         return focal_rule(difference, self.gamma, self.alpha)

@@ -180,6 +180,12 @@ class PairwiseHingeLoss(OrderedPairLoss):
         self.use_label_margin, self.use_exponent = use_label_margin, use_exponent
 
     def scores(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Scores [B] that differences are taken of.
+
+        Args:
+            logits: [B]
+            labels: [B]
+        """
         scores = super().scores(logits, labels)
         labels = labels.to(scores.dtype) / (self.temperature if self.label_is_logits else 1)
         if self.use_exponent:
@@ -187,6 +193,7 @@ class PairwiseHingeLoss(OrderedPairLoss):
         return scores - labels if self.use_label_margin else scores
 
     def rule(self, difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        "Term and slope of each pair, by its difference of scores."
         return (exponential_hinge_rule if self.use_exponent else hinge_rule)(difference, self.margin)
 
     def mean(
@@ -196,6 +203,14 @@ class PairwiseHingeLoss(OrderedPairLoss):
         sample_weight: torch.Tensor | None,
         session_ids: torch.Tensor | None,
     ) -> torch.Tensor:
+        """Mean over the pairs that count, scalar.
+
+        Args:
+            scores: [B]
+            labels: [B]
+            sample_weight: [B]; None: all alike
+            session_ids: [B]; None: one session
+        """
         if self.use_exponent or self.ohem_ratio < 1:
             return super().mean(scores, labels, sample_weight, session_ids)
         below = rows_below(labels, session_ids)

@@ -85,6 +85,8 @@ def pareto_weights(products: Tensor, min_weights: Tensor) -> Tensor:
 class ParetoEfficientMultiTaskLoss(nn.Module):
     """Sum of losses with weights that make none of them worse.
 
+    Lin et al., https://doi.org/10.1145/3298689.3346998.
+
     Args:
         min_weights: smallest weight of each loss, together below 1
     """
@@ -103,7 +105,12 @@ class ParetoEfficientMultiTaskLoss(nn.Module):
         )
 
     def weights(self, losses: Sequence[Tensor], parameters: Iterable[Tensor]) -> Tensor:
-        "Weight of each loss [K], float64."
+        """Weight of each loss [K], float64.
+
+        Args:
+            losses: K scalars
+            parameters: whose gradients are compared
+        """
         if len(losses) != len(self.min_weights):
             raise ValueError(
                 f"losses are {len(losses)} and min_weights {len(self.min_weights)}; give one "

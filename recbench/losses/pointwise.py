@@ -26,6 +26,9 @@ def check_share(name: str, share: float) -> float:
 class BinaryCrossEntropy(torch.nn.Module):
     """Cross-entropy of a binary label and a logit.
 
+    Args:
+        label_smoothing: labels are kept so far from 0 and 1, in [0, 1)
+
     Returns:
         in [0, 1): the share of the way from the label to one half
     """
@@ -115,6 +118,9 @@ class SigmoidL2Loss(L2Loss):
 # %% ../../nbs/40_losses/15_pointwise.ipynb #06357e15
 class LogLoss(torch.nn.Module):
     """Cross-entropy of a binary label and a probability.
+
+    Args:
+        eps: probabilities are kept so far from 0 and 1
 
     Returns:
         inside both logarithms

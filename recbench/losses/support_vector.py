@@ -78,6 +78,8 @@ def draw_shifts(
     Args:
         rows: B
         negatives: wanted negatives of each row
+        generator: of the draw; None: PyTorch's own
+        device: where the shifts lie
 
     Returns:
         int64 [min(negatives, B - 1)], distinct, in 1..B-1

@@ -41,7 +41,11 @@ class ZILNLoss(torch.nn.Module):
     """Zero-inflated lognormal: does a row buy, and for how much.
 
     Args:
+        classification_weight: factor of the term of buying at all
+        regression_weight: factor of the term of the amount
+        mu_regularization: factor of mu squared
         sigma_regularization: on the raw output, which pulls sigma to log 2
+        max_sigma: largest spread of the logarithm of an amount
     """
 
     def __init__(
@@ -68,7 +72,13 @@ class ZILNLoss(torch.nn.Module):
     def parts(
         self, logits: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None
     ) -> list[torch.Tensor]:
-        "The four terms: purchase, amount, and the two penalties."
+        """The four terms: purchase, amount, and the two penalties.
+
+        Args:
+            logits: [B, 3]: of buying, mu, of sigma
+            labels: [B], amounts, 0 for no purchase
+            sample_weight: [B]; None: all alike
+        """
         (a, mu, raw), buys = logits.unbind(1), labels > 0
         amount = lognormal_nll(torch.where(buys, labels, 1), mu, lognormal_sigma(raw, self.max_sigma))
         purchase = F.binary_cross_entropy_with_logits(a, buys.to(a.dtype), reduction="none")

@@ -45,14 +45,19 @@ class ExactAUC(RowMetric):
         super().__init__(**kwargs)
         self.keep(preds=torch.float32, target=torch.bool)
 
-    def update(self,
-        preds: Tensor,   # [B] scores; compared as float32
-        target: Tensor,  # [B] 0 or 1
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] scores; compared as float32
+            target: [B] 0 or 1
+        """
         preds, target = binary_rows(preds, target)
         self.append(scores_of(preds), target)
 
-    def compute(self) -> Tensor: return exact_auc(*self.rows()).float()
+    def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
+        return exact_auc(*self.rows()).float()
 
 # %% ../../nbs/50_metrics/30_auc.ipynb #b999e78e
 def area(counts: Tensor, closed: bool = True) -> Tensor:
@@ -182,12 +187,18 @@ class AUC(Metric):
             dist_reduce_fx="sum",
         )
 
-    def update(self,
-        preds: Tensor,   # [B] scores; with thresholds probabilities, or logits where it was said
-        target: Tensor,  # [B] 0 or 1
-    ) -> None: count_binary(self.counts, preds, target, self.thresholds > 0, self.logits)
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
 
-    def compute(self) -> Tensor: return area(self.counts, closed=self.thresholds == 0).float()
+        Args:
+            preds: [B] scores; with thresholds probabilities, or logits where it was said
+            target: [B] 0 or 1
+        """
+        count_binary(self.counts, preds, target, self.thresholds > 0, self.logits)
+
+    def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
+        return area(self.counts, closed=self.thresholds == 0).float()
 
 # %% ../../nbs/50_metrics/30_auc.ipynb #d93eba73
 class MulticlassAUC(Metric):
@@ -222,10 +233,13 @@ class MulticlassAUC(Metric):
             dist_reduce_fx="sum",
         )
 
-    def update(self,
-        preds: Tensor,   # [B, C] probabilities, or logits where it was said
-        target: Tensor,  # int64 [B], 0..C-1
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B, C] probabilities, or logits where it was said
+            target: int64 [B], 0..C-1
+        """
         classes = torch.arange(len(self.counts), device=target.device)
         if preds.shape != (len(target), len(classes)):
             raise ValueError(
@@ -243,6 +257,7 @@ class MulticlassAUC(Metric):
         )
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         values, positives = (
             area(self.counts, closed=self.thresholds == 0),
             self.counts[:, 1].sum(1).double(),

@@ -33,10 +33,13 @@ class NormalizedEntropy(Metric):
         for name in ("entropy", "positives", "number"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self,
-        preds: Tensor,   # [B] probabilities
-        target: Tensor,  # [B] 0 or 1
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] probabilities
+            target: [B] 0 or 1
+        """
         preds, target = probability_rows(preds, target)
         right = torch.where(target, preds.double(), 1 - preds.double())
         self.entropy -= right.log().clamp(min=-100).sum()
@@ -44,6 +47,7 @@ class NormalizedEntropy(Metric):
         self.number += len(target)
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         mean = self.positives / self.number
         inside = mean.clamp(self.eta, 1 - self.eta)
         base = -(mean * inside.log() + (1 - mean) * (1 - inside).log())
@@ -70,10 +74,13 @@ class CalibrationError(Metric):
         self.number_of_bins = bins
         self.add_state("sums", torch.zeros(3, cells, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self,
-        preds: Tensor,   # [B] probabilities
-        target: Tensor,  # [B] 0 or 1
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] probabilities
+            target: [B] 0 or 1
+        """
         preds, target = probability_rows(preds, target)
         cell = logit_bin(preds.float().logit(), self.sums.shape[1])
         self.sums.index_add_(1, cell, torch.stack([torch.ones_like(target), preds, target]).double())
@@ -90,6 +97,7 @@ class CalibrationError(Metric):
         return self.sums.new_zeros(3, self.number_of_bins).index_add(1, place, self.sums)
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         rows, predicted, seen = self.bins()
         return ((predicted - seen).abs().sum() / rows.sum()).float()
 
@@ -105,12 +113,17 @@ class PredictedOverSeen(Metric):
         for name in ("predicted", "seen"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self,
-        preds: Tensor,   # [B] probabilities
-        target: Tensor,  # [B] 0 or 1
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] probabilities
+            target: [B] 0 or 1
+        """
         preds, target = probability_rows(preds, target)
         self.predicted += preds.sum(dtype=torch.float64)
         self.seen += target.count_nonzero()
 
-    def compute(self) -> Tensor: return (self.predicted / self.seen).float()
+    def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
+        return (self.predicted / self.seen).float()

@@ -35,10 +35,14 @@ class DecayAUC(Metric):
                 dist_reduce_fx="sum",
             )
 
-    def update(self,
-        preds: Tensor,   # [B] scores; with thresholds probabilities, or logits where it was said
-        target: Tensor,  # [B] 0 or 1
-    ) -> None: count_binary(self.window, preds, target, self.thresholds > 0, self.logits)
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] scores; with thresholds probabilities, or logits where it was said
+            target: [B] 0 or 1
+        """
+        count_binary(self.window, preds, target, self.thresholds > 0, self.logits)
 
     def decay(self, rate: float) -> None:
         "Blend the window into the counts and open a new one; `rate` is the weight of the past."
@@ -48,4 +52,5 @@ class DecayAUC(Metric):
         self.window = torch.zeros_like(self.window)
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         return area(self.counts, closed=self.thresholds == 0).nan_to_num(nan=0.0).float()

@@ -24,16 +24,21 @@ class UniqueRatio(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self,
-        codes: Tensor,  # [B, L] integers, a row an item
-    ) -> None:
+    def update(self, codes: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            codes: [B, L] integers, a row an item
+        """
         if codes.dim() != 2: raise ValueError(f"codes is {list(codes.shape)}; must be [B, L]")
         if not codes.numel(): return
         rows = codes[lexsort(*codes.unbind(1))]
         self.total += (1 + (rows[1:] != rows[:-1]).any(1).count_nonzero()) / len(rows)
         self.batches += 1
 
-    def compute(self) -> Tensor: return (self.total / self.batches).float()
+    def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
+        return (self.total / self.batches).float()
 
 # %% ../../nbs/50_metrics/38_distances.ipynb #8e939263
 class RelativeL1(Metric):
@@ -55,7 +60,12 @@ class RelativeL1(Metric):
         self.add_state("number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        "Numbers of any shape, the same for both."
+        """Take in a batch of rows.
+
+        Args:
+            preds: numbers of any shape
+            target: numbers of the same shape
+        """
         if preds.shape != target.shape:
             raise ValueError(
                 f"preds is {list(preds.shape)}, target {list(target.shape)}; both must have the "
@@ -65,4 +75,6 @@ class RelativeL1(Metric):
         self.total += (gap / (size + self.eps)).sum(dtype=torch.float64)
         self.number += preds.numel()
 
-    def compute(self) -> Tensor: return (self.total / self.number).float()
+    def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
+        return (self.total / self.number).float()

@@ -99,6 +99,12 @@ def ndcg_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) 
     """Discounted gain of a user's targets over that of an ideal list.
 
     Arguments and result as in `recall_at`.
+
+    Args:
+        greater: int64 [P], for each positive how many candidates beat it
+        equal: int64 [P], how many others tie with it
+        k: places that count as shown
+        user: int64 [P], 0..U-1, whose positive it is; None: each has its own
     """
     discount = 1 / torch.log2(1 + places(k, greater))
     gain = expected_gain(greater, equal, discount)
@@ -108,13 +114,27 @@ def ndcg_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) 
 
 # %% ../../nbs/50_metrics/12_gains.ipynb #c9926c76
 def hit_rate_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
-    "Chance that at least one target is among the first k; arguments and result as in `recall_at`."
+    """Chance that at least one target is among the first k; arguments and result as in `recall_at`.
+
+    Args:
+        greater: int64 [P], for each positive how many candidates beat it
+        equal: int64 [P], how many others tie with it
+        k: places that count as shown
+        user: int64 [P], 0..U-1, whose positive it is; None: each has its own
+    """
     if user is None: return recall_at(greater, equal, k)
     return _first_of_users(greater, equal, user, len(places(k, greater))).sum(1)
 
 
 def mrr_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
-    "One over the place of the first target, 0 beyond k; arguments and result as in `recall_at`."
+    """One over the place of the first target, 0 beyond k; arguments and result as in `recall_at`.
+
+    Args:
+        greater: int64 [P], for each positive how many candidates beat it
+        equal: int64 [P], how many others tie with it
+        k: places that count as shown
+        user: int64 [P], 0..U-1, whose positive it is; None: each has its own
+    """
     pay = 1 / places(k, greater)
     if user is None: return expected_gain(greater, equal, pay)
     return _first_of_users(greater, equal, user, k) @ pay

@@ -73,16 +73,20 @@ class GroupedAUC(RowMetric):
         self.weighting = weighting
         self.keep(preds=torch.float32, target=torch.bool, key=torch.int64)
 
-    def update(self,
-        preds: Tensor,         # [B] scores; compared as float32
-        target: Tensor,        # [B] 0 or 1
-        grouping_key: Tensor,  # int64 [B], any values
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor, grouping_key: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] scores; compared as float32
+            target: [B] 0 or 1
+            grouping_key: int64 [B], any values
+        """
         preds, target, key = binary_rows(preds, target, grouping_key=grouping_key)
         if key.is_floating_point(): raise ValueError(f"grouping_key is {key.dtype}; must be integers")
         self.append(scores_of(preds), target, key)
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         values, rows = group_auc(*self.rows())
         weight = ~values.isnan() * (rows if self.weighting == "rows" else 1)
         return ((values.nan_to_num() * weight).sum() / weight.sum()).float()

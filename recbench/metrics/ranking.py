@@ -41,7 +41,13 @@ def place_shares(scores: Tensor, target: Tensor, k: int) -> Tensor:
 
 # %% ../../nbs/50_metrics/15_ranking.ipynb #373434da
 def ndcg_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
-    "NDCG of each row, float64 [R]; 0 for a row without positives."
+    """NDCG of each row, float64 [R]; 0 for a row without positives.
+
+    Args:
+        scores: [R, C]
+        target: bool [R, C], True at the positives
+        k: places that count as shown
+    """
     discount = 1 / torch.log2(1 + places(k, scores))
     share = place_shares(scores, target, k)
     ideal = discount.cumsum(0)[(target.count_nonzero(1) - 1).clamp(0, k - 1)]
@@ -58,12 +64,24 @@ def first_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
 
 
 def mrr_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
-    "One over the first positive's place, 0 beyond k, float64 [R]."
+    """One over the first positive's place, 0 beyond k, float64 [R].
+
+    Args:
+        scores: [R, C]
+        target: bool [R, C], True at the positives
+        k: places that count as shown
+    """
     return first_rows(scores, target, k) @ (1 / places(k, scores))
 
 
 def hit_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
-    "Chance that a positive is among the first k, float64 [R]."
+    """Chance that a positive is among the first k, float64 [R].
+
+    Args:
+        scores: [R, C]
+        target: bool [R, C], True at the positives
+        k: places that count as shown
+    """
     return first_rows(scores, target, len(places(k, scores))).sum(1)
 
 # %% ../../nbs/50_metrics/15_ranking.ipynb #44de0f99
@@ -91,14 +109,15 @@ class RowMean(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(
-        self,
-        preds: Tensor,  # [B, C] scores; or int64 [P], for each positive how many candidates beat it
-        target: Tensor,  # [B, C] bool, True at the positives; or int64 [P], how many others tie with it
-        user: (
-            Tensor | None
-        ) = None,  # int64 [P], 0..U-1, with counts: whose positive it is; None: each has its own
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor, user: Tensor | None=None) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B, C] scores; or int64 [P], for each positive how many candidates beat
+                it
+            target: [B, C] bool, True at the positives; or int64 [P], how many others tie
+                with it
+        """
         if preds.shape != target.shape or preds.dim() not in (1, 2):
             raise ValueError(
                 f"preds is {list(preds.shape)}, target {list(target.shape)}; both must be [B, C], or "
@@ -114,7 +133,9 @@ class RowMean(Metric):
         self.total += values.sum() if valid is None else (values * valid).sum()
         self.number += len(values) if valid is None else valid.count_nonzero()
 
-    def compute(self) -> Tensor: return (self.total / self.number).float()
+    def compute(self) -> Tensor:
+        "Mean over all rows since the last reset, float32 scalar."
+        return (self.total / self.number).float()
 
 # %% ../../nbs/50_metrics/15_ranking.ipynb #db4c68ba
 class NDCGAtK(RowMean):

@@ -75,10 +75,13 @@ class RecallAtK(Metric):
         self.add_state("hits", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("positives", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self,
-        preds: Tensor,   # [B, C] scores, any floating type
-        target: Tensor,  # [B, C] bool, True at the positives
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B, C] scores, any floating type
+            target: [B, C] bool, True at the positives
+        """
         if preds.dim() != 2 or preds.shape != target.shape:
             raise ValueError(
                 f"preds is {list(preds.shape)}, target {list(target.shape)}; both must be [B, C]"
@@ -91,4 +94,5 @@ class RecallAtK(Metric):
             self.hits += _expected_hits(scores, wanted, positives, self.top_k)
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         return (self.hits / self.positives).float()

@@ -59,6 +59,14 @@ class TrainMetricWrapper(nn.Module):
         self.value.copy_(torch.where(window.isnan(), self.value, blended))
         self.started |= ~window.isnan()
 
-    def get_extra_state(self) -> Tensor: return torch.tensor(self.steps)
+    def get_extra_state(self) -> Tensor:
+        "Updates in the open window, for `state_dict`."
+        return torch.tensor(self.steps)
 
-    def set_extra_state(self, state: Tensor) -> None: self.steps = int(state)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on counting from a saved window.
+
+        Args:
+            state: what `get_extra_state` gave
+        """
+        self.steps = int(state)

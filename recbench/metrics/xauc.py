@@ -87,11 +87,13 @@ class XAUC(RowMetric):
             self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.keep(**({} if in_batch else {"preds": torch.float32, "target": torch.float64}))
 
-    def update(
-        self,
-        preds: Tensor,  # [B] scores; compared as float32
-        target: Tensor,  # [B] labels of any type; compared as float64
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] scores; compared as float32
+            target: [B] labels of any type; compared as float64
+        """
         preds, target = same_length(preds=preds, target=target)
         if not self.in_batch:
             return self.append(scores_of(preds), target)
@@ -100,6 +102,7 @@ class XAUC(RowMetric):
         self.batches += ~value.isnan()
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         if self.in_batch:
             return (self.total / self.batches).float()
         preds, target = self.rows()
@@ -142,16 +145,20 @@ class GroupedXAUC(RowMetric):
         self.max_pairs_per_group, self.ties, self.seed = max_pairs_per_group, check_ties(ties), seed
         self.keep(preds=torch.float32, target=torch.float64, key=torch.int64)
 
-    def update(self,
-        preds: Tensor,         # [B] scores; compared as float32
-        target: Tensor,        # [B] labels of any type; compared as float64
-        grouping_key: Tensor,  # int64 [B], any values
-    ) -> None:
+    def update(self, preds: Tensor, target: Tensor, grouping_key: Tensor) -> None:
+        """Take in a batch of rows.
+
+        Args:
+            preds: [B] scores; compared as float32
+            target: [B] labels of any type; compared as float64
+            grouping_key: int64 [B], any values
+        """
         preds, target, key = same_length(preds=preds, target=target, grouping_key=grouping_key)
         if key.is_floating_point(): raise ValueError(f"grouping_key is {key.dtype}; must be integers")
         self.append(scores_of(preds), target, key)
 
     def compute(self) -> Tensor:
+        "The metric over all rows since the last reset, float32 scalar."
         preds, target, key = self.rows()
         order = key.argsort(stable=True)
         _, group, rows = key[order].unique_consecutive(return_inverse=True, return_counts=True)

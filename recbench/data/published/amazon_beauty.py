@@ -63,7 +63,8 @@ def read_sequences(text: str) -> pd.DataFrame:
     if wrong:
         raise ValueError(
             f"sequences.txt, line {wrong[0]} ({len(wrong)} such lines): "
-            f"{' '.join(lines[wrong[0] - 1])!r}; a line must be a user and one or more items, all integers"
+            f"{' '.join(lines[wrong[0] - 1])!r}; a line must be a user and one or more items, all "
+            "integers"
         )
     lengths = np.array([len(line) - 1 for line in lines])
     positions = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths) + 1

@@ -86,7 +86,8 @@ def _report(name: str, sha256: Mapping[str, str], looked: list[str], tried: list
         + "\n"
         + "\n  ".join(["Tried:", *tried])
         + (
-            f"\nTo go on: put {', '.join(sha256)} into data/{name}, or into {name} in a folder that RECBENCH_DATA names, "
+            f"\nTo go on: put {', '.join(sha256)} into data/{name}, or into {name} in a folder that "
+            "RECBENCH_DATA names, "
             'or use load_dataset("planted"), which needs no file.'
         )
     )
@@ -129,7 +130,7 @@ def fetch_files(name: str, sha256: Mapping[str, str], routes: Mapping[str, Route
 
 # %% ../../../nbs/10_data/30_published/10_fetch.ipynb #fc14f6d0
 def http_downloader() -> Any:
-    "Of pooch, giving up after 10 seconds; its type does not fit the protocol that pooch itself asks for."
+    "Gives up after 10 seconds; typed `Any`, for it does not match pooch's own protocol."
     import pooch
     return pooch.HTTPDownloader(timeout=10)
 

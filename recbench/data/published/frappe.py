@@ -29,8 +29,12 @@ FIELDS = (
     "city",
 )
 _TABLES = {
-    "frappe_train_resampled_negatives.parquet": "071e280ae9043803a32be55b3fce6adcbbf668df7dc2f07c221a55ac06dd199b",
-    "frappe_valid_test_published.parquet": "aca1af85749e6192cc908c74bd554701475fd609b2c65e2c9f6fb1f1f9d3d119",
+    "frappe_train_resampled_negatives.parquet": (
+        "071e280ae9043803a32be55b3fce6adcbbf668df7dc2f07c221a55ac06dd199b"
+    ),
+    "frappe_valid_test_published.parquet": (
+        "aca1af85749e6192cc908c74bd554701475fd609b2c65e2c9f6fb1f1f9d3d119"
+    ),
 }
 _PUBLISHED = {
     "train": "frappe.train.libfm",
@@ -87,7 +91,8 @@ def read_frappe() -> dict[str, pd.DataFrame]:
         }
     looked = ", ".join(str(place / "frappe") for place in data_dirs())
     raise FileNotFoundError(
-        f"frappe was not found in {looked}. Put {', '.join(_PUBLISHED.values())} (github.com/hexiangnan/neural_factorization_machine, data/frappe) into data/frappe, "
+        f"frappe was not found in {looked}. Put {', '.join(_PUBLISHED.values())} "
+        "(github.com/hexiangnan/neural_factorization_machine, data/frappe) into data/frappe, "
         'or use load_dataset("planted", task="rank"), which needs no file.'
     )
 

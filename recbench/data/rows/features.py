@@ -170,7 +170,8 @@ def _check_boundaries(feature: "RawFeature") -> None:
         )
     if feature.boundaries and (feature.num_buckets or 0) <= len(feature.boundaries):
         raise ValueError(
-            f"num_buckets of {feature.name} is {feature.num_buckets}; {len(feature.boundaries)} boundaries "
+            f"num_buckets of {feature.name} is {feature.num_buckets}; {len(feature.boundaries)} "
+            "boundaries "
             f"make {len(feature.boundaries) + 1} buckets"
         )
 
@@ -204,7 +205,8 @@ def _check_scale(feature: "RawFeature") -> None:
         feature.value_dim
     }:
         raise ValueError(
-            f"mean and spread of {feature.name} hold {len(feature.mean)} and {len(feature.spread)} numbers; "
+            f"mean and spread of {feature.name} hold {len(feature.mean)} and {len(feature.spread)} "
+            "numbers; "
             f"value_dim={feature.value_dim} of each"
         )
     if not all(0 < spread < inf for spread in feature.spread):

@@ -303,7 +303,8 @@ def encode_ids(
         return torch.from_numpy(vocabularies[feature.table].encode(values))
     if feature.num_buckets is None:
         raise ValueError(
-            f"{feature.name} has neither a vocabulary nor num_buckets; fit_vocabularies learns one from "
+            f"{feature.name} has neither a vocabulary nor num_buckets; fit_vocabularies learns one "
+            "from "
             "training rows"
         )
     return torch.from_numpy(check_ids(feature.name, np.asarray(values), feature.num_buckets))

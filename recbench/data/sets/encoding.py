@@ -133,6 +133,7 @@ def load_encoding(folder: Path | str) -> Encoding:
         if feature.table in vocabularies and feature.num_buckets != len(vocabularies[feature.table]):
             raise ValueError(
                 f"schema.json gives {feature.name} {feature.num_buckets} rows, vocabularies.json has "
-                f"{len(vocabularies[feature.table])} for {feature.table}; the two files are of different runs"
+                f"{len(vocabularies[feature.table])} for {feature.table}; the two files are of "
+                "different runs"
             )
     return Encoding(schema, vocabularies)

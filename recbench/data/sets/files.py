@@ -176,7 +176,8 @@ def read_file(
     if not path.is_file():
         raise ValueError(
             f"{path.name} is missing in "
-            f"{path.parent.name or path.parent}; {nearest(path.name, [other.name for other in path.parent.glob('*')])}"
+            f"{path.parent.name or path.parent}; "
+            f"{nearest(path.name, [other.name for other in path.parent.glob('*')])}"
         )
     if not path.stat().st_size: raise ValueError(f"{path.name} is empty (0 bytes)")
     is_csv = path.name.lower().endswith(CSV)
@@ -225,7 +226,8 @@ def _plain_frame(name: str, frame: Any) -> pd.DataFrame | pa.Table:
         if not isinstance(frame.columns, pd.MultiIndex): return frame
         raise ValueError(
             f"{name} has columns of several levels, e.g. {frame.columns[0]}; give them "
-            "one name each, e.g. frame.columns = ['_'.join(map(str, column)) for column in frame.columns]"
+            "one name each, e.g. frame.columns = ['_'.join(map(str, column)) for column in "
+            "frame.columns]"
         )
     if isinstance(frame, pa.Table): return frame
     if hasattr(frame, "__arrow_c_stream__") and not isinstance(frame, pd.Series): return pa.table(frame)

@@ -344,11 +344,15 @@ def _text(name: str, values: pa.Array, side: Side, in_events: bool, scene: Scene
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #12e7ff05
 _OUTCOMES = frozenset(
-    """addtocart bought bounce bounced buy cancelled canceled cart churned click clicked clicks comment completed completion conversion converted cvr
-disliked dislikes duration dwell dwelltime earned feedback finished followed future helpful later like liked likes listened next orders outcome paid payment playcount played playtime plays
-progress purchase purchased purchases qty quantity rated rating refund refunded response result returned revenue review reviewtext saved score shared skip skipped spent stars subscribed
+    """addtocart bought bounce bounced buy cancelled canceled cart churned click clicked clicks
+comment completed completion conversion converted cvr
+disliked dislikes duration dwell dwelltime earned feedback finished followed future helpful later
+like liked likes listened next orders outcome paid payment playcount played playtime plays
+progress purchase purchased purchases qty quantity rated rating refund refunded response result
+returned revenue review reviewtext saved score shared skip skipped spent stars subscribed
 target total upvotes viewed viewtime vote votes watch watched watchtime
-anzahl bestellt bewertung bezahlt dauer gekauft geklickt gesehen klick klicks menge retoure sterne umsatz verweildauer
+anzahl bestellt bewertung bezahlt dauer gekauft geklickt gesehen klick klicks menge retoure sterne
+umsatz verweildauer
 achat achete avis clic clics duree montant quantite
 cantidad comentario compra comprado duracion puntuacion valoracion visto
 acquistato acquisto durata quantita valutazione visualizzato avaliacao comprou duracao quantidade

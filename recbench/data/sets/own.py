@@ -302,7 +302,8 @@ def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame)
         )
         raise ValueError(
             f"column {feature.name!r} of the events differs within {twice[key].nunique():,} items, "
-            f"e.g. {examples} for {twice[key].iloc[0]!r}; a feature of the items must have one value for each, or stand in a table of items"
+            f"e.g. {examples} for {twice[key].iloc[0]!r}; a feature of the items must have one value "
+            "for each, or stand in a table of items"
         )
     values = first.set_index(key)[feature.name].reindex(items[key])
     whole = pd.api.types.is_integer_dtype(rows[feature.name].dtype) and values.isna().any()
@@ -405,7 +406,8 @@ def _check_known(
     if pd.api.types.is_integer_dtype(events[key]) != pd.api.types.is_integer_dtype(table[key]):
         raise ValueError(
             f"column {key!r} holds {events[key].dtype} in {source.name} and {table[key].dtype} in "
-            f"{table_name}; keys must have one type, e.g. {str(events[key].iloc[0])!r} and {str(table[key].iloc[0])!r}; text=[{key!r}] reads both as text"
+            f"{table_name}; keys must have one type, e.g. {str(events[key].iloc[0])!r} and "
+            f"{str(table[key].iloc[0])!r}; text=[{key!r}] reads both as text"
         )
     unknown = ~events[key].isin(table[key])
     if unknown.any(): source.refuse(key, f"has no row in {table_name}", pa.array(unknown.to_numpy()))
@@ -460,7 +462,8 @@ def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> in
         if not len(kept):
             raise ValueError(
                 f"split {name} is empty: all of its {len(parts[name]):,} pairs of {schema.user_key} "
-                f"and {schema.item_key} stand in an earlier split; set repeats to 'keep' to test on them"
+                f"and {schema.item_key} stand in an earlier split; set repeats to 'keep' to test on "
+                "them"
             )
         parts[name] = kept
     return int(again["valid"].sum() + again["test"].sum())
@@ -761,8 +764,11 @@ def _label_lines(schema: SchemaFile, events: pd.DataFrame) -> list[str]:
     rows = int((events[schema.label] > 0).sum())
     return [
         (
-            f"{schema.label} holds {len(values)} values from {values[0]:g} to {values[-1]:g} and min_label "
-            f"is not given: {rows:,} of {len(events):,} rows count as liked, those of {likes[0]:g} too; give min_label={likes[len(likes) * 3 // 5]:g}, say, or label=None where a row alone is a like"
+            f"{schema.label} holds {len(values)} values from {values[0]:g} to {values[-1]:g} and "
+            "min_label "
+            f"is not given: {rows:,} of {len(events):,} rows count as liked, those of {likes[0]:g} "
+            f"too; give min_label={likes[len(likes) * 3 // 5]:g}, say, or label=None where a row "
+            "alone is a like"
         )
     ]
 
@@ -965,7 +971,8 @@ def _read_files(
     if odd:
         raise ValueError(
             f"{odd.name} has no column "
-            f"{sorted(set(table.column_names) - set(odd.table.column_names))}, which others of {', '.join(names)} have"
+            f"{sorted(set(table.column_names) - set(odd.table.column_names))}, which others of "
+            f"{', '.join(names)} have"
         )
     return Source("+".join(names), table)
 

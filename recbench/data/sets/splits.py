@@ -328,6 +328,8 @@ def leak_line(report: pd.DataFrame, split: str = "test") -> str:
     """
     row = report.loc[split]
     return (
-        f"{split}: {row['rows']:,} rows of {row['users']:,} users ({row['new_users']:,} not in train) and {row['items']:,} items ({row['new_items']:,} not in train); "
-        f"{row['pairs_in_train']:,} pairs also in train, {row['later_train_rows']:,} training rows later than its first"
+        f"{split}: {row['rows']:,} rows of {row['users']:,} users ({row['new_users']:,} not in "
+        f"train) and {row['items']:,} items ({row['new_items']:,} not in train); "
+        f"{row['pairs_in_train']:,} pairs also in train, {row['later_train_rows']:,} training rows "
+        "later than its first"
     )
