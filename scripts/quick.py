@@ -1,8 +1,8 @@
 """Run the tests that a change touches: `make quick`.
 
-What git says is changed since the branch left main is run: the notebooks, then those whose exported modules import theirs,
-the tests that are changed, that name a changed experiment or import a changed module; and always the package in sync,
-the repository's rules and the linter.
+What git says is changed since the branch left main is run: the notebooks, then those whose exported
+modules import theirs; the tests that are changed, that name a changed experiment or import a changed
+module; and always the package in sync, the repository's rules and the linter.
 """
 import ast
 import re
@@ -17,11 +17,12 @@ MOST = 24  # notebooks beside the changed ones, so that it stays within two minu
 
 def git(*arguments: str) -> list[str]:
     "Lines of its answer, none where it fails."
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return result.stdout.splitlines()
 
 
 def changed() -> set[str]:
-    "Paths that differ from where this branch left origin/main (without one: from the last commit), and new ones."
+    "Paths, new ones too, that differ from where this branch left origin/main; without one from the last commit."
     base = git("merge-base", "origin/main", "HEAD") or ["HEAD"]
     return {*git("diff", "--name-only", base[0]), *git("ls-files", "-o", "--exclude-standard")}
 
@@ -31,7 +32,8 @@ def modules() -> dict[str, str]:
     found = {}
     for path in sorted((ROOT / "recbench").rglob("*.py")):
         source = re.search(r"File to edit: [./]*(nbs/\S+\.ipynb)", path.read_text(encoding="utf-8"))
-        if source: found[source[1]] = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if source: found[source[1]] = ".".join(parts).removesuffix(".__init__")
     return found
 
 
@@ -42,14 +44,16 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom): continue
         module = node.module or ""
-        found.add(".".join([*package[:len(package) - node.level + 1], module]) if node.level else module)
+        above = package[:len(package) - node.level + 1] if node.level else ()
+        found.add(".".join([*above, module]))
     return found
 
 
 def touched(paths: set[str]) -> tuple[list[str], list[str]]:
     "Changed component notebooks, and those that import from them."
     exports = modules()
-    own = sorted(path for path in paths if re.fullmatch(r"nbs/(?!experiments).*\.ipynb", path) and (ROOT / path).exists())
+    ours = re.compile(r"nbs/(?!experiments).*\.ipynb")
+    own = sorted(path for path in paths if ours.fullmatch(path) and (ROOT / path).exists())
     names = {exports[path] for path in own if path in exports}
     users = {path for path, module in exports.items() if names & imported(ROOT / file_of(module))}
     return own, sorted(users - {*own})
@@ -66,7 +70,8 @@ def tests(paths: set[str], names: set[str]) -> list[str]:
     found = []
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         text = path.read_text(encoding="utf-8")
-        if f"tests/{path.name}" in paths or any(name in text for name in experiments) or names & imported(path): found.append(f"tests/{path.name}")
+        named = any(name in text for name in experiments)
+        if f"tests/{path.name}" in paths or named or names & imported(path): found.append(f"tests/{path.name}")
     return found
 
 
@@ -82,5 +87,5 @@ if __name__ == "__main__":
     exports = modules()
     files = tests(paths, {exports[path] for path in own if path in exports})
     whole = [path for path in dict.fromkeys([*ALWAYS, *files]) if path != "tests/test_notebooks.py"]
-    command = [sys.executable, "-m", "pytest", *sys.argv[1:], *whole, *map(notebook_test, [*own, *users[:MOST]])]
-    sys.exit(subprocess.run(command, cwd=ROOT).returncode)
+    chosen = [*whole, *map(notebook_test, [*own, *users[:MOST]])]
+    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:], *chosen], cwd=ROOT).returncode)

@@ -40,7 +40,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 def cpu_seconds() -> float:
     "Of this process, of its children that have ended, and of what was forked from the warm one."
-    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) + warm.forked_seconds()
+    own, children = (sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own + children + warm.forked_seconds()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,14 +66,16 @@ def pytest_terminal_summary(terminalreporter):
         process = getattr(report, "worker_id", "")
         so_far[process] = max(so_far[process], report.cpu[1])
     terminalreporter.section(f"{so_far.total():.0f} CPU seconds, {own.total():.0f} of them in tests; the slowest")
-    for nodeid, seconds in own.most_common(10 if shown is None else shown or None): terminalreporter.write_line(f"{seconds:7.1f}  {nodeid}")
+    for nodeid, seconds in own.most_common(10 if shown is None else shown or None):
+        terminalreporter.write_line(f"{seconds:7.1f}  {nodeid}")
 
 
 def run(*command, cwd: Path = ROOT, seconds: int = 120, **env: str) -> subprocess.CompletedProcess:
     "Run a command of this environment, with so many CPU seconds; output as text, exit code unchecked."
     program = BIN / command[0] if (BIN / command[0]).exists() else command[0]
     limited = ["sh", "-c", LIMIT, str(seconds), program, *map(str, command[1:])]
-    return subprocess.run(limited, cwd=cwd, timeout=60 * warm.MINUTES, env={**os.environ, **env}, capture_output=True, text=True)
+    variables, minutes = {**os.environ, **env}, warm.MINUTES
+    return subprocess.run(limited, cwd=cwd, timeout=60 * minutes, env=variables, capture_output=True, text=True)
 
 
 def tail(result: subprocess.CompletedProcess, characters: int = 3000) -> str:

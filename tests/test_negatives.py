@@ -123,7 +123,7 @@ def shop():
     return build_dataset("shop", schema, train, last, last, pd.DataFrame({"user_id": np.arange(users)}), pd.DataFrame({"item_id": np.arange(400)}), protocol="leave-last", dislikes=hard)
 
 
-def learnt_shares(loader, steps=500):
+def learnt_shares(loader, steps=300):
     "Shares that a model of item biases alone learns through the loss of the match models."
     features, negatives, count = [feature for feature in loader.dataset.features() if feature.name in ("user_id", "item_id")], loader.negatives, len(loader.dataset.items)
     groups = [{"group_name": side, "feature_names": [f"{side}_id"]} for side in ("user", "item")]

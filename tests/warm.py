@@ -1,8 +1,8 @@
-"""A process that has imported what notebooks import, and is forked for each of them: a kernel is ready at once.
+"""A process that has imported what notebooks import, and is forked for each of them.
 
-Of recbench it has imported the core, which knows no torch and whose settings classes take a while; every notebook
-imports the rooms that it needs. Nothing computes before the fork, so no thread pool is carried over. A limit counts
-the CPU seconds of the forked process; on a busy machine it takes longer.
+Of recbench it has imported the core, which knows no torch and whose settings classes take a while; every
+notebook imports the rooms that it needs. Nothing computes before the fork, so no thread pool is carried
+over. A limit counts the CPU seconds of the forked process; on a busy machine it takes longer.
 """
 import contextlib
 import multiprocessing
@@ -35,7 +35,7 @@ def context():
 
 
 def limited(seconds: float, target, *arguments):
-    "In a new process: call, in a session of its own, with so many CPU seconds, and not longer than the parent lives."
+    "In a new process, a session of its own: call, with so many CPU seconds, and no longer than the parent lives."
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     parent = multiprocessing.parent_process()
@@ -92,7 +92,8 @@ class ForkedKernel:
 
     def __init__(self, seconds: float, *arguments):
         self.process = start(seconds, kernel, *arguments, context=context())
-        self.pid, self.kill, self.terminate = self.process.pid, self.process.kill, self.process.terminate
+        self.pid, self.kill = self.process.pid, self.process.kill
+        self.terminate = self.process.terminate
 
     def poll(self) -> int | None: return self.process.exitcode
 
@@ -117,9 +118,11 @@ def run_papermill(arguments: list[str], folder: Path, seconds: float, variables:
     from jupyter_client.provisioning import local_provisioner
     from papermill.cli import papermill
 
-    def launch_kernel(command, cwd=None, env=None, **_): return ForkedKernel(seconds, command[3:], str(cwd or os.getcwd()), dict(env or os.environ))
+    def launch_kernel(command, cwd=None, env=None, **_):
+        return ForkedKernel(seconds, command[3:], str(cwd or os.getcwd()), dict(env or os.environ))
 
-    with mock.patch.dict(os.environ, variables), contextlib.chdir(folder), mock.patch.object(local_provisioner, "launch_kernel", launch_kernel):
+    kernels = mock.patch.object(local_provisioner, "launch_kernel", launch_kernel)
+    with mock.patch.dict(os.environ, variables), contextlib.chdir(folder), kernels:
         found = CliRunner().invoke(papermill, list(map(str, arguments)))
     problem = "".join(traceback.format_exception(found.exception)) if found.exception else ""
     return Result(found.exit_code, found.stdout, found.stderr + problem)
@@ -129,5 +132,6 @@ def forked_seconds() -> float:
     "CPU seconds of all that was forked from the warm process and has ended (where the system tells)."
     pid, clock = forkserver._forkserver._forkserver_pid, os.sysconf("SC_CLK_TCK")
     with contextlib.suppress(OSError):
-        if pid: return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15])) / clock
+        ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]
+        return sum(map(int, ticks)) / clock
     return 0.0
