@@ -6,8 +6,9 @@ import pytest
 from conftest import ROOT, executed, run_papermill, tail
 
 MATCH = ROOT / "nbs" / "experiments" / "run_match.ipynb"
-SMALL = {"dataset": "planted", "planted_users": 60, "planted_items": 100, "epochs": 1, "hidden_units": "16-8", "embedding_dim": 8, "output_dim": 8, "top_k": 5, "draws": 20, "index_queries": 20}
-SHORT = {**SMALL, "baselines": False, "index": False}
+QUICK = "planted_users: 60, planted_items: 100, output_dim: 8, draws: 20, index_queries: 20"
+SMALL = {"dataset": "planted", "epochs": 1, "hidden_units": "16-8", "embedding_dim": 8, "top_k": 5, "settings": QUICK}
+SHORT = {**SMALL, "baselines": False, "settings": f"{QUICK}, index: false"}
 DOCUMENTED = {"model", "dataset", "protocol", "top_k", "embedding_dim", "hidden_units", "epochs", "batch_size", "negatives", "num_sample", "log_q", "temperature", "learning_rate", "table_learning_rate", "seed", "device",
               "mixed_precision", "variational_dropout", "baselines", "run_dir"}
 MODELS = ["DSSM", "DSSMV2", "DAT", "MIND", "SASRec", "HSTUMatch", "TDM"]
@@ -31,7 +32,15 @@ def check_result(path, pictures: int, columns: list[str]):
 
 
 def test_has_the_documented_parameters():
-    assert papermill.inspect_notebook(str(MATCH)).keys() >= DOCUMENTED
+    assert papermill.inspect_notebook(str(MATCH)).keys() == DOCUMENTED | {"settings", "module"}
+
+
+def test_a_settings_file_and_parameters_that_are_none(tmp_path):
+    (tmp_path / "own.yaml").write_text("\n".join(SHORT["settings"].split(", ")))
+    result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, "settings": "own.yaml", "model": "SASRec", "hidden_units": None, "batch_size": None})
+    assert result.returncode == 0, tail(result)
+    texts = executed(tmp_path / "out.ipynb", 6)
+    assert any("recipe: Recipe(embedding_dim=8, init_std=0.02, batch_size=32, epochs=1" in text for text in texts)
 
 
 def test_a_whole_run_from_its_own_folder(tmp_path):
@@ -48,7 +57,7 @@ def test_every_model(model, tmp_path):
 
 
 def test_lists_that_must_last(tmp_path):
-    lasting = {"later": True, "equal_votes": True, "half_life": 1e-4, "only": "item_id, history", "hidden_units": "", "output_dim": 0, "tables": "shared", "index": True}
+    lasting = {"hidden_units": "", "settings": QUICK.replace("output_dim: 8", "output_dim: 0") + ", history_lag: true, equal_user_weight: true, popularity_half_life_days: 0.0001, features: [item_id, history], share_embedding: true"}
     result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, **lasting})
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 7, ["DSSM"])
@@ -73,8 +82,19 @@ def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     assert list((tmp_path / "run").iterdir())
 
 
-REFUSED = {"unknown model": ({"model": "MIDN"}, "did you mean 'MIND'"), "protocol of another data set": ({"protocol": "global-time"}, "leave protocol empty"), "nothing to choose by": ({"validation": False}, "under 'global-time'"),
-           "history of a sequence model": ({"model": "SASRec", "later": True}, "allowed are DSSM, DSSMV2, DAT and MIND"), "popularity of nodes": ({"model": "TDM", "half_life": 1.0}, "allowed is 0"), "unknown feature": ({"only": "item_id,histroy"}, "only names ['histroy']")}
+REFUSED = {
+    "unknown model": ({"model": "MIDN"}, "did you mean 'MIND'"),
+    "protocol of another data set": ({"protocol": "global-time"}, "leave protocol empty"),
+    "nothing to choose by": ({"settings": "validation: false"}, "under 'global-time'"),
+    "history of a sequence model": ({"model": "SASRec", "settings": "history_lag: true"}, "allowed are DSSM, DSSMV2, DAT and MIND"),
+    "popularity of nodes": ({"model": "TDM", "settings": "popularity_half_life_days: 1"}, "allowed is None"),
+    "unknown feature": ({"settings": "features: [item_id, histroy]"}, "did you mean 'history'"),
+    "unknown setting": ({"settings": "layer: 3"}, "layer"),
+    "old parameter": ({"later": True}, "write -p settings 'history_lag: ...'"),
+    "parameter that is a setting now": ({"layers": 3}, "write -p settings 'layers: ...'"),
+    "old name in settings": ({"settings": "half_life: 7"}, "is 'popularity_half_life_days' now"),
+    "unknown module": ({"module": "no_such_nets"}, "no_such_nets.py in"),
+}
 
 
 @pytest.mark.parametrize(("parameters", "said"), REFUSED.values(), ids=list(REFUSED))

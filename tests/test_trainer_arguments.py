@@ -23,12 +23,12 @@ class NoEvents:
 BAD = {
     **{name: WHOLE for name in ("batch_size", "epochs", "steps", "patience", "accumulate", "save_every_steps")},
     "seed": [*NO_NUMBERS, -1, 1.5, 2**64, None],
-    "learning_rate": [*NO_NUMBERS, 0, -1e-3, 10**400, None],
+    "learning_rate": [*NO_NUMBERS, 0, -1e-3, 10**400],
     "table_learning_rate": [*NO_NUMBERS, 0, -0.1],
     "save_every_minutes": [*NO_NUMBERS, 0, -1],
-    "weight_decay": [*NO_NUMBERS, -1, -1e-9, None],
-    "table_weight_decay": [*NO_NUMBERS, -1, None],
-    "table_optimizer": ["adamw", "ADAM", "", None, 1, True],
+    "weight_decay": [*NO_NUMBERS, -1, -1e-9],
+    "table_weight_decay": [*NO_NUMBERS, -1],
+    "table_optimizer": ["adamw", "ADAM", "", 1, True],
     "mixed_precision": ["bf16", "FP32", "", 16, True, torch.float16],
     "device": ["gpu", "", 0, None, "meta", "cuda:99", ["cpu"]],
     "resume": ["False", "", 0, 1, None, np.bool_(False)],
@@ -39,10 +39,13 @@ BAD = {
     "clipping": ["norm", None, 1.0, {"clipping_type": "norm"}],
     "monitor": ["ndgc@10", "", 10, ["ndcg@10"]],
     "negatives": ["full", 10, {"kind": "full"}],
+    "recipe": ["DSSM", {}, 1],
+    "dense": ["adam", {"adam_optimizer": {}}, torch.optim.Adam],
+    "grad_scaler": [True, 1024.0, {}],
     "loader": [[], "x", 3, torch.utils.data.DataLoader([1])],
     "run_dir": [3, ["x"], True],
 }
-CASES = [(name, value) for name, values in BAD.items() for value in values if not (value is None and name in ("batch_size", "epochs", "steps"))]
+CASES = [(name, value) for name, values in BAD.items() for value in values if not (value is None and name in ("batch_size", "epochs", "steps", "patience"))]
 
 
 @pytest.fixture(scope="module")

@@ -120,13 +120,18 @@ def _text_hint(name: str, value: Any, kind: ast.expr) -> str:
     return f"; pass it as text: papermill -r {name} {value}, from Python {name}={str(value)!r}"
 
 # %% ../../nbs/00_core/20_paths.ipynb #65546dc4
-def check_parameters(cells: list[str], known: Mapping[str, str] | None = None) -> None:
+def check_parameters(
+    cells: list[str],
+    known: Mapping[str, str] | None = None,
+    moved: Mapping[str, str] | None = None,
+) -> None:
     """Refuse (TypeError) injected parameters whose name is unknown or whose value does not fit its
     type.
 
     Args:
         cells: the cells run so far: IPython's `In`
         known: parameter name to type as written; read from the parameters cell when absent
+        moved: names that are parameters no more -> what to write instead
     """
     injected = [cell.lstrip().startswith("# Parameters\n") for cell in cells]
     if True not in injected: return
@@ -138,6 +143,8 @@ def check_parameters(cells: list[str], known: Mapping[str, str] | None = None) -
         else {n: ast.parse(k, mode="eval").body for n, k in known.items()}
     )
     for name, statement in _assignments(cells[last]).items():
+        if name not in kinds and name in (moved or {}):
+            raise TypeError(f"{name!r} is no parameter any more; write {(moved or {})[name]}")
         if name not in kinds:
             raise TypeError(
                 f"unknown parameter {name!r}; {nearest(name, list(kinds))}known: {', '.join(kinds)}"

@@ -6,7 +6,8 @@
 __all__ = ['BaseModel', 'DAT', 'DCNV1', 'DCNV2', 'DLRM', 'DSSM', 'DSSMV2', 'DeepFM', 'MIND', 'MODELS', 'MaskNet', 'MatchModel',
            'MatchTower', 'MatchTowerWoEG', 'MultiTower', 'MultiTowerDIN', 'RANK_CONFIGS', 'RankModel', 'HSTUMatch',
            'SASRec', 'SequenceMatchModel', 'SequenceTower', 'TDM', 'WideAndDeep', 'WuKong', 'create_model',
-           'label_aware_attention', 'rank_config', 'xDeepFM', 'MATCH_CONFIGS', 'match_config']
+           'label_aware_attention', 'rank_config', 'xDeepFM', 'MATCH_CONFIGS', 'match_config', 'RECIPES', 'Recipe',
+           'recipe_of', 'usual_features', 'usual_model']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .base import MODELS, BaseModel, create_model
@@ -26,6 +27,7 @@ from .multi_tower import MultiTower
 from .multi_tower_din import MultiTowerDIN
 from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
+from .recipes import RECIPES, Recipe, recipe_of, usual_features, usual_model
 from .sasrec import SASRec
 from .sequence_model import SequenceMatchModel, SequenceTower
 from .tdm import TDM
@@ -66,4 +68,9 @@ _all_ = [
     "xDeepFM",
     "MATCH_CONFIGS",
     "match_config",
+    "RECIPES",
+    "Recipe",
+    "recipe_of",
+    "usual_features",
+    "usual_model",
 ]

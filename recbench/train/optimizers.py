@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Part', 'find_parts', 'table_names', 'part_of_each', 'freeze_parts', 'refuse_fused', 'fuse_tables', 'parameter_groups',
-           'dense_optimizer']
+           'check_tables', 'dense_groups', 'written_optimizer', 'dense_optimizer']
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #5f1a1ced
 import re
@@ -15,6 +15,7 @@ from pydantic import NonNegativeFloat, field_validator
 from torch import nn
 
 from ..core.base import Config
+from ..core.pipeline import SGD, Adagrad, Adam, DenseOptimizer
 from ..layers.embedding_tables import EmbeddingTables
 from ..models.base import embedding_tables
 
@@ -158,22 +159,8 @@ def parameter_groups(
     ]
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #248145e4
-def dense_optimizer(
-    model: nn.Module,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    parts: Sequence[Part] = (),
-    table_learning_rate: float | None = None,
-    table_weight_decay: float = 0.0,
-) -> torch.optim.Optimizer:
-    """Adam over all parameters; tables that are not fused are refused unless they get a rate.
-
-    Args:
-        weight_decay: decoupled, as in AdamW
-        parts: those that match parameters give them their own rate and decay
-        table_learning_rate: of tables that are not fused; None: there must be none
-        table_weight_decay: of those, added to the gradient: an L2 penalty on all of their rows
-    """
+def check_tables(model: nn.Module, learning_rate: float, table_learning_rate: float | None) -> None:
+    "Refuse rates that are not positive, and tables that are neither fused nor have a rate."
     for name, rate in (("learning_rate", learning_rate), ("table_learning_rate", table_learning_rate)):
         if rate is not None and rate <= 0: raise ValueError(f"{name} is {rate}; must be positive")
     left = [
@@ -187,25 +174,82 @@ def dense_optimizer(
             f"tables {left} are not fused; call fuse_tables first, dense Adam would rewrite every row "
             "in every step"
         )
-    freeze_parts(model, parts)
+
+# %% ../../nbs/80_train/20_optimizers.ipynb #04acff0b
+def dense_groups(
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    parts: Sequence[Part],
+    table_learning_rate: float | None,
+    table_weight_decay: float,
+) -> list[dict]:
+    "Groups of Adam: the dense part's decay is decoupled, that of tables which are not fused is not."
     tables, dense = part_of_each(model, parts)
-    groups, names = parameter_groups(
+    groups = parameter_groups(
         model, dense, learning_rate, weight_decay, decoupled_weight_decay=True
-    ), {name for name, _ in model.named_parameters()}
+    )
+    names = {name for name, _ in model.named_parameters()}
     if table_learning_rate:
+        own = {name: part for name, part in tables.items() if name in names}
         groups += parameter_groups(
-            model,
-            {name: part for name, part in tables.items() if name in names},
-            table_learning_rate,
-            table_weight_decay,
-            decoupled_weight_decay=False,
+            model, own, table_learning_rate, table_weight_decay, decoupled_weight_decay=False
         )
     if not groups and not any(tables.is_fused for tables in embedding_tables(model)):
         raise ValueError(
             "nothing in the model is trainable; leave at least one parameter or table outside the "
             "parts of rate 0"
         )
-    groups = groups or [{"params": [], "lr": learning_rate}]                      # fused tables alone
-    return torch.optim.Adam(
-        groups, fused=True
-    )  # not AdamW, which on loading a state decouples the decay of every group
+    return groups or [{"params": [], "lr": learning_rate}]                  # fused tables alone
+
+# %% ../../nbs/80_train/20_optimizers.ipynb #39bc1f12
+def written_optimizer(groups: list[dict], config: DenseOptimizer) -> torch.optim.Optimizer:
+    """The optimiser that a pipeline config names for the dense part.
+
+    Args:
+        groups: of `dense_groups`, each with its rate and decay
+        config: sgd, adagrad, adam (an L2 penalty in the gradient) or adamw (decoupled decay)
+    """
+    name, own = config.chosen("optimizer")
+    if isinstance(own, Adam):
+        settings = {"betas": (own.beta1, own.beta2), "eps": own.eps, "amsgrad": own.amsgrad}
+        apart = name == "adamw_optimizer"
+        groups = [{**group, "decoupled_weight_decay": apart} for group in groups]
+        return torch.optim.Adam(groups, fused=True, **settings)
+    groups = [{k: v for k, v in group.items() if k != "decoupled_weight_decay"} for group in groups]
+    if isinstance(own, Adagrad):
+        start = own.initial_accumulator_value
+        return torch.optim.Adagrad(groups, eps=own.eps, initial_accumulator_value=start)
+    assert isinstance(own, SGD)
+    settings = {"momentum": own.momentum, "dampening": own.dampening, "nesterov": own.nesterov}
+    return torch.optim.SGD(groups, lr=own.lr, fused=own.fused, **settings)
+
+# %% ../../nbs/80_train/20_optimizers.ipynb #0609a018
+def dense_optimizer(
+    model: nn.Module,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    parts: Sequence[Part] = (),
+    table_learning_rate: float | None = None,
+    table_weight_decay: float = 0.0,
+    config: DenseOptimizer | None = None,
+) -> torch.optim.Optimizer:
+    """Adam over all parameters; tables that are not fused are refused unless they get a rate.
+
+    Args:
+        model: its tables fused, or not where they get a rate here
+        learning_rate: of all parameters outside tables
+        weight_decay: decoupled, as in AdamW
+        parts: those that match parameters give them their own rate and decay
+        table_learning_rate: of tables that are not fused; None: there must be none
+        table_weight_decay: of those, added to the gradient: an L2 penalty on all of their rows
+        config: another optimiser, of learning_rate and weight_decay as given here
+    """
+    check_tables(model, learning_rate, table_learning_rate)
+    freeze_parts(model, parts)
+    groups = dense_groups(
+        model, learning_rate, weight_decay, parts, table_learning_rate, table_weight_decay
+    )
+    if config is not None: return written_optimizer(groups, config)
+    # not AdamW, which on loading a state decouples the decay of every group
+    return torch.optim.Adam(groups, fused=True)
