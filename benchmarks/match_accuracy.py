@@ -3,11 +3,11 @@
     python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds 0] [--tie-seeds 0] [--threads 1] [--folder runs/match_accuracy]
     python benchmarks/match_accuracy.py --datasets movielens-100k "movielens-100k P1" --seeds 0 1 2 --tie-seeds 0 1 2
 
-`SETTINGS` holds what each model is trained with on each data set: sizes of `match_config`, and parameters of the trainer. The
+Each model is trained as its recipe for the data set says (`recbench.models.recipes`). The
 epoch is chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics of each user
 in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. Baselines
 are chosen on validation rows and shown twice: fitted on training rows, and (`refit`) on all before the test, as by time the model
-is that has `features` of its own. The last columns are the paired differences to EASE and to its refit with an interval of 95 % over
+is whose users weigh the same. The last columns are the paired differences to EASE and to its refit with an interval of 95 % over
 users, of the mean over seeds.
 """
 
@@ -20,17 +20,13 @@ from statistics import stdev
 import pandas as pd
 import torch
 
-from recbench.data import Dataset, LaggedHistoryLoader, Negatives, equal_users, load_dataset
-from recbench.data.feed.sequence_loader import cut_sequences
-from recbench.data.rows.features import with_embedding_dim
+from recbench.data import Dataset, Negatives, equal_users, load_dataset
 from recbench.evaluate.baselines import fit_baselines, with_refits
 from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
 from recbench.evaluate.significance import paired_interval
-from recbench.models import create_model
-from recbench.models.match_configs import SEQUENCE_MODELS, match_config
+from recbench.models import Recipe, recipe_of, usual_model
 from recbench.train import Trainer
-from recbench.train.schedules import CosineAnnealing, LearningRate
 
 DATASETS = {   # name here -> name and options of load_dataset
     "movielens-100k": ("movielens-100k", {}),
@@ -39,117 +35,47 @@ DATASETS = {   # name here -> name and options of load_dataset
     "movielens-1m by time": ("movielens-1m", {"protocol": "global-time", "max_history": 50}),
     "amazon-beauty": ("amazon-beauty", {}),
 }
-TOWERS = dict(
-    embedding_dim=16,
-    sizes=dict(share_embedding=True),
-    trainer=dict(batch_size=512, epochs=20, table_learning_rate=0.1),
-)
-MANY_ROWS = TOWERS | dict(trainer=dict(batch_size=2048, epochs=6, table_learning_rate=0.1))
-SEQUENCES = dict(
-    embedding_dim=64,
-    init_std=0.02,
-    sizes={},
-    trainer=dict(batch_size=32, epochs=14, learning_rate=1e-3, table_optimizer="adam", patience=5),
-    annealed=True,
-)
-SOME_DAY = dict(
-    embedding_dim=64,
-    init_std=0.02,
-    features=["item_id", "history"],
-    half_life=7 * 86400,
-    data=dict(
-        max_history=1000, max_recent=0
-    ),  # no layers: the mean of a history that ends early meets the items
-    sizes=dict(
-        hidden_units=[], output_dim=0, similarity="INNER_PRODUCT", temperature=0.2, share_embedding=True
-    ),
-    trainer=dict(batch_size=2048, epochs=6, learning_rate=1e-3, table_optimizer="adam"),
-)
+MODELS = {   # name here -> models
+    "movielens-100k": ("DSSM", "DSSMV2", "DAT", "MIND"),
+    "movielens-100k P1": ("DSSM", "DSSMV2", "DAT", "MIND"),
+    "movielens-1m": ("DSSM", "SASRec", "HSTUMatch"),
+    "movielens-1m by time": ("DSSM", "SASRec"),
+    "amazon-beauty": ("SASRec",),
+}
 SETTINGS = {
-    ("movielens-100k", "DSSM"): TOWERS,
-    ("movielens-100k", "DSSMV2"): TOWERS,
-    ("movielens-100k", "DAT"): TOWERS | dict(embedding_dim=32, sizes={}),
-    ("movielens-100k", "MIND"): TOWERS
-    | dict(sizes=dict(interests=2), trainer=TOWERS["trainer"] | dict(batch_size=1024)),
-    ("movielens-1m", "DSSM"): MANY_ROWS,
-    ("movielens-1m", "SASRec"): SEQUENCES,
-    ("movielens-1m", "HSTUMatch"): SEQUENCES
-    | dict(trainer=SEQUENCES["trainer"] | dict(learning_rate=2e-3)),
-    ("amazon-beauty", "SASRec"): SEQUENCES
-    | dict(
-        sizes=dict(sequence_dropout=0.5), trainer=SEQUENCES["trainer"] | dict(batch_size=64, epochs=12)
-    ),
-    ("movielens-1m by time", "DSSM"): SOME_DAY,
-    ("movielens-1m by time", "SASRec"): SEQUENCES | dict(trainer=SEQUENCES["trainer"] | dict(epochs=8)),
+    (name, model): recipe_of(model, name) for name, models in MODELS.items() for model in models
 }
-SETTINGS |= {
-    ("movielens-100k P1", model): settings
-    for (name, model), settings in SETTINGS.items()
-    if name == "movielens-100k"
-}
+ALL_ROWS = {"max_history": 1000, "max_recent": 0}   # of a training on all rows before the test
 TIED = ("movielens-100k",)   # data sets with several neutral orders
 METRICS = ("recall@10", "recall@50", "ndcg@10")
 TOP_K = (10, 20, 50)
 
 
-def train(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
+def train(data: Dataset, model_name: str, recipe: Recipe, seed: int) -> tuple[pd.DataFrame, str]:
     "Test metrics of each user, and how the training ended."
-    if "features" in settings: return train_on_all(data, model_name, settings, seed)
-    features = with_embedding_dim(
-        tuple(data.features()), settings["embedding_dim"], settings.get("init_std")
-    )
-    torch.manual_seed(seed)
-    config = match_config(model_name, data, features, **settings["sizes"])
-    model = create_model(config, features, ["label"])
-    callbacks, options = [], dict(settings["trainer"])
-    if settings.get("annealed"):
-        pieces = (
-            len(cut_sequences(torch.bincount(data.train.columns["user_index"]), model.max_seq_len))
-            if model_name in SEQUENCE_MODELS
-            else len(data.train)
-        )
-        callbacks = [
-            LearningRate(
-                dense=CosineAnnealing(
-                    T_max=options["epochs"] * -(-pieces // options["batch_size"]), warmup_size=200
-                )
-            )
-        ]
+    if recipe.equal_user_weight: return train_on_all(data, model_name, recipe, seed)
+    model = usual_model(model_name, data, recipe, seed)
     few = replace(
         data, valid=data.valid.take(torch.arange(0, len(data.valid), -(-len(data.valid) // 1500)))
     )
-    trainer = Trainer(
-        model, few, seed=seed, callbacks=callbacks, negatives=Negatives(kind="full"), **options
-    )
+    trainer = Trainer(model, few, recipe=recipe, seed=seed, negatives=Negatives(kind="full"))
     trainer.fit()
     return evaluate(model, data, TOP_K).values, f"epoch {trainer.best_epoch} of {len(trainer.history)}"
 
 
-def train_on_all(data: Dataset, model_name: str, settings: dict, seed: int) -> tuple[pd.DataFrame, str]:
+def train_on_all(
+    data: Dataset, model_name: str, recipe: Recipe, seed: int
+) -> tuple[pd.DataFrame, str]:
     """The same for a training on every row before the test, its length known, with histories that end
     earlier, users that weigh the same, and the popularity of the last week.
     """
     data = equal_users(data)
-    features = [
-        feature
-        for feature in with_embedding_dim(
-            data.features(), settings["embedding_dim"], settings["init_std"]
-        )
-        if feature.name in settings["features"]
-    ]
-    torch.manual_seed(seed)
-    model = create_model(
-        match_config(model_name, data, features, **settings["sizes"]),
-        features,
-        ["label"],
-        sample_weights=["user_weight"],
-    )
-    negatives, options = Negatives(kind="full"), dict(settings["trainer"])
-    loader = LaggedHistoryLoader(data, options.pop("batch_size"), negatives, seed)
-    trainer = Trainer(model, data, seed=seed, negatives=negatives, loader=loader, **options)
+    model = usual_model(model_name, data, recipe, seed)
+    trainer = Trainer(model, data, recipe=recipe, seed=seed, negatives=Negatives(kind="full"))
     trainer.fit()
+    half_life = recipe.popularity_half_life_days * 86400
     return (
-        evaluate(RecentPrior(model, data, settings["half_life"]), data, TOP_K).values,
+        evaluate(RecentPrior(model, data, half_life), data, TOP_K).values,
         f"{len(trainer.history)} epochs on all rows",
     )
 
@@ -238,20 +164,20 @@ def judge(
     for label, values in simple.items(): print(row(label, [values], simple), flush=True)
     for (where, model_name), settings in SETTINGS.items():
         if where != name or model_name not in options.models: continue
-        settings = settings | {"protocol": data.protocol}
+        recipe, settings = settings, settings.to_dict() | {"protocol": data.protocol}
         files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
         done = [
             kept(
                 file,
                 settings,
-                lambda seed=seed: train(
+                lambda seed=seed, recipe=recipe, model_name=model_name: train(
                     (
-                        load_dataset(source, **how | settings["data"], validation=False)
-                        if "data" in settings
+                        load_dataset(source, **how | ALL_ROWS, validation=False)
+                        if recipe.equal_user_weight
                         else data
                     ),
                     model_name,
-                    settings,
+                    recipe,
                     seed,
                 ),
             )

@@ -4,8 +4,8 @@
 
 `random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each user's time; models
 without history read ids and side features only, MultiTowerDIN also the user's earlier ratings. `frappe` is the app log with
-its published split. `SETTINGS` holds one setting for each of the two data sets, in the names of the parameters of
-`run_rank.ipynb`, chosen on validation rows of one or two of the models; the epoch is chosen there too. A finished training leaves its test probabilities
+its published split. Each model is trained as its recipe for
+the data set says (`recbench.models.recipes`), chosen on validation rows of one or two of the models; the epoch is chosen there too. A finished training leaves its test probabilities
 in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there.
 """
 
@@ -19,29 +19,11 @@ import torch
 
 from recbench.data import load_dataset
 from recbench.evaluate.ranking import RankEvaluation, evaluate_rows, resampled
-from recbench.models import create_model
-from recbench.models.rank_configs import RANK_CONFIGS, rank_config, rank_features
+from recbench.models import recipe_of, usual_model
+from recbench.models.rank_configs import RANK_CONFIGS
 from recbench.train import Trainer
-from recbench.train.schedules import ReduceOnPlateau
 
-MOVIELENS = dict(
-    init_std=0.1,
-    hidden_units="256-128-64",
-    dropout=0.0,
-    batch_norm=False,
-    batch_size=1024,
-    learning_rate=0.002,
-    table_optimizer="adam",
-    table_learning_rate=0.002,
-    table_weight_decay=0.004,
-    plateau=0.1,
-    patience=2,
-    epochs=20,
-)
-FRAPPE = MOVIELENS | dict(
-    dropout=0.2, batch_norm=True, batch_size=4096, table_weight_decay=0.05, epochs=30
-)
-SETTINGS = {"random": MOVIELENS, "temporal_user": MOVIELENS, "frappe": FRAPPE}
+DATASETS = ("random", "temporal_user", "frappe")
 # best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol,
 # other negatives in training
 PEERS = {
@@ -87,24 +69,15 @@ def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[s
             max_history=None if model_name == "MultiTowerDIN" else 0,
         )
     )
-    chosen = dict(SETTINGS[name])
-    sizes = {
-        "hidden_units": [int(width) for width in chosen.pop("hidden_units").split("-")],
-        "dropout": chosen.pop("dropout"),
-        "batch_norm": chosen.pop("batch_norm"),
-    }
-    features = rank_features(model_name, data.features(), 16, chosen.pop("init_std"))
-    torch.manual_seed(seed)
-    model = create_model(rank_config(model_name, features, **sizes), features, [data.schema.label])
-    Trainer(
-        model,
-        data,
-        seed=seed,
-        progress=False,
-        callbacks=[ReduceOnPlateau(chosen.pop("plateau"))],
-        **chosen,
-    ).fit()
+    recipe = recipe_of(model_name, data)
+    model = usual_model(model_name, data, recipe, seed, hidden_units=[256, 128, 64])
+    Trainer(model, data, recipe=recipe, seed=seed, progress=False).fit()
     return evaluate_rows(model, data), evaluate_rows(model, data, "valid").values()
+
+
+def settings_of(name: str, model_name: str) -> dict:
+    "What a training of it is done with, to know a kept one by."
+    return recipe_of(model_name, "frappe" if name == "frappe" else "movielens-100k").to_dict()
 
 
 def finished(file: Path, settings: dict) -> tuple[RankEvaluation, dict[str, float]] | None:
@@ -216,7 +189,7 @@ def paired(mine: list, best_name: str, best: list, draws: int = 1000) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--datasets", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
     parser.add_argument("--models", nargs="+", default=list(RANK_CONFIGS), choices=list(RANK_CONFIGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
@@ -231,10 +204,10 @@ def main() -> None:
                 continue  # there is no history to attend to
             for seed in options.seeds:
                 file = options.folder / f"{name}-{model_name}-{seed}.npz"
-                found = finished(file, SETTINGS[name])
+                found = finished(file, settings_of(name, model_name))
                 if not found and not options.report:
                     found = train(name, model_name, seed)
-                    keep(file, SETTINGS[name], *found)
+                    keep(file, settings_of(name, model_name), *found)
                     print(
                         name,
                         model_name,

@@ -65,7 +65,9 @@ class Recipe(Config):
         "Settings that differ from the plain recipe's."
         plain = type(self)()
         names = type(self).model_fields
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
+        return {
+            name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)
+        }
 
     def with_own(self, **settings: Any) -> "Recipe":
         "The same with other settings, checked; those that are None stay."
@@ -112,7 +114,10 @@ LASTING = Recipe(
 )
 FRAPPE = RANKING.model_copy(
     update=dict(
-        architecture={"dropout": 0.2, "batch_norm": True}, batch_size=4096, epochs=30, table_weight_decay=0.05
+        architecture={"dropout": 0.2, "batch_norm": True},
+        batch_size=4096,
+        epochs=30,
+        table_weight_decay=0.05,
     )
 )
 SPARSE_SEQUENCES = SEQUENCES.model_copy(

@@ -135,8 +135,8 @@ def check_read(given: Mapping[str, Any]) -> None:
     own = getattr(given["loader"], "negatives", None)
     if given["loader"] is not None and given["negatives"] not in (None, own):
         raise ValueError(
-            f"negatives is {given['negatives']!r} and the loader's are {own!r}; a loader brings its own, "
-            "leave them out"
+            f"negatives is {given['negatives']!r} and the loader's are {own!r}; a loader brings its "
+            "own, leave them out"
         )
 
 # %% ../../nbs/80_train/38_arguments.ipynb #995077fa
@@ -231,7 +231,9 @@ def check_together(taken: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if adam: raise ValueError("table_optimizer is 'adam' and dense is given; choose one of the two")
     for name in ("learning_rate", "weight_decay"):
         if given[name] is not None:
-            raise ValueError(f"{name} is {given[name]} beside dense, which brings its own; leave it out")
+            raise ValueError(
+                f"{name} is {given[name]} beside dense, which brings its own; leave it out"
+            )
 
 # %% ../../nbs/80_train/38_arguments.ipynb #7b0bc073
 def chosen_arguments(model: BaseModel, given: Mapping[str, Any]) -> dict[str, Any]:

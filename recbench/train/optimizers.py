@@ -96,7 +96,8 @@ def refuse_fused(model: nn.Module, optimizer: str, learning_rate: float | None =
         own = tables.rules.get(name)
         if own and own != (optimizer, learning_rate):
             raise ValueError(
-                f"table {key} is fused with {own[0]} of rate {own[1]}, asked for is {optimizer} of rate {learning_rate}; "
+                f"table {key} is fused with {own[0]} of rate {own[1]}, asked for is {optimizer} of "
+                f"rate {learning_rate}; "
                 "a fused table keeps its optimiser, make the model anew"
             )
 
