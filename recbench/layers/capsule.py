@@ -54,7 +54,7 @@ def route(
         logits = shares + directions @ (shares.mT @ behaviours).mT              # [B, T, K]
     return _share(logits, present, scale)
 
-
+# %% ../../nbs/20_layers/70_capsule.ipynb #9fe3f0b8
 def _share(logits: Tensor, present: Tensor, scale: float) -> Tensor:
     return (scale * logits).masked_fill(~present[:, None], -torch.inf).softmax(2)
 
@@ -75,17 +75,9 @@ class CapsuleLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        input_dim: int,
-        high_dim: int,
-        max_seq_len: int,
-        max_k: int = 5,
-        num_iters: int = 3,
-        routing_logits_scale: float = 20.0,
-        routing_logits_stddev: float = 1.0,
-        squash_pow: float = 1.0,
-        const_caps_num: bool = False,
-        routing_init_method: str = "normal",
+        self, input_dim: int, high_dim: int, max_seq_len: int, max_k: int = 5, num_iters: int = 3,
+        routing_logits_scale: float = 20.0, routing_logits_stddev: float = 1.0,
+        squash_pow: float = 1.0, const_caps_num: bool = False, routing_init_method: str = "normal"
     ):
         super().__init__()
         for name, value in (("max_k", max_k), ("num_iters", num_iters), ("max_seq_len", max_seq_len)):
@@ -153,11 +145,8 @@ class CapsuleLayer(nn.Module):
             wide = behaviours if behaviours.dtype == torch.float64 else behaviours.float()
             with torch.no_grad():
                 shares = route(
-                    wide,
-                    self.draw(wide) if first is None else first,
-                    present,
-                    self.num_iters,
-                    self.scale,
+                    wide, self.draw(wide) if first is None else first, present, self.num_iters,
+                    self.scale
                 )
             interests = squash(shares.mT @ wide, self.squash_pow) * present[..., None]
         return interests.to(behaviours.dtype), present

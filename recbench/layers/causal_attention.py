@@ -18,23 +18,17 @@ from .sequences import pack, pad
 
 # %% ../../nbs/20_layers/72_causal_attention.ipynb #a2dd1b97
 def _in_rectangle(
-    function: Callable[..., Tensor],
-    columns: Sequence[Tensor],
-    lengths: Tensor,
-    width: int,
-    rows: Tensor,
+    function: Callable[..., Tensor], columns: Sequence[Tensor], lengths: Tensor, width: int,
+    rows: Tensor
 ) -> Tensor:
     ragged = pack(columns[0], lengths)
     blocks = [pad(column, lengths, width) for column in columns]
     return function(*blocks, rows).flatten(0, 1).index_select(0, ragged.rows * width + ragged.places())
 
-
+# %% ../../nbs/20_layers/72_causal_attention.ipynb #c4995a61
 def by_length(
-    function: Callable[..., Tensor],
-    columns: Sequence[Tensor],
-    lengths: Tensor,
-    width: int,
-    block_rows: int = 32,
+    function: Callable[..., Tensor], columns: Sequence[Tensor], lengths: Tensor, width: int,
+    block_rows: int = 32
 ) -> Tensor:
     """Apply a function of padded rows to packed ones; rows of like length share a rectangle.
 
@@ -128,12 +122,8 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        feed_forward_dim: int,
-        activation: str = "nn.ReLU",
-        dropout: float = 0.0,
+        self, dim: int, num_heads: int, feed_forward_dim: int, activation: str = "nn.ReLU",
+        dropout: float = 0.0
     ):
         super().__init__()
         self.attention_norm, self.feed_forward_norm, self.dropout = (
@@ -143,10 +133,8 @@ class TransformerBlock(nn.Module):
         )
         self.attention = CausalSelfAttention(dim, num_heads)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dim, feed_forward_dim),
-            make_activation(activation, feed_forward_dim),
-            nn.Dropout(dropout),
-            nn.Linear(feed_forward_dim, dim),
+            nn.Linear(dim, feed_forward_dim), make_activation(activation, feed_forward_dim),
+            nn.Dropout(dropout), nn.Linear(feed_forward_dim, dim)
         )
 
     def forward(self, x: Tensor, lengths: Tensor, width: int) -> Tensor:

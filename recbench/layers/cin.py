@@ -35,7 +35,7 @@ def _blocks(x: Tensor, weight: Tensor) -> range:
     """
     return range(0, len(x), max(1, 2 ** (20 if x.device.type == "cpu" else 26) // weight.shape[1]))
 
-
+# %% ../../nbs/20_layers/63_cin.ipynb #8f826c54
 class _WeighedProducts(torch.autograd.Function):
     "`_products(x, x_0) @ weight.T` that holds the products of one block of rows at a time."
 
@@ -65,7 +65,7 @@ class _WeighedProducts(torch.autograd.Function):
             grads[1][block] = torch.bmm(x[block, None], inner)[:, 0]
         return *grads, weight_grad.to(weight.dtype)
 
-
+# %% ../../nbs/20_layers/63_cin.ipynb #2829cc1c
 def weighed_products(x: Tensor, x_0: Tensor, weight: Tensor) -> Tensor:
     "Weighted sums of all products: x [R, H], x_0 [R, F], weight [O, H*F] -> [R, O]."
     if torch.compiler.is_compiling():
@@ -121,10 +121,8 @@ class CIN(nn.Module):
             if k == last and isinstance(activation, nn.Identity):
                 pooled.append(
                     pooled_products(
-                        hidden.unflatten(0, (rows, width)),
-                        x_0.unflatten(0, (rows, width)),
-                        weight,
-                        bias,
+                        hidden.unflatten(0, (rows, width)), x_0.unflatten(0, (rows, width)), weight,
+                        bias
                     )
                 )
             else:

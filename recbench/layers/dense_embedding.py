@@ -51,12 +51,8 @@ class AutoDis(nn.Module):
     """
 
     def __init__(
-        self,
-        num_features: int,
-        embedding_dim: int,
-        num_channels: int,
-        temperature: float = 0.1,
-        keep_prob: float = 0.8,
+        self, num_features: int, embedding_dim: int, num_channels: int, temperature: float = 0.1,
+        keep_prob: float = 0.8
     ):
         super().__init__()
         if num_channels < 1: raise ValueError(f"num_channels is {num_channels}; must be at least 1")

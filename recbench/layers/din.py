@@ -44,12 +44,8 @@ class DINEncoder(SequenceEncoder):
     """
 
     def __init__(
-        self,
-        sequence_dim: int,
-        query_dim: int,
-        input: str,
-        attn_mlp: Mapping[str, Any],
-        max_seq_length: int = 0,
+        self, sequence_dim: int, query_dim: int, input: str, attn_mlp: Mapping[str, Any],
+        max_seq_length: int = 0
     ):
         super().__init__(input, sequence_dim, query_dim, max_seq_length)
         self.mlp = MLP(4 * sequence_dim, **attn_mlp)

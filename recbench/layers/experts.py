@@ -27,12 +27,8 @@ class MMoE(nn.Module):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        expert_mlp: Mapping[str, Any],
-        num_expert: int,
-        num_task: int,
-        gate_mlp: Mapping[str, Any] | None = None,
+        self, in_features: int, expert_mlp: Mapping[str, Any], num_expert: int, num_task: int,
+        gate_mlp: Mapping[str, Any] | None = None
     ):
         super().__init__()
         if num_expert < 1 or num_task < 1:

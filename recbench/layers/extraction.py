@@ -32,14 +32,9 @@ class ExtractionNet(nn.Module):
     """
 
     def __init__(
-        self,
-        in_extraction_networks: Sequence[int],
-        in_shared_expert: int,
-        share_num: int,
-        expert_num_per_task: int,
-        share_expert_net: Mapping[str, Any],
-        task_expert_net: Mapping[str, Any],
-        final_flag: bool = False,
+        self, in_extraction_networks: Sequence[int], in_shared_expert: int, share_num: int,
+        expert_num_per_task: int, share_expert_net: Mapping[str, Any],
+        task_expert_net: Mapping[str, Any], final_flag: bool = False
     ):
         super().__init__()
         if not in_extraction_networks:

@@ -16,12 +16,8 @@ from .sequences import Ragged, longest
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #2f1f236e
 def hstu_mask(
-    lengths: Tensor,
-    width: int,
-    num_targets: Tensor | None = None,
-    contextual_seq_len: int = 0,
-    max_attn_len: int = 0,
-    causal: bool = True,
+    lengths: Tensor, width: int, num_targets: Tensor | None = None, contextual_seq_len: int = 0,
+    max_attn_len: int = 0, causal: bool = True
 ) -> Tensor:
     """Pairs of positions that attend; padded positions are not looked at here.
 
@@ -52,13 +48,8 @@ def hstu_mask(
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #96b90dd7
 def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor,
-    alpha: float,
-    divisor: float,
-    bias: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, alpha: float, divisor: float,
+    bias: Tensor | None = None
 ) -> Tensor:
     "Rectangles [b, T, H, a], [b, T, H, a], [b, T, H, h] -> [b, T, H * h]."
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))                          # [b, H, T, .]
@@ -67,19 +58,11 @@ def _attend(
     weights = F.silu(scores) * (mask / divisor).to(scores.dtype)[:, None]
     return (weights @ v).transpose(1, 2).flatten(2)
 
-
+# %% ../../nbs/20_layers/74_hstu.ipynb #64475de0
 def hstu_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    lengths: Tensor,
-    width: int,
-    alpha: float | None = None,
-    divisor: float | None = None,
-    num_targets: Tensor | None = None,
-    contextual_seq_len: int = 0,
-    max_attn_len: int = 0,
-    causal: bool = True,
+    q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, width: int, alpha: float | None = None,
+    divisor: float | None = None, num_targets: Tensor | None = None, contextual_seq_len: int = 0,
+    max_attn_len: int = 0, causal: bool = True
 ) -> Tensor:
     """Pointwise attention of packed rows.
 
@@ -191,20 +174,13 @@ def attend(self: "STULayer", v: Tensor, q: Tensor, k: Tensor, *rest) -> Tensor:
     *times, rows, lengths, bias, num_targets = rest
     settings = self.settings
     mask = hstu_mask(
-        lengths[rows],
-        v.shape[1],
-        None if num_targets is None else num_targets[rows],
-        max_attn_len=settings.max_attn_len,
+        lengths[rows], v.shape[1], None if num_targets is None else num_targets[rows],
+        max_attn_len=settings.max_attn_len
     )
     q, k, v = (part.unflatten(2, (settings.num_heads, -1)) for part in (q, k, v))
     return _attend(
-        q,
-        k,
-        v,
-        mask,
-        settings.attn_alpha or settings.attention_dim**-0.5,
-        self.divisor,
-        None if bias is None else bias(v.shape[1], times[0][..., 0] if times else None),
+        q, k, v, mask, settings.attn_alpha or settings.attention_dim**-0.5, self.divisor,
+        None if bias is None else bias(v.shape[1], times[0][..., 0] if times else None)
     )
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #3db18d35
@@ -243,13 +219,8 @@ class STULayer(nn.Module):
     attend = attend
 
     def forward(
-        self,
-        x: Tensor,
-        lengths: Tensor,
-        width: int,
-        bias: RelativeBias | None = None,
-        times: Tensor | None = None,
-        num_targets: Tensor | None = None,
+        self, x: Tensor, lengths: Tensor, width: int, bias: RelativeBias | None = None,
+        times: Tensor | None = None, num_targets: Tensor | None = None
     ) -> Tensor:
         """One layer on rows that lie one after the other.
 
@@ -264,9 +235,7 @@ class STULayer(nn.Module):
         u, *vqk = self.uvqk(self.input_norm(x)).split(self.sizes, 1)
         u, attended = F.silu(u), by_length(
             lambda *block: self.attend(*block, lengths, bias, num_targets),
-            [*vqk, *([] if times is None else [times])],
-            lengths,
-            width,
+            [*vqk, *([] if times is None else [times])], lengths, width
         )
         return x + self.output(
             self.dropout(torch.cat([u, attended, u * self.output_norm(attended)], 1))

@@ -53,12 +53,8 @@ class MaskBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        input_dim: int,
-        mask_input_dim: int,
-        hidden_dim: int,
-        reduction_ratio: float = 1.0,
-        aggregation_dim: int = 0,
+        self, input_dim: int, mask_input_dim: int, hidden_dim: int, reduction_ratio: float = 1.0,
+        aggregation_dim: int = 0
     ):
         super().__init__()
         if hidden_dim < 1: raise ValueError(f"hidden_dim is {hidden_dim}; give at least one unit")
@@ -129,13 +125,9 @@ class MaskNetModule(nn.Module):
     """
 
     def __init__(
-        self,
-        feature_dim: int,
-        n_mask_blocks: int,
-        mask_block: Mapping[str, Any],
-        top_mlp: Mapping[str, Any] | None = None,
-        use_parallel: bool = True,
-        field_dims: Sequence[int] | None = None,
+        self, feature_dim: int, n_mask_blocks: int, mask_block: Mapping[str, Any],
+        top_mlp: Mapping[str, Any] | None = None, use_parallel: bool = True,
+        field_dims: Sequence[int] | None = None
     ):
         super().__init__()
         if n_mask_blocks < 1:

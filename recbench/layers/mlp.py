@@ -155,14 +155,8 @@ class Perceptron(nn.Sequential):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        activation: str = "nn.ReLU",
-        bias: bool = True,
-        use_bn: bool = False,
-        use_ln: bool = False,
-        dropout: float = 0.0,
+        self, in_features: int, out_features: int, activation: str = "nn.ReLU", bias: bool = True,
+        use_bn: bool = False, use_ln: bool = False, dropout: float = 0.0
     ):
         if use_bn and use_ln: raise ValueError("use_bn and use_ln are both True; choose one norm")
         if not 0 <= dropout < 1: raise ValueError(f"dropout_ratio is {dropout}; must lie in [0, 1)")
@@ -188,14 +182,9 @@ class MLP(nn.Sequential):
     """
 
     def __init__(
-        self,
-        in_features: int,
-        hidden_units: Sequence[int],
-        bias: bool = True,
-        activation: str = "nn.ReLU",
-        use_bn: bool = False,
-        dropout_ratio: Sequence[float] = (),
-        use_ln: bool = False,
+        self, in_features: int, hidden_units: Sequence[int], bias: bool = True,
+        activation: str = "nn.ReLU", use_bn: bool = False, dropout_ratio: Sequence[float] = (),
+        use_ln: bool = False
     ):
         if not hidden_units:
             raise ValueError("hidden_units is empty; give at least one width, e.g. [256, 128]")

@@ -89,12 +89,8 @@ class MultiWindowDINEncoder(SequenceEncoder):
     windows_len: Tensor
 
     def __init__(
-        self,
-        sequence_dim: int,
-        query_dim: int,
-        input: str,
-        windows_len: Sequence[int],
-        attn_mlp: Mapping[str, Any],
+        self, sequence_dim: int, query_dim: int, input: str, windows_len: Sequence[int],
+        attn_mlp: Mapping[str, Any]
     ):
         super().__init__(input, sequence_dim, query_dim)
         if not windows_len or min(windows_len) < 1:

@@ -31,13 +31,8 @@ class SelfAttentionEncoder(SequenceEncoder):
     reads_query = False
 
     def __init__(
-        self,
-        sequence_dim: int,
-        input: str,
-        multihead_attn_dim: int = 512,
-        num_heads: int = 8,
-        dropout: float = 0.0,
-        max_seq_length: int = 0,
+        self, sequence_dim: int, input: str, multihead_attn_dim: int = 512, num_heads: int = 8,
+        dropout: float = 0.0, max_seq_length: int = 0
     ):
         super().__init__(input, sequence_dim, max_seq_length=max_seq_length)
         if num_heads < 1 or multihead_attn_dim < 1 or multihead_attn_dim % num_heads:

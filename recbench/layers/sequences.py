@@ -102,9 +102,8 @@ def _unpad(sequence: Tensor, lengths: Tensor) -> Ragged:
 def _first(ragged: Ragged, count: int) -> Ragged:
     kept = (ragged.places() < count).nonzero()[:, 0]
     return Ragged(
-        ragged.values.index_select(0, kept),
-        ragged.lengths.clamp(max=count),
-        ragged.rows.index_select(0, kept),
+        ragged.values.index_select(0, kept), ragged.lengths.clamp(max=count),
+        ragged.rows.index_select(0, kept)
     )
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #b0a4b072
@@ -130,9 +129,8 @@ def newest(ragged: Ragged, count: int) -> Ragged:
     "The last `count` positions of each row."
     kept = (ragged.places() >= ragged.spread(ragged.lengths - count)).nonzero()[:, 0]
     return Ragged(
-        ragged.values.index_select(0, kept),
-        ragged.lengths.clamp(max=count),
-        ragged.rows.index_select(0, kept),
+        ragged.values.index_select(0, kept), ragged.lengths.clamp(max=count),
+        ragged.rows.index_select(0, kept)
     )
 
 
@@ -181,9 +179,8 @@ class SequenceEncoder(nn.Module):
             inputs: tensors by name: what the group `input` of the embeddings gave
         """
         return pack(
-            inputs[f"{self.input}.sequence"],
-            inputs[f"{self.input}.sequence_length"],
-            self.max_seq_length,
+            inputs[f"{self.input}.sequence"], inputs[f"{self.input}.sequence_length"],
+            self.max_seq_length
         )
 
     def read_query(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -23,10 +23,8 @@ class VariationalDropout(nn.Module):
     """
 
     def __init__(
-        self,
-        feature_dims: Mapping[str, int],
-        regularization_lambda: float = 0.01,
-        temperature: float = 0.1,
+        self, feature_dims: Mapping[str, int], regularization_lambda: float = 0.01,
+        temperature: float = 0.1
     ):
         super().__init__()
         if len(feature_dims) < 2:

@@ -52,12 +52,8 @@ class FactorizationMachineBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        input_dim: int,
-        feature_num_in: int,
-        feature_num_out: int,
-        compressed_feature_num: int,
-        feature_num_mlp: Mapping[str, Any],
+        self, input_dim: int, feature_num_in: int, feature_num_out: int, compressed_feature_num: int,
+        feature_num_mlp: Mapping[str, Any]
     ):
         super().__init__()
         products = feature_num_in * compressed_feature_num
@@ -92,21 +88,13 @@ class WuKongLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        input_dim: int,
-        feature_num: int,
-        lcb_feature_num: int,
-        fmb_feature_num: int,
-        compressed_feature_num: int,
-        feature_num_mlp: Mapping[str, Any],
+        self, input_dim: int, feature_num: int, lcb_feature_num: int, fmb_feature_num: int,
+        compressed_feature_num: int, feature_num_mlp: Mapping[str, Any]
     ):
         super().__init__()
         sizes = dict(
-            input_dim=input_dim,
-            feature_num=feature_num,
-            lcb_feature_num=lcb_feature_num,
-            fmb_feature_num=fmb_feature_num,
-            compressed_feature_num=compressed_feature_num,
+            input_dim=input_dim, feature_num=feature_num, lcb_feature_num=lcb_feature_num,
+            fmb_feature_num=fmb_feature_num, compressed_feature_num=compressed_feature_num
         )
         for name, size in sizes.items():
             if size < 1: raise ValueError(f"{name} is {size}; must be at least 1")

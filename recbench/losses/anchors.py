@@ -123,11 +123,8 @@ class AnchorMean(torch.autograd.Function):
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #2b94dafd
 def anchor_mean(
-    embeddings: torch.Tensor,
-    labels: torch.Tensor,
-    session_ids: torch.Tensor | None,
-    weigh: Weigh,
-    cells: int = CELLS,
+    embeddings: torch.Tensor, labels: torch.Tensor, session_ids: torch.Tensor | None, weigh: Weigh,
+    cells: int = CELLS
 ) -> torch.Tensor:
     """Mean over all anchors of a loss of cosines, without a B x B matrix.
 
@@ -148,9 +145,6 @@ def anchor_mean(
             [group for group in (labels, session_ids) if group is not None], unit.dtype
         )
         return AnchorMean.apply(
-            unit,
-            classes,
-            weigh,
-            max(cells // max(len(unit), 1), 1),
-            torch.is_grad_enabled() and unit.requires_grad,
+            unit, classes, weigh, max(cells // max(len(unit), 1), 1),
+            torch.is_grad_enabled() and unit.requires_grad
         )

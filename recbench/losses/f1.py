@@ -15,10 +15,8 @@ from .sample_weights import row_by_row, weighted_mean
 # %% ../../nbs/40_losses/20_f1.ipynb #fd750e3b
 @torch.no_grad()
 def negative_weight(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    beta_square: float,
-    sample_weight: torch.Tensor | None = None,
+    logits: torch.Tensor, labels: torch.Tensor, beta_square: float,
+    sample_weight: torch.Tensor | None = None
 ) -> torch.Tensor:
     """What a true negative is worth to F-beta, in true positives.
 
@@ -56,12 +54,8 @@ class F1ReweightedLoss(torch.nn.Module):
         )
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows.
 

@@ -44,12 +44,8 @@ class BinaryFocalLoss(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        gamma: float = 2.0,
-        alpha: float | None = None,
-        ohem_ratio: float = 1.0,
-        label_smoothing: float = 0.0,
-        detach_weight: bool = False,
+        self, gamma: float = 2.0, alpha: float | None = None, ohem_ratio: float = 1.0,
+        label_smoothing: float = 0.0, detach_weight: bool = False
     ):
         super().__init__()
         if gamma < 0: raise ValueError(f"gamma is {gamma}; must be 0 or above")
@@ -74,12 +70,8 @@ class BinaryFocalLoss(torch.nn.Module):
         return (factor.detach() if self.detach_weight else factor) * cross_entropy
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows, or mean of the hardest.
 

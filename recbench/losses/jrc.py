@@ -61,7 +61,7 @@ def draw_normal(like: torch.Tensor) -> torch.Tensor:
     "Softmax of two standard normal numbers."
     return torch.randn(2, dtype=like.dtype, device=like.device).softmax(0)
 
-
+# %% ../../nbs/40_losses/40_jrc.ipynb #e20b5488
 def draw_bernoulli(like: torch.Tensor) -> torch.Tensor:
     "One coin a loss: both, or only the one that shows heads; two tails count as two heads."
     coins = torch.randint(0, 2, (2,), device=like.device).to(like.dtype)
@@ -97,12 +97,8 @@ class JRCLoss(torch.nn.Module):
         if weight_strategy == "uncertainty": self.log_variance = torch.nn.Parameter(torch.zeros(2))
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted means of both kinds of terms, combined by the strategy.
 

@@ -81,11 +81,8 @@ class ListwiseRankLoss(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        temperature: float = 1.0,
-        label_is_logits: bool = False,
-        scale_logits: bool = False,
-        transform: str | None = None,
+        self, temperature: float = 1.0, label_is_logits: bool = False, scale_logits: bool = False,
+        transform: str | None = None
     ):
         super().__init__()
         check_listwise(temperature, transform, RELEVANCE_TRANSFORMS)
@@ -98,12 +95,8 @@ class ListwiseRankLoss(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.ones(())) if scale_logits else None
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Mean over sessions.
 
@@ -146,10 +139,8 @@ class ListwiseDistillLoss(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        temperature: float = 1.0,
-        label_clip_max_value: float = 512.0,
-        transform: str | None = None,
+        self, temperature: float = 1.0, label_clip_max_value: float = 512.0,
+        transform: str | None = None
     ):
         super().__init__()
         check_listwise(temperature, transform, POSITION_TRANSFORMS)
@@ -164,12 +155,8 @@ class ListwiseDistillLoss(torch.nn.Module):
         )
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Mean over sessions.
 
@@ -187,10 +174,8 @@ class ListwiseDistillLoss(torch.nn.Module):
         target = self.preference(labels)
         target = target / segment_sum(target, ids, sessions)[ids]
         return list_mean(
-            -target * list_log_shares(logits / self.temperature, ids, sessions),
-            ids,
-            sessions,
-            sample_weight,
+            -target * list_log_shares(logits / self.temperature, ids, sessions), ids, sessions,
+            sample_weight
         )
 
     def preference(self, positions: torch.Tensor) -> torch.Tensor:

@@ -49,12 +49,8 @@ class MultiSimilarityLoss(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        alpha: float = 2.0,
-        beta: float = 50.0,
-        lamb: float = 1.0,
-        eps: float = 0.1,
-        ms_mining: bool = False,
+        self, alpha: float = 2.0, beta: float = 50.0, lamb: float = 1.0, eps: float = 0.1,
+        ms_mining: bool = False
     ):
         super().__init__()
         for name, value in {"alpha": alpha, "beta": beta}.items():

@@ -18,11 +18,8 @@ class OrderCalibrateLoss(torch.nn.Module):
     "Charge for a task that is more likely than the tasks before it."
 
     def forward(
-        self,
-        prob: torch.Tensor,
-        parent_probs: Sequence[torch.Tensor],
-        *,
-        sample_weight: torch.Tensor | None = None,
+        self, prob: torch.Tensor, parent_probs: Sequence[torch.Tensor], *,
+        sample_weight: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Excess over each parent, weighted mean over the rows, summed over parents.
 
@@ -73,13 +70,8 @@ class ESMMLoss(torch.nn.Module):
         self.ctr_weight, self.cvr_weight, self.regression = ctr_weight, cvr_weight, regression
 
     def forward(
-        self,
-        ctr_logits: torch.Tensor,
-        cvr_logits: torch.Tensor,
-        click: torch.Tensor,
-        conversion: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
+        self, ctr_logits: torch.Tensor, cvr_logits: torch.Tensor, click: torch.Tensor,
+        conversion: torch.Tensor, *, sample_weight: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted sum of both means.
 

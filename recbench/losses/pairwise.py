@@ -98,13 +98,8 @@ def hardest_pair_mean(
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #7c8f249e
 def pair_mean(
-    scores: torch.Tensor,
-    labels: torch.Tensor,
-    rule: Rule,
-    sample_weight: torch.Tensor | None = None,
-    session_ids: torch.Tensor | None = None,
-    limit: float = inf,
-    ohem_ratio: float = 1.0,
+    scores: torch.Tensor, labels: torch.Tensor, rule: Rule, sample_weight: torch.Tensor | None = None,
+    session_ids: torch.Tensor | None = None, limit: float = inf, ohem_ratio: float = 1.0
 ) -> torch.Tensor:
     """Sum of the weighted terms of all ordered pairs over the number of non-zero weights; 0 without a
     pair.
@@ -154,12 +149,8 @@ class OrderedPairLoss(torch.nn.Module):
         return (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Sum of the weighted terms over the number of pairs with a weight; 0 without any.
 
@@ -173,20 +164,14 @@ class OrderedPairLoss(torch.nn.Module):
             scalar
         """
         check_rows(
-            len(logits),
-            logits=logits,
-            labels=labels,
-            sample_weight=sample_weight,
-            session_ids=session_ids,
+            len(logits), logits=logits, labels=labels, sample_weight=sample_weight,
+            session_ids=session_ids
         )
         return self.mean(self.scores(logits, labels), labels, sample_weight, session_ids)
 
     def mean(
-        self,
-        scores: torch.Tensor,
-        labels: torch.Tensor,
-        sample_weight: torch.Tensor | None,
-        session_ids: torch.Tensor | None,
+        self, scores: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None,
+        session_ids: torch.Tensor | None
     ) -> torch.Tensor:
         "Mean of the rule over the pairs; a loss that can sum them faster does so here."
         return pair_mean(
@@ -228,11 +213,8 @@ class PairwiseLogisticLoss(OrderedPairLoss):
     """
 
     def __init__(
-        self,
-        temperature: float = 1.0,
-        hinge_margin: float | None = None,
-        ohem_ratio: float = 1.0,
-        use_label_margin: bool = False,
+        self, temperature: float = 1.0, hinge_margin: float | None = None, ohem_ratio: float = 1.0,
+        use_label_margin: bool = False
     ):
         super().__init__(temperature, ohem_ratio)
         check_margin("hinge_margin", hinge_margin or 0.0)

@@ -40,12 +40,8 @@ class PairwiseFocalLoss(OrderedPairLoss):
     """
 
     def __init__(
-        self,
-        gamma: float = 2.0,
-        alpha: float | None = None,
-        hinge_margin: float | None = None,
-        ohem_ratio: float = 1.0,
-        temperature: float = 1.0,
+        self, gamma: float = 2.0, alpha: float | None = None, hinge_margin: float | None = None,
+        ohem_ratio: float = 1.0, temperature: float = 1.0
     ):
         super().__init__(temperature, ohem_ratio)
         if not 0 <= gamma < inf: raise ValueError(f"gamma is {gamma}; must be 0 or more")

@@ -44,11 +44,8 @@ def zeros_first(order: torch.Tensor, bit: torch.Tensor) -> torch.Tensor:
 
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #43495aa3
 def passed_at(
-    value: torch.Tensor,
-    weight: torch.Tensor,
-    group: torch.Tensor,
-    upper: torch.Tensor,
-    lower: torch.Tensor,
+    value: torch.Tensor, weight: torch.Tensor, group: torch.Tensor, upper: torch.Tensor,
+    lower: torch.Tensor
 ) -> list[torch.Tensor]:
     """What the pairs that first differ in one bit add to the three sums; all by position.
 
@@ -69,11 +66,8 @@ def passed_at(
 
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #738f129f
 def passed_sums(
-    asking: torch.Tensor,
-    passed: torch.Tensor,
-    weight: torch.Tensor,
-    session: torch.Tensor,
-    rank: torch.Tensor,
+    asking: torch.Tensor, passed: torch.Tensor, weight: torch.Tensor, session: torch.Tensor,
+    rank: torch.Tensor
 ) -> list[torch.Tensor]:
     """Sums over the rows of a session with a lower label and a lower value.
 
@@ -100,11 +94,8 @@ def passed_sums(
         here, asks = group.index_select(0, order), order < rows
         bit = (here >> level & 1).bool()
         sums = passed_at(
-            value.index_select(0, order),
-            weight.index_select(0, order),
-            here >> level + 1,
-            asks & bit,
-            ~(asks | bit),
+            value.index_select(0, order), weight.index_select(0, order), here >> level + 1, asks & bit,
+            ~(asks | bit)
         )
         for sofar, added in zip(found, sums): sofar.index_add_(0, order, added)
         order = zeros_first(order, bit)
@@ -166,13 +157,8 @@ class PairwiseHingeLoss(OrderedPairLoss):
     """
 
     def __init__(
-        self,
-        temperature: float = 1.0,
-        margin: float = 1.0,
-        ohem_ratio: float = 1.0,
-        label_is_logits: bool = True,
-        use_label_margin: bool = True,
-        use_exponent: bool = False,
+        self, temperature: float = 1.0, margin: float = 1.0, ohem_ratio: float = 1.0,
+        label_is_logits: bool = True, use_label_margin: bool = True, use_exponent: bool = False
     ):
         super().__init__(temperature, ohem_ratio)
         check_margin("margin", margin)
@@ -197,11 +183,8 @@ class PairwiseHingeLoss(OrderedPairLoss):
         return (exponential_hinge_rule if self.use_exponent else hinge_rule)(difference, self.margin)
 
     def mean(
-        self,
-        scores: torch.Tensor,
-        labels: torch.Tensor,
-        sample_weight: torch.Tensor | None,
-        session_ids: torch.Tensor | None,
+        self, scores: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None,
+        session_ids: torch.Tensor | None
     ) -> torch.Tensor:
         """Mean over the pairs that count, scalar.
 

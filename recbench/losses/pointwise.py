@@ -38,12 +38,8 @@ class BinaryCrossEntropy(torch.nn.Module):
         self.label_smoothing = check_share("label_smoothing", label_smoothing)
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows.
 
@@ -69,12 +65,8 @@ class L2Loss(torch.nn.Module):
     "Squared difference of a label and a prediction."
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows.
 
@@ -95,12 +87,8 @@ class SigmoidL2Loss(L2Loss):
     "Squared difference of a label and the sigmoid of a logit."
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows.
 
@@ -132,12 +120,8 @@ class LogLoss(torch.nn.Module):
         self.eps = eps
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows.
 

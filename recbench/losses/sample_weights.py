@@ -13,7 +13,7 @@ def full_precision(tensor: torch.Tensor) -> torch.Tensor:
     "The same numbers as float32, or as float64 if they are."
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
-
+# %% ../../nbs/40_losses/05_sample_weights.ipynb #3dcddfbf
 def row_by_row(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels of the same rows, ready for arithmetic; other shapes would broadcast to [B, B]
     in
@@ -73,7 +73,7 @@ def check_ohem_ratio(ohem_ratio: float) -> float:
     if not 0 < ohem_ratio <= 1: raise ValueError(f"ohem_ratio is {ohem_ratio}; must lie in (0, 1]")
     return ohem_ratio
 
-
+# %% ../../nbs/40_losses/05_sample_weights.ipynb #5335d45d
 def hardest_mean(
     terms: torch.Tensor, ohem_ratio: float, sample_weight: torch.Tensor | None = None
 ) -> torch.Tensor:

@@ -26,12 +26,8 @@ class SoftmaxCrossEntropy(torch.nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Sum of the weighted terms over the number of non-zero weights.
 

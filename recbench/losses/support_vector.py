@@ -35,11 +35,8 @@ class SupportVectorSoftmaxLoss(torch.nn.Module):
         self.margin, self.t, self.gamma = margin, t, gamma
 
     def forward(
-        self,
-        pos_score: torch.Tensor,
-        neg_scores: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
+        self, pos_score: torch.Tensor, neg_scores: torch.Tensor, *,
+        sample_weight: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted mean over the rows.
 
@@ -68,10 +65,8 @@ class SupportVectorSoftmaxLoss(torch.nn.Module):
 
 # %% ../../nbs/40_losses/55_support_vector.ipynb #2444518c
 def draw_shifts(
-    rows: int,
-    negatives: int,
-    generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
+    rows: int, negatives: int, generator: torch.Generator | None = None,
+    device: torch.device | str | None = None
 ) -> torch.Tensor:
     """Row distances at which negatives are taken.
 
@@ -88,10 +83,8 @@ def draw_shifts(
 
 # %% ../../nbs/40_losses/55_support_vector.ipynb #b3c60970
 def shifted_scores(
-    user_emb: torch.Tensor,
-    item_emb: torch.Tensor,
-    shifts: torch.Tensor,
-    item_ids: torch.Tensor | None = None,
+    user_emb: torch.Tensor, item_emb: torch.Tensor, shifts: torch.Tensor,
+    item_ids: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines of users with their items and with items of other rows.
 

@@ -49,12 +49,8 @@ class ZILNLoss(torch.nn.Module):
     """
 
     def __init__(
-        self,
-        classification_weight: float = 1.0,
-        regression_weight: float = 1.0,
-        mu_regularization: float = 0.01,
-        sigma_regularization: float = 0.01,
-        max_sigma: float = 5.0,
+        self, classification_weight: float = 1.0, regression_weight: float = 1.0,
+        mu_regularization: float = 0.01, sigma_regularization: float = 0.01, max_sigma: float = 5.0
     ):
         super().__init__()
         given = {
@@ -91,12 +87,8 @@ class ZILNLoss(torch.nn.Module):
         ]
 
     def forward(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None,
+        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
+        session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Weighted sum of the four terms.
 

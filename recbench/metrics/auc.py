@@ -120,9 +120,8 @@ def cut_bin(probs: Tensor, cuts: int) -> Tensor:
     "Number of the last of `cuts` even cuts of 0..1 that a probability reaches, int64."
     return (
         torch.bucketize(
-            probs.nan_to_num(0.0).clamp(0, 1),
-            torch.linspace(0, 1, cuts, device=probs.device),
-            right=True,
+            probs.nan_to_num(0.0).clamp(0, 1), torch.linspace(0, 1, cuts, device=probs.device),
+            right=True
         )
         - 1
     )
@@ -215,12 +214,8 @@ class MulticlassAUC(Metric):
     counts: Tensor
 
     def __init__(
-        self,
-        num_classes: int,
-        thresholds: int = 0,
-        average: str = "macro",
-        logits: bool = False,
-        **kwargs,
+        self, num_classes: int, thresholds: int = 0, average: str = "macro", logits: bool = False,
+        **kwargs
     ) -> None:
         super().__init__(**kwargs)
         if num_classes < 2: raise ValueError(f"num_classes is {num_classes}; must be at least 2")
@@ -250,10 +245,8 @@ class MulticlassAUC(Metric):
         check_probabilities(probs, "or say logits=True")
         line = 2 * classes + (target.unsqueeze(1) == classes)                                  # [B, C]
         add_counts(
-            self.counts,
-            probs.reshape(-1),
-            line.reshape(-1),
-            cut_bin if self.thresholds else probability_bin,
+            self.counts, probs.reshape(-1), line.reshape(-1),
+            cut_bin if self.thresholds else probability_bin
         )
 
     def compute(self) -> Tensor:

@@ -30,9 +30,8 @@ class DecayAUC(Metric):
         self.thresholds, self.logits = thresholds, logits
         for name in ("counts", "window"):
             self.add_state(
-                name,
-                torch.zeros(2, check_thresholds(thresholds), dtype=torch.float64),
-                dist_reduce_fx="sum",
+                name, torch.zeros(2, check_thresholds(thresholds), dtype=torch.float64),
+                dist_reduce_fx="sum"
             )
 
     def update(self, preds: Tensor, target: Tensor) -> None:

@@ -28,7 +28,7 @@ def expected_gain(greater: Tensor, equal: Tensor, discount: Tensor) -> Tensor:
     last = (greater + equal + 1).clamp(max=len(discount))
     return (total[last] - total[greater.clamp(max=len(discount))]) / (equal + 1)
 
-
+# %% ../../nbs/50_metrics/12_gains.ipynb #d47a9923
 def places(k: int, like: Tensor) -> Tensor:
     "Places 1..k as float64 [K], on the device of `like`."
     if k < 1: raise ValueError(f"k is {k}; must be at least 1")
@@ -41,7 +41,7 @@ def _log_choose(n: Tensor, m: Tensor) -> Tensor:
     value = torch.lgamma(n + 1.0) - torch.lgamma(m + 1.0) - torch.lgamma(inside + 1.0)
     return value.masked_fill(n < m, -torch.inf)
 
-
+# %% ../../nbs/50_metrics/12_gains.ipynb #6aa2c0a1
 def first_place(greater: Tensor, group: Tensor, wanted: Tensor, k: int) -> Tensor:
     """Probability that the first target sits at place 1..k.
 
@@ -125,7 +125,7 @@ def hit_rate_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = No
     if user is None: return recall_at(greater, equal, k)
     return _first_of_users(greater, equal, user, len(places(k, greater))).sum(1)
 
-
+# %% ../../nbs/50_metrics/12_gains.ipynb #2602f7f8
 def mrr_at(greater: Tensor, equal: Tensor, k: int, user: Tensor | None = None) -> Tensor:
     """One over the place of the first target, 0 beyond k; arguments and result as in `recall_at`.
 

@@ -119,8 +119,6 @@ def draw_pairs(
     score, label = torch.sign(preds[i] - preds[j]), torch.sign(target[i] - target[j])
     comparable = (label != 0).sum(1)
     return Pairs(
-        (score * label > 0).sum(1),
-        ((score == 0) & (label != 0)).sum(1),
-        comparable,
-        torch.full_like(comparable, draws),
+        (score * label > 0).sum(1), ((score == 0) & (label != 0)).sum(1), comparable,
+        torch.full_like(comparable, draws)
     )

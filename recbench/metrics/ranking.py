@@ -73,7 +73,7 @@ def mrr_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
     """
     return first_rows(scores, target, k) @ (1 / places(k, scores))
 
-
+# %% ../../nbs/50_metrics/15_ranking.ipynb #e7051a6a
 def hit_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
     """Chance that a positive is among the first k, float64 [R].
 

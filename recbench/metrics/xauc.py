@@ -64,13 +64,8 @@ class XAUC(RowMetric):
     batches: Tensor
 
     def __init__(
-        self,
-        sample_ratio: float | None = None,
-        max_pairs: int | None = None,
-        in_batch: bool = False,
-        ties: str = "half",
-        seed: int = 0,
-        **kwargs,
+        self, sample_ratio: float | None = None, max_pairs: int | None = None, in_batch: bool = False,
+        ties: str = "half", seed: int = 0, **kwargs
     ) -> None:
         super().__init__(**kwargs)
         _check_draws(sample_ratio, max_pairs, in_batch)
@@ -111,12 +106,8 @@ class XAUC(RowMetric):
             pairs = _all_pairs(preds, target)
         else:
             pairs = draw_pairs(
-                preds,
-                target,
-                torch.zeros(1, dtype=torch.int64, device=preds.device),
-                torch.full((1,), len(preds), device=preds.device),
-                draws,
-                self.seed,
+                preds, target, torch.zeros(1, dtype=torch.int64, device=preds.device),
+                torch.full((1,), len(preds), device=preds.device), draws, self.seed
             )
         return pairs.share(self.ties).squeeze(0).float()
 
@@ -170,13 +161,8 @@ class GroupedXAUC(RowMetric):
 
 # %% ../../nbs/50_metrics/34_xauc.ipynb #6574e45f
 def group_xauc(
-    preds: Tensor,
-    target: Tensor,
-    group: Tensor,
-    rows: Tensor,
-    max_pairs: int | None,
-    ties: str,
-    seed: int,
+    preds: Tensor, target: Tensor, group: Tensor, rows: Tensor, max_pairs: int | None, ties: str,
+    seed: int
 ) -> Tensor:
     """XAUC of each group, counted, or drawn where groups are large and draws are few.
 

@@ -48,7 +48,7 @@ def _from_source(folder: Path) -> dict[str, bytes]:
     }
     return {name: Path(file).read_bytes() for name, file in files.items()}
 
-
+# %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #a6a29973
 def read_sequences(text: str) -> pd.DataFrame:
     """user_id, item_id, position 1, 2, ....
 
@@ -100,8 +100,6 @@ def amazon_beauty(max_history: int = 50, max_recent: int = 5) -> Dataset:
     folder = fetch_files("amazon-beauty-2014", _SHA256, {"the repository of S3-Rec": _from_source})
     attributes = json.loads((folder / "item2attributes.json").read_text(encoding="utf-8"))
     return beauty_dataset(
-        read_sequences((folder / "sequences.txt").read_text(encoding="utf-8")),
-        attributes,
-        max_history=max_history,
-        max_recent=max_recent,
+        read_sequences((folder / "sequences.txt").read_text(encoding="utf-8")), attributes,
+        max_history=max_history, max_recent=max_recent
     )

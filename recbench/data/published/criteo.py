@@ -58,10 +58,8 @@ def criteo_dataset(
     )
     parts = (ready.iloc[:ends[0]], ready.iloc[ends[0]:ends[1]], ready.iloc[ends[1]:])
     return build_rows(
-        name,
-        Schema(features=features, timestamp=None, label="label"),
-        *parts,
-        protocol="rows, temporal 80/10/10",
+        name, Schema(features=features, timestamp=None, label="label"), *parts,
+        protocol="rows, temporal 80/10/10"
     )
 
 # %% ../../../nbs/10_data/30_published/75_criteo.ipynb #017266d3

@@ -134,7 +134,7 @@ def http_downloader() -> Any:
     import pooch
     return pooch.HTTPDownloader(timeout=10)
 
-
+# %% ../../../nbs/10_data/30_published/10_fetch.ipynb #fbf27af5
 def fetch_archive(name: str, url: str, known_hash: str | None) -> Path:
     """A published archive, found or fetched; `FileNotFoundError` tells where it looked.
 
@@ -157,20 +157,14 @@ def fetch_archive(name: str, url: str, known_hash: str | None) -> Path:
     try:
         return Path(
             pooch.retrieve(
-                url,
-                known_hash,
-                fname=file,
-                path=cache_dir() / name,
-                downloader=http_downloader(),
+                url, known_hash, fname=file, path=cache_dir() / name, downloader=http_downloader()
             )
         )
     except Exception as error:  # no network, a wrong sum, a full disk: all mean there is no file
         raise FileNotFoundError(
             _report(
-                name,
-                {file: ""},
-                [f"{place / name}: no {file}" for place in data_dirs()],
-                [f"{url}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"],
+                name, {file: ""}, [f"{place / name}: no {file}" for place in data_dirs()],
+                [f"{url}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"]
             )
         ) from error
 

@@ -61,7 +61,7 @@ def read_libfm(text: str, fields: tuple[str, ...] = FIELDS) -> pd.DataFrame:
     )
     return rows.astype("int64")
 
-
+# %% ../../../nbs/10_data/30_published/70_frappe.ipynb #35043fec
 def read_frappe() -> dict[str, pd.DataFrame]:
     "Rows of train, valid and test, from files at hand; `FileNotFoundError` says what to put where."
     folder = find_files("frappe", list(_TABLES), _TABLES)

@@ -59,9 +59,8 @@ def read_movielens(folder: Path) -> MovieLens:
         _read(Path(folder) / f"ml-100k.{name}") for name in ("inter", "item", "user")
     )
     people = users.assign(
-        user_id=users["user_id"].astype("int64"),
-        age=users["age"].astype("int64"),
-        zip3=users["zip_code"].str[:3],
+        user_id=users["user_id"].astype("int64"), age=users["age"].astype("int64"),
+        zip3=users["zip_code"].str[:3]
     )
     return MovieLens(
         ratings.astype(
@@ -102,14 +101,8 @@ SCHEMA = Schema(features=(
 
 # %% ../../../nbs/10_data/30_published/20_movielens.ipynb #eead7d1e
 def movielens_dataset(
-    tables: MovieLens,
-    min_rating: float = 4.0,
-    max_history: int = 50,
-    max_recent: int = 5,
-    name: str = "movielens-100k",
-    time_windows: bool = False,
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
+    tables: MovieLens, min_rating: float = 4.0, max_history: int = 50, max_recent: int = 5,
+    name: str = "movielens-100k", time_windows: bool = False, ties: Ties = "neutral", tie_seed: int = 0
 ) -> Dataset:
     "Liked films split leave-last, all films as candidates, earlier low ratings as dislikes."
     likes = tables.ratings[tables.ratings["rating"] >= min_rating]
@@ -120,30 +113,15 @@ def movielens_dataset(
         )
     train, valid, test = leave_last(likes, ties=ties, tie_seed=tie_seed)
     return build_dataset(
-        name,
-        SCHEMA,
-        train,
-        valid,
-        test,
-        tables.users,
-        tables.items,
-        protocol="leave-last",
-        max_history=max_history,
-        max_recent=max_recent,
-        time_windows=time_windows,
-        dislikes=disliked(tables.ratings, train, min_rating),
-        ties=ties,
-        tie_seed=tie_seed,
+        name, SCHEMA, train, valid, test, tables.users, tables.items, protocol="leave-last",
+        max_history=max_history, max_recent=max_recent, time_windows=time_windows,
+        dislikes=disliked(tables.ratings, train, min_rating), ties=ties, tie_seed=tie_seed
     )
 
 # %% ../../../nbs/10_data/30_published/20_movielens.ipynb #b0c204e7
 def movielens_100k(
-    min_rating: float = 4.0,
-    max_history: int = 50,
-    max_recent: int = 5,
-    time_windows: bool = False,
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
+    min_rating: float = 4.0, max_history: int = 50, max_recent: int = 5, time_windows: bool = False,
+    ties: Ties = "neutral", tie_seed: int = 0
 ) -> Dataset:
     """MovieLens-100K for retrieval; the files are looked for, else fetched.
 
@@ -159,11 +137,6 @@ def movielens_100k(
         53,491 / 942 / 942 likes of 943 users, 1,682 films
     """
     return movielens_dataset(
-        read_movielens(fetch_movielens_100k()),
-        min_rating,
-        max_history,
-        max_recent,
-        time_windows=time_windows,
-        ties=ties,
-        tie_seed=tie_seed,
+        read_movielens(fetch_movielens_100k()), min_rating, max_history, max_recent,
+        time_windows=time_windows, ties=ties, tie_seed=tie_seed
     )

@@ -97,12 +97,8 @@ def _published(archive: Path) -> MovieLens1M:
     def table(name: str, columns: list[str]) -> pd.DataFrame:
         with zipfile.ZipFile(archive) as files: text = files.read(f"ml-1m/{name}.dat").decode("latin-1")
         return pd.read_csv(
-            BytesIO(text.replace("::", "\t").encode()),
-            sep="\t",
-            header=None,
-            names=columns,
-            dtype={"zipcode": str},
-            quoting=3,
+            BytesIO(text.replace("::", "\t").encode()), sep="\t", header=None, names=columns,
+            dtype={"zipcode": str}, quoting=3
         )
     raw = table("ratings", ["user_id", "item_id", "rating", "timestamp"])
     ordered = raw.sort_values(["user_id", "timestamp"], kind="stable")
@@ -113,9 +109,8 @@ def _published(archive: Path) -> MovieLens1M:
         liked=raw["rating"] >= 4, early=early, late=~early, timestamp=raw["timestamp"].astype("float64")
     ).drop(columns="rating")
     return MovieLens1M(
-        ratings,
-        _people(table("users", ["user_id", "gender", "age", "occupation", "zipcode"])),
-        _films(table("movies", ["movie_id", "title", "genres"])),
+        ratings, _people(table("users", ["user_id", "gender", "age", "occupation", "zipcode"])),
+        _films(table("movies", ["movie_id", "title", "genres"]))
     )
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #503f9294
@@ -141,11 +136,8 @@ _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 
 
 def _last_film(
-    tables: MovieLens1M,
-    validation: bool = True,
-    ties: Ties | Literal["file"] = "file",
-    tie_seed: int = 0,
-    **windows: Unpack[Windows],
+    tables: MovieLens1M, validation: bool = True, ties: Ties | Literal["file"] = "file",
+    tie_seed: int = 0, **windows: Unpack[Windows]
 ) -> Dataset:
     "Every rating; ties in the order of the file, which `position` counts, or neutral."
     if not validation:
@@ -181,13 +173,10 @@ def _last_film(
         **windows,
     )
 
-
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #cf7d4e81
 def _after_date(
-    tables: MovieLens1M,
-    validation: bool = True,
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
-    **windows: Unpack[Windows],
+    tables: MovieLens1M, validation: bool = True, ties: Ties = "neutral", tie_seed: int = 0,
+    **windows: Unpack[Windows]
 ) -> Dataset:
     """Likes before the date train, their newest tenth validates (or trains too).
 
@@ -221,15 +210,11 @@ def _after_date(
         **windows,
     )
 
-
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #2b3a38ae
 def movielens_1m(
-    protocol: Literal["leave-last", "global-time"] = "leave-last",
-    max_history: int = 200,
-    max_recent: int = 5,
-    time_windows: bool = False,
-    validation: bool = True,
-    ties: Literal["file", "neutral", "item_id"] | None = None,
-    tie_seed: int = 0,
+    protocol: Literal["leave-last", "global-time"] = "leave-last", max_history: int = 200,
+    max_recent: int = 5, time_windows: bool = False, validation: bool = True,
+    ties: Literal["file", "neutral", "item_id"] | None = None, tie_seed: int = 0
 ) -> Dataset:
     """MovieLens-1M under one of the two protocols.
 

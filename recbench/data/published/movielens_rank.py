@@ -63,11 +63,8 @@ SPLITS = {"random": parts_at_random, "temporal_user": parts_by_user_time, "tempo
 
 # %% ../../../nbs/10_data/30_published/40_movielens_rank.ipynb #1ff05430
 def movielens_rank_dataset(
-    tables: MovieLens,
-    split: str = "temporal_user",
-    min_rating: float = 4.0,
-    max_history: int | None = None,
-    name: str = "movielens-100k",
+    tables: MovieLens, split: str = "temporal_user", min_rating: float = 4.0,
+    max_history: int | None = None, name: str = "movielens-100k"
 ) -> Dataset:
     "Every rating as a row with a label."
     parts = lookup(SPLITS, split, "split")(tables.ratings)
@@ -81,25 +78,15 @@ def movielens_rank_dataset(
     rows = rows.assign(tenth=tenths_by_user_time(rows))
     train, valid, test = (rows[parts == part] for part in range(3))
     return build_dataset(
-        name,
-        SCHEMA.model_copy(update={"label": "label"}),
-        train,
-        valid,
-        test,
-        tables.users,
-        tables.items,
-        protocol=f"rows, {split} 80/10/10",
-        max_history=size,
-        max_recent=0,
-        label_windows="rating" if size else None,
-        moment="tenth" if split == "temporal_user" else None,
+        name, SCHEMA.model_copy(update={"label": "label"}), train, valid, test, tables.users,
+        tables.items, protocol=f"rows, {split} 80/10/10", max_history=size, max_recent=0,
+        label_windows="rating" if size else None, moment="tenth" if split == "temporal_user" else None
     )
 
 # %% ../../../nbs/10_data/30_published/40_movielens_rank.ipynb #6d40544f
 def movielens_100k_rank(
-    split: Literal["random", "temporal_user", "temporal"] = "temporal_user",
-    min_rating: float = 4.0,
-    max_history: int | None = None,
+    split: Literal["random", "temporal_user", "temporal"] = "temporal_user", min_rating: float = 4.0,
+    max_history: int | None = None
 ) -> Dataset:
     """MovieLens-100K for ranking; the files are looked for, else fetched.
 

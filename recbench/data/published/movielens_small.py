@@ -77,11 +77,8 @@ _FEATURES = (
 
 
 def movielens_small(
-    split: Split = Split(),
-    min_label: float = 4.0,
-    verbose: bool = False,
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
+    split: Split = Split(), min_label: float = 4.0, verbose: bool = False, ties: Ties = "neutral",
+    tie_seed: int = 0
 ) -> Dataset:
     """MovieLens latest small for retrieval.
 
@@ -102,28 +99,19 @@ def movielens_small(
         )
     return movielens_small_dataset(frames, split, min_label, verbose, ties=ties, tie_seed=tie_seed)
 
-
+# %% ../../../nbs/10_data/30_published/35_movielens_small.ipynb #244e5733
 def movielens_small_dataset(
     frames: dict[str, pd.DataFrame], split: Split, min_label: float, verbose: bool, **how: str | int
 ) -> Dataset:
     "The same from frames by file name."
     schema = make_schema(
         dict(
-            user_key="userId",
-            item_key="movieId",
-            timestamp="timestamp",
-            label="rating",
-            min_label=min_label,
-            split=split,
-            features=_FEATURES,
-            **how,
+            user_key="userId", item_key="movieId", timestamp="timestamp", label="rating",
+            min_label=min_label, split=split, features=_FEATURES, **how
         )
     )
     dataset = dataset_from_frames(
-        frames["ratings.csv"],
-        items=_films(frames["movies.csv"], frames["tags.csv"]),
-        schema=schema,
-        name="ml-latest-small",
-        verbose=verbose,
+        frames["ratings.csv"], items=_films(frames["movies.csv"], frames["tags.csv"]), schema=schema,
+        name="ml-latest-small", verbose=verbose
     )
     return dataset

@@ -69,11 +69,8 @@ def _products(bought: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #917591f2
 def online_retail_dataset(
-    lines: pd.DataFrame,
-    valid: str = _VALID,
-    test: str = _TEST,
-    verbose: bool = False,
-    **windows: Unpack[Windows],
+    lines: pd.DataFrame, valid: str = _VALID, test: str = _TEST, verbose: bool = False,
+    **windows: Unpack[Windows]
 ) -> Dataset:
     """New products after a date; lines that are no purchase, or no new product, are counted and set
     aside.

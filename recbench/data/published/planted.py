@@ -146,7 +146,7 @@ def _draw_items(
     frame["title"] = frame["category"] + " " + frame["item_id"].astype(str) + " by " + frame["brand"]
     return frame, place, np.log(frame["price"].to_numpy()), quality[brand]
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #5135a985
 def draw_world(
     users: int, items: int, popularity: float, rng: np.random.Generator
 ) -> tuple[World, pd.DataFrame, pd.DataFrame]:
@@ -202,11 +202,8 @@ class Stream(NamedTuple):
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #0b263f01
 def _skip_counts(
-    exposure: np.ndarray,
-    click: np.ndarray,
-    order: np.ndarray,
-    counts: np.ndarray,
-    rng: np.random.Generator,
+    exposure: np.ndarray, click: np.ndarray, order: np.ndarray, counts: np.ndarray,
+    rng: np.random.Generator
 ) -> np.ndarray:
     "Skips before each click of each user, flat over the clicks that are made."
     weight = exposure * click                                                       # [n, I]
@@ -218,12 +215,8 @@ def _skip_counts(
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #38607e32
 def _skipped_items(
-    exposure: np.ndarray,
-    click: np.ndarray,
-    order: np.ndarray,
-    user: np.ndarray,
-    step: np.ndarray,
-    rng: np.random.Generator,
+    exposure: np.ndarray, click: np.ndarray, order: np.ndarray, user: np.ndarray, step: np.ndarray,
+    rng: np.random.Generator
 ) -> np.ndarray:
     """One item for each (user, step), by exposure times the chance to be skipped, among items not
     clicked before that step.
@@ -289,7 +282,7 @@ def _draw_impressions(world: World, clicks: int, rng: np.random.Generator) -> St
         parts.append(part._replace(user=part.user + rows[0]))
     return Stream(*map(np.concatenate, zip(*parts)))
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #d76eb767
 def _event_times(user: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "Distinct times 0..R-1 that rise within each user and mix users."
     moment = rng.random(len(user))
@@ -498,14 +491,8 @@ def _dislikes(impressions: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #3d40e0c1
 def planted(
-    users: int = 1000,
-    items: int = 500,
-    seed: int = 0,
-    clicks: int = 22,
-    popularity: float = 0.6,
-    max_history: int = 50,
-    max_recent: int = 5,
-    top_k: Sequence[int] = TOP_K,
+    users: int = 1000, items: int = 500, seed: int = 0, clicks: int = 22, popularity: float = 0.6,
+    max_history: int = 50, max_recent: int = 5, top_k: Sequence[int] = TOP_K
 ) -> Dataset:
     """Clicks of a planted world as a `Dataset` that knows its best reachable metrics.
 
@@ -535,12 +522,8 @@ def planted(
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #000725d4
 def planted_clicks(
-    users: int = 1000,
-    items: int = 500,
-    seed: int = 0,
-    clicks: int = 22,
-    popularity: float = 0.6,
-    max_history: int = 50,
+    users: int = 1000, items: int = 500, seed: int = 0, clicks: int = 22, popularity: float = 0.6,
+    max_history: int = 50
 ) -> Dataset:
     """Impressions of a planted world for ranking, with the best reachable AUC and logloss.
 

@@ -78,9 +78,7 @@ def id_hash(ids: Column) -> np.ndarray:
     return _text_hash(np.asarray(pd.Series(values).astype(str), object))[codes]
 
 # %% ../../../nbs/10_data/10_rows/50_order.ipynb #f24ff58e
-def tie_keys(
-    users: Column, items: Column, ties: Ties = "neutral", seed: int = 0
-) -> np.ndarray:
+def tie_keys(users: Column, items: Column, ties: Ties = "neutral", seed: int = 0) -> np.ndarray:
     """What decides between rows of one user and time.
 
     Args:
@@ -127,7 +125,7 @@ def _summed(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
     starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
     return np.add.reduceat(values[order], starts)[codes] if len(codes) else values
 
-
+# %% ../../../nbs/10_data/10_rows/50_order.ipynb #5f630dcd
 def shape_keys(users: Column, items: Column, rounds: int = 3) -> np.ndarray:
     """A number for each row that says how it lies among the others; neither names nor the order of rows
     matter.

@@ -208,13 +208,9 @@ def lay_out(columns: Sequence[np.ndarray], block: np.ndarray) -> None:
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #b843178b
 def block_table(
-    block: Tensor,
-    single_names: Sequence[str],
-    dense_names: Sequence[str],
-    dense_dims: Sequence[int],
-    column_names: Sequence[str],
-    jagged: Mapping[str, Jagged],
-    columns: Mapping[str, Tensor] | None = None,
+    block: Tensor, single_names: Sequence[str], dense_names: Sequence[str], dense_dims: Sequence[int],
+    column_names: Sequence[str], jagged: Mapping[str, Jagged],
+    columns: Mapping[str, Tensor] | None = None
 ) -> Table:
     """The table whose parts lie side by side in the block.
 
@@ -229,15 +225,9 @@ def block_table(
     )
     inside = {name: floats[:, numbers + place] for place, name in enumerate(column_names)}
     return Table(
-        len(block),
-        tuple(single_names),
-        block[:, :ids] if ids else None,
-        jagged,
-        tuple(dense_names),
-        tuple(dense_dims),
-        floats[:, ids:numbers] if dense_dims else None,
-        inside | dict(columns or {}),
-        block,
+        len(block), tuple(single_names), block[:, :ids] if ids else None, jagged, tuple(dense_names),
+        tuple(dense_dims), floats[:, ids:numbers] if dense_dims else None,
+        inside | dict(columns or {}), block
     )
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #7fdb2c07
@@ -545,10 +535,8 @@ def _column(frame: pd.DataFrame, name: str) -> pd.Series:
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #48d5f577
 def encode_table(
-    features: Sequence[Feature],
-    frame: pd.DataFrame,
-    vocabularies: Mapping[str, Vocabulary],
-    columns: Mapping[str, Tensor] | None = None,
+    features: Sequence[Feature], frame: pd.DataFrame, vocabularies: Mapping[str, Vocabulary],
+    columns: Mapping[str, Tensor] | None = None
 ) -> Table:
     "The frame's feature columns as a `Table`; `columns` are carried along as they are."
     singles: dict[str, Tensor] = {}
@@ -574,11 +562,6 @@ def encode_table(
         block,
     )
     return block_table(
-        torch.from_numpy(block),
-        list(singles),
-        list(dense),
-        dims,
-        inside,
-        jagged,
-        {name: column for name, column in columns.items() if name not in inside},
+        torch.from_numpy(block), list(singles), list(dense), dims, inside, jagged,
+        {name: column for name, column in columns.items() if name not in inside}
     )

@@ -24,11 +24,8 @@ def toy_features(embedding_dim: int = 8) -> list[Feature]:
         *ids,
         RawFeature(name="x"),
         SequenceFeature(
-            name="history",
-            embedding_name="b_emb",
-            num_buckets=_VALUES,
-            embedding_dim=embedding_dim,
-            max_length=5,
+            name="history", embedding_name="b_emb", num_buckets=_VALUES, embedding_dim=embedding_dim,
+            max_length=5
         ),
     ]
 
@@ -53,13 +50,8 @@ def toy_clicks(rows: int = 2000, seed: int = 0) -> Batch:
     logit = weight[ids[:, 0]] + 2 * (p[ids[:, 0]] * q[ids[:, 1]]).sum(1) + x[:, 0] + 4 * known - 1
     batch = make_batch(
         Table(
-            rows,
-            ("a", "b", "c"),
-            ids,
-            {"history": Jagged(seen, lengths.cumsum(0) - lengths, lengths)},
-            ("x",),
-            (1,),
-            x,
+            rows, ("a", "b", "c"), ids,
+            {"history": Jagged(seen, lengths.cumsum(0) - lengths, lengths)}, ("x",), (1,), x
         )
     )
     batch.labels["click"] = (torch.rand(rows, generator=make) < logit.sigmoid()).float()

@@ -147,7 +147,7 @@ def user_rows(dataset: "Dataset", split: str, rows: Tensor) -> Table:
     events = dataset.split(split).take(rows)
     return join([dataset.users.take(events.columns["user_index"]), events])
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #5e1f1c64
 def user_batches(
     dataset: "Dataset", split: str, batch_size: int = 1024
 ) -> Iterator[tuple[Tensor, Batch]]:
@@ -161,7 +161,7 @@ def user_batches(
     for rows in torch.arange(len(dataset.split(split))).split(batch_size):
         yield rows, make_batch(user_rows(dataset, split, rows))
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #fe12eea8
 def item_batch(dataset: "Dataset", rows: Tensor | None = None) -> Batch:
     """The catalogue, or some rows of it, as a batch of item features.
 
@@ -170,7 +170,6 @@ def item_batch(dataset: "Dataset", rows: Tensor | None = None) -> Batch:
         rows: int64 [n], item indices; None: all
     """
     return make_batch(dataset.items if rows is None else dataset.items.take(rows))
-
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #0fa11b23
 def pair_rows(
@@ -385,9 +384,7 @@ class Dataset:
         users, items = of("user_index"), of("item_index")
         ties = tie_keys(
             self.user_frame[self.schema.user_key].iloc[users],
-            self.item_frame[self.schema.item_key].iloc[items],
-            self.ties,
-            self.tie_seed,
+            self.item_frame[self.schema.item_key].iloc[items], self.ties, self.tie_seed
         )
         times = of(self.schema.timestamp) if self.timed else np.zeros_like(users)
         return torch.from_numpy(
@@ -509,11 +506,8 @@ def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #70747df1
 def _check_frames(
-    schema: Schema,
-    splits: Mapping[str, pd.DataFrame],
-    users: pd.DataFrame,
-    items: pd.DataFrame,
-    more: Sequence[str] = (),
+    schema: Schema, splits: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: pd.DataFrame,
+    more: Sequence[str] = ()
 ) -> None:
     for name, frame in splits.items():
         if not len(frame):
@@ -548,7 +542,7 @@ def _windows(schema: Schema, max_history: int, max_recent: int) -> dict[str, int
         )
     return windows
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #8262fef5
 def _sides(schema: Schema, users: pd.DataFrame) -> tuple[list[Feature], list[Feature], list[Feature]]:
     "Features of the users' table, of the items', and of the events."
     mine = schema.side("user")
@@ -558,7 +552,7 @@ def _sides(schema: Schema, users: pd.DataFrame) -> tuple[list[Feature], list[Fea
         [feature for feature in mine if feature.name not in users],
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #dc5ac703
 def _fit(
     schema: Schema, train: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame
 ) -> tuple[Schema, dict[str, Vocabulary]]:
@@ -578,7 +572,7 @@ def _fit(
     fitted = zip(_sides(schema, users), (known_users, known_items, train))
     return schema, _united([fit_vocabularies(features, frame) for features, frame in fitted])
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ce461187
 def _item_ids(schema: Schema, items: Table) -> Tensor | None:
     "The id of each item in the items' own table, [I]; None where the schema does not have it."
     return items.ids(schema.item_key) if schema.item_key in items.single_names else None
@@ -593,7 +587,7 @@ def _row_sequences(schema: Schema) -> tuple[str, ...]:
         if isinstance(feature, SequenceFeature) and feature.table in tables
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #bc0a90b1
 def _scaled(schema: Schema, frame_of: Callable[[Feature], pd.DataFrame]) -> Schema:
     """The schema with mean and spread of its scaled numbers, learnt where vocabularies are.
 
@@ -648,12 +642,9 @@ def _with_windows(schema: Schema, windows: Mapping[str, int], labels: int = 0) -
     if not ids: return schema
     extra = tuple(
         SequenceFeature(
-            name=name,
-            embedding_name=ids[0].table if name == "history" else None,
-            max_length=size,
-            num_buckets=ids[0].num_buckets,
-            embedding_dim=ids[0].embedding_dim,
-            init_std=ids[0].init_std,
+            name=name, embedding_name=ids[0].table if name == "history" else None, max_length=size,
+            num_buckets=ids[0].num_buckets, embedding_dim=ids[0].embedding_dim,
+            init_std=ids[0].init_std
         )
         for name, size in windows.items()
     )
@@ -738,12 +729,8 @@ class _Rules:
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ee3fcda2
 def _row_keys(
-    schema: Schema,
-    name: str,
-    frame: pd.DataFrame,
-    users: pd.DataFrame,
-    items: pd.DataFrame,
-    rules: _Rules,
+    schema: Schema, name: str, frame: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame,
+    rules: _Rules
 ) -> pd.DataFrame:
     "Row numbers of user and item, and what orders the rows."
     user, item = (
@@ -799,16 +786,10 @@ class _Past:
     rules: _Rules
     by_time: bool
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #5e389f37
 def _event_table(
-    schema: Schema,
-    split: str,
-    frame: pd.DataFrame,
-    keys: Mapping[str, pd.DataFrame],
-    past: _Past,
-    features: list[Feature],
-    vocabularies: Mapping[str, Vocabulary],
-    more: Sequence[str],
+    schema: Schema, split: str, frame: pd.DataFrame, keys: Mapping[str, pd.DataFrame], past: _Past,
+    features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str]
 ) -> Table:
     """A split's events with user_index, item_index, label, timestamp, and the windows on the user's
     past.
@@ -820,7 +801,7 @@ def _event_table(
     if past.item_ids is None: return table
     return join([table, Table(len(table), jagged=_past_columns(past, past.item_ids, split, keys))])
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1dcd61c7
 def _past_columns(
     past: _Past, item_ids: Tensor, split: str, keys: Mapping[str, pd.DataFrame]
 ) -> dict[str, Jagged]:
@@ -845,28 +826,13 @@ def _past_columns(
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c89f7cae
 def build_dataset(
-    name: str,
-    schema: Schema,
-    train: pd.DataFrame,
-    valid: pd.DataFrame | None,
-    test: pd.DataFrame,
-    users: pd.DataFrame,
-    items: pd.DataFrame,
-    *,
-    protocol: str,
-    max_history: int = 50,
-    max_recent: int = 5,
-    ceiling: Mapping[str, float] | None = None,
-    dislikes: pd.DataFrame | None = None,
-    masked: pd.DataFrame | None = None,
-    time_windows: bool = False,
-    label_windows: str | None = None,
-    positives: str | None = None,
-    moment: str | None = None,
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
-    more_labels: Sequence[str] = (),
-    offers_seen: bool = False,
+    name: str, schema: Schema, train: pd.DataFrame, valid: pd.DataFrame | None, test: pd.DataFrame,
+    users: pd.DataFrame, items: pd.DataFrame, *, protocol: str, max_history: int = 50,
+    max_recent: int = 5, ceiling: Mapping[str, float] | None = None,
+    dislikes: pd.DataFrame | None = None, masked: pd.DataFrame | None = None,
+    time_windows: bool = False, label_windows: str | None = None, positives: str | None = None,
+    moment: str | None = None, ties: Ties = "neutral", tie_seed: int = 0,
+    more_labels: Sequence[str] = (), offers_seen: bool = False
 ) -> Dataset:
     """Encode frames.
 
@@ -958,7 +924,7 @@ def build_dataset(
         by_time=by_time,
     )
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #022fb802
 class Windows(TypedDict, total=False):
     """Choices about histories that makers of data sets hand on to `build_dataset`.
 
@@ -973,12 +939,8 @@ class Windows(TypedDict, total=False):
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #dcb05eea
 def _check_times(
-    timestamp: str | None,
-    splits: Mapping[str, pd.DataFrame],
-    ties: str,
-    tie_seed: int,
-    wanting: Mapping[str, str | None],
-    time_windows: bool,
+    timestamp: str | None, splits: Mapping[str, pd.DataFrame], ties: str, tie_seed: int,
+    wanting: Mapping[str, str | None], time_windows: bool
 ) -> bool:
     "Whether the rows have times; what cannot be without them is refused."
     check_ties(ties, tie_seed)
@@ -1036,14 +998,8 @@ def _pairs(
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ae59ccbb
 def build_rows(
-    name: str,
-    schema: Schema,
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    *,
-    protocol: str,
-    more_labels: Sequence[str] = (),
+    name: str, schema: Schema, train: pd.DataFrame, valid: pd.DataFrame, test: pd.DataFrame, *,
+    protocol: str, more_labels: Sequence[str] = ()
 ) -> Dataset:
     """Encode rows that stand for themselves, for ranking; vocabularies are fitted on training rows.
 
@@ -1072,15 +1028,6 @@ def build_rows(
         pd.DataFrame({key: pd.Series(dtype="int64")}) for key in (schema.user_key, schema.item_key)
     )
     return Dataset(
-        name,
-        _fitted(schema, vocabularies),
-        protocol,
-        tables["train"],
-        tables["valid"],
-        tables["test"],
-        Table(0),
-        Table(0),
-        users,
-        items,
-        vocabularies,
+        name, _fitted(schema, vocabularies), protocol, tables["train"], tables["valid"],
+        tables["test"], Table(0), Table(0), users, items, vocabularies
     )

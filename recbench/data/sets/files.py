@@ -99,7 +99,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
             f"{path.name} is corrupt: {_sentence(error)}; copy or write it again"
         ) from error
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #df004761
 def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
@@ -112,10 +112,8 @@ def _csv(path: Path, threads: bool, text: Collection[str] = (), only: Sequence[s
             delimiter="\t" if path.suffixes[:1] == [".tsv"] else ",", newlines_in_values=True
         ),
         convert_options=csv.ConvertOptions(
-            null_values=[""],
-            strings_can_be_null=True,
-            include_columns=list(only),
-            column_types=dict.fromkeys(text, pa.string()),
+            null_values=[""], strings_can_be_null=True, include_columns=list(only),
+            column_types=dict.fromkeys(text, pa.string())
         ),
     )
 
@@ -159,10 +157,8 @@ CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
 def read_file(
-    path: Path | str,
-    columns: Sequence[str] | None = None,
-    text: Collection[str] = (),
-    numbers: Collection[str] = (),
+    path: Path | str, columns: Sequence[str] | None = None, text: Collection[str] = (),
+    numbers: Collection[str] = ()
 ) -> Source:
     """All rows of the file, or `ValueError` that names it.
 

@@ -81,7 +81,7 @@ def _find(role: str, columns: Iterable[str]) -> str | None:
     plain = {re.sub(r"[^a-z0-9]", "", column.lower()): column for column in columns}
     return next((plain[name] for name in _NAMES[role] if name in plain), None)
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #ce1d7856
 def _roles(events: Source, given: Mapping[str, str | None]) -> dict[str, str | None]:
     names = events.table.column_names
     for role, column in given.items():
@@ -179,10 +179,8 @@ def _numbers(name: str, side: Side, values: pa.Array) -> RawFeature:
     skewed = spread > 0 and finite.min() >= 0 and (((finite - finite.mean()) / spread) ** 3).mean() > 2
     gaps = values.null_count or pa.types.is_floating(values.type) and pc.any(pc.is_nan(values)).as_py()
     return RawFeature(
-        name=name,
-        side=side,
-        scale="log" if skewed else "standard",
-        missing="mean" if gaps else "refuse",
+        name=name, side=side, scale="log" if skewed else "standard",
+        missing="mean" if gaps else "refuse"
     )
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6d3ce800
@@ -233,9 +231,7 @@ def _ids(
         else ""
     )
     return Verdict(
-        SequenceFeature(
-            name=name, side=side, max_length=max(50, longest), embedding_name=table
-        ),
+        SequenceFeature(name=name, side=side, max_length=max(50, longest), embedding_name=table),
         note=note,
     )
 
@@ -376,7 +372,7 @@ _TOLD = .5       # of the item, from which on a column of the events is not read
 _LABEL = .9      # of the label
 _HELD = .9       # of the lists that hold the row's own item
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6a045bca
 def judged(name: str, scene: Scene) -> Verdict:
     "A column of the events: of which side it is, or why it is not read."
     values = scene.events.column(name)
@@ -427,7 +423,7 @@ def judged(name: str, scene: Scene) -> Verdict:
         else found
     )
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #05973250
 def _divided(values: pa.Array, separator: str) -> pa.Array | None:
     "Text with the separator as lists of its pieces; None for what has none."
     if not is_text(values.type) or not pc.any(pc.match_substring(values, separator)).as_py():
@@ -464,10 +460,8 @@ def _keys(roles: Mapping[str, str | None]) -> tuple[str, str]:
 
 
 def _scene(
-    sources: Mapping[str, Source],
-    roles: Mapping[str, str | None],
-    given: Mapping[str, Any],
-    read: Collection[str],
+    sources: Mapping[str, Source], roles: Mapping[str, str | None], given: Mapping[str, Any],
+    read: Collection[str]
 ) -> Scene:
     events, (user_key, key) = _together(sources), _keys(roles)
     learnt = roles["label"] if given.get("rows") == "all" else None

@@ -345,13 +345,8 @@ def _split_column(source: Source, name: str) -> pa.Array:
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #cd793ea2
 def _side_frame(
-    name: str,
-    key: str,
-    features: list[Feature],
-    sources: Mapping[str, Source],
-    events: pd.DataFrame,
-    separator: str,
-    integers: set[str],
+    name: str, key: str, features: list[Feature], sources: Mapping[str, Source], events: pd.DataFrame,
+    separator: str, integers: set[str]
 ) -> pd.DataFrame:
     "The table of users or items, one row each; the keys of the events where there is none."
     if name not in sources:
@@ -431,12 +426,8 @@ def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd
                 zip(
                     ("train", "valid", "test"),
                     schema.split(
-                        events,
-                        schema.user_key,
-                        schema.item_key,
-                        schema.timestamp,
-                        schema.ties,
-                        schema.tie_seed,
+                        events, schema.user_key, schema.item_key, schema.timestamp, schema.ties,
+                        schema.tie_seed
                     ),
                 )
             )
@@ -502,12 +493,8 @@ def _with_events(rows: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #5a0a0ee2
 def _encoded(
-    name: str,
-    schema: SchemaFile,
-    parts: dict[str, pd.DataFrame],
-    users: pd.DataFrame,
-    items: pd.DataFrame,
-    turned_down: pd.DataFrame,
+    name: str, schema: SchemaFile, parts: dict[str, pd.DataFrame], users: pd.DataFrame,
+    items: pd.DataFrame, turned_down: pd.DataFrame
 ) -> Dataset:
     "Divide what is left, encode it, and account for every row."
     read = sum(map(len, parts.values())) + len(turned_down)
@@ -524,24 +511,12 @@ def _encoded(
         }
     parts = {split: _with_events(part, schema) for split, part in parts.items()}
     dataset = build_dataset(
-        name,
-        schema.schema(),
-        parts["train"],
-        parts["valid"],
-        parts["test"],
-        users,
-        items,
-        protocol=_protocol(schema),
-        max_history=0 if by_row else schema.max_history,
-        max_recent=0 if by_row else schema.max_recent,
-        positives=positives,
-        moment=schema.moment,
-        time_windows=schema.time_windows,
-        label_windows=schema.label_windows,
-        ties=schema.ties,
-        tie_seed=schema.tie_seed,
-        dislikes=dislikes if len(dislikes) else None,
-        offers_seen=schema.repeats == "keep" and schema.rows == "positives",
+        name, schema.schema(), parts["train"], parts["valid"], parts["test"], users, items,
+        protocol=_protocol(schema), max_history=0 if by_row else schema.max_history,
+        max_recent=0 if by_row else schema.max_recent, positives=positives, moment=schema.moment,
+        time_windows=schema.time_windows, label_windows=schema.label_windows, ties=schema.ties,
+        tie_seed=schema.tie_seed, dislikes=dislikes if len(dislikes) else None,
+        offers_seen=schema.repeats == "keep" and schema.rows == "positives"
     )
     account = {
         "read": read,
@@ -641,7 +616,7 @@ def _single(features: Sequence[Feature], schema: SchemaFile) -> list[str]:
         and one.name != schema.user_key
     ]
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f4a2d40b
 def _of_events_lines(schema: SchemaFile, rows: pd.DataFrame, of_events: Sequence[Feature]) -> list[str]:
     "Columns of the rows from which the row's item, or in ranking its label, can be read."
     item, user = codes(rows[schema.item_key]), codes(rows[schema.user_key])
@@ -673,7 +648,7 @@ def _held_lines(schema: SchemaFile, rows: pd.DataFrame, of_events: Sequence[Feat
         if share >= _TOLD
     ]
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3ca9e527
 def _of_users_lines(
     schema: SchemaFile, held: pd.DataFrame, part: str, users: pd.DataFrame, items: int, names: list[str]
 ) -> list[str]:
@@ -693,12 +668,8 @@ def _of_users_lines(
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #d8bbecb5
 def told_lines(
-    schema: SchemaFile,
-    parts: Mapping[str, pd.DataFrame],
-    users: pd.DataFrame,
-    items: int,
-    of_users: Sequence[Feature],
-    of_events: Sequence[Feature],
+    schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: int,
+    of_users: Sequence[Feature], of_events: Sequence[Feature]
 ) -> list[str]:
     """Columns on the user's side from which the item of the row, or in ranking its label, can be read.
 
@@ -774,12 +745,8 @@ def _label_lines(schema: SchemaFile, events: pd.DataFrame) -> list[str]:
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #adec0d52
 def _tables(
-    schema: SchemaFile,
-    sources: Mapping[str, Source],
-    frames: Mapping[str, pd.DataFrame],
-    of_users: list[Feature],
-    lifted: list[Feature],
-    integers: set[str],
+    schema: SchemaFile, sources: Mapping[str, Source], frames: Mapping[str, pd.DataFrame],
+    of_users: list[Feature], lifted: list[Feature], integers: set[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Users and items, one row each; every key of the events stands in its table."
     events = pd.concat(frames.values(), ignore_index=True)
@@ -814,7 +781,7 @@ def _liked(
         others, ignore_index=True
     )
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f2314600
 def _names(sources: Mapping[str, Source]) -> list[str]:
     "The tables of events: one that is to be divided, or one a split."
     names = ["events"] if "events" in sources else ["train", "valid", "test"]
@@ -865,14 +832,8 @@ def dataset_from_sources(
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #9011dde3
 def dataset_from_frames(
-    events: Any,
-    users: Any = None,
-    items: Any = None,
-    schema: SchemaFile | None = None,
-    name: str = "own data",
-    verbose: bool = True,
-    read: Collection[str] = (),
-    **given,
+    events: Any, users: Any = None, items: Any = None, schema: SchemaFile | None = None,
+    name: str = "own data", verbose: bool = True, read: Collection[str] = (), **given
 ) -> Dataset:
     """A data set from data frames; every row is accounted for or named in an error.
 
@@ -978,12 +939,8 @@ def _read_files(
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ebe8b845
 def _from_sources(
-    name: str,
-    sources: Mapping[str, Source],
-    schema: SchemaFile | None,
-    verbose: bool,
-    given: Mapping,
-    read: Collection[str] = (),
+    name: str, sources: Mapping[str, Source], schema: SchemaFile | None, verbose: bool, given: Mapping,
+    read: Collection[str] = ()
 ) -> Dataset:
     if schema is None:
         schema = infer_sources(sources, read, **given)

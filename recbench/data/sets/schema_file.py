@@ -205,7 +205,7 @@ def _written(value: Any) -> str:
         .removesuffix("\n...")
     )
 
-
+# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #300e6434
 def schema_yaml(schema: SchemaFile) -> str:
     "The schema as YAML, a line a feature; `read_schema` reads it back."
     fields = schema.model_dump(mode="json", exclude_defaults=True, exclude={"features", "notes"})

@@ -39,12 +39,8 @@ def _in_order(
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #952f5000
 def leave_last(
-    frame: pd.DataFrame,
-    user_key: str = "user_id",
-    timestamp: str = "timestamp",
-    item_key: str = "item_id",
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
+    frame: pd.DataFrame, user_key: str = "user_id", timestamp: str = "timestamp",
+    item_key: str = "item_id", ties: Ties = "neutral", tie_seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Last row of each user to test, the one before to valid.
 
@@ -96,10 +92,8 @@ def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple[Any, Any]:
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #fc6a32f3
 def split_by_time(
-    frame: pd.DataFrame,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    cuts: Sequence | None = None,
-    timestamp: str = "timestamp",
+    frame: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1), cuts: Sequence | None = None,
+    timestamp: str = "timestamp"
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Rows before the first cut train, rows before the second validate, the rest is the test.
 
@@ -132,13 +126,8 @@ def _as_time(cut: float | str | datetime, times: pd.Series) -> Any:
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #684d2054
 def split_by_user_time(
-    frame: pd.DataFrame,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    user_key: str = "user_id",
-    timestamp: str = "timestamp",
-    item_key: str = "item_id",
-    ties: Ties = "neutral",
-    tie_seed: int = 0,
+    frame: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1), user_key: str = "user_id",
+    timestamp: str = "timestamp", item_key: str = "item_id", ties: Ties = "neutral", tie_seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The newest rows of each user to test, those before to valid.
 
@@ -169,10 +158,8 @@ def split_by_user_time(
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #b3e4b4e3
 def split_random(
-    frame: pd.DataFrame,
-    fractions: Sequence[float] = (0.8, 0.1, 0.1),
-    seed: int = 0,
-    keys: Sequence[str] = ("user_id", "item_id", "timestamp"),
+    frame: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0,
+    keys: Sequence[str] = ("user_id", "item_id", "timestamp")
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Rows drawn without regard to user or time.
 
@@ -215,14 +202,10 @@ def _leaks(
         "later_train_rows": int((train[timestamp] > part[timestamp].min()).sum()),
     }
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #7b9059c1
 def leak_report(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    test: pd.DataFrame,
-    user_key: str = "user_id",
-    item_key: str = "item_id",
-    timestamp: str = "timestamp",
+    train: pd.DataFrame, valid: pd.DataFrame, test: pd.DataFrame, user_key: str = "user_id",
+    item_key: str = "item_id", timestamp: str = "timestamp"
 ) -> pd.DataFrame:
     """Counts of what a held-out split shares with the training rows, and of what training saw too
     early.
@@ -283,13 +266,8 @@ class Split(BaseModel):
         )
 
     def __call__(
-        self,
-        frame: pd.DataFrame,
-        user_key: str = "user_id",
-        item_key: str = "item_id",
-        timestamp: str | None = "timestamp",
-        ties: Ties = "neutral",
-        tie_seed: int = 0,
+        self, frame: pd.DataFrame, user_key: str = "user_id", item_key: str = "item_id",
+        timestamp: str | None = "timestamp", ties: Ties = "neutral", tie_seed: int = 0
     ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
         """Train, valid, test.
 

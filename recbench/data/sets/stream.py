@@ -63,7 +63,7 @@ def _ids(
                                     "num_buckets says", pa.array(outside))
     return ids
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #4cc2591b
 def _numbers(source: Source, name: str, column: pa.Array, width: int = 1) -> np.ndarray:
     "Numbers float32 or float64 [rows, width], integers as float64; a missing one is NaN."
     if is_list_type(column.type):
@@ -88,7 +88,7 @@ def _numbers(source: Source, name: str, column: pa.Array, width: int = 1) -> np.
         np.result_type(values.dtype, np.float32) if values.dtype.kind == "f" else np.float64, copy=False
     ).reshape(-1, width)
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #7746dac7
 def _check_finite(source: Source, name: str, column: pa.Array, values: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
     if not finite.all():
@@ -103,16 +103,14 @@ def _check_finite(source: Source, name: str, column: pa.Array, values: np.ndarra
 def _feature_numbers(source: Source, feature: RawFeature, column: pa.Array) -> np.ndarray:
     "A feature's numbers float32 [rows, value_dim], scaled as the feature says."
     return _check_finite(
-        source,
-        feature.name,
-        column,
-        scaled(feature, _numbers(source, feature.name, column, feature.value_dim)),
+        source, feature.name, column,
+        scaled(feature, _numbers(source, feature.name, column, feature.value_dim))
     )
 
 
 _EXACT = 1 << 24      # whole numbers up to here are exact in float32
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #1d3bb323
 def _carried(source: Source, name: str, column: pa.Array) -> np.ndarray:
     "A carried column as float32; refused where that would make one number of several."
     values = _numbers(source, name, column)
@@ -135,7 +133,7 @@ def _integers(source: Source, name: str, column: pa.Array) -> np.ndarray:
     except pa.ArrowException as error: source.refuse(name, f"holds {column.type} that does not fit "
                                                            f"into 64 bits: {error}")
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #6bc2166b
 def _named(source: Source, call, *args):
     "What the call answers; its complaint names the file as well."
     try: return call(*args)
@@ -143,13 +141,9 @@ def _named(source: Source, call, *args):
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #f71f7508
 def encode_arrow(
-    sources: Iterable[Source],
-    rows: int,
-    features: Sequence[Feature],
-    vocabularies: Mapping[str, Vocabulary],
-    columns: Sequence[str] = (),
-    space: Tensor | None = None,
-    wide: Collection[str] = (),
+    sources: Iterable[Source], rows: int, features: Sequence[Feature],
+    vocabularies: Mapping[str, Vocabulary], columns: Sequence[str] = (), space: Tensor | None = None,
+    wide: Collection[str] = ()
 ) -> Table:
     """What `encode_table` gives for a frame, from Arrow columns; `ValueError` names file, column and
     value.
@@ -188,13 +182,8 @@ def encode_arrow(
     carried = {name: torch.from_numpy(kept) for name, kept in whole.items()}
     jagged = {name: stack_jagged(parts) for name, parts in lists.items()}
     return block_table(
-        block,
-        [one.name for one in singles],
-        [one.name for one in numbers],
-        dims,
-        narrow,
-        jagged,
-        carried,
+        block, [one.name for one in singles], [one.name for one in numbers], dims, narrow, jagged,
+        carried
     )
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #7c6d7284
@@ -237,15 +226,9 @@ def stack_tables(tables: Sequence[Table]) -> Table:
         return stack(given) if given else None
     jagged = {name: stack_jagged([table.jagged[name] for table in tables]) for name in first.jagged}
     return Table(
-        sum(map(len, tables)),
-        first.single_names,
-        stack_given([table.singles for table in tables]),
-        jagged,
-        first.dense_names,
-        first.dense_dims,
-        stack_given([table.dense for table in tables]),
-        {name: stack([table.columns[name] for table in tables]) for name in first.columns},
-        block,
+        sum(map(len, tables)), first.single_names, stack_given([table.singles for table in tables]),
+        jagged, first.dense_names, first.dense_dims, stack_given([table.dense for table in tables]),
+        {name: stack([table.columns[name] for table in tables]) for name in first.columns}, block
     )
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #40019c3f
@@ -449,23 +432,16 @@ def _parts(
         one.path, metadata=contents, buffer_size=1 << 16, page_checksum_verification=True
     ) as file:
         yield from file.iter_batches(
-            size,
-            row_groups=[one.group],
-            columns=[name for name in file.schema_arrow.names if name in columns],
-            use_threads=False,
+            size, row_groups=[one.group],
+            columns=[name for name in file.schema_arrow.names if name in columns], use_threads=False
         )
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #b10c0012
 def _read(self: ParquetStream, reader: _Reader, slices: list[Slice], space: Tensor | None) -> Table:
     "The slices' rows, encoded."
     return encode_arrow(
-        map(reader.read, slices),
-        sum(one.rows for one in slices),
-        self.features,
-        self.vocabularies,
-        self.columns,
-        space,
-        self.wide,
+        map(reader.read, slices), sum(one.rows for one in slices), self.features, self.vocabularies,
+        self.columns, space, self.wide
     )
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #b7380220
