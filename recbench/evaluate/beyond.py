@@ -84,16 +84,19 @@ def evaluate_beyond(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy, diversity, novelty, popularity, coverage and inequality of a model's lists, beside the
-    baselines.
+    """Accuracy, diversity, novelty, coverage and inequality of a model's lists, beside the baselines.
 
     Args:
         model: offers one of the three ways of `evaluate`
+        dataset: with the split
         top_k: length of the lists, and the cut-off of recall and ndcg
         split: or "valid"
         baselines: as for `evaluate_retrieval`
         name: None: the model's class
         vectors: [I, V] for diversity; None: the items' features
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users
+        seed: of the draws
 
     Returns:
         as `compare`; rows of all lists together have a value only
@@ -138,6 +141,7 @@ def beyond_picture(table: pd.DataFrame, across: str = "effective share", up: str
     Args:
         table: of `evaluate_beyond`
         across: a row of it, without its cut-off
+        up: the row upwards, without its cut-off
     """
     rows = {label.split("@")[0]: label for label in table.index}
     for wanted in (across, up):

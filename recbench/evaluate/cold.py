@@ -25,7 +25,7 @@ from recbench.evaluate.retrieval import (
     fitted_baselines,
     scorer,
     split_ranks,
-    summary,
+    evaluation_of,
 )
 
 # %% ../../nbs/70_evaluate/44_cold.ipynb #5e33e363
@@ -94,18 +94,20 @@ def evaluate_cold(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Full-catalogue metrics apart for buckets of training rows, beside the baselines; empty buckets
-    are
-    left out.
+    """Full-catalogue metrics apart for buckets of training rows; empty buckets are left out.
 
     Args:
         model: offers one of the three ways of `evaluate`
+        dataset: whose training rows are counted
         by: whose training rows are counted
         top_k: cut-offs
         edges: where a new bucket begins
         split: or "valid"
         baselines: as for `evaluate_retrieval`
         name: None: the model's class
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users
+        seed: of the draws
 
     Returns:
         rows (bucket, rows, users, metric), columns as `compare`
@@ -122,7 +124,7 @@ def evaluate_cold(
     for bucket in known.unique().tolist():
         rows = (known == bucket).nonzero().squeeze(1)
         parts = [
-            summary(label, dataset, split, *counts, top_k, rows.to(counts[0].device))
+            evaluation_of(label, dataset, split, *counts, top_k, rows.to(counts[0].device))
             for label, counts in ranks.items()
         ]
         users = len(parts[0].values)

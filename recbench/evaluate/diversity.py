@@ -30,9 +30,10 @@ def _one_feature(rows: np.ndarray, ids: np.ndarray, items: int) -> csr_matrix:
 
 # %% ../../nbs/70_evaluate/56_diversity.ipynb #31ac0706
 def item_vectors(dataset: Dataset) -> tuple[csr_matrix, str]:
-    """Unit vectors of the catalogue, float64 [I, V], and what they are made of.
+    """Unit vectors of the catalogue, float64 [I, V], and of what: 'features', or 'users' without any.
 
-    'features', or 'users' where there are none.
+    Args:
+        dataset: with the catalogue
     """
     table, every = dataset.items, np.arange(len(dataset.items))
     parts = [
@@ -52,6 +53,7 @@ def list_diversity(lists: Recommendations, vectors: csr_matrix | Tensor | np.nda
     """Mean distance 1 - cosine over the pairs of each list.
 
     Args:
+        lists: of `recommend`
         vectors: [I, V], any length; of `item_vectors`, or a model's embeddings
 
     Returns:
@@ -73,8 +75,11 @@ def list_diversity(lists: Recommendations, vectors: csr_matrix | Tensor | np.nda
 
 # %% ../../nbs/70_evaluate/56_diversity.ipynb #0974b8fa
 def list_novelty(lists: Recommendations, dataset: Dataset) -> np.ndarray:
-    """Mean self-information of each list's items; an item nobody had counts as if one more person had
-    it.
+    """Mean self-information of each list's items; one nobody had counts as if one more person had it.
+
+    Args:
+        lists: of `recommend`
+        dataset: whose training rows are counted
 
     Returns:
         float64 [U], bits; 0 for an empty list

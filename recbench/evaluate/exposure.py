@@ -20,12 +20,21 @@ from .recommendations import Recommendations
 
 # %% ../../nbs/70_evaluate/54_exposure.ipynb #4f1da97c
 def exposures(lists: Recommendations, items: int) -> Tensor:
-    "In how many lists each item stands, float64 [I]."
+    """In how many lists each item stands, float64 [I].
+
+    Args:
+        lists: of `recommend`
+        items: I, size of the catalogue
+    """
     return torch.bincount(lists.items[lists.items >= 0], minlength=items).double()
 
 
 def coverage(exposure: Tensor) -> float:
-    "Share of the catalogue that is shown to anybody."
+    """Share of the catalogue that is shown to anybody.
+
+    Args:
+        exposure: of `exposures`, [I]
+    """
     return (exposure > 0).double().mean().item()
 
 # %% ../../nbs/70_evaluate/54_exposure.ipynb #f1ea3fc1
@@ -45,7 +54,11 @@ def gini(exposure: Tensor) -> float:
 
 # %% ../../nbs/70_evaluate/54_exposure.ipynb #f71d6cc2
 def effective_items(exposure: Tensor) -> float:
-    "Number of equally exposed items with the same entropy."
+    """Number of equally exposed items with the same entropy.
+
+    Args:
+        exposure: of `exposures`, [I]
+    """
     share = exposure.double() / exposure.sum().clamp(min=1)
     return torch.special.entr(share).sum().exp().item() if exposure.sum() else 0.0
 
@@ -83,7 +96,9 @@ def popularity_bias(
 
     Args:
         lists: of one data set
+        dataset: that the lists were made for
         split: whose rows are the line "held out"
+        groups: of equally many items, by training rows
 
     Returns:
         rows 1 (rarest) .. groups; columns even, training, held out, and one a list
@@ -113,7 +128,11 @@ def popularity_bias(
 
 # %% ../../nbs/70_evaluate/54_exposure.ipynb #62faadb5
 def popularity_picture(bias: pd.DataFrame) -> Figure:
-    "Shares by decile: models as lines, what people did as bars, an even division as a dashed line."
+    """Shares by decile: models as lines, what people did as bars, an even division as a dashed line.
+
+    Args:
+        bias: of `popularity_bias`
+    """
     figure, axes = new_axes()
     axes.bar(bias.index, bias["training"], width=0.8, color="0.9", label="training rows")
     axes.bar(bias.index, bias["held out"], width=0.5, color="0.78", label="held-out rows")

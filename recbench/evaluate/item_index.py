@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.checks import whole
 from ..data.rows.table import Jagged
+from .cards import Card
 from .ranks import seen_cells
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #63e7dda8
@@ -90,11 +91,12 @@ def merge_interests(items: Tensor, values: Tensor, k: int) -> tuple[Tensor, Tens
     return items.gather(1, places).masked_fill(values == -torch.inf, -1), values
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #3f23642b
-class ItemIndex:
+class ItemIndex(Card):
     """Search of item vectors by inner product.
 
     Args:
         item_emb: [I, D]
+        kind: "exact": all products; "flat", "ivf", "hnsw": an index of faiss, the last two approximate
         effort: ivf: lists looked at; hnsw: candidates kept on the walk
         seed: of the clustering behind ivf
     """
@@ -127,6 +129,14 @@ class ItemIndex:
         self.structure = None if kind == "exact" else _build(kind, self.item_emb, effort, seed)
 
     def __len__(self) -> int: return len(self.item_emb)
+
+    def facts(self) -> dict[str, str]:
+        "Size and kind."
+        effort = {"ivf": f", {self.effort} lists looked at", "hnsw": f", {self.effort} candidates kept"}
+        return {
+            "items": f"{len(self):,} vectors of {self.item_emb.shape[1]} numbers",
+            "search": self.kind + effort.get(self.kind, ""),
+        }
 
     def search(
         self, user_emb: Tensor, k: int = 100, seen: Jagged | None = None
@@ -169,7 +179,7 @@ class ItemIndex:
         items, values = (
             zip(*parts) if parts else ([torch.empty(0, k, dtype=torch.int64)], [torch.empty(0, k)])
         )
-        return torch.cat(items), torch.cat(values)
+        return torch.cat(list(items)), torch.cat(list(values))
 
     def _search_block(self, user_emb: Tensor, k: int, seen: Jagged | None) -> tuple[Tensor, Tensor]:
         interests = user_emb.shape[1] if user_emb.dim() == 3 else 1

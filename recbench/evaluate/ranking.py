@@ -19,6 +19,7 @@ import torch
 from ..core.registry import lookup
 from ..data.sets.dataset import Dataset
 from ..data.feed.loader import RankLoader
+from .cards import Card
 from .retrieval import at_rest, device_of
 from .row_baselines import fit_row_baselines
 from recbench.evaluate.row_metrics import (
@@ -35,11 +36,13 @@ from ..metrics.xauc import XAUC
 from ..models.rank_model import METRIC_KINDS, Head, check_labels, in_words
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #8f59c61b
-@dataclass(frozen=True)
-class RankEvaluation:
+@dataclass(frozen=True, repr=False)
+class RankEvaluation(Card):
     """Probabilities of one model for the rows of a split, beside what came true.
 
     Attributes:
+        name: of the model
+        protocol: split and rows, part of every metric's name
         probability: [R]
         label: [R], 0 or 1
         unit: int64 [R], 0..U-1: the row's user, or the row
@@ -61,6 +64,15 @@ class RankEvaluation:
             )
         check_probability(self.probability, f"probability of {self.name}")
         check_binary(self.label)
+
+    def facts(self) -> dict[str, str]:
+        "Model, protocol, rows and metrics."
+        return {
+            "model": self.name,
+            "protocol": self.protocol,
+            "rows": f"{len(self.label):,}, {self.label.mean():.1%} positive",
+            **{metric: f"{value:.4f}" for metric, value in self.values().items()},
+        }
 
     def values(self) -> dict[str, float]:
         "Metric -> value."
@@ -365,7 +377,11 @@ def compare_rows(
     """Metrics with bootstrap intervals, and model minus other with paired intervals.
 
     Args:
+        model: probabilities of one model
         others: of the same rows
+        confidence: share of such intervals that hold the true value
+        draws: resampled sets of users, or of rows where there are no users
+        seed: of the draws
 
     Returns:
         rows "auc [protocol]"; columns (name, value | low | high), for others also difference,
@@ -374,39 +390,30 @@ def compare_rows(
     if not 0 < confidence < 1: raise ValueError(f"confidence is {confidence}; must lie between 0 and 1")
     if draws < 1: raise ValueError(f"draws is {draws}; must be at least 1")
     everyone = [model, *others]
-    if len({one.name for one in everyone}) < len(everyone):
-        raise ValueError(
-            f"names are {[one.name for one in everyone]}; give each model its own with name="
-        )
+    _check_same_rows(everyone)
+    points = np.array([list(one.values().values()) for one in everyone])
+    drawn = resampled(everyone, draws, seed)
+    tails, frames = [(1 - confidence) / 2, (1 + confidence) / 2], []
+    quantities = ["value", "low", "high", "difference", "difference low", "difference high"]
+    for i, one in enumerate(everyone):
+        columns = [points[i], *_ends(drawn[i], tails)]
+        if i: columns += [points[0] - points[i], *_ends(drawn[0] - drawn[i], tails)]
+        names = pd.MultiIndex.from_product([[one.name], quantities[: len(columns)]])
+        frames.append(pd.DataFrame(np.stack(columns, 1), columns=names))
+    labels = [f"{metric} [{model.protocol}]" for metric in model.values()]
+    return pd.concat(frames, axis=1).set_axis(labels, axis=0)
+
+
+def _check_same_rows(everyone: list[RankEvaluation]) -> None:
+    model, names = everyone[0], [one.name for one in everyone]
+    if len(set(names)) < len(names):
+        raise ValueError(f"names are {names}; give each model its own with name=")
     for other in everyone[1:]:
         if other.protocol != model.protocol or not np.array_equal(other.label, model.label):
             raise ValueError(
                 f"{other.name} [{other.protocol}] was not evaluated on the rows of {model.name} "
                 f"[{model.protocol}]"
             )
-    points, drawn = np.array([list(one.values().values()) for one in everyone]), resampled(
-        everyone, draws, seed
-    )
-    tails, frames = [(1 - confidence) / 2, (1 + confidence) / 2], []
-    for i, one in enumerate(everyone):
-        columns = [points[i], *_ends(drawn[i], tails)]
-        if i: columns += [points[0] - points[i], *_ends(drawn[0] - drawn[i], tails)]
-        frames.append(
-            pd.DataFrame(
-                np.stack(columns, 1),
-                columns=pd.MultiIndex.from_product(
-                    [
-                        [one.name],
-                        ["value", "low", "high", "difference", "difference low", "difference high"][
-                            : len(columns)
-                        ],
-                    ]
-                ),
-            )
-        )
-    return pd.concat(frames, axis=1).set_axis(
-        [f"{metric} [{model.protocol}]" for metric in model.values()], axis=0
-    )
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #a5220c90
 def evaluate_ranking(
@@ -425,10 +432,14 @@ def evaluate_ranking(
 
     Args:
         model: a ranking model, or an object with predict_rows(dataset, split)
-        split: or "valid"
+        dataset: with the split
+        split: "test" or "valid"
         baselines: True: fit them; a mapping: these fitted models; False: none
         name: None: the model's class
         label: of the head that is judged; None: the first
+        confidence: share of such intervals that hold the true value
+        draws: resampled sets of users, or of rows where there are no users
+        seed: of the draws
 
     Returns:
         as `compare_rows`; with a column (ceiling, value) where the data set knows that of this label

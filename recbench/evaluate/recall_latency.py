@@ -129,7 +129,11 @@ def recall_latency(
 
 # %% ../../nbs/70_evaluate/51_recall_latency.ipynb #569cd871
 def latency_picture(table: pd.DataFrame) -> Figure:
-    "Recall against exact, and time a query, of every setting; the Pareto curve in grey."
+    """Recall against exact, and time a query, of every setting; the Pareto curve in grey.
+
+    Args:
+        table: of `recall_latency`
+    """
     figure, axes = new_axes(6, 3.6)
     best = table[table["pareto"]].sort_values("recall")
     axes.plot(

@@ -24,7 +24,7 @@ def recent_shift(
         timestamp: [N], their times
         items: I, size of the catalogue
         half_life: age at which a row counts half, in the units of the timestamps
-        share: epsilon
+        share: epsilon, share of the overall popularity that is mixed in
 
     Returns:
         float32 [I]
@@ -42,6 +42,12 @@ class RecentPrior:
     """A trained match model with the popularity of the last rows.
 
     `evaluate` and its kin rank with it, an `ItemIndex` searches its vectors.
+
+    Args:
+        model: trained, with `user_embedding`, `item_embedding` and `temperature`
+        dataset: with a timestamp column; else a ValueError
+        half_life: time in which a row's weight halves, in the unit of the timestamps
+        share: epsilon, share of the overall popularity that is mixed in
     """
 
     def __init__(self, model, dataset: Dataset, half_life: float, share: float = 0.1):
@@ -59,9 +65,21 @@ class RecentPrior:
         self.model, self.item_vectors = model, torch.cat([items, self.shift[:, None]], 1)  # [I, D + 1]
 
     def user_vectors(self, dataset: Dataset, split: str = "test", rows: Tensor | None = None) -> Tensor:
-        "Vectors [B, D + 1], or [B, K, D + 1] of several interests, for rows of a split (None: all)."
+        """Vectors [B, D + 1], or [B, K, D + 1] of several interests, for rows of a split.
+
+        Args:
+            dataset: with the split
+            split: "valid" or "test"
+            rows: int64 [B], row numbers of the split; None: all
+        """
         return F.pad(embed_users(self.model, dataset, split, rows), (0, 1), value=1.0)
 
     def score_rows(self, dataset: Dataset, split: str, rows: Tensor) -> Tensor:
-        "Scores [B, I] of some rows of a split."
+        """Scores [B, I] of some rows of a split.
+
+        Args:
+            dataset: with the split
+            split: "valid" or "test"
+            rows: int64 [B], row numbers of the split
+        """
         return inner_products(self.user_vectors(dataset, split, rows), self.item_vectors)

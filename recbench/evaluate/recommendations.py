@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ..data.sets.dataset import Dataset
+from .cards import Card
 from .baselines import known_items
 from .ranks import seen_cells
 from .retrieval import asked_lists, at_rest, checked_scores, scorer
@@ -51,8 +52,8 @@ def _drawn(scores: Tensor, values: Tensor, items: Tensor, generator: torch.Gener
     return torch.where(surely, items, drawn.gather(1, place.clamp(min=0)))
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #af19e25e
-@dataclass(frozen=True)
-class Recommendations:
+@dataclass(frozen=True, repr=False)
+class Recommendations(Card):
     """Lists of one model; list i belongs to user `users[i]`.
 
     Attributes:
@@ -60,7 +61,7 @@ class Recommendations:
         users: int64 [L], user index, rising; again where a user's rows bring sequences of their own
         items: int64 [L, K], item index, best first, -1 for an empty place
         rows: int64 [L], the rows of the split that asked; None: unknown
-        split: or "valid"
+        split: "test" or "valid"
     """
     name: str
     users: Tensor
@@ -73,8 +74,26 @@ class Recommendations:
         "Length of the lists."
         return self.items.shape[1]
 
+    def facts(self) -> dict[str, str]:
+        "Whose lists, how many and how full, and the first one."
+        empty = int((self.items < 0).sum())
+        return {
+            "model": self.name,
+            "lists": f"{len(self.items):,} of {self.k} items, for rows of {self.split}",
+            "empty places": f"{empty:,}",
+            "different items": f"{len(self.items[self.items >= 0].unique()):,}",
+            **{f"user {user}": f"items {items}" for user, items in self._first()},
+        }
+
+    def _first(self) -> list[tuple[int, list[int]]]:
+        return list(zip(self.users[:1].tolist(), self.items[:1].tolist()))
+
     def matrix(self, items: int) -> csr_matrix:
-        "Ones where an item stands in a list, float64 [L, I]."
+        """Ones where an item stands in a list, float64 [L, I].
+
+        Args:
+            items: I, size of the catalogue
+        """
         rows, places = (self.items >= 0).nonzero(as_tuple=True)
         return csr_matrix(
             (np.ones(len(rows)), (rows.numpy(), self.items[rows, places].numpy())),
@@ -92,8 +111,9 @@ def recommend(
 
     Args:
         model: offers one of the three ways of `evaluate`
-        k: length of a list
-        split: or "valid"
+        dataset: with the split
+        k: length of a list, at most I
+        split: "test" or "valid"
         name: None: the model's class
         seed: decides among equal scores
     """
@@ -124,6 +144,8 @@ def readable_lists(
     """Some users' newest items and their lists, by name.
 
     Args:
+        lists: of `recommend`
+        dataset: that they were made for
         names: [I], what an item is called
         users: evenly spaced lists that are looked at
         history: newest items of each user that are shown

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
            'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'split_ranks', 'Evaluation',
-           'check_cut_offs', 'summary', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines',
+           'check_cut_offs', 'evaluation_of', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines',
            'evaluate_retrieval', 'readable', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
@@ -26,8 +26,9 @@ from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
 from ..data.rows.table import fingerprint
 from .baselines import fit_baselines, history_scorer, with_refits
+from .cards import Card
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_cells
-from .significance import bootstrap_interval
+from .significance import FEW, bootstrap_interval, few_mark, users_apart
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ed3fec7f
 _ITEM_ROWS = 8192   # items, or users, embedded at once
@@ -45,6 +46,7 @@ def at_rest(model) -> Iterator[None]:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #cd67d027
 def device_of(model) -> torch.device:
+    "Where a model's parameters are; the CPU for a model without any."
     return (
         next(model.parameters(), torch.empty(0)).device
         if isinstance(model, nn.Module)
@@ -53,7 +55,12 @@ def device_of(model) -> torch.device:
 
 
 def embed_items(model, dataset: Dataset) -> Tensor:
-    "Vectors [I, D] of the whole catalogue, on the model's device."
+    """Vectors of the whole catalogue, [I, D], on the model's device.
+
+    Args:
+        model: has `item_embedding(batch)`
+        dataset: with the catalogue
+    """
     with at_rest(model):
         parts = torch.arange(len(dataset.items)).split(_ITEM_ROWS)
         return torch.cat(
@@ -62,9 +69,13 @@ def embed_items(model, dataset: Dataset) -> Tensor:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6a7b8228
 def embed_users(model, dataset: Dataset, split: str = "test", rows: Tensor | None = None) -> Tensor:
-    """Vectors [B, D], or [B, K, D] of a model with K interests, for rows of a split (None.
+    """Vectors of users, [B, D], or [B, K, D] of a model with K interests, on the model's device.
 
-    All), on the model's device.
+    Args:
+        model: has `user_embedding(batch)`
+        dataset: with the split
+        split: "train", "valid" or "test"
+        rows: int64 [B], row numbers of the split; None: all
     """
     with at_rest(model):
         parts = (torch.arange(len(dataset.split(split))) if rows is None else rows).split(_ITEM_ROWS)
@@ -77,9 +88,7 @@ def embed_users(model, dataset: Dataset, split: str = "test", rows: Tensor | Non
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #a3adde77
 def inner_products(user_emb: Tensor, item_emb: Tensor) -> Tensor:
-    """Products of users and items; of several interests the greatest, one interest at a time so that
-    [B,
-    K, I] is never held.
+    """Products of users and items; of several interests the greatest, one at a time: never [B, K, I].
 
     Args:
         user_emb: [B, D], or [B, K, D] for K interests
@@ -180,8 +189,8 @@ def split_ranks(
     return greater[back.to(greater.device)], equal[back.to(equal.device)]
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #c4694c47
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Card):
     """Metrics of one model, a value for each user.
 
     Attributes:
@@ -198,6 +207,15 @@ class Evaluation:
         "Metric -> mean over users."
         return self.values.mean()
 
+    def facts(self) -> dict[str, str]:
+        "Model, protocol, users, and means by metric."
+        means: dict[str, list[str]] = {}
+        for label, value in self.mean().items():
+            metric, _, k = str(label).partition("@")
+            means.setdefault(metric, []).append(f"@{k} {value:.4f}" if k else f"{value:.4f}")
+        about = {"model": self.name, "protocol": self.protocol, "users": f"{len(self.values):,}"}
+        return about | {metric: ", ".join(parts[:5]) for metric, parts in list(means.items())[:12]}
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #b177d3bf
 def check_cut_offs(top_k: Sequence[int]) -> None:
     "Refuse anything but some positive integers, before a pass over the catalogue is spent on them."
@@ -206,7 +224,7 @@ def check_cut_offs(top_k: Sequence[int]) -> None:
     for i, k in enumerate(top_k): whole(f"top_k[{i}]", k, 1)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ae91dcd7
-def summary(
+def evaluation_of(
     name: str,
     dataset: Dataset,
     split: str,
@@ -218,8 +236,12 @@ def summary(
     """Metrics of ranked rows, a value for each of their users: of its list, or the mean of its lists.
 
     Args:
+        name: of the model
+        dataset: with the split
+        split: "test" or "valid"
         greater: int64 [rows], of `split_ranks`
         equal: int64 [rows]
+        top_k: cut-offs
         rows: int64, the rows of the split that count; None: all
     """
     asked = asked_lists(dataset, split)
@@ -261,15 +283,19 @@ def evaluate(
     targets.
 
     Args:
-        model: offers one of the three ways above
+        model: has `score_rows`, or vectors of users and items, or `score` of histories
+        dataset: with the split
         top_k: cut-offs
-        split: or "valid"
+        split: "test" or "valid"
         name: None: the model's class
+
+    Returns:
+        recall, NDCG, hit rate and MRR of every user at each cut-off
     """
     check_cut_offs(top_k)
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))
     with at_rest(model): ranks = split_ranks(scorer(model, dataset, split), dataset, split)
-    return summary(name or type(model).__name__, dataset, split, *ranks, top_k)
+    return evaluation_of(name or type(model).__name__, dataset, split, *ranks, top_k)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #dbb85f84
 def _check_same_users(evaluations: Sequence[Evaluation]) -> None:
@@ -298,46 +324,54 @@ def compare(
     """Means with bootstrap intervals, and model minus other with paired intervals.
 
     Args:
+        model: values of every user
         others: over the same users and cut-offs
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users
+        seed: of the draws, the same users for every column
 
     Returns:
         rows "recall@50 [protocol]"; columns (name, value | low | high), for others also difference,
-            difference low, difference high
+            difference low, difference high, users apart: how many tell the two apart
     """
     others = list(others)
     _check_same_users([model, *others])
-    blocks = {(model.name, ("value", "low", "high")): model.values}
+    blocks = _blocks(model, others)
+    values = np.concatenate([block for *_, block in blocks], axis=1)
+    apart = np.repeat(
+        [quantities[0] == "difference" for _, quantities, _ in blocks], len(model.values.T)
+    )
+    numbers = np.stack(bootstrap_interval(values, confidence, draws, seed, apart))
+    frames = []
+    for (name, quantities, block), part in zip(blocks, np.split(numbers, len(blocks), axis=1)):
+        if quantities[0] == "difference": part = np.concatenate([part, users_apart(block)[None]])
+        frames.append(
+            pd.DataFrame(part.T, columns=pd.MultiIndex.from_product([[name], quantities[: len(part)]]))
+        )
+    labels = [f"{metric} [{model.protocol}]" for metric in model.values]
+    return pd.concat(frames, axis=1).set_axis(labels, axis=0)
+
+
+def _blocks(
+    model: Evaluation, others: Sequence[Evaluation]
+) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
+    "Name, quantities and values [U, metrics] of what has an interval."
+    means = ("value", "low", "high")
+    gaps = ("difference", "difference low", "difference high", "users apart")
+    own = model.values.to_numpy()
+    blocks: list[tuple[str, tuple[str, ...], np.ndarray]] = [(model.name, means, own)]
     for other in others:
-        blocks[other.name, ("value", "low", "high")] = other.values
-        blocks[other.name, ("difference", "difference low", "difference high")] = (
-            model.values - other.values
-        )
-    difference = np.repeat(
-        ["difference" in quantities for _, quantities in blocks], model.values.shape[1]
-    )
-    numbers = np.stack(
-        bootstrap_interval(
-            np.concatenate([block.to_numpy() for block in blocks.values()], axis=1),
-            confidence,
-            draws,
-            seed,
-            difference,
-        )
-    )
-    parts = np.split(numbers, len(blocks), axis=1)  # [3, metrics] each
-    frames = [
-        pd.DataFrame(part.T, columns=pd.MultiIndex.from_product([[name], quantities]))
-        for (name, quantities), part in zip(blocks, parts)
-    ]
-    return pd.concat(frames, axis=1).set_axis(
-        [f"{metric} [{model.protocol}]" for metric in model.values], axis=0
-    )
+        values = other.values.to_numpy()
+        blocks += [(other.name, means, values), (other.name, gaps, own - values)]
+    return blocks
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #51bef7ee
 def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -> dict[str, object]:
     """What an argument `baselines` stands for.
 
-    True fits them on training rows, a mapping holds them, False is none.
+    Args:
+        baselines: True fits them on training rows, a mapping holds them, False is none
+        dataset: whose training rows are fitted
     """
     return fit_baselines(dataset) if baselines is True else dict(baselines or {})
 
@@ -345,10 +379,12 @@ def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -
 def judged_baselines(
     baselines: bool | Mapping[str, object], dataset: Dataset, split: str
 ) -> dict[str, object]:
-    """The same for a verdict.
+    """The same for a verdict: for the test fitted once more on all rows before it.
 
-    True fits them on training rows, and for the test once more on all rows before it, `EASE` and `EASE
-    refit`.
+    Args:
+        baselines: True fits them, `EASE` and `EASE refit`; a mapping holds them, False is none
+        dataset: whose rows are fitted
+        split: "test" or "valid"
     """
     fitted = fitted_baselines(baselines, dataset)
     return (
@@ -369,16 +405,19 @@ def evaluate_retrieval(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE,
-    before and after a refit.
+    """Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE.
 
     Args:
-        model: offers one of the three ways above
+        model: offers one of the three ways of `evaluate`
+        dataset: with the split
         top_k: cut-offs
-        split: or "valid"
+        split: "test" or "valid"
         baselines: True: fit them, on training rows and again on all before the test; a mapping: these
             fitted models; False: none
         name: None: the model's class
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users
+        seed: of the draws
 
     Returns:
         as `compare`; with a column (ceiling, value) where the data set knows its ceiling
@@ -394,41 +433,42 @@ def evaluate_retrieval(
     return frame
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #a4973540
-def _cell(numbers: pd.DataFrame, form: str) -> list[str]:
-    columns = numbers.to_numpy()
-    if columns.shape[1] == 1: columns = np.pad(columns, ((0, 0), (0, 2)), constant_values=np.nan)
-    intervals = [
-        "" if np.isnan(low) else f" [{form.format(low)}, {form.format(high)}]"
-        for _, low, high in columns
-    ]
-    return [
-        "" if np.isnan(mean) else form.format(mean) + interval
-        for mean, interval in zip(columns[:, 0], intervals)
-    ]
+def _cell(frame: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+    """Value and interval as text, of columns (value, low, high, users apart).
+
+    Those missing are left out.
+    """
+    texts = []
+    for row in frame.reindex(columns=list(columns)).to_numpy():
+        mean, low, high, apart = [*row, np.nan][:4]
+        interval = "" if np.isnan(low) else f" [{form.format(low)}, {form.format(high)}]"
+        texts.append("" if np.isnan(mean) else form.format(mean) + interval + few_mark(apart))
+    return texts
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #37fc6126
 def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """The same as text: a column for each model, then one for each difference.
 
+    A difference that fewer than 100 users tell is marked `*`; the name of the columns says so.
+
     Args:
-        frame: from `compare` or `evaluate_retrieval`
+        frame: from `compare`, `evaluate_retrieval` or `evaluate_ranking`
+        digits: after the point
     """
     names = list(dict.fromkeys(frame.columns.get_level_values(0)))
+    parts = {name: pd.DataFrame(frame[name]) for name in names}
     models = {
-        name: _cell(
-            frame[name][[column for column in ("value", "low", "high") if column in frame[name]]],
-            f"{{:.{digits}f}}",
-        )
-        for name in names
+        name: _cell(part, ("value", "low", "high"), f"{{:.{digits}f}}") for name, part in parts.items()
     }
+    ends = ("difference", "difference low", "difference high", "users apart")
     gaps = {
-        f"{names[0]} - {name}": _cell(
-            frame[name][["difference", "difference low", "difference high"]], f"{{:+.{digits}f}}"
-        )
-        for name in names
-        if "difference" in frame[name]
+        f"{names[0]} - {name}": _cell(part, ends, f"{{:+.{digits}f}}")
+        for name, part in parts.items()
+        if "difference" in part
     }
-    return pd.DataFrame({**models, **gaps}, index=frame.index)
+    table = pd.DataFrame({**models, **gaps}, index=frame.index)
+    if any(text.endswith("*") for texts in gaps.values() for text in texts): table.columns.name = FEW
+    return table
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #383457ce
 def nearest_items(

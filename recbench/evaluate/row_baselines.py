@@ -268,10 +268,11 @@ def can_be_fitted(name: str, dataset: Dataset, label: str) -> bool:
 def fit_row_baselines(
     dataset: Dataset, keep: Callable[[str], bool] = lambda name: True, label: str | None = None
 ) -> dict[str, object]:
-    """Means, logistic regression and trees, fitted on training rows, with the settings that validate
-    best.
+    """Means, logistic regression and trees on training rows, with the settings that validate best.
 
     Args:
+        dataset: its training rows are fitted, its validation rows choose the settings
+        keep: feature name -> whether the models read it; all by default
         label: the column to predict; None: the label of the data set
 
     Returns:

@@ -6,8 +6,8 @@
 __all__ = ['TEST_VALUES', 'last_step', 'keep_test_values', 'kept_test_values', 'evaluate_run', 'leaves', 'in_a_line',
            'chosen_settings', 'is_seed', 'seeds_of', 'differences', 'config_names', 'Comparison', 'read_comparison',
            'test_means', 'run_table', 'config_values', 'check_paired', 'seed_interval', 'config_table', 'check_metric',
-           'sign_flip_p', 'paired_test', 'holm', 'same_users', 'pair_table', 'read_bands', 'bands_of', 'write_bands',
-           'band_flags', 'band_flag', 'idle_bands']
+           'sign_flip_p', 'paired_test', 'marked', 'holm', 'same_users', 'pair_table', 'read_bands', 'bands_of',
+           'write_bands', 'band_flags', 'band_flag', 'idle_bands']
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #beb136ce
 import json
@@ -26,8 +26,9 @@ from scipy import stats
 
 from ..core.documents import parse_yaml
 from ..data.sets.dataset import Dataset
+from ..evaluate.cards import Card
 from ..evaluate.retrieval import Evaluation, evaluate
-from ..evaluate.significance import bootstrap_interval, paired_interval
+from ..evaluate.significance import FEW, bootstrap_interval, few_mark, paired_interval, users_apart
 from ..train.checkpoint import write_text
 from ..train.runs import Run, data_fingerprint, identity, read_config, read_lines, runs
 
@@ -42,7 +43,12 @@ def last_step(run_dir: Path) -> int | None:
 
 
 def keep_test_values(run_dir: Path | str, evaluation: Evaluation) -> Path:
-    "Write the test metrics of every user into a run's folder, all or nothing."
+    """Write the test metrics of every user into a run's folder, all or nothing.
+
+    Args:
+        run_dir: the run's folder
+        evaluation: of its best weights
+    """
     path = Path(run_dir) / TEST_VALUES
     values = evaluation.values.rename_axis("user")
     values.attrs = {"protocol": evaluation.protocol, "step": last_step(path.parent)}
@@ -72,7 +78,9 @@ def evaluate_run(
     """Test a run's best weights, and keep the values in its folder.
 
     Args:
-        dataset: the one it was trained on
+        run_dir: the run's folder
+        dataset: the one it was trained on, row for row; another one is a ValueError
+        top_k: cut-offs
     """
     run, found = Run.load(run_dir), data_fingerprint(dataset)
     known = run.config["data"]
@@ -190,8 +198,8 @@ def config_names(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {run: names[first[key[run]]] for run in settings}
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #2852556a
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Card):
     """What a folder of runs says.
 
     Attributes:
@@ -205,9 +213,20 @@ class Comparison:
     histories: dict[str, list[dict]]
     tests: dict[str, Evaluation]
 
+    def facts(self) -> dict[str, str]:
+        "How many runs of which configs, and what differs."
+        data = (f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"]))
+        sizes = [f"{config} ({len(runs)})" for config, runs in self.configs().items()]
+        return {
+            "runs": f"{len(self.runs)}, {len(self.tests)} of them tested",
+            "data": "; ".join(dict.fromkeys(data)),
+            "tested configs": "; ".join(sizes[:8]) + f" and {len(sizes) - 8} more" * (len(sizes) > 8),
+            "what differs": ", ".join(map(str, self.settings.columns)) or "nothing but the seed",
+        }
+
     def configs(self) -> dict[str, list[str]]:
         "Config -> its tested runs, the newest of those that share a seed."
-        found = {}
+        found: dict[str, dict[Any, str]] = {}
         for run, config, seeds in self.runs[["config", "seeds"]].itertuples():
             if run in self.tests: found.setdefault(config, {})[seeds] = run
         return {config: list(by_seed.values()) for config, by_seed in found.items()}
@@ -218,7 +237,11 @@ class Comparison:
         return [run for run in self.tests if run not in counted]
 
     def check_names(self, *names: str) -> None:
-        "Refuse what is neither a tested run nor a config."
+        """Refuse what is neither a tested run nor a config.
+
+        Args:
+            names: of runs or configs
+        """
         known = [*self.configs(), *self.tests]
         for name in names:
             if name not in known:
@@ -262,11 +285,10 @@ def run_table(
     metrics: Sequence[str] = ("recall@10", "ndcg@10"),
     bands: Mapping[str, Mapping] | None = None,
 ) -> pd.DataFrame:
-    """A row for each run: config, seed, what differs, how it ended, metrics of its best epoch and of
-    the
-    test.
+    """A row for each run: config, seed, what differs, how it ended, metrics of best epoch and test.
 
     Args:
+        comparison: of `read_comparison`
         metrics: of the test
         bands: from `read_bands`: adds the column "band"
     """
@@ -287,7 +309,8 @@ def config_values(comparison: Comparison, name: str) -> pd.DataFrame:
     comparison.check_names(name)
     members = comparison.configs().get(name, [name])
     check_paired(comparison, members)
-    return sum(comparison.tests[run].values for run in members) / len(members)
+    values = [comparison.tests[run].values for run in members]
+    return sum(values[1:], values[0]) / len(values)
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #8edfce37
 def check_paired(comparison: Comparison, members: Sequence[str]) -> None:
@@ -317,48 +340,29 @@ def config_table(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row for each config: number of distinct seeds, mean, spread over seeds, intervals over seeds
-    and
-    over users.
+    """A row for each config: seeds, mean, spread over seeds, intervals over seeds and over users.
+
+    Args:
+        comparison: of `read_comparison`
+        metric: of the test, such as "recall@10"
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users
+        seed: of the draws
 
     Returns:
         best first
     """
     check_metric(comparison, metric)
-    rows, means = [], test_means(comparison)[metric]
+    rows, means = {}, test_means(comparison)[metric]
     for config, members in comparison.configs().items():
-        of_seeds = means[members].to_numpy()
-        mean, low, high = bootstrap_interval(
-            config_values(comparison, config)[metric].to_numpy(), confidence, draws, seed
-        )
-        rows.append(
-            (
-                config,
-                len(members),
-                mean,
-                of_seeds.std(ddof=1) if len(members) > 1 else np.nan,
-                *seed_interval(of_seeds, confidence),
-                low,
-                high,
-            )
-        )
-    return (
-        pd.DataFrame(
-            rows,
-            columns=[
-                "config",
-                "seeds",
-                "mean",
-                "spread",
-                "seeds low",
-                "seeds high",
-                "users low",
-                "users high",
-            ],
-        )
-        .set_index("config")
-        .sort_values("mean", ascending=False)
-    )
+        of_seeds, values = means[members].to_numpy(), config_values(comparison, config)[metric].to_numpy()
+        mean, low, high = bootstrap_interval(values, confidence, draws, seed)
+        spread = of_seeds.std(ddof=1) if len(members) > 1 else np.nan
+        ends = seed_interval(of_seeds, confidence)
+        rows[config] = (len(members), mean, spread, *ends, low, high)
+    names = ["seeds", "mean", "spread", "seeds low", "seeds high", "users low", "users high"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("config")
+    return table.sort_values("mean", ascending=False)
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #5870df03
 def check_metric(comparison: Comparison, metric: str) -> None:
@@ -404,32 +408,49 @@ def paired_test(
     """First minus second over the same users: mean, bootstrap interval, sign-flip p.
 
     Args:
+        comparison: of `read_comparison`
         first: a run or a config
+        second: another one, tested on the same users
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users, and random signs
+        seed: of the draws
 
     Returns:
-        a row for each metric that both have; low and high are the ends of the interval
+        a row for each metric that both have; low and high are the ends of the interval; users apart
+        is how many tell the two apart
     """
     members = [run for name in (first, second) for run in comparison.configs().get(name, [name])]
     a, b = config_values(comparison, first), config_values(comparison, second)
     check_paired(comparison, members)
     common = [metric for metric in a if metric in b]
-    difference, low, high = paired_interval(a[common], b[common], confidence, draws, seed)
-    p = sign_flip_p((a[common] - b[common]).to_numpy(), draws, seed)
-    return pd.DataFrame(
-        {
-            first: a[common].mean(),
-            second: b[common].mean(),
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "p": p,
-        },
-        index=common,
-    )
+    values, others = a[common].to_numpy(), b[common].to_numpy()
+    difference, low, high = paired_interval(values, others, confidence, draws, seed)
+    columns = {
+        first: values.mean(0),
+        second: others.mean(0),
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": sign_flip_p(values - others, draws, seed),
+        "users apart": users_apart(values - others),
+    }
+    return pd.DataFrame(columns, index=common)
+
+# %% ../../nbs/90_explore/30_comparison.ipynb #31208fce
+def marked(table: pd.DataFrame) -> pd.DataFrame:
+    """`users apart` as text, `*` where fewer than 100; the name of the columns then says what it means.
+
+    Args:
+        table: with a number of users in the column "users apart"
+    """
+    texts = [f"{apart:.0f}{few_mark(apart)}" for apart in table["users apart"]]
+    table = table.assign(**{"users apart": texts})
+    if any(text.endswith("*") for text in texts): table.columns.name = FEW
+    return table
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #e53e6257
 def holm(p: np.ndarray) -> np.ndarray:
-    "p values made fit for being read together (Holm)."
+    "p values times the number of those not yet rejected, smallest first: Holm's correction."
     order = np.argsort(p)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
@@ -437,8 +458,12 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def same_users(comparison: Comparison) -> list[list[str]]:
-    "Configs in groups that were tested on the same users of the same data in the same way."
-    groups = {}
+    """Configs in groups that were tested on the same users of the same data in the same way.
+
+    Args:
+        comparison: of `read_comparison`
+    """
+    groups: dict[tuple, list[str]] = {}
     for config, (run, *_) in comparison.configs().items():
         test = comparison.tests[run]
         groups.setdefault(
@@ -454,38 +479,41 @@ def pair_table(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    "Every pair of configs that were tested on the same users, the better one first."
+    """Every pair of configs that were tested on the same users, the better one first.
+
+    Args:
+        comparison: of `read_comparison`
+        metric: of the test, such as "recall@10"
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users, and random signs
+        seed: of the draws
+
+    Returns:
+        as `paired_test`, with Holm-corrected p over all pairs; users apart as text, `*` below 100
+    """
     check_metric(comparison, metric)
-    parts = [pd.DataFrame(columns=["first", "second", "difference", "low", "high", "p"])]
+    names = ["first", "second", "difference", "low", "high", "p", "users apart"]
+    parts = [pd.DataFrame(columns=names)]
     for group in same_users(comparison):
-        means = pd.DataFrame(
-            {config: config_values(comparison, config)[metric] for config in group}
-        )  # [U, configs]
-        values = means[means.mean().sort_values(ascending=False).index]
-        a, b = np.triu_indices(len(group), 1)
+        means = {config: config_values(comparison, config)[metric].to_numpy() for config in group}
+        order = sorted(means, key=lambda config: -means[config].mean())
+        a, b = np.triu_indices(len(order), 1)
         if not len(a): continue
-        apart = values.to_numpy()[:, a] - values.to_numpy()[:, b]  # [U, pairs]
-        parts.append(
-            pd.DataFrame(
-                dict(
-                    zip(
-                        parts[0],
-                        [
-                            values.columns[a],
-                            values.columns[b],
-                            *bootstrap_interval(apart, confidence, draws, seed, difference=True),
-                            sign_flip_p(apart, draws, seed),
-                        ],
-                    )
-                )
-            )
-        )
+        values = np.stack([means[config] for config in order], 1)      # [U, configs]
+        apart = values[:, a] - values[:, b]                            # [U, pairs]
+        ends = bootstrap_interval(apart, confidence, draws, seed, difference=True)
+        p, better, worse = sign_flip_p(apart, draws, seed), np.array(order)[a], np.array(order)[b]
+        parts.append(pd.DataFrame(dict(zip(names, [better, worse, *ends, p, users_apart(apart)]))))
     table = pd.concat(parts[1:] or parts, ignore_index=True)
-    return table.assign(**{"p (Holm)": holm(table["p"].to_numpy(dtype=float))})
+    return marked(table.assign(**{"p (Holm)": holm(table["p"].to_numpy(dtype=float))}))
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #02b88e1f
 def read_bands(path: Path | str) -> dict[str, dict[str, dict[str, float]]]:
-    "Config -> metric -> mean and tolerance, checked."
+    """Config -> metric -> mean and tolerance, checked.
+
+    Args:
+        path: of a YAML file; a ValueError says which entry is no band
+    """
     bands = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(bands, dict):
         raise ValueError(
@@ -516,6 +544,9 @@ def bands_of(
     """Bands in which the next run of each config is expected.
 
     Args:
+        comparison: of `read_comparison`
+        metrics: of the test
+        confidence: share of further runs that are expected inside
         tolerance: None: from the spread over seeds, of which there must be two
     """
     means, bands = test_means(comparison), {}
@@ -525,24 +556,22 @@ def bands_of(
             raise ValueError(
                 f"config {config!r} has one tested run; its spread is unknown, give a tolerance"
             )
-        reach = (
-            stats.t.ppf((1 + confidence) / 2, n - 1) * (1 + 1 / n) ** 0.5 if tolerance is None else 0
-        )
-        bands[config] = {
-            metric: {
-                "mean": round(float(means.loc[members, metric].mean()), 6),
-                "tolerance": round(
-                    float(reach * means.loc[members, metric].std()) if tolerance is None else tolerance,
-                    6,
-                ),
-            }
-            for metric in metrics
-        }
+        reach = stats.t.ppf((1 + confidence) / 2, n - 1) * (1 + 1 / n) ** 0.5 if n > 1 else np.nan
+        bands[config] = {}
+        for metric in metrics:
+            values = means.loc[members, metric]
+            half = reach * values.std() if tolerance is None else tolerance
+            bands[config][metric] = {"mean": round(float(values.mean()), 6), "tolerance": round(float(half), 6)}
     return bands
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #35c927d2
 def write_bands(path: Path | str, bands: Mapping[str, Mapping]) -> None:
-    "Keep bands as YAML; those of other configs and metrics stay as they are in the file."
+    """Keep bands as YAML; those of other configs and metrics stay as they are in the file.
+
+    Args:
+        path: of the file
+        bands: of `bands_of`
+    """
     kept = read_bands(path) if Path(path).exists() else {}
     merged = {
         config: {**(kept.get(config) or {}), **bands.get(config, {})} for config in {**kept, **bands}
@@ -582,5 +611,10 @@ def band_flag(test: Evaluation | None, metrics: Mapping[str, Mapping] | None) ->
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #a5730c7d
 def idle_bands(comparison: Comparison, bands: Mapping[str, Mapping]) -> list[str]:
-    "Configs with a band and without a run: misspelt, or not trained any more."
+    """Configs with a band and without a run: misspelt, or not trained any more.
+
+    Args:
+        comparison: of `read_comparison`
+        bands: of `read_bands`
+    """
     return [config for config in bands if config not in set(comparison.runs["config"])]

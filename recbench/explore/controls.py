@@ -52,7 +52,12 @@ class ControlRow(HBox):
 
 # %% ../../nbs/90_explore/10_controls.ipynb #bdd87c50
 class Explorer:
-    "Controls, and a picture that is drawn again when one of them changes."
+    """Controls, and a picture that is drawn again when one of them changes.
+
+    Args:
+        draw: values of the controls by name -> figure
+        controls: name -> widget
+    """
 
     def __init__(self, draw: Callable, controls: dict[str, ValueWidget]):
         self.draw, self.row, self.place, self.png = draw, ControlRow(controls), Place(), b""

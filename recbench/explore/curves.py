@@ -118,7 +118,15 @@ def series_colors(history: pd.DataFrame) -> dict[str, str]:
 
 # %% ../../nbs/90_explore/20_curves.ipynb #d74aba6a
 def draw_metric(history: pd.DataFrame, metric: str, k: int, smoothing: float, dpi: int = 90) -> Figure:
-    "A metric over the epochs at one cut-off, and over the cut-offs at the last epoch."
+    """A metric over the epochs at one cut-off, and over the cut-offs at the last epoch.
+
+    Args:
+        history: columns series, epoch, metric, k, value, and if known low, high
+        metric: such as "recall"
+        k: its cut-off
+        smoothing: of the curves, 0 to below 1
+        dpi: dots an inch
+    """
     chosen, colors = history[history["metric"] == metric], series_colors(history)
     at_k = chosen[chosen["k"] == k]
     figure = Figure(figsize=(10.8, 3.2), dpi=dpi)
@@ -141,6 +149,7 @@ def metric_explorer(
         history: columns series, epoch, metric, k, value, and if known low, high
         metric: shown first; the first of the table if not given
         k: cut-off shown first; the largest if not given
+        smoothing: of the curves, 0 to below 1
     """
     check_history(history)
     metrics, cut_offs = list(history["metric"].unique()), sorted(history["k"].unique().tolist())

@@ -94,6 +94,12 @@ def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFr
     """Best run of each strategy by validation, the leader first.
 
     Test value with its interval, and the paired distance to the leader.
+
+    Args:
+        lab: trainings under different negatives
+        dataset: one of those of the lab
+        metric: of the test, such as "recall@10"
+        fixed: switch -> value that all shown runs have
     """
     rows = candidates(lab, dataset, **fixed)
     order = (
@@ -126,6 +132,11 @@ def switch_effects(lab: NegativesLab, dataset: str, metric: str) -> pd.DataFrame
     """Mean paired difference of each switch for each strategy.
 
     Test metric at the highest value of the switch minus that at the lowest.
+
+    Args:
+        lab: trainings under different negatives
+        dataset: one of those of the lab
+        metric: of the test, such as "recall@10"
     """
     rows, found = candidates(lab, dataset), []
     for switch in SWITCHES:
@@ -182,7 +193,14 @@ def settings_text(run: pd.Series) -> str:
 
 
 def answer(lab: NegativesLab, dataset: str, metric: str, **fixed) -> str:
-    "Which negatives to use on a data set by a metric, as Markdown."
+    """Which negatives to use on a data set by a metric, as Markdown.
+
+    Args:
+        lab: trainings under different negatives
+        dataset: one of those of the lab
+        metric: of the test, such as "recall@10"
+        fixed: switch -> value that all shown runs have
+    """
     table, ceiling = standing(lab, dataset, metric, **fixed), lab.lines.get(dataset, {}).get(
         "ceiling", {}
     ).get(metric)
@@ -316,7 +334,14 @@ def draw_switches(axes, effects: pd.DataFrame, order: Sequence[str], metric: str
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #e4833a7d
 def draw_lab(lab: NegativesLab, dataset: str, metric: str, **fixed) -> Figure:
-    "Strategies against each other, and what the corrections do to each."
+    """Strategies against each other, and what the corrections do to each.
+
+    Args:
+        lab: trainings under different negatives
+        dataset: one of those of the lab
+        metric: of the test, such as "recall@10"
+        fixed: switch -> value that all shown runs have
+    """
     table = standing(lab, dataset, metric, **fixed)
     figure = Figure(figsize=(9.6, 1.5 + 0.32 * len(table)), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [2.4, 1]})
@@ -330,6 +355,7 @@ def negatives_explorer(lab: NegativesLab, metric: str = "recall", k: int | None 
     """Choose data set, metric and what to hold fixed; see which negatives to use.
 
     Args:
+        lab: trainings under different negatives
         metric: shown first
         k: cut-off shown first; None: the largest
     """

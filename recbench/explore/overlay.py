@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..evaluate.significance import FEW, few_mark
 from .comparison import Comparison, config_table, paired_test, test_means
 from .controls import Explorer, explore
 from .curves import tidy_history
@@ -156,8 +157,13 @@ def draw_runs(
     """Validation over the epochs, and the test beside it.
 
     Args:
+        comparison: of `read_comparison`
         table: `config_table` of the metric, best first
+        metric: such as "recall"
+        k: its cut-off
+        smoothing: of the curves, 0 to below 1
         bands: from `read_bands`
+        dpi: dots an inch
     """
     name, shown = f"{metric}@{k}", table.head(MOST)
     figure = Figure(figsize=(11.8, 3.4), dpi=dpi)
@@ -194,7 +200,13 @@ def run_explorer(
     """Choose a metric, a cut-off and how much to smooth; see every run.
 
     Args:
-        k: the smallest if not given
+        comparison: of `read_comparison`
+        metric: the first to be shown, such as "recall"
+        k: its cut-off; the smallest if not given
+        bands: of `read_bands`, drawn where a config has one
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users
+        seed: of the draws
     """
     found = tidy_history({}, {run: test.mean().to_dict() for run, test in comparison.tests.items()})
     if found.empty: raise ValueError("no run was tested; evaluate_run(run_dir, dataset) does it")
@@ -218,18 +230,25 @@ def run_explorer(
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #f42af52f
 def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
-    "A `paired_test`, a row for each metric."
+    """Difference, interval and p of each metric; `*` where fewer than 100 users tell the two apart.
+
+    Args:
+        test: of `paired_test`
+        dpi: dots an inch
+    """
     first, second = (picture_names(list(test.columns[:2]), 24)[name] for name in test.columns[:2])
     figure = Figure(figsize=(8.6, 1.0 + 0.26 * len(test)), dpi=dpi)
     height = figure.get_size_inches()[1]
     axes = figure.add_axes((0.16, 0.55 / height, 0.52, 1 - 0.95 / height))
     axes.axvline(0, color="0.35", lw=1.2, ls=(0, (4, 2)))
-    for place, row in enumerate(test[["difference", "low", "high", "p"]].itertuples(index=False)):
-        color = PALETTE[0] if row.low > 0 else PALETTE[1] if row.high < 0 else "0.55"
-        axes.plot([row.low, row.high], [-place, -place], color=color, lw=2.6, solid_capstyle="round")
-        axes.plot(row.difference, -place, "o", color=color, ms=6)
+    marks = [few_mark(apart) for apart in test["users apart"]]
+    numbers = test[["difference", "low", "high", "p"]].to_numpy(dtype=float)
+    for place, ((difference, low, high, p), mark) in enumerate(zip(numbers, marks)):
+        color = PALETTE[0] if low > 0 else PALETTE[1] if high < 0 else "0.55"
+        axes.plot([low, high], [-place, -place], color=color, lw=2.6, solid_capstyle="round")
+        axes.plot(difference, -place, "o", color=color, ms=6)
         axes.annotate(
-            f"{row.difference:+.4f}   p = {row.p:.4f}",
+            f"{difference:+.4f}{mark}   p = {p:.4f}",
             (1.03, -place),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -245,6 +264,7 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
     )
     axes.set_yticklabels(test.index)
     axes.spines[["top", "right"]].set_visible(False)
+    if any(marks): figure.text(0.99, 0.06 / height, FEW, ha="right", va="bottom", fontsize=9.5)
     return figure
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #da2e3549
@@ -260,9 +280,13 @@ def pair_explorer(
     """Choose any two; see whether their users can tell them apart.
 
     Args:
+        comparison: of `read_comparison`
         first: a run or a config; the first one if not given
         second: the second one if not given
         metric: its cut-offs are drawn
+        confidence: share of such intervals that hold the true mean
+        draws: resampled sets of users, and random signs
+        seed: of the draws
     """
     names = list(dict.fromkeys([*comparison.configs(), *comparison.tests]))
     if len(names) < 2: raise ValueError(f"a pair needs two tested runs; there is {names}")

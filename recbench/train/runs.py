@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['FREE', 'RUN', 'RUN_MANIFEST', 'CALL', 'table_state', 'table_from_state', 'data_fingerprint', 'plain', 'environment',
-           'describe_tree', 'settings_of', 'settled', 'vocabulary_fingerprint', 'describe', 'flat', 'identity',
-           'check_same', 'new_run_dir', 'read_lines', 'write_lines', 'refuse_foreign', 'read_config', 'check_run_files',
-           'write_manifest', 'Recorder', 'begin', 'reopen', 'refuse_lost', 'flush', 'save', 'past_losses', 'status',
-           'read_status', 'window_features', 'item_lists', 'encode_users', 'Run', 'load_parts', 'build_model',
-           'best_items', 'recommend', 'seen_items', 'summary', 'runs']
+           'describe_tree', 'settings_of', 'settled', 'vocabulary_fingerprint', 'describe_data', 'describe_training',
+           'flat', 'identity', 'check_same', 'new_run_dir', 'read_lines', 'write_lines', 'refuse_foreign',
+           'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost', 'flush', 'save',
+           'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch', 'on_interrupt',
+           'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users', 'load_parts',
+           'build_model', 'best_items', 'recommend_items', 'seen_items', 'run_row', 'load_run', 'run_facts', 'Run',
+           'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -46,6 +48,7 @@ from ..data.sets.files import read_frame
 from ..data.rows.table import Jagged, Table, encode_table, kind_of
 from ..data.feed.tree import Tree, load_tree, save_tree
 from ..data.rows.vocabulary import Vocabulary
+from ..evaluate.cards import Card
 from ..evaluate.item_index import ItemIndex
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
@@ -95,7 +98,8 @@ def _update(digest, value: Any) -> None:
             _update(digest, part)
     elif isinstance(value, Tensor):
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(np.ascontiguousarray(value.numpy(force=True)))
+        content: Any = np.ascontiguousarray(value.numpy(force=True))
+        digest.update(content)
     else: digest.update(repr(value).encode())
 
 # %% ../../nbs/80_train/60_runs.ipynb #ed333211
@@ -112,28 +116,20 @@ def data_fingerprint(dataset: Dataset) -> str:
 def plain(value: Any) -> Any:
     "Configs, devices and tuples as what YAML and JSON can hold."
     if isinstance(value, pydantic.BaseModel): return value.model_dump(mode="json")
-    if is_dataclass(value): return plain(asdict(value))
+    if is_dataclass(value) and not isinstance(value, type): return plain(asdict(value))
     if isinstance(value, Mapping): return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)): return [plain(part) for part in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 # %% ../../nbs/80_train/60_runs.ipynb #7c32809a
+_PACKAGES = (
+    "recbench torch torchrec fbgemm-gpu fbgemm-gpu-cpu torchmetrics numpy scipy pandas pyarrow "
+    "pydantic safetensors"
+).split()
+
+
 def environment() -> dict[str, Any]:
     "Versions and system, nothing that names a machine, a user or a folder."
-    packages = (
-        "recbench",
-        "torch",
-        "torchrec",
-        "fbgemm-gpu",
-        "fbgemm-gpu-cpu",
-        "torchmetrics",
-        "numpy",
-        "scipy",
-        "pandas",
-        "pyarrow",
-        "pydantic",
-        "safetensors",
-    )
     installed = {
         distribution.name.lower().replace("_", "-"): distribution.version
         for distribution in metadata.distributions()
@@ -144,14 +140,15 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: installed[name] for name in packages if name in installed},
+        "packages": {name: installed[name] for name in _PACKAGES if name in installed},
     }
 
 # %% ../../nbs/80_train/60_runs.ipynb #dfceb131
 def describe_tree(model: BaseModel) -> dict[str, Any]:
     "Size and fingerprint of the tree that a model is trained on; nothing for a model without one."
     if (tree := getattr(model, "tree", None)) is None: return {}
-    digest = hashlib.sha256(np.ascontiguousarray(tree.codes[tree.node_of_item].numpy()))
+    content: Any = np.ascontiguousarray(tree.codes[tree.node_of_item].numpy())
+    digest = hashlib.sha256(content)
     return {
         "tree": {
             "branches": tree.branches,
@@ -161,7 +158,7 @@ def describe_tree(model: BaseModel) -> dict[str, Any]:
     }
 
 # %% ../../nbs/80_train/60_runs.ipynb #58b4f52e
-def settings_of(thing: object) -> dict[str, Any]:
+def settings_of(thing: Any) -> dict[str, Any]:
     """Class and settings of a loader or a callback.
 
     What `settings()` says, else what its constructor takes and it keeps under that name.
@@ -210,14 +207,27 @@ def vocabulary_fingerprint(dataset: Dataset) -> str:
     )
 
 # %% ../../nbs/80_train/60_runs.ipynb #e36e3ee3
-def describe(trainer) -> dict[str, Any]:
-    "Everything that a training's numbers depend on, as plain values."
-    model, dataset = trainer.model, trainer.dataset
-    training = [
-        callback
-        for callback in trainer.callbacks
-        if hasattr(callback, "settings") or hasattr(callback, "state_dict")
-    ]
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    "Name, protocol, fingerprints and sizes of a data set."
+    parts = ("train", "valid", "test", "users", "items")
+    return {
+        "name": dataset.name,
+        "protocol": dataset.protocol,
+        "offers_seen": dataset.offers_seen,
+        "fingerprint": data_fingerprint(dataset),
+        "vocabularies": vocabulary_fingerprint(dataset),
+        "rows": {name: len(getattr(dataset, name)) for name in parts},
+    }
+
+# %% ../../nbs/80_train/60_runs.ipynb #42d94baa
+def describe_training(trainer) -> dict[str, Any]:
+    """Everything that a training's numbers depend on, as plain values.
+
+    Args:
+        trainer: before or after its training
+    """
+    model, callbacks = trainer.model, trainer.callbacks
+    training = [one for one in callbacks if hasattr(one, "settings") or hasattr(one, "state_dict")]
     return {
         "model": {
             "class": type(model).__name__,
@@ -230,19 +240,9 @@ def describe(trainer) -> dict[str, Any]:
         "trainer": plain(trainer.settings),
         "loader": settings_of(trainer.loader),
         "higher_is_better": trainer.higher_is_better,  # of trainer.monitor
-        "callbacks": [type(callback).__name__ for callback in trainer.callbacks],
+        "callbacks": [type(callback).__name__ for callback in callbacks],
         "training_callbacks": [settings_of(callback) for callback in training],
-        "data": {
-            "name": dataset.name,
-            "protocol": dataset.protocol,
-            "offers_seen": dataset.offers_seen,
-            "fingerprint": data_fingerprint(dataset),
-            "vocabularies": vocabulary_fingerprint(dataset),
-            "rows": {
-                name: len(getattr(dataset, name))
-                for name in ("train", "valid", "test", "users", "items")
-            },
-        },
+        "data": describe_data(trainer.dataset),
     }
 
 # %% ../../nbs/80_train/60_runs.ipynb #99a46d39
@@ -298,6 +298,7 @@ def new_run_dir(name: str, folder: Path | str = "runs") -> Path:
 
     Args:
         name: end of the folder's name, "dssm"
+        folder: that holds folders of runs
     """
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     for ending in ("", *(f"-{i}" for i in range(2, 1000))):
@@ -372,110 +373,8 @@ def write_manifest(folder: Path, config: str) -> None:
     found["config.yaml"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     write_text(folder / RUN_MANIFEST, json.dumps(found, indent=1))
 
-# %% ../../nbs/80_train/60_runs.ipynb #4eabff7d
-class Recorder:
-    """Trainer callback that keeps a run's folder: its description, its numbers, its checkpoints.
-
-    Args:
-        resume: False refuses a folder that holds a run
-        every_steps: checkpoint after so many steps
-        every_minutes: and after so much time
-        keep: checkpoints that stay
-        flush_seconds: between two writes of the steps' losses
-    """
-
-    def __init__(
-        self,
-        folder: Path | str,
-        resume: bool = True,
-        every_steps: int | None = None,
-        every_minutes: float | None = 10,
-        keep: int = 2,
-        flush_seconds: float = 2.0,
-    ):
-        for name, value in (("save_every_steps", every_steps), ("save_every_minutes", every_minutes)):
-            if value is not None: number(name, value, above=0)
-        truth("resume", resume), number("flush_seconds", flush_seconds, least=0)
-        self.folder, self.resume, self.every_steps, self.every_minutes, self.flush_seconds = (
-            Path(folder),
-            resume,
-            every_steps,
-            every_minutes,
-            flush_seconds,
-        )
-        self.checkpoints, self.lock, self.waiting = (
-            Checkpoints(self.folder / "checkpoints", keep),
-            None,
-            [],
-        )
-        # of the run in the folder: its id; whether it ever had a checkpoint
-        self.run, self.has_saved = None, False
-
-    def on_load(self, trainer) -> None:
-        "Lock the folder, describe the run or check that it is the same, load the newest checkpoint."
-        refuse_foreign(self.folder)
-        try:self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error: raise CheckpointError(f"cannot make {self.folder}: "
-                                                       f"{error.strerror}") from error
-        with ExitStack() as opened:
-            self.lock = opened.enter_context(FolderLock(self.folder))
-            opened.callback(setattr, self, "lock", None)
-            refuse_foreign(self.folder)
-            self.checkpoints.clean()
-            if (self.folder / "config.yaml").exists():self.reopen(trainer)
-            else: self.begin(trainer)
-            self.status(trainer, "training")
-            opened.pop_all()
-        self.waiting, self.saved, self.flushed = [], time.monotonic(), time.monotonic()
-
-    def on_step(self, trainer, step: int, loss: Tensor) -> None:
-        self.waiting.append((step, loss))
-        if time.monotonic() - self.flushed > self.flush_seconds: self.flush()
-        late = self.every_minutes and time.monotonic() - self.saved > 60 * self.every_minutes
-        if late or self.every_steps and step % self.every_steps == 0: self.save(trainer)
-
-    def on_epoch(self, trainer, epoch: int, metrics: dict) -> None:
-        self.lock.check()
-        write_lines(self.folder / "epochs.jsonl", trainer.history)
-        self.save(trainer)
-
-    def on_interrupt(self, trainer) -> None: self.save(trainer)
-
-    def on_error(self, trainer, error: Exception) -> None:
-        "Keep what a NaN came from."
-        place = self.folder / f"nonfinite-step-{getattr(error, 'step', 0):08d}"
-        if not isinstance(error, NonFiniteError) or place.exists(): return
-        self.lock.check()
-        write_state(
-            place,
-            {
-                "step": error.step,
-                "term": error.term,
-                "gradients": bad_gradients(trainer.model),
-                "batch": batch_to_state(error.batch),
-                "model": trainer.model.state_dict(),
-            },
-        )
-        error.add_note(f"batch and weights are in {place}; read_state and batch_from_state bring "
-                       "them back")
-
-    def on_end(self, trainer) -> None:
-        if self.lock is None: return
-        state = (
-            trainer.stopped.split()[0]
-            if trainer.stopped.startswith(("interrupted", "failed"))
-            else "finished"
-        )
-        try:
-            self.flush()
-            self.status(trainer, state)
-        except CheckpointError:
-            if state != "failed": raise   # else the first failure is the one to be seen
-        finally:
-            self.lock = self.lock.__exit__()
-
 # %% ../../nbs/80_train/60_runs.ipynb #43f0ffe0
-def begin(self: Recorder, trainer) -> None:
+def begin(self: "Recorder", trainer) -> None:
     "Describe the run; its config comes last: a folder with a config is complete."
     dataset, self.run = trainer.dataset, uuid.uuid4().hex
     keys = dataset.item_frame[dataset.schema.item_key].tolist()
@@ -493,20 +392,20 @@ def begin(self: Recorder, trainer) -> None:
     write_text(self.folder / "environment.json", json.dumps(environment(), indent=1))
     write_lines(self.folder / "steps.jsonl", [])
     text = yaml.safe_dump(
-        {"run": self.run, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **describe(trainer)},
+        {"run": self.run, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **describe_training(trainer)},
         sort_keys=False,
     )
     write_manifest(self.folder, text)
     write_text(self.folder / "config.yaml", text)
 
 # %% ../../nbs/80_train/60_runs.ipynb #40f03f66
-def reopen(self: Recorder, trainer) -> None:
+def reopen(self: "Recorder", trainer) -> None:
     "Check that it is the same run, and go on where its newest checkpoint stands."
     config = read_config(self.folder)
     if not self.resume and (self.run is None or self.run != config.get("run")):
         raise CheckpointError(f"{self.folder} holds a run and resume is False; give another run_dir")
     check_run_files(self.folder, config)
-    check_same(config, describe(trainer))
+    check_same(config, describe_training(trainer))
     self.run = self.checkpoints.run = config.get("run")
     state = self.checkpoints.load()
     if state:trainer.load_state_dict(state)
@@ -524,7 +423,7 @@ def reopen(self: Recorder, trainer) -> None:
     )
 
 # %% ../../nbs/80_train/60_runs.ipynb #10738e25
-def refuse_lost(self: Recorder, trainer) -> None:
+def refuse_lost(self: "Recorder", trainer) -> None:
     "Refuse to begin anew where checkpoints once were: their record would be emptied."
     known = read_status(self.folder)
     had = known.get("saved", known.get("state") in ("finished", "interrupted"))
@@ -544,11 +443,11 @@ def refuse_lost(self: Recorder, trainer) -> None:
         )
 
 # %% ../../nbs/80_train/60_runs.ipynb #1a424a43
-def flush(self: Recorder) -> None:
+def flush(self: "Recorder") -> None:
     "Append the losses put aside, read from the device at once."
     waiting, self.waiting, self.flushed = self.waiting, [], time.monotonic()
     if not waiting: return
-    self.lock.check()
+    self.check()
     losses = torch.stack([loss.detach().float() for _, loss in waiting]).tolist()
     try:
         with (self.folder / "steps.jsonl").open("a", encoding="utf-8") as file:
@@ -562,9 +461,9 @@ def flush(self: Recorder) -> None:
         ) from error
 
 # %% ../../nbs/80_train/60_runs.ipynb #6b386c22
-def save(self: Recorder, trainer) -> None:
+def save(self: "Recorder", trainer) -> None:
     "A checkpoint of now; the losses before it are on the disk first."
-    self.lock.check()
+    self.check()
     self.flush()
     sync(self.folder / "steps.jsonl")
     self.checkpoints.save({**trainer.state_dict(), **({"run": self.run} if self.run else {})})
@@ -574,14 +473,14 @@ def save(self: Recorder, trainer) -> None:
         self.status(trainer, "training")
 
 
-def past_losses(self: Recorder) -> list[tuple[int, float]]:
+def past_losses(self: "Recorder") -> list[tuple[int, float]]:
     "Step and loss of what a resumed run has behind it, for curves that begin at the beginning."
     return [(row["step"], row["loss"]) for row in read_lines(self.folder / "steps.jsonl")]
 
 # %% ../../nbs/80_train/60_runs.ipynb #d2905742
-def status(self: Recorder, trainer, state: str) -> None:
+def status(self: "Recorder", trainer, state: str) -> None:
     "What is going on, for `runs`."
-    self.lock.check()
+    self.check()
     write_text(
         self.folder / "status.json",
         json.dumps(
@@ -596,9 +495,135 @@ def read_status(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError): return {}
     return status if isinstance(status, dict) else {}
 
-# %% ../../nbs/80_train/60_runs.ipynb #74e2748c
-for method in (begin, reopen, refuse_lost, flush, save, past_losses, status):
-    setattr(Recorder, method.__name__, method)
+# %% ../../nbs/80_train/60_runs.ipynb #8fe5793f
+def on_load(self: "Recorder", trainer) -> None:
+    "Lock the folder, describe the run or check that it is the same, load the newest checkpoint."
+    refuse_foreign(self.folder)
+    try:self.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error: raise CheckpointError(f"cannot make {self.folder}: "
+                                                   f"{error.strerror}") from error
+    with ExitStack() as opened:
+        self.lock = opened.enter_context(FolderLock(self.folder))
+        opened.callback(setattr, self, "lock", None)
+        refuse_foreign(self.folder)
+        self.checkpoints.clean()
+        if (self.folder / "config.yaml").exists():self.reopen(trainer)
+        else: self.begin(trainer)
+        self.status(trainer, "training")
+        opened.pop_all()
+    self.waiting, self.saved, self.flushed = [], time.monotonic(), time.monotonic()
+
+# %% ../../nbs/80_train/60_runs.ipynb #4067f919
+def check(self: "Recorder") -> None:
+    "Refuse to write in a folder that is not locked, or was taken away."
+    if self.lock is None:
+        raise CheckpointError(f"{self.folder} is not open; a run writes only while it trains")
+    self.lock.check()
+
+
+def on_step(self: "Recorder", trainer, step: int, loss: Tensor) -> None:
+    "Put the loss aside; write losses, and a checkpoint, when it is time."
+    self.waiting.append((step, loss))
+    if time.monotonic() - self.flushed > self.flush_seconds: self.flush()
+    late = self.every_minutes and time.monotonic() - self.saved > 60 * self.every_minutes
+    if late or self.every_steps and step % self.every_steps == 0: self.save(trainer)
+
+
+def on_epoch(self: "Recorder", trainer, epoch: int, metrics: dict) -> None:
+    "The history, and a checkpoint."
+    self.check()
+    write_lines(self.folder / "epochs.jsonl", trainer.history)
+    self.save(trainer)
+
+
+def on_interrupt(self: "Recorder", trainer) -> None:
+    "A checkpoint of the step that was ended."
+    self.save(trainer)
+
+# %% ../../nbs/80_train/60_runs.ipynb #7c72e2bc
+def on_error(self: "Recorder", trainer, error: Exception) -> None:
+    "Keep what a NaN came from."
+    place = self.folder / f"nonfinite-step-{getattr(error, 'step', 0):08d}"
+    if not isinstance(error, NonFiniteError) or place.exists(): return
+    self.check()
+    write_state(
+        place,
+        {
+            "step": error.step,
+            "term": error.term,
+            "gradients": bad_gradients(trainer.model),
+            "batch": batch_to_state(error.batch),
+            "model": trainer.model.state_dict(),
+        },
+    )
+    error.add_note(f"batch and weights are in {place}; read_state and batch_from_state bring "
+                   "them back")
+
+# %% ../../nbs/80_train/60_runs.ipynb #d064b83a
+def on_end(self: "Recorder", trainer) -> None:
+    "The last losses and the state; the folder is free again."
+    if self.lock is None: return
+    state = (
+        trainer.stopped.split()[0]
+        if trainer.stopped.startswith(("interrupted", "failed"))
+        else "finished"
+    )
+    try:
+        self.flush()
+        self.status(trainer, state)
+    except CheckpointError:
+        if state != "failed": raise   # else the first failure is the one to be seen
+    finally:
+        self.lock = self.lock.__exit__()
+
+# %% ../../nbs/80_train/60_runs.ipynb #4eabff7d
+class Recorder:
+    """Trainer callback that keeps a run's folder: its description, its numbers, its checkpoints.
+
+    Args:
+        folder: of the run
+        resume: False refuses a folder that holds a run
+        every_steps: checkpoint after so many steps
+        every_minutes: and after so much time
+        keep: checkpoints that stay
+        flush_seconds: between two writes of the steps' losses
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        resume: bool = True,
+        every_steps: int | None = None,
+        every_minutes: float | None = 10,
+        keep: int = 2,
+        flush_seconds: float = 2.0,
+    ):
+        for name, value in (("save_every_steps", every_steps), ("save_every_minutes", every_minutes)):
+            if value is not None: number(name, value, above=0)
+        truth("resume", resume), number("flush_seconds", flush_seconds, least=0)
+        self.folder, self.resume, self.flush_seconds = Path(folder), resume, flush_seconds
+        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", keep)
+        self.lock: FolderLock | None = None
+        self.waiting: list[tuple[int, Tensor]] = []
+        # of the run in the folder: its id; whether it ever had a checkpoint
+        self.run: str | None = None
+        self.has_saved = False
+
+    check = check
+    begin = begin
+    reopen = reopen
+    refuse_lost = refuse_lost
+    flush = flush
+    save = save
+    past_losses = past_losses
+    status = status
+    on_load = on_load
+    on_step = on_step
+    on_epoch = on_epoch
+    on_interrupt = on_interrupt
+    on_error = on_error
+    on_end = on_end
 
 # %% ../../nbs/80_train/60_runs.ipynb #dbd33dc4
 def window_features(
@@ -617,6 +642,9 @@ def window_features(
         if feature.table in tables or feature.table not in vocabularies
     }
 
+# %% ../../nbs/80_train/60_runs.ipynb #0f289d1c
+def _is_list(value: Any) -> bool: return pd.api.types.is_list_like(value)
+
 
 def item_lists(history: pd.Series) -> list[list]:
     "Each row's items; a missing history, None or NaN, is an empty one."
@@ -624,47 +652,26 @@ def item_lists(history: pd.Series) -> list[list]:
         raise ValueError(
             f"{history.name} holds text, e.g. {history.iloc[0]!r}; must be lists of item ids"
         )
-    lists = [
-        list(row) if pd.api.types.is_list_like(row) and not hasattr(row, "__next__") else row
-        for row in history
-    ]  # what can be read once is none
-    odd = next((row for row in lists if not (isinstance(row, list) or pd.isna(row))), None)
-    if odd is None:
-        odd = next(
-            (
-                item
-                for row in lists
-                if isinstance(row, list)
-                for item in row
-                if pd.api.types.is_list_like(item)
-            ),
-            None,
-        )
-    if odd is not None:
-        raise ValueError(f"{history.name} holds {odd!r}; must be lists of item ids, one a row")
+    # what can be read only once is no list
+    lists = [list(row) if _is_list(row) and not hasattr(row, "__next__") else row for row in history]
+    odd = [row for row in lists if not (isinstance(row, list) or pd.isna(row))]
+    odd += [item for row in lists if isinstance(row, list) for item in row if _is_list(item)]
+    if odd:
+        raise ValueError(f"{history.name} holds {odd[0]!r}; must be lists of item ids, one a row")
     return [row if isinstance(row, list) else [] for row in lists]
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #3c37cc2d
 def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Table:
     """Raw user rows as the model reads them.
 
     Args:
         rows: user features by name; `history`: lists of raw item ids, oldest first, or nothing
+        schema: features that the model reads
+        vocabularies: token -> row, of every table
     """
     windows = window_features(schema, vocabularies)
-    item_table = next(
-        (feature.table for feature in schema.side("item") if feature.name == schema.item_key), None
-    )
-    missing = [
-        feature.name
-        for feature in schema.side("user")
-        if feature.name not in rows and not (feature.name in windows and "history" in rows)
-    ]
-    if missing:
-        raise ValueError(
-            f"columns {missing} are missing; rows have {sorted(map(str, rows.columns))}, the model "
-            f"reads {[feature.name for feature in schema.side('user')]}"
-        )
+    _check_columns(rows, [feature.name for feature in schema.side("user")], windows)
+    own = [feature.table for feature in schema.side("item") if feature.name == schema.item_key]
     cut = {
         name: [
             items[-feature.max_length :]
@@ -673,76 +680,21 @@ def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, 
         for name, feature in windows.items()
     }
     borrowed = {
-        feature.table: vocabularies[item_table]
+        feature.table: vocabularies[own[0]]
         for feature in windows.values()
-        if feature.table not in vocabularies and item_table in vocabularies
+        if feature.table not in vocabularies and own and own[0] in vocabularies
     }
     return encode_table(schema.side("user"), rows.assign(**cut), {**vocabularies, **borrowed})
 
-# %% ../../nbs/80_train/60_runs.ipynb #7298ec20
-@dataclass
-class Run:
-    """A training that has left its folder: model, vocabularies, history, recommendations.
 
-    Attributes:
-        model: with its best weights, in evaluation mode
-        items: the catalogue, encoded
-        item_keys: its ids as they came
-    """
-    path: Path
-    config: dict[str, Any]
-    model: BaseModel
-    schema: Schema
-    vocabularies: Mapping[str, Vocabulary]
-    items: Table
-    item_keys: pd.Index
-
-    @classmethod
-    def load(cls, path: Path | str) -> "Run":
-        """Open a run.
-
-        Weights are those of its best epoch, before the first epoch has ended those of its newest
-        checkpoint.
-        """
-        path = Path(path)
-        if not (path / "config.yaml").is_file():
-            raise CheckpointError(f"{path} holds no run: config.yaml is missing")
-        config = read_config(path)
-        check_run_files(path, config)
-        state = Checkpoints(path / "checkpoints", run=config.get("run")).load()
-        if state is None: raise CheckpointError(f"{path} has no checkpoint yet")
-        schema, vocabularies = load_encoding(path)
-        catalogue = read_state(path / "catalogue")
-        return cls(
-            path,
-            config,
-            build_model(config, state["best_state"] or state["model"], **load_parts(path)),
-            schema,
-            vocabularies,
-            table_from_state(catalogue["items"]),
-            pd.Index(catalogue["keys"]),
+def _check_columns(rows: pd.DataFrame, read: list[str], windows: Mapping[str, SequenceFeature]) -> None:
+    made = windows if "history" in rows else {}
+    missing = [name for name in read if name not in rows and name not in made]
+    if missing:
+        raise ValueError(
+            f"columns {missing} are missing; rows have {sorted(map(str, rows.columns))}, the model "
+            f"reads {read}"
         )
-
-    @property
-    def history(self) -> pd.DataFrame:
-        "One row an epoch."
-        return pd.DataFrame(read_lines(self.path / "epochs.jsonl"))
-
-    @property
-    def losses(self) -> pd.DataFrame:
-        "One row a step."
-        return pd.DataFrame(read_lines(self.path / "steps.jsonl"))
-
-    @cached_property
-    def item_vectors(self) -> Tensor:
-        "[I, D], of the whole catalogue."
-        with torch.no_grad():
-            return torch.cat(
-                [
-                    self.model.item_embedding(make_batch(self.items.take(rows)))
-                    for rows in torch.arange(len(self.items)).split(8192)
-                ]
-            )
 
 # %% ../../nbs/80_train/60_runs.ipynb #4e8ed830
 def load_parts(path: Path) -> dict[str, Tree]:
@@ -771,11 +723,14 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -
 
 # %% ../../nbs/80_train/60_runs.ipynb #60367874
 def best_items(
-    self: Run, users: Table, k: int, seen: Jagged | None, beam: int
+    self: "Run", users: Table, k: int, seen: Jagged | None, beam: int
 ) -> tuple[Tensor, Tensor]:
     """Item indices [B, k], best first, -1 where none is left, and their scores.
 
     Args:
+        users: encoded rows of B users
+        k: items wanted
+        beam: of a model with a tree, nodes of each level that are kept
         seen: item indices that must not come back, one row a user
     """
     if isinstance(self.model, TDM):
@@ -786,14 +741,15 @@ def best_items(
         )
 
 # %% ../../nbs/80_train/60_runs.ipynb #714a2ea9
-def recommend(
-    self: Run, rows: Any, k: int = 10, keep_seen: bool | None = None, beam: int = 32
+def recommend_items(
+    self: "Run", rows: Any, k: int = 10, keep_seen: bool | None = None, beam: int = 32
 ) -> pd.DataFrame:
     """The best items of the catalogue for each user.
 
     Args:
         rows: a row for each user, see `encode_users`: a pandas or polars frame, an Arrow table, a list
             of dicts
+        k: items for each user, at most the size of the catalogue
         keep_seen: True: items of the history may be recommended again; None: as the run's evaluation
             has it
         beam: of a model with a tree, nodes of each level that its search keeps; at least k
@@ -817,15 +773,19 @@ def recommend(
     if keep_seen is None: keep_seen = self.config["data"].get("offers_seen", False)
     seen = seen_items(rows["history"], self.item_keys) if "history" in rows and not keep_seen else None
     items, scores = best_items(self, encode_users(rows, self.schema, self.vocabularies), k, seen, beam)
-    found = pd.DataFrame(
-        {
-            "row": np.repeat(rows.index.to_numpy(), k),
-            "rank": np.tile(np.arange(1, k + 1), len(rows)),
-            self.schema.item_key: self.item_keys[items.flatten().numpy()],
-            "score": scores.flatten().numpy(),
-        }
-    )
-    return found[items.flatten().numpy() >= 0].reset_index(drop=True)
+    return _as_frame(rows.index, self.schema.item_key, self.item_keys, items, scores)
+
+
+def _as_frame(
+    labels: pd.Index, item_key: str, item_keys: pd.Index, items: Tensor, scores: Tensor
+) -> pd.DataFrame:
+    "A line for each item of lists [B, k]; places without an item (-1) are left out."
+    users, k = items.shape
+    flat, score = items.flatten().numpy(), scores.flatten().numpy()
+    there = flat >= 0
+    ranks, owners = np.tile(np.arange(1, k + 1), users), np.repeat(labels.to_numpy(), k)
+    columns = {"row": owners, "rank": ranks, item_key: item_keys[flat], "score": score}
+    return pd.DataFrame({name: column[there] for name, column in columns.items()})
 
 # %% ../../nbs/80_train/60_runs.ipynb #73d6e4b5
 def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
@@ -847,27 +807,27 @@ def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
         torch.from_numpy(places[places >= 0].astype(np.int64)), lengths.cumsum(0) - lengths, lengths
     )
 
-# %% ../../nbs/80_train/60_runs.ipynb #52178cf7
-Run.recommend = recommend
-
 # %% ../../nbs/80_train/60_runs.ipynb #6510fc92
-def summary(path: Path) -> dict[str, Any]:
-    "What one run says of itself."
+def run_row(path: Path) -> dict[str, Any]:
+    """State, metrics of the best epoch, length and settings of a run.
+
+    Args:
+        path: its folder
+    """
     config, status = read_config(path), {"state": "training", "why": "", "step": 0}
-    if (path / "status.json").exists():
-        status |= parse_json(
-            (path / "status.json").read_text(encoding="utf-8"), str(path / "status.json")
-        )
-    epochs = read_lines(path / "epochs.jsonl")
-    monitor = config["trainer"]["monitor"]
-    number = best_epoch([row[monitor] for row in epochs], config.get("higher_is_better", True))
-    best = epochs[number - 1] if number else {}
+    if (place := path / "status.json").exists():
+        status |= parse_json(place.read_text(encoding="utf-8"), str(place))
+    epochs, trainer = read_lines(path / "epochs.jsonl"), config["trainer"]
+    values = [row[trainer["monitor"]] for row in epochs]
+    number = best_epoch(values, config.get("higher_is_better", True))
+    best = {"best epoch" if name == "epoch" else name: value
+            for name, value in (epochs[number - 1] if number else {}).items()}
     model = {name: part for name, part in config["model"]["config"].items() if name != "feature_groups"}
-    state = "killed" if status["state"] == "training" and not is_locked(path) else status["state"]
+    killed = status["state"] == "training" and not is_locked(path)
     return {
         "run": path.name,
         "started": config["started"],
-        "state": state,
+        "state": "killed" if killed else status["state"],
         "why": status["why"],
         "model": config["model"]["class"],
         "data": config["data"]["name"],
@@ -876,19 +836,112 @@ def summary(path: Path) -> dict[str, Any]:
         "epochs": len(epochs),
         "steps": epochs[-1]["step"] if epochs else status["step"],
         "seconds": sum(row["seconds"] for row in epochs),
-        **{
-            "best epoch" if name == "epoch" else name: value
-            for name, value in best.items()
-            if name not in ("step", "seconds")
-        },
-        **flat({"trainer": config["trainer"], "model": model}),
+        **{name: value for name, value in best.items() if name not in ("step", "seconds")},
+        **flat({"trainer": trainer, "model": model}),
     }
+
+# %% ../../nbs/80_train/60_runs.ipynb #53b3de7e
+def load_run(path: Path) -> tuple:
+    "What a `Run` is made of, in the order of its fields."
+    if not (path / "config.yaml").is_file():
+        raise CheckpointError(f"{path} holds no run: config.yaml is missing")
+    config = read_config(path)
+    check_run_files(path, config)
+    state = Checkpoints(path / "checkpoints", run=config.get("run")).load()
+    if state is None: raise CheckpointError(f"{path} has no checkpoint yet")
+    model = build_model(config, state["best_state"] or state["model"], **load_parts(path))
+    catalogue = read_state(path / "catalogue")
+    items = table_from_state(catalogue["items"])
+    return path, config, model, *load_encoding(path), items, pd.Index(catalogue["keys"])
+
+# %% ../../nbs/80_train/60_runs.ipynb #864eba07
+def run_facts(self: "Run") -> dict[str, str]:
+    "Model, data, result, length, and where it lies."
+    row, data, rows = run_row(self.path), self.config["data"], self.config["data"]["rows"]
+    monitor, weights = self.config["trainer"]["monitor"], sum(
+        p.numel() for p in self.model.parameters()
+    )
+    best = (
+        f"{monitor} {row[monitor]:.4f} in epoch {row['best epoch']}"
+        if monitor in row
+        else "no epoch yet"
+    )
+    return {
+        "model": f"{row['model']}, {weights:,} weights",
+        "data": (f"{data['name']} [{data['protocol']}]: {rows['users']:,} users, "
+                 f"{rows['items']:,} items"),
+        "result": f"{best}, validation",
+        "trained": (f"{row['epochs']} epochs, {row['steps']:,} steps, {row['seconds']:.0f} s, "
+                    f"{row['state']}"),
+        "settings": f"seed {self.config['trainer'].get('seed')}, started {row['started']}",
+        "folder": str(self.path),
+    }
+
+# %% ../../nbs/80_train/60_runs.ipynb #7298ec20
+@dataclass(repr=False)
+class Run(Card):
+    """A training that has left its folder: model, vocabularies, history, recommendations.
+
+    Attributes:
+        path: its folder
+        config: what was trained on what, with which settings
+        schema: features as the model reads them
+        vocabularies: token -> row, of every table
+        model: with its best weights, in evaluation mode
+        items: the catalogue, encoded
+        item_keys: its ids as they came
+    """
+    path: Path
+    config: dict[str, Any]
+    model: BaseModel
+    schema: Schema
+    vocabularies: Mapping[str, Vocabulary]
+    items: Table
+    item_keys: pd.Index
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Run":
+        """Open a run.
+
+        Weights are those of its best epoch, before the first epoch has ended those of its newest
+        checkpoint.
+
+        Args:
+            path: its folder; a `CheckpointError` where it holds no run
+        """
+        return cls(*load_run(Path(path)))
+
+    @property
+    def history(self) -> pd.DataFrame:
+        "One row an epoch."
+        return pd.DataFrame(read_lines(self.path / "epochs.jsonl"))
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        "One row a step."
+        return pd.DataFrame(read_lines(self.path / "steps.jsonl"))
+
+    @cached_property
+    def item_vectors(self) -> Tensor:
+        "[I, D], of the whole catalogue."
+        with torch.no_grad():
+            blocks = torch.arange(len(self.items)).split(8192)
+            return torch.cat(
+                [self.model.item_embedding(make_batch(self.items.take(rows))) for rows in blocks]
+            )
+
+    facts = run_facts
+    recommend = recommend_items
 
 # %% ../../nbs/80_train/60_runs.ipynb #6089b796
 def runs(folder: Path | str = "runs") -> pd.DataFrame:
     """One row a run of the folder, oldest first, those that cannot be read as `broken`.
 
-    State, metrics of the best epoch, settings.
+    Args:
+        folder: that holds folders of runs; not there: a ValueError
+
+    Returns:
+        state, metrics of the best epoch, settings
     """
     folder = Path(folder)
     if not folder.is_dir(): raise ValueError(f"{folder} is not a folder; runs lie where run_dir "
@@ -905,7 +958,7 @@ def runs(folder: Path | str = "runs") -> pd.DataFrame:
 def _listed(path: Path) -> dict[str, Any]:
     "What one run says of itself, or why it cannot."
     try:
-        return summary(path)
+        return run_row(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return {
             "run": path.name,
