@@ -12,6 +12,7 @@ __all__ = ['LOSSES', 'BinaryCrossEntropy', 'BinaryFocalLoss', 'CircleLoss', 'dra
 
 # %% ../../nbs/40_losses/99_losses.ipynb #7a167639
 from ..core.moved import keep_old_paths
+from ..core.registry import OpenTable
 from .circle import CircleLoss
 from .f1 import F1ReweightedLoss
 from .focal import BinaryFocalLoss
@@ -32,7 +33,7 @@ from .sample_weights import hardest_mean, weighted_mean
 from .ziln import ZILNLoss, expected_amount
 
 # %% ../../nbs/40_losses/99_losses.ipynb #c6badaff
-LOSSES: dict[str, type] = {
+LOSSES: OpenTable[type] = OpenTable("loss", {
     "binary_cross_entropy": BinaryCrossEntropy,
     "softmax_cross_entropy": SoftmaxCrossEntropy,
     "l2_loss": L2Loss,
@@ -67,7 +68,7 @@ LOSSES: dict[str, type] = {
     "MULTI_SIMILARITY_LOSS": MultiSimilarityLoss,
     "SOFTMAX_CROSS_ENTROPY_WITH_NEGATIVE_MINING": SupportVectorSoftmaxLoss,
     "ORDER_CALIBRATE_LOSS": OrderCalibrateLoss,
-}
+})
 
 _all_ = [
     "BinaryCrossEntropy",

@@ -18,7 +18,7 @@ from recbench.core.config import (
     SoftmaxCrossEntropyConfig,
     VariationalDropoutConfig,
 )
-from ..core.registry import lookup
+from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
 from ..data.rows.features import Feature
 from ..data.feed.tree_nodes import LEVEL
@@ -296,7 +296,7 @@ def tdm(sides: FeatureSides, sizes: MatchChoices) -> dict:
     }
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #8cecb0ef
-MATCH_CONFIGS: dict[str, Callable[[FeatureSides, MatchChoices], dict]] = {
+MATCH_CONFIGS: OpenTable[Callable[[FeatureSides, MatchChoices], dict]] = OpenTable("matching model", {
     "DSSM": dssm,
     "DSSMV2": dssm_v2,
     "DAT": dat,
@@ -304,7 +304,7 @@ MATCH_CONFIGS: dict[str, Callable[[FeatureSides, MatchChoices], dict]] = {
     "SASRec": sasrec,
     "HSTUMatch": hstu_match,
     "TDM": tdm,
-}
+})
 SEQUENCE_MODELS = (
     "SASRec",
     "HSTUMatch",

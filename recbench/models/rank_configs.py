@@ -18,7 +18,7 @@ from recbench.core.config import (
     ModelConfig,
     VariationalDropoutConfig,
 )
-from ..core.registry import lookup
+from ..core.registry import OpenTable, lookup
 from ..data.rows.features import Feature, with_embedding_dim
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #11b3460c
@@ -253,7 +253,7 @@ def multi_tower_din(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     }
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #2a3a3db4
-RANK_CONFIGS: dict[str, Callable[[FeatureKinds, RankChoices], dict]] = {
+RANK_CONFIGS: OpenTable[Callable[[FeatureKinds, RankChoices], dict]] = OpenTable("ranking model", {
     "WideAndDeep": wide_and_deep,
     "DeepFM": deepfm,
     "xDeepFM": xdeepfm,
@@ -264,7 +264,7 @@ RANK_CONFIGS: dict[str, Callable[[FeatureKinds, RankChoices], dict]] = {
     "DCNV2": dcn_v2,
     "MultiTower": multi_tower,
     "MultiTowerDIN": multi_tower_din,
-}
+})
 
 
 def rank_config(

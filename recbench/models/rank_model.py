@@ -19,7 +19,7 @@ from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup
 from ..layers.variational_dropout import VariationalDropout
 from .base import BaseModel
-from recbench.models.heads import (
+from recbench.models.heads import (  # noqa: F401, users import them from here
     METRIC_KINDS,
     Head,
     Heads,

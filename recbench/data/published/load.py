@@ -9,7 +9,7 @@ __all__ = ['DATASETS', 'RANK_DATASETS', 'load_dataset']
 from collections.abc import Callable
 from pathlib import Path
 
-from ...core.registry import lookup
+from ...core.registry import OpenTable, lookup
 from .amazon_beauty import amazon_beauty
 from .criteo import criteo_10k
 from ..sets.dataset import Dataset
@@ -23,22 +23,23 @@ from ..sets.own import load_folder
 from .planted import planted, planted_clicks
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #cb37c23b
-DATASETS: dict[str, Callable[..., Dataset]] = {
+DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set", {
     "planted": planted,
     "movielens-100k": movielens_100k,
     "movielens-1m": movielens_1m,
     "ml-latest-small": movielens_small,
     "online-retail": online_retail,
     "amazon-beauty": amazon_beauty,
-}
+})
 
 
-RANK_DATASETS: dict[str, Callable[..., Dataset]] = {   # the same for ranking: rows with a label
+# the same for ranking: rows with a label
+RANK_DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set for ranking", {
     "planted": planted_clicks,
     "movielens-100k": movielens_100k_rank,
     "frappe": frappe,
     "criteo-10k": criteo_10k,
-}
+})
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #e6183587
 def load_dataset(name: str | Path, task: str | None = None, **options) -> Dataset:
