@@ -138,7 +138,7 @@ def test_a_rank_run_is_loaded_in_a_fresh_process(rank_run):
         print(run.model.config.losses[0].kind, "spread" in run.history.columns)
     """)
     assert said.splitlines() == [
-        "True 0.5 {'FlatFM': 'my_nets', 'flat_fm': 'my_nets', 'absolute': 'my_nets', 'spread': 'my_nets'}",
+        "True 0.5 {'flat_fm': 'my_nets', 'absolute': 'my_nets', 'spread': 'my_nets', 'FlatFM': 'my_nets'}",
         "('absolute', AbsoluteConfig(power=2.0)) True",
     ]
 

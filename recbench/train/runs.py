@@ -52,6 +52,7 @@ from ..evaluate.cards import Card
 from ..evaluate.item_index import ItemIndex
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
+from ..models.guests import guest_modules, need_guests
 from ..models.tdm import TDM
 from .best import best_epoch
 from recbench.train.checkpoint import (
@@ -236,6 +237,7 @@ def describe_training(trainer) -> dict[str, Any]:
             "sample_weights": model.sample_weights,
             **describe_tree(model),
         },
+        **({"guests": found} if (found := guest_modules(model)) else {}),
         "features": [{"kind": type(feature).__name__, **plain(feature)} for feature in model.features],
         "trainer": plain(trainer.settings),
         "loader": settings_of(trainer.loader),
@@ -706,6 +708,7 @@ def load_parts(path: Path) -> dict[str, Tree]:
 # %% ../../nbs/80_train/60_runs.ipynb #ee21d35b
 def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -> BaseModel:
     "The model of a run's config with the given weights."
+    need_guests(config.get("guests", {}))
     part, features = config["model"], [
         {name: value for name, value in feature.items() if name != "kind"}
         for feature in config["features"]
