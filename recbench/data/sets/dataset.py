@@ -762,8 +762,8 @@ def _row_keys(
 def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
     "Whether no row is held out before one of the user's rows that train, or of an earlier split."
     for name, earlier in (("valid", ["train"]), ("test", ["train", "valid"])):
-        last = pd.concat([keys[part] for part in earlier]).groupby("user")["time"].max()
-        first = keys[name].groupby("user")["time"].min()
+        last = pd.Series(pd.concat([keys[part] for part in earlier]).groupby("user")["time"].max())
+        first = pd.Series(keys[name].groupby("user")["time"].min())
         if bool((first < last.reindex(first.index)).any()): return False
     return True
 
