@@ -81,7 +81,7 @@ class Batches(IterableDataset):
     def __init__(self, loader): self.loader = loader
 
     def __iter__(self):
-        for batch, _ in zip(self.loader, range(2)): yield batch.additional_infos["item_index"][-24:]
+        for batch, _ in zip(self.loader, range(2)): yield batch.candidates.items[-24:]
 
 
 @pytest.mark.parametrize("kind", ["sampled", "sampled_v2", "mixed"])
@@ -98,12 +98,12 @@ def test_workers_and_ranks_draw_different_negatives(world, kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_item_rows_are_positives_then_shared_then_hard(world, kind):
     loader, rows = MatchLoader(world, 128, Negatives(kind=kind, num_sample=24, num_hard=2)), torch.arange(0, 256, 2)
-    infos, positives = loader.batch(rows).additional_infos, world.train.columns["item_index"][rows]
-    assert torch.equal(infos["item_index"][:128], positives)
-    hard = infos["item_index"][128 + (24 if kind != "in_batch" else 0):]
+    drawn, positives = loader.batch(rows).candidates, world.train.columns["item_index"][rows]
+    assert torch.equal(drawn.items[:128], positives)
+    hard = drawn.items[128 + (24 if kind != "in_batch" else 0):]
     users = world.train.columns["user_index"][rows]
     if "hard" not in kind: assert len(hard) == 0
-    else: assert all(item in world.dislikes.to_lists()[users[row]] for (row, _), item in zip(infos["hard_neg_indices"].tolist(), hard.tolist()))
+    else: assert all(item in world.dislikes.to_lists()[users[row]] for (row, _), item in zip(drawn.own_cells.tolist(), hard.tolist()))
 
 
 def test_a_pool_smaller_than_asked_is_refused(world):
@@ -133,9 +133,9 @@ def learnt_shares(loader, steps=300):
     optimizer, memory = torch.optim.Adam([bias], lr=0.1), ItemMemory(negatives) if negatives.memory else None
 
     def towers(batch):
-        infos = batch.additional_infos
-        items = torch.arange(count) if "positive_index" in infos else infos.get("alone_item_index", infos.get("item_index"))
-        rows = len(infos["positive_index"]) if "positive_index" in infos else int(infos["target_lengths"].sum()) if "target_lengths" in infos else batch.rows
+        who = batch.candidates.alone or batch.candidates
+        items = torch.arange(count) if who.target is not None else who.items
+        rows = len(who.target) if who.target is not None else batch.rows if who.target_lengths is None else int(who.target_lengths.sum())
         return torch.ones(rows, 1), bias[items].unsqueeze(1), {}
 
     model.towers = towers
@@ -176,8 +176,11 @@ def test_what_does_not_correct_learns_another(shop):
 
 def test_older_names_are_the_same_kinds(shop):
     for kind in ("sampled", "hard"):
-        one, other = (next(iter(MatchLoader(shop, 64, Negatives(kind=name, num_sample=16)))).additional_infos for name in (kind, f"{kind}_v2"))
-        assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one if name != "hard_columns")
+        one, other = (next(iter(MatchLoader(shop, 64, Negatives(kind=name, num_sample=16)))).candidates for name in (kind, f"{kind}_v2"))
+        for part in ("items", "log_q", "known", "own_cells"):
+            mine, same = getattr(one, part), getattr(other, part)
+            if mine is None or same is None: assert mine is same, part
+            else: assert all(map(torch.equal, *((x if isinstance(x, tuple) else (x,)) for x in (mine, same)))), part
 
 
 def test_a_draw_does_not_look_at_the_batch():

@@ -183,7 +183,7 @@ def test_infinite_gradient_is_named_before_it_is_used(dataset, tmp_path):
     with pytest.raises(NonFiniteError, match="gradient is inf at step 4"): stopped.fit()
     kept = read_state(tmp_path / "nonfinite-step-00000004")
     assert kept["gradients"] == ["item_tower.output.weight"] and all(value.isfinite().all() for value in kept["model"].values() if value.is_floating_point())
-    assert len(batch_from_state(kept["batch"]).additional_infos["positive_index"]) == 512
+    assert len(batch_from_state(kept["batch"]).candidates.target) == 512
     assert Checkpoints(tmp_path / "checkpoints").load()["step"] == 2
 
 

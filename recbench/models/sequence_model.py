@@ -138,10 +138,10 @@ def towers(self: SequenceMatchModel, batch: Batch) -> tuple[Tensor, Tensor, dict
     name.
     """
     user, item = self.read_sides(batch)
-    positions, infos = self.user_tower(batch, user), batch.additional_infos
-    users = positions.values if "target_lengths" in infos else last_position(positions)
-    if "cand_pos_lengths" in infos:
-        users = users.repeat_interleave(infos["cand_pos_lengths"], 0)  # several targets of one moment
+    positions, who = self.user_tower(batch, user), self.candidates(batch)
+    users = last_position(positions) if who.target_lengths is None else positions.values
+    if who.targets_each is not None:
+        users = users.repeat_interleave(who.targets_each, 0)  # several targets of one moment
     return self.user_vectors(users), *self.item_tower(batch, item)
 
 

@@ -18,6 +18,7 @@ from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, Keyed
 
 from ..core.checks import whole
 from ..data.rows.batch import Batch
+from ..data.rows.candidates import Candidates
 
 # %% ../../nbs/80_train/45_guards.ipynb #64223ea0
 class Terminated(SystemExit):
@@ -109,20 +110,22 @@ def _whole(value: Tensor | dict) -> Tensor | KeyedTensor | JaggedTensor | KeyedJ
 
 def batch_to_state(batch: Batch) -> dict[str, dict]:
     "Nested dictionaries of tensors, numbers and texts."
-    return {
-        part: {name: _parts(value) for name, value in values.items()}
-        for part, values in vars(batch).items()
+    parts = {name: part for name, part in vars(batch).items() if name != "candidates"}
+    state = {
+        part: {name: _parts(value) for name, value in values.items()} for part, values in parts.items()
     }
+    return state | ({"candidates": batch.candidates.state_dict()} if batch.candidates else {})
 
 # %% ../../nbs/80_train/45_guards.ipynb #d89697f6
 def batch_from_state(state: Mapping[str, Mapping]) -> Batch:
     "The batch that `batch_to_state` was given."
-    return Batch(
-        **{
-            part: {name: _whole(value) for name, value in values.items()}
-            for part, values in state.items()
-        }
-    )
+    parts = {
+        part: {name: _whole(value) for name, value in values.items()}
+        for part, values in state.items()
+        if part != "candidates"
+    }
+    said = state.get("candidates")
+    return Batch(**parts, candidates=None if said is None else Candidates.from_state(said))
 
 # %% ../../nbs/80_train/45_guards.ipynb #bf900366
 class NonFiniteError(FloatingPointError):

@@ -11,9 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..rows.batch import join
+from ..rows.batch import Batch, join
 from ..sets.dataset import Dataset
-from .loader import MatchLoader
+from .candidate_source import candidate_source, pair_batch
+from .loader import RowLoader, add_labels
 from .negatives import Negatives
 from ..rows.random_streams import RandomStream
 from ..rows.table import Jagged, Table
@@ -55,21 +56,32 @@ def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:
     return replace(rest, jagged={name: moved.get(name, rest.jagged.get(name)) for name in table.jagged})
 
 # %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #90d1e73a
-class LaggedHistoryLoader(MatchLoader):
-    "Training rows with negatives, each with a history that ends a random while before it."
+class LaggedHistoryLoader(RowLoader):
+    """Training rows with negatives, each with a history that ends a random while before it.
+
+    Args:
+        dataset: its training rows have a history
+        batch_size: B, rows of a batch
+        negatives: what the positives compete with
+        seed: of the shuffling, of the samplers, and (plus one) of the ends
+    """
 
     def __init__(
         self, dataset: Dataset, batch_size: int = 512, negatives: Negatives = Negatives(), seed: int = 0
     ):
-        super().__init__(dataset, batch_size, negatives, seed)
-        self.lags = self.streams["lags"] = RandomStream(seed + 1)      # not the stream that shuffles
+        super().__init__(dataset, batch_size, seed)
+        self.negatives, self.source = negatives, candidate_source(dataset, negatives, seed)
+        self.lags = RandomStream(seed + 1)      # not the stream that shuffles
+        self.streams = {**self.source.streams, "lags": self.lags}
 
-    def user_side(self, rows: Tensor) -> Table:
-        "The rows' users as they were known some time before."
-        events = end_earlier(
-            self.dataset.train, rows, torch.rand(len(rows), generator=self.lags.generator)
-        )
-        return join([self.dataset.users.take(events.columns["user_index"]), events])
+    def batch(self, rows: Tensor) -> Batch:
+        "The batch of the given training rows, labels and weights included."
+        data, share = self.dataset, torch.rand(len(rows), generator=self.lags.generator)
+        events = end_earlier(data.train, rows, share)
+        users, positives = events.columns["user_index"], events.columns["item_index"]
+        base = join([data.users.take(users), events])
+        batch = pair_batch(base, data.items, self.source.draw(users, positives))
+        return add_labels(batch, data.schema, data.train.columns, rows)
 
 # %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #58cc7558
 LaterLoader = LaggedHistoryLoader  # old name, importable for one version

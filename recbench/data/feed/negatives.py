@@ -45,6 +45,12 @@ class Negatives(Config):
         "The kind without its version: \"sampled_v2\" is \"sampled\"."
         return self.kind.removesuffix("_v2")
 
+    @property
+    def positives(self) -> str:
+        "Where a row's positive stands, the kind of `Candidates`: \"diagonal\", \"first\" or \"catalogue\"."
+        known = {"in_batch": "diagonal", "mixed": "diagonal", "full": "catalogue"}
+        return known.get(self.layout, "first")
+
     @model_validator(mode="after")
     def _check_use(self) -> Self:
         if self.kind == "full" and self.memory:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..rows.batch import Batch, join, make_batch
+from ..rows.candidates import Candidates
 from ..sets.dataset import Dataset
 from .loader import RowLoader
 from ..rows.table import Table
@@ -106,7 +107,7 @@ class TDMLoader(RowLoader):
         batch = make_batch(
             join([self.users.take(columns["user_index"]), events]),
             self.nodes.take(nodes),
-            user_row=owner,
+            Candidates("owned", owner=owner),
         )
         batch.labels[self.label] = label
         if self.weight in columns:

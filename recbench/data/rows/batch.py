@@ -18,8 +18,8 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(
 )  # torchrec calls what torch has renamed, and every run would warn of it
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #60129608
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
 
@@ -28,7 +28,27 @@ import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
+from .candidates import DOCUMENTED, Candidates
 from .table import Table
+
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #9ed9d285
+class _OldKeys(dict):
+    "A user's tensors by name; for one version it also answers the keys that are now `candidates`."
+    def __init__(self, own: Mapping[str, Tensor], candidates: Candidates):
+        super().__init__(own)
+        self.candidates = candidates
+
+    def __missing__(self, key: str) -> Tensor:
+        found = None
+        if key in DOCUMENTED: found = getattr(self.candidates, DOCUMENTED[key])
+        if key in ("known_positives", "known_offsets") and self.candidates.known is not None:
+            found = self.candidates.known[key == "known_offsets"]
+        if found is None: raise KeyError(key)
+        return found
+
+    def get(self, key: str, default: Tensor | None = None) -> Tensor | None:
+        try: return self[key]
+        except KeyError: return default
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #32ee442a
 BASE, NEG = "__BASE__", "__NEG__"
@@ -44,7 +64,10 @@ class Batch:
         sequence_dense_features: feature -> ragged numbers
         labels: name -> [B]
         sample_weights: name -> [B]
-        additional_infos: item_index, log_q, hard_neg_indices, ...
+        additional_infos: tensors of the user's own, and in batches made by hand the documented keys
+            `hard_neg_indices`, `item_index`, `log_q`, `positive_index`, ... (see
+                `Candidates.from_infos`)
+        candidates: who competes, made by who draws
     """
     dense_features: dict[str, KeyedTensor] = field(default_factory=dict)
     sparse_features: dict[str, KeyedJaggedTensor] = field(default_factory=dict)
@@ -52,6 +75,25 @@ class Batch:
     labels: dict[str, Tensor] = field(default_factory=dict)
     sample_weights: dict[str, Tensor] = field(default_factory=dict)
     additional_infos: dict[str, Tensor] = field(default_factory=dict)
+    candidates: Candidates | None = None
+
+    def __post_init__(self):
+        if self.candidates is not None:
+            self.additional_infos = _OldKeys(self.additional_infos, self.candidates)
+
+    def competing(self, kind: str = "first") -> Candidates:
+        """Who competes here, for a model that expects positives at `kind`, "diagonal" or "first".
+
+        Of a batch made by hand what its `additional_infos` say. Refuses candidates of the other kind.
+        """
+        found = self.candidates
+        if found is None: return Candidates.from_infos(self.additional_infos, kind)
+        if found.kind != kind and found.kind in ("diagonal", "first"):
+            raise ValueError(
+                f"candidates of the batch are of kind {found.kind!r} and the model reads {kind!r}; "
+                "negatives 'in_batch' and 'mixed' need in_batch_negative=True, 'sampled' and 'hard' False"
+            )
+        return found
 
     @property
     def rows(self) -> int:
@@ -64,12 +106,12 @@ class Batch:
         )
 
     def _map(self, change) -> "Batch":
-        return Batch(
-            **{
-                part.name: {name: change(value) for name, value in getattr(self, part.name).items()}
-                for part in fields(self)
-            }
-        )
+        parts = {
+            name: {key: change(value) for key, value in part.items()}
+            for name, part in vars(self).items()
+            if name != "candidates"
+        }
+        return Batch(**parts, candidates=self.candidates and self.candidates.moved(change))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         "The same batch on another device."
@@ -205,12 +247,21 @@ def _beside(matrices: Sequence[Tensor]) -> Tensor | None:
     return torch.cat(matrices, 1) if len(matrices) > 1 else matrices[0] if matrices else None
 
 
-def make_batch(base: Table | None = None, negatives: Table | None = None, **infos: Tensor) -> Batch:
+def make_batch(
+    base: Table | None = None,
+    negatives: Table | None = None,
+    candidates: Candidates | None = None,
+    **infos: Tensor,
+) -> Batch:
     """Batch of the tables' rows as data groups `__BASE__` and `__NEG__`.
 
-    `infos` become `additional_infos`.
+    Args:
+        base: B rows of users, with what each of them meets
+        negatives: item rows, in number and order of their own
+        candidates: who competes, where somebody drew
+        infos: become `additional_infos`
     """
-    batch = Batch(additional_infos=infos)
+    batch = Batch(additional_infos=infos, candidates=candidates)
     for group, table in ((BASE, base), (NEG, negatives)):
         if table is None: continue
         if (sparse := to_sparse(table)) is not None: batch.sparse_features[group] = sparse
