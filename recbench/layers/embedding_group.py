@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENCODERS', 'FeatureRead', 'make_read', 'GroupPlan', 'plan_group', 'sum_group', 'plan_sequence', 'all_reads',
-           'reads_and_sums', 'table_configs', 'slice_feature', 'locate', 'Columns', 'Asked', 'ask_uses', 'take_answers',
-           'join_reads', 'make_encoder', 'make_encoders', 'EmbeddingGroup', 'Reading', 'ask', 'take', 'forward',
-           'read_together']
+           'reads_and_sums', 'table_configs', 'Columns', 'Asked', 'ask_uses', 'take_answers', 'join_reads',
+           'make_encoder', 'make_encoders', 'EmbeddingGroup', 'Reading', 'ask', 'take', 'forward', 'read_together']
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #2106ab0b
 from collections.abc import Collection, Sequence
@@ -16,16 +15,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from ..core import config
 from ..core.config import FeatureGroup
 from ..core.registry import lookup
-from ..data.rows.batch import Batch
+from recbench.data.rows.batch import (  # slice_feature: importable from here for one version
+    FeatureReader,
+    slice_feature,  # noqa: F401
+)
+from ..data.rows.eager import eager
 from ..data.rows.features import Feature
 from .dense_embedding import dense_blocks, make_dense_embedding
 from .din import DINEncoder
-from .embedding_tables import EmbeddingTables, Lookup
+from .embedding_tables import EmbeddingTables, Lookup, Tables
 from .multi_window_din import MultiWindowDINEncoder
 from .pooling import PoolingEncoder
 from .self_attention import SelfAttentionEncoder
@@ -210,39 +212,6 @@ def _check_alike(sharing: list[Feature]) -> None:
 def _normal(std: float | None):
     return None if std is None else lambda weight: nn.init.normal_(weight, std=std)
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #54586f1e
-class _Ids(NamedTuple):
-    values: Tensor
-    lengths: Tensor
-    weights: Tensor | None
-
-
-def slice_feature(ids: KeyedJaggedTensor, key: str) -> _Ids:
-    "Values, lengths [rows] and weights of one feature."
-    i = ids.keys().index(key)
-    start, end = ids.offset_per_key()[i:i + 2]
-    weights = ids.weights_or_none()
-    return _Ids(
-        ids.values()[start:end],
-        ids.lengths().view(len(ids.keys()), -1)[i],
-        None if weights is None else weights[start:end],
-    )
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #41bbfd5e
-def locate(batch: Batch) -> dict[str, str]:
-    "Data group of every feature of the batch; sequences of numbers stand in none, which is ''."
-    places: dict[str, str] = dict.fromkeys(batch.sequence_dense_features, "")
-    for features in (batch.sparse_features, batch.dense_features):
-        for group, tensor in features.items():
-            for key in tensor.keys():
-                if key in places:
-                    raise ValueError(
-                        f"feature {key} stands in data groups {places[key]} and {group}; it must "
-                        "belong to one"
-                    )
-                places[key] = group
-    return places
-
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #819bcc4a
 class Columns(NamedTuple):
     "Where the columns of a use stand in a wider matrix."
@@ -260,11 +229,10 @@ class Asked(NamedTuple):
     lookups: list[Lookup]
     owners: list[list[FeatureRead] | tuple[FeatureRead, ...]]
     answers: dict[FeatureRead, Tensor]
-    columns: dict[FeatureRead, Columns]
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #b235cd6a
 def ask_uses(
-    batch: Batch,
+    reader: FeatureReader,
     places: dict[str, str],
     uses: Sequence[FeatureRead],
     weighted: frozenset[str],
@@ -273,7 +241,8 @@ def ask_uses(
     """The ids of every use as lookups, those of single ids together; numbers as they are.
 
     Args:
-        places: as `locate` gives them
+        reader: what has the features
+        places: of the reader
         weighted: features whose ids have weights
         sums: single ids of which only the sum is read
     """
@@ -285,17 +254,17 @@ def ask_uses(
     if missing:
         raise ValueError(f"features {missing} are missing in the batch; it has " f"{sorted(places)}")
     blocks: dict[tuple[str, int], list[FeatureRead]] = {}
-    lookups, owners, answers, columns = asked = Asked([], [], {}, {})
+    lookups, owners, answers = asked = Asked([], [], {})
     for use in uses:
         group = places[use.feature]
         if use.how == "dense":
-            columns[use] = _number_columns(batch.dense_features[group], use)
+            answers[use] = reader.numbers(use.feature)
         elif use.how == "numbers":
-            answers[use] = batch.sequence_dense_features[use.feature].values().reshape(-1, use.width)
+            answers[use] = reader.ragged(use.feature).values.reshape(-1, use.width)
         elif use.how == "single":
             blocks.setdefault((group, use.width), []).append(use)
         else:
-            ids = slice_feature(batch.sparse_features[group], use.feature)
+            ids = reader.ragged(use.feature)
             lookups.append(
                 Lookup(
                     (use.table,),
@@ -310,7 +279,7 @@ def ask_uses(
     for members in (*blocks.values(), *sums):
         features = tuple(use.feature for use in members)
         if features not in made:
-            made[features] = _block(batch.sparse_features[places[features[0]]], members)
+            made[features] = reader.single(features)
         lookups.append(
             Lookup(
                 tuple(use.table for use in members), made[features], summed=isinstance(members, tuple)
@@ -329,7 +298,7 @@ def take_answers(
 
     The tensor of every use; for those that share a matrix their place in it; and the sums.
     """
-    answers, columns, totals = dict(asked.answers), dict(asked.columns), {}
+    answers, columns, totals = dict(asked.answers), {}, {}
     for members, answer in zip(asked.owners, found):
         if isinstance(members, tuple):
             totals[members] = answer
@@ -345,11 +314,6 @@ def take_answers(
         columns,
         totals,
     )
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #8990a7dc
-def _number_columns(numbers: KeyedTensor, use: FeatureRead) -> Columns:
-    start, stop = numbers.offset_per_key()[(place := numbers.keys().index(use.feature)):place + 2]
-    return Columns(numbers.values(), start, stop)
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #a8f72b1c
 def join_reads(
@@ -370,22 +334,6 @@ def join_reads(
         block if stop - start == block.shape[1] else block[:, start:stop]
         for block, start, stop in pieces
     ]
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #b99335ab
-def _block(ids: KeyedJaggedTensor, members: Sequence[FeatureRead]) -> Tensor:
-    rows = ids.stride()
-    columns = [slice_feature(ids, use.feature) for use in members]
-    even = [len(column.values) == rows for column in columns]
-    # elsewhere the look into the lengths would wait for the device
-    if ids.values().device.type == "cpu":
-        single = (torch.stack([column.lengths for column in columns]) == 1).all(1).tolist()
-        even = [size and ones for size, ones in zip(even, single)]
-    if not all(even):
-        raise ValueError(
-            f"features {[use.feature for use, good in zip(members, even) if not good]} must hold "
-            f"exactly one id in each of the {rows} rows; declare value_dim=0 for any number of ids"
-        )
-    return torch.stack([column.values for column in columns], 1)                # [rows, F]
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #6edb0716
 ENCODERS: dict[type[config.Config], type[SequenceEncoder]] = {
@@ -432,7 +380,7 @@ class EmbeddingGroup(nn.Module):
         features: Sequence[Feature],
         feature_groups: Sequence[FeatureGroup],
         wide_embedding_dim: int = 4,
-        tables: EmbeddingTables | None = None,
+        tables: Tables | None = None,
         summed: Collection[str] = (),
     ):
         super().__init__()
@@ -499,21 +447,20 @@ class EmbeddingGroup(nn.Module):
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #296866b1
 def _pool(
-    self: EmbeddingGroup, batch: Batch, places: dict[str, str], answers: dict[FeatureRead, Tensor]
+    self: EmbeddingGroup, reader: FeatureReader, answers: dict[FeatureRead, Tensor]
 ) -> None:
     "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
     for use in list(answers):
         if use.how == "bag" and self.features[use.feature].pooling == "mean":
-            lengths = slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
+            lengths = reader.ragged(use.feature).lengths
             answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #025924fd
-def _embed(self: EmbeddingGroup, answers: dict[FeatureRead, Tensor]) -> list[FeatureRead]:
+def _embed(self: EmbeddingGroup, answers: dict[FeatureRead, Tensor]) -> None:
     """Turn numbers into their embeddings, a block of features at a time.
 
-    Never in half types, for numbers come in any size. What was turned.
+    Never in half types, for numbers come in any size.
     """
-    turned: list[FeatureRead] = []
     for block, layer in zip(self.dense_blocks, self.dense_embeddings):
         uses = [make_read(feature) for feature in block]
         if not any(use in answers for use in uses): continue
@@ -527,14 +474,11 @@ def _embed(self: EmbeddingGroup, answers: dict[FeatureRead, Tensor]) -> list[Fea
             answers.update(
                 zip(uses, layer(torch.cat([answers[use] for use in uses], 1)).split(uses[0].width, 1))
             )
-        turned += uses
-    return turned
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #3e89c471
 def _sequence(
     self: EmbeddingGroup,
-    batch: Batch,
-    places: dict[str, str],
+    reader: FeatureReader,
     plan: GroupPlan,
     answers: dict[FeatureRead, Tensor],
 ) -> dict[str, Tensor]:
@@ -542,13 +486,13 @@ def _sequence(
 
     Every sequence feature must have the same lengths.
     """
-    first, every = plan.sequence[0], [_lengths(batch, places, use) for use in plan.sequence]
+    first, every = plan.sequence[0], [reader.ragged(use.feature).lengths for use in plan.sequence]
     lengths = every[0]
     uneven = [
         use.feature
         for use, other in zip(plan.sequence, every)
         if len(answers[use]) != len(answers[first])
-        or (other.is_cpu and not torch.equal(other, lengths))
+        or (eager(other) and not torch.equal(other, lengths))
     ]
     if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from "
                                 f"{first.feature}; they must run in step")
@@ -562,12 +506,6 @@ def _sequence(
     return {**query, f"{plan.name}.sequence": sequence, f"{plan.name}.sequence_length": lengths}
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #d587a05d
-def _lengths(batch: Batch, places: dict[str, str], use: FeatureRead) -> Tensor:
-    "Positions of each row in a sequence feature: int64 [B]."
-    if use.how == "numbers": return batch.sequence_dense_features[use.feature].lengths().long()
-    return slice_feature(batch.sparse_features[places[use.feature]], use.feature).lengths
-
-
 def _check_together(plan: GroupPlan, places: dict[str, str]) -> None:
     groups = {
         use.feature: places[use.feature]
@@ -583,52 +521,51 @@ def _check_together(plan: GroupPlan, places: dict[str, str]) -> None:
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #9d5c1d6d
 class Reading(NamedTuple):
     "Groups half read: what they ask of the tables."
-    batch: Batch
-    places: dict[str, str]
+    reader: FeatureReader
     plans: list[GroupPlan]
     asked: Asked
 
 
-def ask(self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None) -> Reading:
+def ask(
+    self: EmbeddingGroup, reader: FeatureReader, group_names: Sequence[str] | None = None
+) -> Reading:
     "What all groups, or those named, ask of the tables."
-    places, plans = locate(batch), (
+    places, plans = reader.places(), (
         self.plans if group_names is None else [self.plan(name) for name in group_names]
     )
     for plan in plans: _check_together(plan, places)
     uses, sums = (self.uses, self.sums) if group_names is None else reads_and_sums(plans)
-    return Reading(batch, places, plans, ask_uses(batch, places, uses, self.weighted, sums))
+    return Reading(reader, plans, ask_uses(reader, places, uses, self.weighted, sums))
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #be969423
 def take(self: EmbeddingGroup, reading: Reading, found: Sequence[Tensor]) -> dict[str, Tensor]:
     "The groups' tensors by key, from the tables' answers."
-    batch, places, plans, asked = reading
+    reader, plans, asked = reading
     answers, columns, totals = take_answers(asked, found)
-    _pool(self, batch, places, answers)
-    for use in _embed(self, answers):
-        columns.pop(use)
+    _pool(self, reader, answers)
+    _embed(self, answers)
     result: dict[str, Tensor] = {}
     for plan in plans:
         if plan.sequence:
-            result.update(_sequence(self, batch, places, plan, answers))
+            result.update(_sequence(self, reader, plan, answers))
         elif plan.kind == "SUM":
             result[plan.name] = sum([answers[use] for use in plan.query], totals.get(plan.summed, 0))
         else:
-            result[plan.name] = _pooled(self, batch, places, plan, answers, columns)
+            result[plan.name] = _pooled(self, reader, plan, answers, columns)
     return result
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #aef45ac7
 def forward(
-    self: EmbeddingGroup, batch: Batch, group_names: Sequence[str] | None = None
+    self: EmbeddingGroup, reader: FeatureReader, group_names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
     "The tensors of all groups, or of those named, by key."
-    reading = self.ask(batch, group_names)
+    reading = self.ask(reader, group_names)
     return self.take(reading, self.tables(reading.asked.lookups))
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #85c10083
 def _pooled(
     self: EmbeddingGroup,
-    batch: Batch,
-    places: dict[str, str],
+    reader: FeatureReader,
     plan: GroupPlan,
     answers: dict[FeatureRead, Tensor],
     columns: dict[FeatureRead, Columns],
@@ -637,7 +574,7 @@ def _pooled(
     inner = {
         key: value
         for part in plan.encoded
-        for key, value in _sequence(self, batch, places, part, answers).items()
+        for key, value in _sequence(self, reader, part, answers).items()
     }
     encoders = self.seq_encoders[plan.name] if plan.encoded else []
     parts = [*join_reads(plan.query, answers, columns), *(encoder(inner) for encoder in encoders)]
@@ -647,9 +584,9 @@ def _pooled(
 EmbeddingGroup.ask, EmbeddingGroup.take, EmbeddingGroup.forward = ask, take, forward
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #c10b89b0
-def read_together(groups: Sequence[EmbeddingGroup], batch: Batch) -> list[dict[str, Tensor]]:
+def read_together(groups: Sequence[EmbeddingGroup], reader: FeatureReader) -> list[dict[str, Tensor]]:
     "The tensors of each `EmbeddingGroup`; those that share their tables ask them in one call."
-    readings, found = [group.ask(batch) for group in groups], [[] for _ in groups]
+    readings, found = [group.ask(reader) for group in groups], [[] for _ in groups]
     for tables in dict.fromkeys(group.tables for group in groups):
         sharing = [i for i, group in enumerate(groups) if group.tables is tables]
         answers = iter(tables([lookup for i in sharing for lookup in readings[i].asked.lookups]))

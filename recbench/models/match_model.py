@@ -381,7 +381,9 @@ def relevance(self: MatchModel, predictions: dict[str, Tensor], batch: Batch) ->
     if who.target is not None:
         target = who.target[: len(similarity)]
         return similarity, F.one_hot(target, similarity.shape[1]).bool()
-    return similarity, {"diagonal": in_batch_relevance, "first": sampled_relevance}[who.kind](similarity)
+    return similarity, {"diagonal": in_batch_relevance, "first": sampled_relevance}[who.kind](
+        similarity
+    )
 
 # %% ../../nbs/60_models/20_match_model.ipynb #489f06e1
 def update_metric(

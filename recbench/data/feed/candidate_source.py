@@ -251,10 +251,14 @@ def candidate_source(
     lists = with_stranger if strangers else lambda lists: lists
     known = apart(dataset, negatives)
     marks = Marks(negatives, None if known is None else lists(known), len(dataset.items))
-    if negatives.layout == "in_batch": return InBatch(marks, share_of(counts) if share is None else share)
+    if negatives.layout == "in_batch":
+        return InBatch(marks, share_of(counts) if share is None else share)
     sampler = NegativeSampler(popularity_weights(counts, negatives.power), negatives.num_sample, seed)
-    if negatives.layout != "hard": return {"mixed": Mixed, "sampled": Sampled}[negatives.layout](marks, sampler)
-    return Hard(marks, sampler, HardNegativeSampler(lists(dataset.dislikes), negatives.num_hard, seed + 1))
+    if negatives.layout != "hard":
+        return {"mixed": Mixed, "sampled": Sampled}[negatives.layout](marks, sampler)
+    return Hard(
+        marks, sampler, HardNegativeSampler(lists(dataset.dislikes), negatives.num_hard, seed + 1)
+    )
 
 # %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #304466d5
 def pair_batch(base: Table, catalogue: Table, drawn: Drawn) -> Batch:
@@ -267,5 +271,6 @@ def pair_batch(base: Table, catalogue: Table, drawn: Drawn) -> Batch:
     """
     items = catalogue if drawn.items is None else catalogue.take(drawn.items)
     alone = drawn.candidates.kind == "diagonal" and not drawn.candidates.shared
-    if alone and len(base) == len(items): return make_batch(join([base, items]), candidates=drawn.candidates)
+    if alone and len(base) == len(items):
+        return make_batch(join([base, items]), candidates=drawn.candidates)
     return make_batch(base, items, drawn.candidates)

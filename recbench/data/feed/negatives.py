@@ -18,6 +18,7 @@ from ...core.base import Config
 from ...core.checks import number, whole
 from ..rows.random_streams import RandomStream
 from ..rows.table import Jagged
+from ..rows.eager import eager
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #16df103f
 class Negatives(Config):
@@ -47,7 +48,10 @@ class Negatives(Config):
 
     @property
     def positives(self) -> str:
-        "Where a row's positive stands, the kind of `Candidates`: \"diagonal\", \"first\" or \"catalogue\"."
+        """Where a row's positive stands, the kind of `Candidates`.
+
+        "diagonal", "first" or "catalogue".
+        """
         known = {"in_batch": "diagonal", "mixed": "diagonal", "full": "catalogue"}
         return known.get(self.layout, "first")
 
@@ -265,7 +269,7 @@ def expected_log_count(
     in_batch = 0 if batch_prob is None else (batch_size - 1) * batch_prob[items].double()
     sampled = 0 if sample_prob is None else num_sample * sample_prob[items].double()
     count = torch.as_tensor(in_batch + sampled, dtype=torch.float64).expand(len(items))
-    if items.device.type == "cpu" and not (count > 0).all():
+    if eager(items) and not (count > 0).all():
         raise ValueError(
             f"items {items[count <= 0][:3].tolist()} have an expected count of 0; an item that stands "
             "in a column has a positive one, give the probabilities it was drawn from"

@@ -231,4 +231,6 @@ class SequenceLoader(RowLoader):
         candidates, items = self.source.draw(asking, self.targets(positions))
         each = asks if self.uneven else None
         candidates = replace(candidates, target_lengths=lengths, targets_each=each)
-        return pair_batch(self.read(users, positions, lengths), self.dataset.items, Drawn(candidates, items))
+        return pair_batch(
+            self.read(users, positions, lengths), self.dataset.items, Drawn(candidates, items)
+        )
