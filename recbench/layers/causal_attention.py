@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..data.rows.table import Jagged
 from .mlp import make_activation
 from .sequences import pack, pad
+from ..data.rows.eager import eager
 
 # %% ../../nbs/20_layers/72_causal_attention.ipynb #a2dd1b97
 def _in_rectangle(
@@ -45,10 +46,10 @@ def by_length(
     """
     order = (
         lengths.argsort(descending=True, stable=True)
-        if lengths.is_cpu
+        if eager(lengths)
         else torch.arange(len(lengths), device=lengths.device)
     )
-    if not lengths.is_cpu or not len(columns[0]):
+    if not eager(lengths) or not len(columns[0]):
         return _in_rectangle(function, columns, lengths, width, order)
     positions, ordered = Jagged(lengths, lengths.cumsum(0) - lengths, lengths).positions(order)
     blocks = ordered[ordered > 0].split(block_rows)  # empty rows come last

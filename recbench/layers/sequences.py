@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.rows.eager import eager
+
 # %% ../../nbs/20_layers/28_sequences.ipynb #8219ff77
 def sum_by(x: Tensor, index: Tensor, size: int) -> Tensor:
     """Sum of the entries of each index, [V, ...] -> [size, ...], in float32 at least.
@@ -78,7 +80,7 @@ def pack(sequence: Tensor, lengths: Tensor, max_seq_length: int = 0) -> Ragged:
     `max_seq_length` keeps the first ones, 0 keeps all.
     """
     if sequence.ndim == 3: return _unpad(sequence[:, :max_seq_length or None], lengths)
-    if lengths.is_cpu and lengths.sum() != len(sequence):
+    if eager(lengths) and lengths.sum() != len(sequence):
         raise ValueError(
             f"lengths add up to {int(lengths.sum())}; the packed sequence has {len(sequence)} positions"
         )
@@ -122,7 +124,7 @@ def longest(lengths: Tensor, most: int) -> int:
 
     The longest of them on a CPU, `most` elsewhere (no wait for the device).
     """
-    return int(lengths.max()) if lengths.is_cpu and len(lengths) else most
+    return int(lengths.max()) if eager(lengths) and len(lengths) else most
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #a71b2943
 def newest(ragged: Ragged, count: int) -> Ragged:

@@ -17,7 +17,7 @@ from ..core.config import FeatureGroup, ModelConfig
 from ..core.registry import OpenTable, lookup
 from ..data.rows.batch import Batch
 from ..data.rows.features import Feature
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 
 # %% ../../nbs/60_models/10_base.ipynb #8ad63855
 MODELS: OpenTable["type[BaseModel]"] = OpenTable("model")
@@ -96,14 +96,14 @@ def _load_from_state_dict(self: "BaseModel", state_dict: dict[str, Tensor], pref
     nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
 # %% ../../nbs/60_models/10_base.ipynb #c0b67644
-def embedding_tables(model: nn.Module) -> list[EmbeddingTables]:
-    "The distinct `EmbeddingTables` of a model, in module order."
-    return [module for module in model.modules() if isinstance(module, EmbeddingTables)]
+def embedding_tables(model: nn.Module) -> list[Tables]:
+    "The distinct `Tables` of a model, in module order."
+    return [module for module in model.modules() if isinstance(module, Tables)]
 
 
 def sparse_parameters(self: "BaseModel") -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     "Parameters of embedding tables, (trainable, frozen); fused tables are no longer parameters."
-    weights = [table.weight for tables in embedding_tables(self) for table in tables.values()]
+    weights = [weight for tables in embedding_tables(self) for weight in tables.plain_weights().values()]
     return [weight for weight in weights if weight.requires_grad], [
         weight for weight in weights if not weight.requires_grad
     ]

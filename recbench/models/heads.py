@@ -33,6 +33,7 @@ from ..metrics.decay_auc import DecayAUC
 from ..metrics.grouped_auc import GroupedAUC
 from ..metrics.train_metric import TrainMetricWrapper
 from ..metrics.xauc import XAUC, GroupedXAUC
+from ..data.rows.eager import eager
 
 # %% ../../nbs/60_models/24_heads.ipynb #24d118f2
 def kinds_of(losses: Sequence[Loss]) -> list[str]:
@@ -304,7 +305,7 @@ def head_losses(
 ) -> dict[str, Tensor]:
     "Losses of one head by name, before they are weighed."
     label, weight, result = lookup(batch.labels, head.label, "label"), self.row_weights(head, batch), {}
-    if label.is_cpu: check_labels(head, label)
+    if eager(label): check_labels(head, label)
     for name, _, config in named:
         output = predictions[f"{'y' if config.output == 'value' else 'logits'}{head.suffix}"]
         session = getattr(config, "session_name", None)

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..core.base import Config
 from ..core.pipeline import SGD, Adagrad, Adam, DenseOptimizer
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 from ..models.base import embedding_tables
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #50d90658
@@ -51,10 +51,10 @@ def find_parts(names: Iterable[str], parts: Sequence[Part]) -> dict[str, Part]:
     return owners
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #1a8daee9
-def table_names(model: nn.Module) -> dict[str, tuple[EmbeddingTables, str]]:
+def table_names(model: nn.Module) -> dict[str, tuple[Tables, str]]:
     "Name of every table's weight in the state dict -> the module that holds it, its name there."
     modules = [
-        (path, module) for path, module in model.named_modules() if isinstance(module, EmbeddingTables)
+        (path, module) for path, module in model.named_modules() if isinstance(module, Tables)
     ]
     return {
         f"{path}.{name}.weight".lstrip("."): (module, name)
@@ -124,7 +124,7 @@ def fuse_tables(
                 f"part {part.pattern!r} gives weight_decay {part.weight_decay} to table {name}; "
                 "FBGEMM's CPU kernels ignore it, so fused tables have none"
             )
-    rates: dict[EmbeddingTables, dict[str, float]] = {tables: {} for tables in embedding_tables(model)}
+    rates: dict[Tables, dict[str, float]] = {tables: {} for tables in embedding_tables(model)}
     for key, (tables, name) in table_names(model).items():
         if owners[key].learning_rate: rates[tables][name] = owners[key].learning_rate
     for tables, own in rates.items():
@@ -167,8 +167,8 @@ def check_tables(model: nn.Module, learning_rate: float, table_learning_rate: fl
     left = [
         name
         for tables in embedding_tables(model)
-        for name in tables
-        if tables[name].weight.requires_grad
+        for name, weight in tables.plain_weights().items()
+        if weight.requires_grad
     ]
     if left and table_learning_rate is None:
         raise ValueError(
