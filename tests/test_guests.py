@@ -193,7 +193,7 @@ def test_yaml_and_text_are_two_spellings_of_one_config(tmp_path):
     ("my_nets.LOSSES['l2_loss'] = my_nets.Absolute", "the loss 'l2_loss' is L2Loss of recbench.losses"),
     ("import her_nets", "the model 'half_dssm' is HalfDSSMConfig of my_nets, and HalfDSSMConfig of her_nets"),
     ("my_nets.HalfDSSMConfig(user_tower={'input': 'u'}, item_tower={'input': 'i'}, output_dim=4, scale='x')",
-     "HalfDSSMConfig: scale: scale is 'x'; must be a number"),
+     "HalfDSSMConfig: scale is 'x'; must be a number"),
 ])
 def test_what_is_refused(tmp_path, code, said):
     for name in ("my_nets", "her_nets"): (tmp_path / f"{name}.py").write_text(MODULE)

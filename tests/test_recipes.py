@@ -37,7 +37,7 @@ def test_deepfm_trains_as_its_published_numbers():
     assert losses(Trainer(usual_model("DeepFM", clicks), clicks, **QUIET)) == by_hand
 
 
-@pytest.mark.parametrize("own", [{"epochs": 1}, {"learning_rate": 1e-3}, {"batch_size": 512}, {"callbacks": [ReduceOnPlateau()]}], ids=str)
+@pytest.mark.parametrize("own", [{"epochs": 1}, {"learning_rate": 1e-3}, {"batch_size": 512}, {"callbacks": [ReduceOnPlateau()]}], ids=lambda own: next(iter(own)))
 def test_what_names_a_setting_is_as_before(own, world):
     trainer = Trainer(usual_model("HSTUMatch", world), world, **own, **QUIET)
     found = trainer.settings

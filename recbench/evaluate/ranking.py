@@ -246,7 +246,8 @@ def split_metrics(
     """Metrics of all heads on a split, with the heads' suffixes, and those that the model's config
     lists.
     """
-    for metric in model.metric_modules.values(): metric.reset()      # of a pass that was broken off
+    if not len(model.metric_modules): model.init_metric()            # asked before a training began
+    for metric in model.metric_modules.to(device_of(model)).values(): metric.reset()
     columns, (unit, has_users) = dataset.split(split).columns, units_of(dataset, split)
     for head in model.heads: check_labels(head, columns[head.label], f" of {split}")
     predictions = predict_split(model, dataset, split, with_metrics=True, predict=predict)
