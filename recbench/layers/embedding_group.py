@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENCODERS', 'FeatureRead', 'make_read', 'GroupPlan', 'plan_group', 'sum_group', 'plan_sequence', 'all_reads',
            'reads_and_sums', 'table_configs', 'Columns', 'Asked', 'ask_uses', 'take_answers', 'join_reads',
-           'make_encoder', 'make_encoders', 'EmbeddingGroup', 'Reading', 'ask', 'take', 'forward', 'read_together']
+           'make_encoder', 'make_encoders', 'Reading', 'ask', 'take', 'forward', 'EmbeddingGroup', 'read_together']
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #2106ab0b
 from collections.abc import Collection, Sequence
@@ -365,6 +365,141 @@ def make_encoders(group: FeatureGroup, plan: GroupPlan) -> nn.ModuleList:
         for _, settings in (encoder.kind for encoder in group.sequence_encoders)
     )
 
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #296866b1
+def _pool(
+    self: "EmbeddingGroup", reader: FeatureReader, answers: dict[FeatureRead, Tensor]
+) -> None:
+    "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
+    for use in list(answers):
+        if use.how == "bag" and self.features[use.feature].pooling == "mean":
+            lengths = reader.ragged(use.feature).lengths
+            answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #025924fd
+def _embed(self: "EmbeddingGroup", answers: dict[FeatureRead, Tensor]) -> None:
+    """Turn numbers into their embeddings, a block of features at a time.
+
+    Never in half types, for numbers come in any size.
+    """
+    for block, layer in zip(self.dense_blocks, self.dense_embeddings):
+        uses = [make_read(feature) for feature in block]
+        if not any(use in answers for use in uses): continue
+        rows = {use.feature: len(answers[use]) for use in uses}
+        if len(set(rows.values())) > 1:
+            raise ValueError(
+                "features with one kind of dense_emb come "
+                f"with different numbers of rows, {rows}; give those of one side in one data group"
+            )
+        with torch.autocast(answers[uses[0]].device.type, enabled=False):
+            answers.update(
+                zip(uses, layer(torch.cat([answers[use] for use in uses], 1)).split(uses[0].width, 1))
+            )
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #3e89c471
+def _sequence(
+    self: "EmbeddingGroup",
+    reader: FeatureReader,
+    plan: GroupPlan,
+    answers: dict[FeatureRead, Tensor],
+) -> dict[str, Tensor]:
+    """Query, sequence and its lengths of a sequence group.
+
+    Every sequence feature must have the same lengths.
+    """
+    first, every = plan.sequence[0], [reader.ragged(use.feature).lengths for use in plan.sequence]
+    lengths = every[0]
+    uneven = [
+        use.feature
+        for use, other in zip(plan.sequence, every)
+        if len(answers[use]) != len(answers[first])
+        or (eager(other) and not torch.equal(other, lengths))
+    ]
+    if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from "
+                                f"{first.feature}; they must run in step")
+    # [sum of lengths, s]
+    sequence = torch.cat([answers[use] for use in plan.sequence], 1)
+    if plan.kind == "SEQUENCE":
+        sequence = pad(sequence, lengths, longest(lengths, self.features[first.feature].max_length))
+    query = (
+        {f"{plan.name}.query": torch.cat([answers[use] for use in plan.query], 1)} if plan.query else {}
+    )
+    return {**query, f"{plan.name}.sequence": sequence, f"{plan.name}.sequence_length": lengths}
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #d587a05d
+def _check_together(plan: GroupPlan, places: dict[str, str]) -> None:
+    groups = {
+        use.feature: places[use.feature]
+        for use in all_reads([plan])
+        if use.how != "numbers" and use.feature in places
+    }
+    if len(set(groups.values())) > 1:
+        raise ValueError(
+            f"features of group {plan.name} come from "
+            f"different data groups, {groups}; they should not belong to the same feature group"
+        )
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #9d5c1d6d
+class Reading(NamedTuple):
+    "Groups half read: what they ask of the tables."
+    reader: FeatureReader
+    plans: list[GroupPlan]
+    asked: Asked
+
+
+def ask(
+    self: "EmbeddingGroup", reader: FeatureReader, group_names: Sequence[str] | None = None
+) -> Reading:
+    "What all groups, or those named, ask of the tables."
+    places, plans = reader.places(), (
+        self.plans if group_names is None else [self.plan(name) for name in group_names]
+    )
+    for plan in plans: _check_together(plan, places)
+    uses, sums = (self.uses, self.sums) if group_names is None else reads_and_sums(plans)
+    return Reading(reader, plans, ask_uses(reader, places, uses, self.weighted, sums))
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #be969423
+def take(self: "EmbeddingGroup", reading: Reading, found: Sequence[Tensor]) -> dict[str, Tensor]:
+    "The groups' tensors by key, from the tables' answers."
+    reader, plans, asked = reading
+    answers, columns, totals = take_answers(asked, found)
+    _pool(self, reader, answers)
+    _embed(self, answers)
+    result: dict[str, Tensor] = {}
+    for plan in plans:
+        if plan.sequence:
+            result.update(_sequence(self, reader, plan, answers))
+        elif plan.kind == "SUM":
+            result[plan.name] = sum([answers[use] for use in plan.query], totals.get(plan.summed, 0))
+        else:
+            result[plan.name] = _pooled(self, reader, plan, answers, columns)
+    return result
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #aef45ac7
+def forward(
+    self: "EmbeddingGroup", reader: FeatureReader, group_names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    "The tensors of all groups, or of those named, by key."
+    reading = self.ask(reader, group_names)
+    return self.take(reading, self.tables(reading.asked.lookups))
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #85c10083
+def _pooled(
+    self: "EmbeddingGroup",
+    reader: FeatureReader,
+    plan: GroupPlan,
+    answers: dict[FeatureRead, Tensor],
+    columns: dict[FeatureRead, Columns],
+) -> Tensor:
+    "Columns of a DEEP or WIDE group, encoded sequences last."
+    inner = {
+        key: value
+        for part in plan.encoded
+        for key, value in _sequence(self, reader, part, answers).items()
+    }
+    encoders = self.seq_encoders[plan.name] if plan.encoded else []
+    parts = [*join_reads(plan.query, answers, columns), *(encoder(inner) for encoder in encoders)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #ad31e9c6
 class EmbeddingGroup(nn.Module):
     """Reads feature groups out of a batch; see the table above for keys and shapes.
@@ -445,143 +580,9 @@ class EmbeddingGroup(nn.Module):
             }[part]
         )
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #296866b1
-def _pool(
-    self: EmbeddingGroup, reader: FeatureReader, answers: dict[FeatureRead, Tensor]
-) -> None:
-    "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
-    for use in list(answers):
-        if use.how == "bag" and self.features[use.feature].pooling == "mean":
-            lengths = reader.ragged(use.feature).lengths
-            answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #025924fd
-def _embed(self: EmbeddingGroup, answers: dict[FeatureRead, Tensor]) -> None:
-    """Turn numbers into their embeddings, a block of features at a time.
-
-    Never in half types, for numbers come in any size.
-    """
-    for block, layer in zip(self.dense_blocks, self.dense_embeddings):
-        uses = [make_read(feature) for feature in block]
-        if not any(use in answers for use in uses): continue
-        rows = {use.feature: len(answers[use]) for use in uses}
-        if len(set(rows.values())) > 1:
-            raise ValueError(
-                "features with one kind of dense_emb come "
-                f"with different numbers of rows, {rows}; give those of one side in one data group"
-            )
-        with torch.autocast(answers[uses[0]].device.type, enabled=False):
-            answers.update(
-                zip(uses, layer(torch.cat([answers[use] for use in uses], 1)).split(uses[0].width, 1))
-            )
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #3e89c471
-def _sequence(
-    self: EmbeddingGroup,
-    reader: FeatureReader,
-    plan: GroupPlan,
-    answers: dict[FeatureRead, Tensor],
-) -> dict[str, Tensor]:
-    """Query, sequence and its lengths of a sequence group.
-
-    Every sequence feature must have the same lengths.
-    """
-    first, every = plan.sequence[0], [reader.ragged(use.feature).lengths for use in plan.sequence]
-    lengths = every[0]
-    uneven = [
-        use.feature
-        for use, other in zip(plan.sequence, every)
-        if len(answers[use]) != len(answers[first])
-        or (eager(other) and not torch.equal(other, lengths))
-    ]
-    if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from "
-                                f"{first.feature}; they must run in step")
-    # [sum of lengths, s]
-    sequence = torch.cat([answers[use] for use in plan.sequence], 1)
-    if plan.kind == "SEQUENCE":
-        sequence = pad(sequence, lengths, longest(lengths, self.features[first.feature].max_length))
-    query = (
-        {f"{plan.name}.query": torch.cat([answers[use] for use in plan.query], 1)} if plan.query else {}
-    )
-    return {**query, f"{plan.name}.sequence": sequence, f"{plan.name}.sequence_length": lengths}
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #d587a05d
-def _check_together(plan: GroupPlan, places: dict[str, str]) -> None:
-    groups = {
-        use.feature: places[use.feature]
-        for use in all_reads([plan])
-        if use.how != "numbers" and use.feature in places
-    }
-    if len(set(groups.values())) > 1:
-        raise ValueError(
-            f"features of group {plan.name} come from "
-            f"different data groups, {groups}; they should not belong to the same feature group"
-        )
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #9d5c1d6d
-class Reading(NamedTuple):
-    "Groups half read: what they ask of the tables."
-    reader: FeatureReader
-    plans: list[GroupPlan]
-    asked: Asked
-
-
-def ask(
-    self: EmbeddingGroup, reader: FeatureReader, group_names: Sequence[str] | None = None
-) -> Reading:
-    "What all groups, or those named, ask of the tables."
-    places, plans = reader.places(), (
-        self.plans if group_names is None else [self.plan(name) for name in group_names]
-    )
-    for plan in plans: _check_together(plan, places)
-    uses, sums = (self.uses, self.sums) if group_names is None else reads_and_sums(plans)
-    return Reading(reader, plans, ask_uses(reader, places, uses, self.weighted, sums))
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #be969423
-def take(self: EmbeddingGroup, reading: Reading, found: Sequence[Tensor]) -> dict[str, Tensor]:
-    "The groups' tensors by key, from the tables' answers."
-    reader, plans, asked = reading
-    answers, columns, totals = take_answers(asked, found)
-    _pool(self, reader, answers)
-    _embed(self, answers)
-    result: dict[str, Tensor] = {}
-    for plan in plans:
-        if plan.sequence:
-            result.update(_sequence(self, reader, plan, answers))
-        elif plan.kind == "SUM":
-            result[plan.name] = sum([answers[use] for use in plan.query], totals.get(plan.summed, 0))
-        else:
-            result[plan.name] = _pooled(self, reader, plan, answers, columns)
-    return result
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #aef45ac7
-def forward(
-    self: EmbeddingGroup, reader: FeatureReader, group_names: Sequence[str] | None = None
-) -> dict[str, Tensor]:
-    "The tensors of all groups, or of those named, by key."
-    reading = self.ask(reader, group_names)
-    return self.take(reading, self.tables(reading.asked.lookups))
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #85c10083
-def _pooled(
-    self: EmbeddingGroup,
-    reader: FeatureReader,
-    plan: GroupPlan,
-    answers: dict[FeatureRead, Tensor],
-    columns: dict[FeatureRead, Columns],
-) -> Tensor:
-    "Columns of a DEEP or WIDE group, encoded sequences last."
-    inner = {
-        key: value
-        for part in plan.encoded
-        for key, value in _sequence(self, reader, part, answers).items()
-    }
-    encoders = self.seq_encoders[plan.name] if plan.encoded else []
-    parts = [*join_reads(plan.query, answers, columns), *(encoder(inner) for encoder in encoders)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #1f756b9c
-EmbeddingGroup.ask, EmbeddingGroup.take, EmbeddingGroup.forward = ask, take, forward
+    ask = ask
+    take = take
+    forward = forward
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #c10b89b0
 def read_together(groups: Sequence[EmbeddingGroup], reader: FeatureReader) -> list[dict[str, Tensor]]:

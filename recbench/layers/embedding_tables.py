@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'Lookup', 'merge_configs', 'plain_lookup', 'fused_stack', 'stacked_lookup', 'SummedStack', 'Tables',
-           'EmbeddingTables', 'split_by_stack', 'join_stacks', 'forward', 'optimizer_state', 'load_optimizer_state']
+           'split_by_stack', 'join_stacks', 'forward', 'optimizer_state', 'load_optimizer_state', 'EmbeddingTables']
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -364,6 +364,111 @@ class Tables(nn.Module):
         "Continue from the moments of `optimizer_state`."
         raise NotImplementedError
 
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
+def split_by_stack(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable, Lookup]:
+    "The lookup of each home's tables; a home is `None` for tables that are not fused."
+    columns: dict[Hashable, list[int]] = {}
+    for f, name in enumerate(lookup.tables): columns.setdefault(homes.get(name), []).append(f)
+    if len(columns) == 1: return {next(iter(columns)): lookup}
+    return {
+        home: replace(
+            lookup,
+            tables=tuple(lookup.tables[f] for f in members),
+            ids=lookup.ids.index_select(1, _constant(members, lookup.ids.device)),
+        )
+        for home, members in columns.items()
+    }
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9cde1110
+def join_stacks(
+    lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]
+) -> Tensor:
+    "The answer of a lookup from those of its homes."
+    if len(answers) == 1: return next(iter(answers.values()))
+    if lookup.summed: return torch.stack(list(answers.values())).sum(0)
+    width = sum(answer.shape[1] for answer in answers.values()) // len(lookup.tables)
+    columns = {home: iter(answer.split(width, 1)) for home, answer in answers.items()}
+    return torch.cat([next(columns[homes.get(name)]) for name in lookup.tables], 1)   # [B, F*D]
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #7743ec52
+def forward(self: "EmbeddingTables", lookups: Sequence[Lookup]) -> list[Tensor]:
+    "Answers in the order of the lookups; the tables of one block must have one width."
+    waiting: dict[Hashable, list[tuple[int, Lookup]]] = {}
+    answers: list[dict[Hashable, Tensor]] = [{} for _ in lookups]
+    for i, lookup in enumerate(lookups):
+        _check_range(
+            lookup.ids,
+            _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device),
+            lookup.tables,
+        )
+        _check_lengths(lookup)
+        for home, part in split_by_stack(lookup, self._stack_of).items():
+            waiting.setdefault(home, []).append((i, part))
+    for home, members in waiting.items():
+        parts = [part for _, part in members]
+        found = (
+            [plain_lookup(self, part) for part in parts] if home is None else self._summed[home](parts)
+        )
+        for (i, _), answer in zip(members, found): answers[i][home] = answer
+    return [join_stacks(lookup, self._stack_of, answer) for lookup, answer in zip(lookups, answers)]
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #fa52272c
+def _save_to_state_dict(self: "EmbeddingTables", destination: dict, prefix: str, keep_vars: bool) -> None:
+    for name in self._first_rows: destination[f"{prefix}{name}.weight"] = self.table(name).detach()
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #08fe2c3b
+def _load_from_state_dict(
+    self: "EmbeddingTables",
+    state_dict,
+    prefix,
+    local_metadata,
+    strict,
+    missing_keys,
+    unexpected_keys,
+    error_msgs,
+) -> None:
+    for name in self._first_rows:
+        key = f"{prefix}{name}.weight"
+        if key not in state_dict:
+            missing_keys.append(key)
+        elif state_dict[key].shape != self.sizes[name]:
+            error_msgs.append(
+                f"{key} has shape {tuple(state_dict[key].shape)}; the table has {self.sizes[name]}"
+            )
+        else:
+            with torch.no_grad():
+                self.table(name).copy_(state_dict[key])
+    known = {f"{prefix}{name}.weight" for name in self.sizes}
+    unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #e2eb8a9b
+def optimizer_state(self: "EmbeddingTables") -> dict[str, list[Tensor]]:
+    """Moments of each fused table, views on FBGEMM's memory.
+
+    [rows] for row-wise Adagrad, [rows, D] for Adagrad, none for SGD.
+    """
+    moments = {
+        home: next(iter(stack.split_optimizer_states()), ()) for home, stack in self._stacks.items()
+    }
+    return {
+        name: [moment[first : first + self.sizes[name][0]] for moment in moments[self._stack_of[name]]]
+        for name, first in self._first_rows.items()
+    }
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #21161ed2
+@torch.no_grad()
+def load_optimizer_state(self: "EmbeddingTables", state: Mapping[str, Sequence[Tensor]]) -> None:
+    "Continue from the moments of `optimizer_state`; tables and shapes must agree."
+    own = self.optimizer_state()
+    shapes = [
+        {name: [tuple(moment.shape) for moment in moments] for name, moments in part.items()}
+        for part in (state, own)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"optimiser state has moments {shapes[0]}; these tables have {shapes[1]}")
+    for name, moments in own.items():
+        for moment, given in zip(moments, state[name]): moment.copy_(given)
+
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #722511fb
 class EmbeddingTables(Tables, nn.ModuleDict):
     "Named tables with one lookup for all; plain `nn.Embedding`s until `fuse` hands them to FBGEMM."
@@ -463,120 +568,8 @@ class EmbeddingTables(Tables, nn.ModuleDict):
             self._first_rows[name] : self._first_rows[name] + rows
         ]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
-def split_by_stack(lookup: Lookup, homes: Mapping[str, Hashable]) -> dict[Hashable, Lookup]:
-    "The lookup of each home's tables; a home is `None` for tables that are not fused."
-    columns: dict[Hashable, list[int]] = {}
-    for f, name in enumerate(lookup.tables): columns.setdefault(homes.get(name), []).append(f)
-    if len(columns) == 1: return {next(iter(columns)): lookup}
-    return {
-        home: replace(
-            lookup,
-            tables=tuple(lookup.tables[f] for f in members),
-            ids=lookup.ids.index_select(1, _constant(members, lookup.ids.device)),
-        )
-        for home, members in columns.items()
-    }
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9cde1110
-def join_stacks(
-    lookup: Lookup, homes: Mapping[str, Hashable], answers: Mapping[Hashable, Tensor]
-) -> Tensor:
-    "The answer of a lookup from those of its homes."
-    if len(answers) == 1: return next(iter(answers.values()))
-    if lookup.summed: return torch.stack(list(answers.values())).sum(0)
-    width = sum(answer.shape[1] for answer in answers.values()) // len(lookup.tables)
-    columns = {home: iter(answer.split(width, 1)) for home, answer in answers.items()}
-    return torch.cat([next(columns[homes.get(name)]) for name in lookup.tables], 1)   # [B, F*D]
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #7743ec52
-def forward(self: EmbeddingTables, lookups: Sequence[Lookup]) -> list[Tensor]:
-    "Answers in the order of the lookups; the tables of one block must have one width."
-    waiting: dict[Hashable, list[tuple[int, Lookup]]] = {}
-    answers: list[dict[Hashable, Tensor]] = [{} for _ in lookups]
-    for i, lookup in enumerate(lookups):
-        _check_range(
-            lookup.ids,
-            _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device),
-            lookup.tables,
-        )
-        _check_lengths(lookup)
-        for home, part in split_by_stack(lookup, self._stack_of).items():
-            waiting.setdefault(home, []).append((i, part))
-    for home, members in waiting.items():
-        parts = [part for _, part in members]
-        found = (
-            [plain_lookup(self, part) for part in parts] if home is None else self._summed[home](parts)
-        )
-        for (i, _), answer in zip(members, found): answers[i][home] = answer
-    return [join_stacks(lookup, self._stack_of, answer) for lookup, answer in zip(lookups, answers)]
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #fa52272c
-def _save_to_state_dict(self: EmbeddingTables, destination: dict, prefix: str, keep_vars: bool) -> None:
-    for name in self._first_rows: destination[f"{prefix}{name}.weight"] = self.table(name).detach()
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #08fe2c3b
-def _load_from_state_dict(
-    self: EmbeddingTables,
-    state_dict,
-    prefix,
-    local_metadata,
-    strict,
-    missing_keys,
-    unexpected_keys,
-    error_msgs,
-) -> None:
-    for name in self._first_rows:
-        key = f"{prefix}{name}.weight"
-        if key not in state_dict:
-            missing_keys.append(key)
-        elif state_dict[key].shape != self.sizes[name]:
-            error_msgs.append(
-                f"{key} has shape {tuple(state_dict[key].shape)}; the table has {self.sizes[name]}"
-            )
-        else:
-            with torch.no_grad():
-                self.table(name).copy_(state_dict[key])
-    known = {f"{prefix}{name}.weight" for name in self.sizes}
-    unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9a2cf618
-EmbeddingTables.forward, EmbeddingTables._save_to_state_dict, EmbeddingTables._load_from_state_dict = (
-    forward,
-    _save_to_state_dict,
-    _load_from_state_dict,
-)
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #e2eb8a9b
-def optimizer_state(self: EmbeddingTables) -> dict[str, list[Tensor]]:
-    """Moments of each fused table, views on FBGEMM's memory.
-
-    [rows] for row-wise Adagrad, [rows, D] for Adagrad, none for SGD.
-    """
-    moments = {
-        home: next(iter(stack.split_optimizer_states()), ()) for home, stack in self._stacks.items()
-    }
-    return {
-        name: [moment[first : first + self.sizes[name][0]] for moment in moments[self._stack_of[name]]]
-        for name, first in self._first_rows.items()
-    }
-
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #21161ed2
-@torch.no_grad()
-def load_optimizer_state(self: EmbeddingTables, state: Mapping[str, Sequence[Tensor]]) -> None:
-    "Continue from the moments of `optimizer_state`; tables and shapes must agree."
-    own = self.optimizer_state()
-    shapes = [
-        {name: [tuple(moment.shape) for moment in moments] for name, moments in part.items()}
-        for part in (state, own)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"optimiser state has moments {shapes[0]}; these tables have {shapes[1]}")
-    for name, moments in own.items():
-        for moment, given in zip(moments, state[name]): moment.copy_(given)
-
-
-EmbeddingTables.optimizer_state, EmbeddingTables.load_optimizer_state = (
-    optimizer_state,
-    load_optimizer_state,
-)
+    forward = forward
+    _save_to_state_dict = _save_to_state_dict
+    _load_from_state_dict = _load_from_state_dict
+    optimizer_state = optimizer_state
+    load_optimizer_state = load_optimizer_state
