@@ -19,7 +19,9 @@ def as_text(title: str, facts: dict[str, str], width: int = 100) -> str:
     """
     room = max(map(len, facts), default=0)
     lines = [f"  {name:{room}s}  {' '.join(text.split())}" for name, text in facts.items()]
-    return "\n".join([title, *(f"{line[:width - 3]}..." if len(line) > width else line for line in lines)])
+    return "\n".join(
+        [title, *(f"{line[:width - 3]}..." if len(line) > width else line for line in lines)]
+    )
 
 # %% ../../nbs/70_evaluate/05_cards.ipynb #38c1e8dd
 def as_html(title: str, facts: dict[str, str]) -> str:

@@ -28,7 +28,13 @@ from ..core.documents import parse_yaml
 from ..data.sets.dataset import Dataset
 from ..evaluate.cards import Card
 from ..evaluate.retrieval import Evaluation, evaluate
-from ..evaluate.significance import FEW, bootstrap_interval, few_mark, paired_interval, users_apart
+from recbench.evaluate.significance import (
+    FEW,
+    bootstrap_interval,
+    few_mark,
+    paired_interval,
+    users_apart,
+)
 from ..train.checkpoint import write_text
 from ..train.runs import Run, data_fingerprint, identity, read_config, read_lines, runs
 
@@ -215,7 +221,9 @@ class Comparison(Card):
 
     def facts(self) -> dict[str, str]:
         "How many runs of which configs, and what differs."
-        data = (f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"]))
+        data = (
+            f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"])
+        )
         sizes = [f"{config} ({len(runs)})" for config, runs in self.configs().items()]
         return {
             "runs": f"{len(self.runs)}, {len(self.tests)} of them tested",
@@ -355,7 +363,10 @@ def config_table(
     check_metric(comparison, metric)
     rows, means = {}, test_means(comparison)[metric]
     for config, members in comparison.configs().items():
-        of_seeds, values = means[members].to_numpy(), config_values(comparison, config)[metric].to_numpy()
+        of_seeds, values = (
+            means[members].to_numpy(),
+            config_values(comparison, config)[metric].to_numpy(),
+        )
         mean, low, high = bootstrap_interval(values, confidence, draws, seed)
         spread = of_seeds.std(ddof=1) if len(members) > 1 else np.nan
         ends = seed_interval(of_seeds, confidence)
@@ -561,7 +572,10 @@ def bands_of(
         for metric in metrics:
             values = means.loc[members, metric]
             half = reach * values.std() if tolerance is None else tolerance
-            bands[config][metric] = {"mean": round(float(values.mean()), 6), "tolerance": round(float(half), 6)}
+            bands[config][metric] = {
+                "mean": round(float(values.mean()), 6),
+                "tolerance": round(float(half), 6),
+            }
     return bands
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #35c927d2

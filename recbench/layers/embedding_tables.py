@@ -413,7 +413,9 @@ def forward(self: "EmbeddingTables", lookups: Sequence[Lookup]) -> list[Tensor]:
     return [join_stacks(lookup, self._stack_of, answer) for lookup, answer in zip(lookups, answers)]
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #fa52272c
-def _save_to_state_dict(self: "EmbeddingTables", destination: dict, prefix: str, keep_vars: bool) -> None:
+def _save_to_state_dict(
+    self: "EmbeddingTables", destination: dict, prefix: str, keep_vars: bool
+) -> None:
     for name in self._first_rows: destination[f"{prefix}{name}.weight"] = self.table(name).detach()
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #08fe2c3b

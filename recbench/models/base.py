@@ -103,7 +103,9 @@ def embedding_tables(model: nn.Module) -> list[Tables]:
 
 def sparse_parameters(self: "BaseModel") -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     "Parameters of embedding tables, (trainable, frozen); fused tables are no longer parameters."
-    weights = [weight for tables in embedding_tables(self) for weight in tables.plain_weights().values()]
+    weights = [
+        weight for tables in embedding_tables(self) for weight in tables.plain_weights().values()
+    ]
     return [weight for weight in weights if weight.requires_grad], [
         weight for weight in weights if not weight.requires_grad
     ]

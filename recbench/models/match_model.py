@@ -230,7 +230,9 @@ def init_metric(self: "MatchModel") -> None:
         )
 
 # %% ../../nbs/60_models/20_match_model.ipynb #8e7e3d36
-def relevance(self: "MatchModel", predictions: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+def relevance(
+    self: "MatchModel", predictions: dict[str, Tensor], batch: Batch
+) -> tuple[Tensor, Tensor]:
     """Similarity [R, C] and the positives in it, bool.
 
     Of the first rows only where training holds no full matrix.

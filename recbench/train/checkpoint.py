@@ -255,7 +255,8 @@ class FolderLock:
             self.file.close()
             raise CheckpointError(
                 f"{self.path.parent} is in use by process "
-                f"{self.path.read_text(encoding='utf-8').strip()}; give each training a folder of its own"
+                f"{self.path.read_text(encoding='utf-8').strip()}; "
+                "give each training a folder of its own"
             )
         self.file.truncate(0)
         self.file.write(f"{os.getpid()}\n")

@@ -54,7 +54,7 @@ def run_notebook(
     Returns:
         the run's folder
     """
-    import papermill                # half of the time of `import recbench.train`: only who runs one waits for it
+    import papermill  # half of the time of `import recbench.train`: only who runs one waits for it
 
     if "run_dir" not in papermill.inspect_notebook(str(notebook)):
         raise ValueError(

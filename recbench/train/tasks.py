@@ -44,7 +44,8 @@ def check_negatives(model: MatchModel, negatives: Negatives) -> None:
     if negatives.kind != "full" and diagonal != model.in_batch_negative:
         raise ValueError(
             f"negatives.kind is {negatives.kind!r} but in_batch_negative of the model is "
-            f"{model.in_batch_negative}; 'in_batch' and 'mixed' need True, 'sampled' and 'hard' need False"
+            f"{model.in_batch_negative}; 'in_batch' and 'mixed' need True, "
+            "'sampled' and 'hard' need False"
         )
 
 # %% ../../nbs/80_train/35_tasks.ipynb #c14cbb94

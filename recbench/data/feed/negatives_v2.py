@@ -96,7 +96,8 @@ class NegativeSamplerV2:
         if left.min() < num_sample:
             raise ValueError(
                 f"num_sample is {num_sample} and user {int(left.argmin())} leaves {int(left.min())} of "
-                f"{self.shared.drawable} drawable items; lower num_sample to at most that, or use kind 'full'"
+                f"{self.shared.drawable} drawable items; lower num_sample to at most that, "
+                "or use kind 'full'"
             )
 
     @property
