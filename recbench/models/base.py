@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'check_read', 'feature_group', 'get_features_in_feature_groups', 'update_loss_metrics', 'compute_metric',
-           'compute_train_metric', 'total', 'embedding_tables', 'sparse_parameters', 'BaseModel', 'create_model']
+           'compute_train_metric', 'total', 'embedding_tables', 'sparse_parameters', 'inherit_help', 'BaseModel',
+           'create_model']
 
 # %% ../../nbs/60_models/10_base.ipynb #55f8ec30
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -110,6 +112,20 @@ def sparse_parameters(self: "BaseModel") -> tuple[list[nn.Parameter], list[nn.Pa
         weight for weight in weights if not weight.requires_grad
     ]
 
+# %% ../../nbs/60_models/10_base.ipynb #3e26d675
+def inherit_help(cls: type) -> None:
+    """Parameters that a base class explains stand in the texts of a subclass and its methods too.
+
+    Args:
+        cls: whose `help` is completed
+    """
+    for name, own in [("", cls), *vars(cls).items()]:
+        base = cls.__base__ if own is cls else getattr(cls.__base__, name, None)
+        known = (inspect.getdoc(base) or "").partition("Args:")[2]
+        if not known or not (own is cls or inspect.isfunction(own)): continue
+        text = inspect.cleandoc(own.__doc__ or "")
+        if "Args:" not in text: own.__doc__ = f"{text}\n\nArgs:{known}"
+
 # %% ../../nbs/60_models/10_base.ipynb #3637a100
 class BaseModel(nn.Module):
     """Base of all models; subclasses define `predict`, `init_loss`, `loss`, `init_metric`,
@@ -130,6 +146,7 @@ class BaseModel(nn.Module):
     def __init_subclass__(cls, abstract: bool = False, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
         if not abstract: MODELS[cls.__name__] = cls
+        inherit_help(cls)
 
     def __init__(
         self,
@@ -148,7 +165,11 @@ class BaseModel(nn.Module):
         self.train_metric_modules = nn.ModuleDict()
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        "Predictions of a batch by name."
+        """Predictions of a batch by name.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+        """
         raise NotImplementedError
 
     def init_loss(self) -> None:
@@ -156,7 +177,12 @@ class BaseModel(nn.Module):
         raise NotImplementedError
 
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        "Losses by name; `total` makes one number of them."
+        """Losses by name; `total` makes one number of them.
+
+        Args:
+            predictions: of `predict`, by name
+            batch: features, labels, weights and candidates of the rows
+        """
         raise NotImplementedError
 
     def init_metric(self) -> None:
@@ -166,15 +192,30 @@ class BaseModel(nn.Module):
     def update_metric(
         self, predictions: dict[str, Tensor], batch: Batch, losses: dict[str, Tensor] | None = None
     ) -> None:
-        "Add a batch to the metrics, and to the means of the losses where they are given."
+        """Add a batch to the metrics, and to the means of the losses where they are given.
+
+        Args:
+            predictions: of `predict`, by name
+            batch: features, labels, weights and candidates of the rows
+            losses: of `loss`, by name
+        """
         raise NotImplementedError
 
     def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
-        "Add a batch to the train metrics."
+        """Add a batch to the train metrics.
+
+        Args:
+            predictions: of `predict`, by name
+            batch: features, labels, weights and candidates of the rows
+        """
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        "`predict`."
+        """The same as `predict`.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+        """
         return self.predict(batch)
 
     check_read, feature_group = check_read, feature_group
