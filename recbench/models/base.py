@@ -28,7 +28,12 @@ MODELS: OpenTable["type[BaseModel]"] = OpenTable("model")
 def check_read(
     self: "BaseModel", labels: Sequence[str], sample_weights: Sequence[str], **others
 ) -> None:
-    "Refuse by name what nothing would read."
+    """Refuse by name what nothing would read.
+
+    Args:
+        labels: label columns of the batch
+        sample_weights: weight columns of the batch
+    """
     kind = type(self).__name__
     if others: raise ValueError(f"{kind} has no argument {', '.join(others)}; leave it out")
     for name, given in (("labels", labels), ("sample_weights", sample_weights)):
@@ -61,7 +66,11 @@ def get_features_in_feature_groups(self: "BaseModel", groups: Sequence[FeatureGr
 
 # %% ../../nbs/60_models/10_base.ipynb #62edddac
 def update_loss_metrics(self: "BaseModel", losses: dict[str, Tensor] | None, rows: int) -> None:
-    "Follow each loss by its mean, weighted with the rows of the batch."
+    """Follow each loss by its mean, weighted with the rows of the batch.
+
+    Args:
+        losses: of `loss`, by name
+    """
     for name, value in (losses or {}).items():
         if name not in self.loss_metrics: self.loss_metrics[name] = MeanMetric().to(value.device)
         self.loss_metrics[name].update(value.detach(), rows)

@@ -129,6 +129,9 @@ class DAT(MatchModel):
         """User vectors [B, D], item vectors [rows, D].
 
         Penalties, and in training the augmented vectors `user_augment` and `item_augment`.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
         """
         user, item = self.read_sides(batch)
         user_emb, user_augment, user_penalties = self.user_tower(batch, user)
@@ -145,7 +148,12 @@ class DAT(MatchModel):
         )
 
     def mimic_losses(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        "The adaptive mimic losses, weighted."
+        """The adaptive mimic losses, weighted.
+
+        Args:
+            predictions: of `predict`, by name
+            batch: features, labels, weights and candidates of the rows
+        """
         settings, user_emb = self.config.model, predictions["user_tower_emb"]
         item_emb, item_augment = (
             self.positives_of(predictions[name], batch, len(user_emb))

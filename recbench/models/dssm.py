@@ -57,7 +57,11 @@ class DSSM(MatchModel):
         )
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "User vectors [B, D], item vectors [rows, D], and penalties by loss name."
+        """User vectors [B, D], item vectors [rows, D], and penalties by loss name.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+        """
         user, item = self.read_sides(batch)
         user_emb, user_penalties = self.user_tower(batch, user)
         item_emb, item_penalties = self.item_tower(batch, item)

@@ -65,7 +65,11 @@ class DSSMV2(MatchModel):
         )
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "User vectors [B, D], item vectors [rows, D], and penalties by loss name."
+        """User vectors [B, D], item vectors [rows, D], and penalties by loss name.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+        """
         grouped, user = self.embedding_group(batch), self.user_tower.input
         if self.labels and self.labels[0] in batch.labels:
             grouped[user] = grouped[user][: len(batch.labels[self.labels[0]])]

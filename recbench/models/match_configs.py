@@ -322,6 +322,7 @@ def match_config(
     """Config of a matching model for a data set.
 
     Args:
+        dataset: that the model is made for
         model_name: a key of MATCH_CONFIGS
         features: None: those of the data set
         label_smoothing: share of the target spread over the candidates

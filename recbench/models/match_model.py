@@ -75,6 +75,11 @@ class MatchTowerWoEG(nn.Module):
     """MLP, linear map and normalisation above one feature group.
 
     [B, group width] -> [B, output_dim]; without the linear map where `output_dim` is 0.
+
+    Args:
+        tower_config: input and layers of the tower
+        similarity: INNER_PRODUCT or COSINE
+        in_features: width of what the tower reads
     """
 
     def __init__(self, tower_config: Tower, output_dim: int, similarity: str, in_features: int):
@@ -87,7 +92,11 @@ class MatchTowerWoEG(nn.Module):
         ), output_dim or width
 
     def project(self, grouped: Tensor) -> Tensor:
-        "From the group's matrix to the tower's vector."
+        """From the group's matrix to the tower's vector.
+
+        Args:
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         output = self.output(self.mlp(grouped) if self.mlp else grouped)
         return F.normalize(output, dim=1) if self.similarity == "COSINE" else output
 
@@ -99,6 +108,15 @@ class MatchTower(MatchTowerWoEG):
     """A tower with the embedding group it reads.
 
     Groups `beside` its input are read too, for a subclass to join.
+
+    Args:
+        tower_config: input and layers of the tower
+        output_dim: width of the vectors; 0: that of the last layer
+        similarity: INNER_PRODUCT or COSINE
+        feature_group: what the tower reads
+        features: of the data set
+        model_config: what the model is made of
+        tables: tables of a model whose towers share them; None: its own
     """
 
     def __init__(
@@ -123,7 +141,12 @@ class MatchTower(MatchTowerWoEG):
     def build_input(
         self, batch: Batch, grouped: dict[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        "The groups' tensors, read unless they are given, and the penalties of variational dropout."
+        """The groups' tensors, read unless they are given, and the penalties of variational dropout.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         return drop_features(
             self.variational_dropout, self.embedding_group(batch) if grouped is None else grouped
         )
@@ -131,7 +154,12 @@ class MatchTower(MatchTowerWoEG):
     def forward(
         self, batch: Batch, grouped: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        "The tower's vectors and the penalties."
+        """The tower's vectors and the penalties.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         grouped, penalties = self.build_input(batch, grouped)
         return self.project(grouped[self.input]), penalties
 
@@ -142,7 +170,12 @@ POSITIVE = {"diagonal": arange_int_label, "first": zero_int_label}   # column of
 def corrected_similarity(
     self: "MatchModel", similarity: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    "Similarity after log Q and masking, the positive's column [B], and the number of masked cells."
+    """Similarity after log Q and masking, the positive's column [B], and the number of masked cells.
+
+    Args:
+        similarity: [B, C], as `similarity` gives it
+        batch: features, labels, weights and candidates of the rows
+    """
     who = self.candidates(batch)
     if who.target is not None: return similarity, who.target, None
     columns, target, masked = who.columns(similarity), POSITIVE[who.kind](similarity), None
@@ -160,7 +193,13 @@ def corrected_similarity(
 def chunked_loss(
     self: "MatchModel", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    "The same loss from the towers' outputs, never holding [B, C]."
+    """The same loss from the towers' outputs, never holding [B, C].
+
+    Args:
+        predictions: of `predict`, by name
+        batch: features, labels, weights and candidates of the rows
+        weight: sample weights [B]; None: all rows alike
+    """
     who, users = self.candidates(batch), predictions["user_tower_emb"]
     options: dict[str, Any] = dict(
         temperature=self.temperature,
@@ -200,7 +239,13 @@ def loss(self: "MatchModel", predictions: dict[str, Tensor], batch: Batch) -> di
 def matching_loss(
     self: "MatchModel", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    "The loss, and the number of masked negatives."
+    """The loss, and the number of masked negatives.
+
+    Args:
+        predictions: of `predict`, by name
+        batch: features, labels, weights and candidates of the rows
+        weight: sample weights [B]; None: all rows alike
+    """
     if "similarity" not in predictions: return self.chunked_loss(predictions, batch, weight)
     similarity, target, masked = self.corrected_similarity(predictions["similarity"], batch)
     return softmax_matching_loss(similarity, target, weight, self.label_smoothing), masked
@@ -209,7 +254,12 @@ def matching_loss(
 def fresh_item_gradient(
     self: "MatchModel", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> Tensor:
-    "0 with the gradient that items get from a batch without its memory."
+    """0 with the gradient that items get from a batch without its memory.
+
+    Args:
+        predictions: of `predict`, by name
+        weight: sample weights [B]; None: all rows alike
+    """
     users, items = predictions["user_tower_emb"].detach(), predictions["item_tower_emb"]
     apart = predictions | {"user_tower_emb": users, "item_tower_emb": items}
     if "similarity" in predictions:
@@ -236,6 +286,10 @@ def relevance(
     """Similarity [R, C] and the positives in it, bool.
 
     Of the first rows only where training holds no full matrix.
+
+    Args:
+        predictions: of `predict`, by name
+        batch: features, labels, weights and candidates of the rows
     """
     who, similarity = self.candidates(batch), predictions.get("similarity")
     if similarity is None:
@@ -329,7 +383,11 @@ class MatchModel(BaseModel, abstract=True):
         return EmbeddingTables(*table_configs(self.get_features_in_feature_groups(groups), groups))
 
     def read_sides(self, batch: Batch) -> list[dict[str, Tensor]]:
-        "What user tower and item tower read; from tables that they share in one call."
+        """What user tower and item tower read; from tables that they share in one call.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+        """
         return read_together([self.user_tower.embedding_group, self.item_tower.embedding_group], batch)
 
     def candidates(self, batch: Batch) -> Candidates:
@@ -340,12 +398,20 @@ class MatchModel(BaseModel, abstract=True):
         """What item rows hold for the positive of each of `rows` users.
 
         The first ones, or of the whole catalogue those that are the targets.
+
+        Args:
+            item_rows: number of item rows in the batch
+            batch: features, labels, weights and candidates of the rows
         """
         target = self.candidates(batch).target
         return item_rows[:rows] if target is None else item_rows.index_select(0, target)
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        "User vectors [B, D], item vectors [rows, D], and penalties by loss name."
+        """User vectors [B, D], item vectors [rows, D], and penalties by loss name.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+        """
         raise NotImplementedError
 
     def user_embedding(self, batch: Batch) -> Tensor:
@@ -363,7 +429,14 @@ class MatchModel(BaseModel, abstract=True):
         hard_neg_indices: Tensor | None = None,
         hard_columns: int | None = None,
     ) -> Tensor:
-        "Similarity before the temperature, columns as the table above says."
+        """Similarity before the temperature, columns as the table above says.
+
+        Args:
+            user_emb: [B, D], or [B, K, D] of several interests
+            item_emb: [rows, D], laid out as `Candidates` says
+            hard_neg_indices: int64 [H, 2], row and column of each own negative
+            hard_columns: columns of own negatives in the widest row
+        """
         if self.in_batch_negative: return in_batch_similarity(user_emb, item_emb)
         return sampled_similarity(user_emb, item_emb, hard_neg_indices, hard_columns)
 
@@ -373,6 +446,10 @@ class MatchModel(BaseModel, abstract=True):
         """Similarity over temperature, for the kind of negatives the batch brings.
 
         Of interests [B, K, D] those that are `present`, bool [B, K], count.
+
+        Args:
+            user_emb: [B, D], or [B, K, D] of several interests
+            item_emb: [rows, D], laid out as `Candidates` says
         """
         if user_emb.ndim == 3:
             each = torch.stack(

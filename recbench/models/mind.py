@@ -193,6 +193,9 @@ class MIND(MatchModel):
 
         Item vectors [rows, D]; penalties by loss name, and with the interests `user_tower_present`,
         bool [B, K].
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
         """
         user, item = self.read_sides(batch)
         interests, present, penalties = self.user_tower(batch, user)

@@ -59,7 +59,11 @@ class MultiTower(RankModel):
         )
 
     def join(self, grouped: dict[str, Tensor]) -> list[Tensor]:
-        "What each tower gives, [B, its width]."
+        """What each tower gives, [B, its width].
+
+        Args:
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         return [tower(grouped[name]) for name, tower in self.towers.items()]
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:

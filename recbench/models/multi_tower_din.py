@@ -77,7 +77,11 @@ class MultiTowerDIN(MultiTower):
         )
 
     def join(self, grouped: dict[str, Tensor]) -> list[Tensor]:
-        "What each tower gives, [B, its width]."
+        """What each tower gives, [B, its width].
+
+        Args:
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         return [
             *super().join(grouped),
             *(

@@ -277,6 +277,7 @@ def rank_config(
     """Config of a ranking model that reads all features.
 
     Args:
+        losses: what is trained; binary cross entropy by default
         model_name: a key of RANK_CONFIGS
         features: of the data set; models that multiply fields need one embedding_dim
         variational_dropout: price of keeping a feature; None switches it off

@@ -95,7 +95,11 @@ def init_input(self: "RankModel") -> None:
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #0eb47294
 def build_input(self: "RankModel", batch: Batch) -> dict[str, Tensor]:
-    "The tensors of all groups by key, as `EmbeddingGroup` gives them, after variational dropout."
+    """The tensors of all groups by key, as `EmbeddingGroup` gives them, after variational dropout.
+
+    Args:
+        batch: features, labels, weights and candidates of the rows
+    """
     grouped = self.embedding_group(batch)
     return grouped | {
         name: dropout(grouped[name])[0] for name, dropout in self.variational_dropout.items()

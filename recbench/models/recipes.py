@@ -162,6 +162,7 @@ def usual_features(
     """The data set's features as a recipe wants them.
 
     Args:
+        dataset: that the model is made for
         model_name: a key of MATCH_CONFIGS or RANK_CONFIGS
         recipe: None: `recipe_of` model and data set
 

@@ -24,6 +24,13 @@ class SequenceTower(nn.Module):
     """User tower over one group of type JAGGED_SEQUENCE.
 
     Subclasses `encode` packed positions and set `output_dim`.
+
+    Args:
+        input: name of the feature group
+        max_seq_len: positions read, the newest ones
+        feature_group: what the tower reads
+        features: of the data set
+        tables: tables of a model whose towers share them; None: its own
     """
 
     def __init__(
@@ -58,17 +65,30 @@ class SequenceTower(nn.Module):
         """Vectors [V, D] of all positions.
 
         One of them depends on its own position and earlier ones alone.
+
+        Args:
+            sequence: packed positions and their lengths
         """
         raise NotImplementedError
 
     def read(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
-        "The newest `max_seq_len` positions of each history, [V, s]; embedded unless they are given so."
+        """The newest `max_seq_len` positions of each history, [V, s]; embedded unless they are given so.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         grouped = self.embedding_group(batch) if grouped is None else grouped
         sequence = pack(grouped[f"{self.input}.sequence"], grouped[f"{self.input}.sequence_length"])
         return newest(sequence, self.max_seq_len) if self.longest > self.max_seq_len else sequence
 
     def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
-        "A vector at each position."
+        """A vector at each position.
+
+        Args:
+            batch: features, labels, weights and candidates of the rows
+            grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
+        """
         sequence = self.read(batch, grouped)
         return sequence._replace(values=self.encode(sequence))
 
@@ -92,7 +112,11 @@ def towers(self: "SequenceMatchModel", batch: Batch) -> tuple[Tensor, Tensor, di
 
 
 def user_embedding(self: "SequenceMatchModel", batch: Batch) -> Tensor:
-    "Vectors [B, D] at the end of each history; 0 for an empty one, which finds all items equal."
+    """Vectors [B, D] at the end of each history; 0 for an empty one, which finds all items equal.
+
+    Args:
+        batch: features, labels, weights and candidates of the rows
+    """
     positions = self.user_tower(batch)
     return self.user_vectors(last_position(positions)) * (positions.lengths > 0)[:, None]
 
@@ -147,7 +171,12 @@ class SequenceMatchModel(MatchModel, abstract=True):
     def make_user_tower(
         self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
     ) -> SequenceTower:
-        "The user tower; `tables` are given where it shares them with the items."
+        """The user tower; `tables` are given where it shares them with the items.
+
+        Args:
+            group: the feature group that the tower reads
+            features: of the data set
+        """
         raise NotImplementedError
 
     user_vectors = user_vectors

@@ -195,6 +195,10 @@ class TDM(RankModel):
     """Multi-window attention of a node over the history, beside the other groups.
 
     Args:
+        model_config: what the model is made of
+        features: of the data set
+        labels: label columns of the batch
+        sample_weights: weight columns of the batch
         tree: what it is trained on and searched by
     """
 
