@@ -72,7 +72,8 @@ class SequenceTower(nn.Module):
         raise NotImplementedError
 
     def read(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
-        """The newest `max_seq_len` positions of each history, [V, s]; embedded unless they are given so.
+        """The newest `max_seq_len` positions of each history, [V, s]; embedded unless they are given
+        so.
 
         Args:
             batch: features, labels, weights and candidates of the rows
