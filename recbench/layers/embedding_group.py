@@ -169,7 +169,13 @@ def reads_and_sums(
 def table_configs(
     features: Sequence[Feature], feature_groups: Sequence[FeatureGroup], wide_embedding_dim: int = 4
 ) -> tuple[list[EmbeddingBagConfig], list[str]]:
-    "TorchRec configs of all tables these groups read, and the names of the frozen ones."
+    """TorchRec configs of all tables these groups read, and the names of the frozen ones.
+
+    Args:
+        features: of the data set
+        feature_groups: that read them
+        wide_embedding_dim: width of tables of wide groups
+    """
     by_name = {feature.name: feature for feature in features}
     uses = [
         use

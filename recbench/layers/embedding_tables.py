@@ -330,7 +330,11 @@ class Tables(nn.Module):
         raise NotImplementedError
 
     def table(self, name: str) -> Tensor:
-        "Weights [rows, D] of a table."
+        """Weights [rows, D] of a table.
+
+        Args:
+            name: of the table
+        """
         raise NotImplementedError
 
     def plain_weights(self) -> dict[str, nn.Parameter]:
@@ -349,11 +353,22 @@ class Tables(nn.Module):
         eps: float = 1e-8,
         rates: Mapping[str, float] | None = None,
     ) -> Self:
-        "From now on the backward pass updates the trainable tables."
+        """From now on the backward pass updates the trainable tables.
+
+        Args:
+            optimizer: a key of OPTIMIZERS
+            learning_rate: of tables not in `rates`
+            eps: added to the optimiser's denominator
+            rates: tables that have their own rate
+        """
         raise NotImplementedError
 
     def set_learning_rate(self, rate_of: Callable[[float], float]) -> None:
-        "Rates of the coming backward passes, each from the rate its tables were fused with."
+        """Rates of the coming backward passes, each from the rate its tables were fused with.
+
+        Args:
+            rate_of: rate a table was fused with -> its rate now
+        """
         raise NotImplementedError
 
     def optimizer_state(self) -> dict[str, list[Tensor]]:
@@ -361,7 +376,11 @@ class Tables(nn.Module):
         raise NotImplementedError
 
     def load_optimizer_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
-        "Continue from the moments of `optimizer_state`."
+        """Continue from the moments of `optimizer_state`.
+
+        Args:
+            state: moments by table name
+        """
         raise NotImplementedError
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
@@ -521,6 +540,9 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         given them.
 
         Args:
+            optimizer: a key of OPTIMIZERS
+            learning_rate: of tables not in `rates`
+            eps: added to the optimiser's denominator
             rates: tables that have their own learning rate
         """
         if optimizer not in OPTIMIZERS:
@@ -550,7 +572,11 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         return self
 
     def set_learning_rate(self, rate_of: Callable[[float], float]) -> None:
-        "Rates of the coming backward passes, each from the rate its tables were fused with."
+        """Rates of the coming backward passes, each from the rate its tables were fused with.
+
+        Args:
+            rate_of: rate a table was fused with -> its rate now
+        """
         for (_, rate), stack in self._stacks.items(): stack.set_learning_rate(rate_of(rate))
 
     @property
@@ -563,7 +589,11 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         return {name: self[name].weight for name in self}
 
     def table(self, name: str) -> Tensor:
-        "Weights [rows, D] of a table; fused ones as a view on FBGEMM's memory."
+        """Weights [rows, D] of a table; fused ones as a view on FBGEMM's memory.
+
+        Args:
+            name: of the table
+        """
         if name in self: return self[name].weight
         rows = self.sizes[name][0]
         return self._stacks[self._stack_of[name]].split_embedding_weights()[0][

@@ -40,6 +40,7 @@ class LossSet(nn.Module):
     """Losses by name and the rule that weighs them: values in, weighted values out, by the same names.
 
     Args:
+        strategy: "Fixed", "Uncertainty" or another of STRATEGIES
         losses: name -> loss
         weights: name -> fixed weight, 1 where there is none
         learned: names of those that `Uncertainty` weighs
@@ -81,7 +82,11 @@ class LossSet(nn.Module):
             )
 
     def forward(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        "Weighted losses by name."
+        """Weighted losses by name.
+
+        Args:
+            values: scalar losses by name, all of them
+        """
         if values.keys() != self.weights.keys():
             raise ValueError(
                 f"values name {', '.join(values)}; the losses are {', '.join(self.losses)}"

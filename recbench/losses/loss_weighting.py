@@ -35,12 +35,18 @@ class UncertaintyWeighting(nn.Module):
         self.log_variance = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names})
 
     def weigh(self, name: str, value: Tensor) -> Tensor:
-        "One loss, weighted, with the price of its variance."
+        """One loss, weighted, with the price of its variance.
+
+        Args:
+            name: of the loss
+            value: scalar, unweighted
+        """
         s = self.log_variance[name]
         s = s + (s.clamp(min=FLOOR) - s).detach()
         return self.scale[name] * torch.exp(-s) * value + s / 2
 
     def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        "Weighted losses by name, of the losses `values`."
         return {name: self.weigh(name, value) for name, value in values.items()}
 
 # %% ../../nbs/40_losses/65_loss_weighting.ipynb #708713a4
@@ -48,6 +54,7 @@ class RandomWeighting(nn.Module):
     "Losses weighted by a softmax of fresh normal numbers; equal weights in evaluation."
 
     def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        "Weighted losses by name, of the losses `values`."
         if not values: return {}
         first = next(iter(values.values()))
         weights = (

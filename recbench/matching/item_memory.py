@@ -113,7 +113,12 @@ class ItemMemory:
         return {"parts": self.parts}
 
     def load_state_dict(self, state: dict, device: torch.device | str = "cpu") -> None:
-        "Go on with what was remembered."
+        """Go on with what was remembered.
+
+        Args:
+            state: what `state_dict` gave
+            device: where the vectors go
+        """
         here = lambda part: {name: value.to(device) for name, value in part.items()}
         self.parts = [here(part) for part in state["parts"]][-self.batches :]
 
@@ -122,6 +127,7 @@ def freshness(memory: ItemMemory, item_emb: Tensor) -> Tensor:
     """Mean cosine between remembered vectors and those of the same items now, by age.
 
     Args:
+        memory: with `item_index` in its parts
         item_emb: [I, D], vectors of all items now
 
     Returns:

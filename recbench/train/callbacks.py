@@ -55,9 +55,11 @@ class TensorBoardWriter:
         self.open, self.folder, self.every = SummaryWriter, Path(folder), every
 
     def on_start(self, trainer):
+        "Open the file; what lies after the `trainer`'s step is dropped."
         self.writer = self.open(str(self.folder), purge_step=trainer.step + 1)
 
     def on_step(self, trainer, step: int, loss):
+        "Write `loss`, rates and gradient norm of the `trainer` if `every` divides `step`."
         if step % self.every:
             return
         self.writer.add_scalar("loss", float(loss), step)
@@ -67,9 +69,11 @@ class TensorBoardWriter:
             self.writer.add_scalar("gradient_norm", float(trainer.updates.norm), step)
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
+        "Write the validation `metrics` of an `epoch` at the step of the `trainer`."
         for name, value in metrics.items():
             self.writer.add_scalar(f"validation/{name}", value, trainer.step)
         self.writer.flush()
 
     def on_end(self, trainer):
+        "Close the file of the `trainer`."
         self.writer.close()

@@ -199,7 +199,11 @@ class Checkpoints:
         return path
 
     def read(self, path: Path) -> Any:
-        "The state of one checkpoint, if it is whole and of this run."
+        """The state of one checkpoint, if it is whole and of this run.
+
+        Args:
+            path: one of `paths()`
+        """
         state = read_state(path)
         if self.run and state.get("run") != self.run:
             raise CheckpointError(f"{path} is a checkpoint of another run, {state.get('run')}")

@@ -129,7 +129,12 @@ def batch_from_state(state: Mapping[str, Mapping]) -> Batch:
 
 # %% ../../nbs/80_train/45_guards.ipynb #bf900366
 class NonFiniteError(FloatingPointError):
-    "A loss or a gradient is NaN or infinite; `step`, `term` and `batch` say where."
+    """A loss or a gradient is NaN or infinite; `step`, `term` and `batch` say where.
+
+    Args:
+        value: the number found
+        note: what the message ends with
+    """
 
     def __init__(self, step: int, term: str, value: float, batch: Batch, note: str = ""):
         super().__init__(f"{term} is {value} at step {step}{note}")

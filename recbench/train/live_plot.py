@@ -275,13 +275,22 @@ class LivePlot:
         self.colors, self.place, self.png = {}, Place(), b""
 
     def add(self, panel: str, series: str, x: float, y: float):
-        "Remember one point; a series has the same colour in every panel."
+        """Remember one point; a series has the same colour in every panel.
+
+        Args:
+            x: place on the panel's x axis
+            y: value there
+        """
         check_panel(panel, self.panels)
         color = self.colors.setdefault(series, PALETTE[len(self.colors) % len(PALETTE)])
         self.panels[panel].add(series, x, y, color)
 
     def draw(self, force: bool = False):
-        "Draw if a picture is due, or at once when forced."
+        """Draw if a picture is due, or at once when forced.
+
+        Args:
+            force: also before a picture is due
+        """
         if not force and time.monotonic() < self.next_draw: return
         for panel in self.panels.values(): refresh(panel)
         self.png = to_png(self.figure)
@@ -339,28 +348,50 @@ class LiveCurves(LivePlot):
         self.waiting = []
 
     def on_start(self, trainer):
-        "Begin with what a resumed training has behind it."
+        """Begin with what a resumed training has behind it.
+
+        Args:
+            trainer: the one that calls
+        """
         if getattr(trainer, "recorder", None): self.waiting += trainer.recorder.past_losses()
         for row in getattr(trainer, "history", []): self.on_epoch(trainer, row["epoch"], row)
 
     def on_step(self, trainer, step: int, loss):
-        "Put the loss aside, unread."
+        """Put the loss aside, unread.
+
+        Args:
+            trainer: the one that calls
+            step: number of the step
+        """
         self.waiting.append((step, loss.detach() if hasattr(loss, "detach") else loss))
         self.draw()
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
-        "Add the epoch's metrics; an epoch without any is skipped."
+        """Add the epoch's metrics; an epoch without any is skipped.
+
+        Args:
+            trainer: the one that calls
+            metrics: values by name
+        """
         for name in list(self.panels)[1:] if metrics else []:
             if name not in metrics: raise ValueError(f"metric {name!r} is not among {list(metrics)}")
             self.add(name, "validation", epoch, float(metrics[name]))
         self.draw()
 
     def on_end(self, trainer):
-        "Draw the last picture."
+        """Draw the last picture.
+
+        Args:
+            trainer: the one that calls
+        """
         self.close()
 
     def draw(self, force: bool = False):
-        "Read the losses put aside if a picture is due, then draw."
+        """Read the losses put aside if a picture is due, then draw.
+
+        Args:
+            force: also before a picture is due
+        """
         if not force and time.monotonic() < self.next_draw: return
         for step, loss in self.waiting: self.add("loss", "train", step, float(loss))
         self.waiting.clear()

@@ -112,6 +112,7 @@ def fuse_tables(
     have been given the same.
 
     Args:
+        learning_rate: of tables without a part's own rate
         optimizer: a key of layers.embedding_tables.OPTIMIZERS
         parts: those that match tables give them their own rate
     """

@@ -36,16 +36,31 @@ def warmed(schedule, step: int, base_lr: float, later: Callable[[int], float]) -
 
 # %% ../../nbs/80_train/25_schedules.ipynb #f78c7176
 class Constant(ConstantLR):
-    "The base rate, always."
+    """The base rate, always.
+
+    Attributes:
+        by_epoch: without effect here
+    """
     by_epoch: bool = False
 
-    def at(self, step: int, base_lr: float) -> float: return base_lr
+    def at(self, step: int, base_lr: float) -> float:
+        "Rate after `step` steps (or epochs), from the base rate `base_lr`."
+        return base_lr
 
 
 class ExponentialDecay(ExponentialDecayLR):
-    "A factor every `decay_size` steps: at once (`staircase`) or spread over them."
+    """A factor every `decay_size` steps: at once (`staircase`) or spread over them.
+
+    Attributes:
+        decay_factor: factor of each `decay_size` steps
+        min_learning_rate: least rate
+        warmup_learning_rate: rate at step 0 of the warm-up
+        warmup_size: steps of the warm-up; 0: none
+        by_epoch: count epochs, not steps
+    """
 
     def at(self, step: int, base_lr: float) -> float:
+        "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         size, factor = self.decay_size, self.decay_factor
         return warmed(
             self,
@@ -56,7 +71,14 @@ class ExponentialDecay(ExponentialDecayLR):
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7f2dbc81
 class ManualStep(ManualStepLR):
-    "Rates from a list; each begins when its number of steps has passed."
+    """Rates from a list; each begins when its number of steps has passed.
+
+    Attributes:
+        schedule_sizes: steps after which each rate begins, growing
+        learning_rates: as many rates
+        warmup: rise to the first rate in a line, not at once
+        by_epoch: count epochs, not steps
+    """
 
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
@@ -71,6 +93,7 @@ class ManualStep(ManualStepLR):
         return self
 
     def at(self, step: int, base_lr: float) -> float:
+        "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         place = bisect_left(self.schedule_sizes, step)
         if base_lr == 0: return 0.0
         if place: return self.learning_rates[place - 1]
@@ -87,7 +110,14 @@ def half_cosine(share: float, high: float, low: float) -> float:
 
 # %% ../../nbs/80_train/25_schedules.ipynb #753af5e4
 class CosineAnnealing(Config):
-    "Half a cosine over `T_max` steps, then the least rate."
+    """Half a cosine over `T_max` steps, then the least rate.
+
+    Attributes:
+        min_learning_rate: least rate
+        warmup_learning_rate: rate at step 0 of the warm-up
+        warmup_size: steps of the warm-up; 0: none
+        by_epoch: count epochs, not steps
+    """
     T_max: PositiveInt
     min_learning_rate: NonNegativeFloat = 0.0
     warmup_learning_rate: NonNegativeFloat = 0.0
@@ -95,6 +125,7 @@ class CosineAnnealing(Config):
     by_epoch: bool = False
 
     def at(self, step: int, base_lr: float) -> float:
+        "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         return warmed(
             self,
             step,
@@ -104,7 +135,14 @@ class CosineAnnealing(Config):
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7a707ea6
 class CosineAnnealingWarmRestarts(Config):
-    "Half cosines of `T_0`, `T_0 * T_mult`, `T_0 * T_mult**2` ... steps; each begins at the base rate."
+    """Half cosines of `T_0`, `T_0 * T_mult`, `T_0 * T_mult**2` ... steps; each begins at the base rate.
+
+    Attributes:
+        min_learning_rate: least rate
+        warmup_learning_rate: rate at step 0 of the warm-up
+        warmup_size: steps of the warm-up; 0: none
+        by_epoch: count epochs, not steps
+    """
     T_0: PositiveInt
     T_mult: int = Field(1, ge=1)
     min_learning_rate: NonNegativeFloat = 0.0
@@ -113,6 +151,7 @@ class CosineAnnealingWarmRestarts(Config):
     by_epoch: bool = False
 
     def at(self, step: int, base_lr: float) -> float:
+        "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         return warmed(
             self,
             step,
@@ -121,7 +160,11 @@ class CosineAnnealingWarmRestarts(Config):
         )
 
     def share(self, since: int) -> float:
-        "How much of the running period has passed, in [0, 1)."
+        """How much of the running period has passed, in [0, 1).
+
+        Args:
+            since: steps since the warm-up
+        """
         if self.T_mult == 1: return since % self.T_0 / self.T_0
         length = self.T_0
         while since >= length: since, length = since - length, length * self.T_mult
@@ -172,11 +215,17 @@ class LearningRate:
         "What belongs to a run's identity."
         return {"dense": self.dense, "tables": self.tables}
 
-    def on_start(self, trainer): self.set_rates(trainer)
+    def on_start(self, trainer):
+        "Rates of the first step, for the `trainer`."
+        self.set_rates(trainer)
 
-    def on_step(self, trainer, step: int, loss): self.set_rates(trainer)
+    def on_step(self, trainer, step: int, loss):
+        "Rates after this `step` of the `trainer`; `loss` is not read."
+        self.set_rates(trainer)
 
-    def on_epoch(self, trainer, epoch: int, metrics: dict): self.set_rates(trainer)
+    def on_epoch(self, trainer, epoch: int, metrics: dict):
+        "Rates after this `epoch` of the `trainer`; `metrics` are not read."
+        self.set_rates(trainer)
 
     def set_rates(self, trainer):
         "Rates of the step to come, from the steps and epochs the trainer has behind it."
@@ -201,7 +250,11 @@ class ReduceOnPlateau:
         return {"factor": self.factor, "patience": self.patience}
 
     def cuts(self, values: Sequence[float], higher_is_better: bool) -> int:
-        "How often the rates have fallen after epochs with these values of the monitored metric."
+        """How often the rates have fallen after epochs with these values of the monitored metric.
+
+        Args:
+            higher_is_better: which way the metric improves
+        """
         best, waited, count = None, 0, 0
         for value in values:
             best, waited = (

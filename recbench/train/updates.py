@@ -19,6 +19,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clipping: GradClipping) -
     """Clip the gradients in place.
 
     Args:
+        parameters: whose gradients are clipped
         clipping: clipping_type "none", "norm" or "value"; max_gradient; norm_type
 
     Returns:
@@ -34,7 +35,13 @@ def loss_scaler(
     device: torch.device | str = "cpu",
     config: GradScaler = GradScaler(),
 ) -> torch.amp.GradScaler:
-    "A scaler for the loss whose scale the model's tables take back."
+    """A scaler for the loss whose scale the model's tables take back.
+
+    Args:
+        model: whose tables get their gradients unscaled
+        device: where it trains
+        config: first scale, growth and backoff
+    """
     scaler = torch.amp.GradScaler(
         torch.device(device).type,
         init_scale=config.init_scale,
@@ -117,7 +124,11 @@ class Updates:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def backward(self, total: Tensor) -> None:
-        "Add a batch's gradients, an `every`-th of them; fused tables move."
+        """Add a batch's gradients, an `every`-th of them; fused tables move.
+
+        Args:
+            total: scalar, the batch's total loss
+        """
         share = total / self.every
         (self.scaler.scale(share.float()) if self.scaler else share).backward()   # fp16 ends at 65,504
         self.waiting += 1
@@ -140,7 +151,11 @@ class Updates:
         return True
 
     def stretch(self, factor: float) -> None:
-        "Multiply the gradients in place."
+        """Multiply the gradients in place.
+
+        Args:
+            factor: by this number
+        """
         for parameter in self.parameters:
             if parameter.grad is not None: parameter.grad.mul_(factor)
 

@@ -24,6 +24,7 @@ class TrainWrapper(nn.Module):
     """Predict, loss and total loss of a model: batch -> (total, (losses, predictions, batch)).
 
     Args:
+        module: model to train
         device: where batches come from; None is the CPU
         mixed_precision: "BF16", "FP16" or None for float32
     """
@@ -44,6 +45,7 @@ class TrainWrapper(nn.Module):
     def forward(
         self, batch: Batch
     ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
+        "Total loss, and losses, predictions and the `batch`, detached from the graph."
         with torch.amp.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
             predictions = self.model.predict(batch)
             losses = self.model.loss(predictions, batch)

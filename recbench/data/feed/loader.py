@@ -26,6 +26,11 @@ class RowLoader:
 
     One pass of `for` is one epoch, a pass that was broken off is continued by the next. Subclasses say
     what the `batch` of some rows is.
+
+    Args:
+        dataset: its training rows
+        batch_size: rows of a batch
+        seed: of the shuffling
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int):
@@ -96,6 +101,7 @@ class RankLoader(RowLoader):
     """Training rows with all their features, labels and weights.
 
     Args:
+        dataset: its training rows
         batch_size: B, rows of a batch; the last one of an epoch may differ
         seed: of the shuffling
         labels: columns of the rows; None: the schema's label
@@ -129,7 +135,11 @@ class RankLoader(RowLoader):
             )
 
     def batch(self, rows: Tensor, split: str = "train") -> Batch:
-        "The batch of the given rows, labels and weights included."
+        """The batch of the given rows, labels and weights included.
+
+        Args:
+            split: which split the rows are of
+        """
         table = self.dataset.pair_rows(split, rows, self.features)
         batch = make_batch(table)
         batch.labels = {name: table.columns[name].contiguous() for name in self.labels}
@@ -137,7 +147,12 @@ class RankLoader(RowLoader):
         return batch
 
     def split(self, name: str, batch_size: int = 8192) -> Iterator[Batch]:
-        "Batches of a split in order, for evaluation."
+        """Batches of a split in order, for evaluation.
+
+        Args:
+            name: of the split
+            batch_size: rows of a batch
+        """
         for rows in torch.arange(len(self.dataset.split(name))).split(batch_size):
             yield self.batch(rows, name)
 

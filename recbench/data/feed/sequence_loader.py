@@ -216,7 +216,11 @@ class SequenceLoader(RowLoader):
         return len(self.pieces)
 
     def read(self, users: Tensor, positions: Tensor, lengths: Tensor) -> Table:
-        "The user side: features of the users and the positions of their histories."
+        """The user side: features of the users and the positions of their histories.
+
+        Args:
+            lengths: int64 [B], positions of each history
+        """
         starts = lengths.cumsum(0) - lengths
         sequences = {"history": Jagged(self.history[positions], starts, lengths)}
         if self.times is not None and "history_time" in self.dataset.train.jagged:
@@ -224,7 +228,11 @@ class SequenceLoader(RowLoader):
         return join([self.dataset.users.take(users), Table(len(users), jagged=sequences)])
 
     def batch(self, rows: Tensor) -> Batch:
-        "The batch of the given pieces."
+        """The batch of the given pieces.
+
+        Args:
+            rows: int64 [B], pieces of histories
+        """
         positions, lengths = self.pieces.positions(rows)
         users, asks = self.pieces.values[rows], self.asks[positions]
         asking = users.repeat_interleave(lengths).repeat_interleave(asks)

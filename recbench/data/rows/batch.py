@@ -223,7 +223,11 @@ class Batch:
         return Batch(**parts, candidates=self.candidates and self.candidates.moved(change))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        "The same batch on another device."
+        """The same batch on another device.
+
+        Args:
+            non_blocking: copy from page-locked memory without waiting
+        """
         return self._map(lambda value: value.to(torch.device(device), non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":

@@ -175,7 +175,11 @@ class Candidates:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        "The candidates that `state_dict` was taken of."
+        """The candidates that `state_dict` was taken of.
+
+        Args:
+            state: what `state_dict` gave
+        """
         alone = state.get("alone")
         known = state.get("known")
         return cls(
