@@ -201,7 +201,11 @@ class Config(Formats, BaseModel):
         return self
 
     def chosen(self, choice: str) -> tuple[str, Any]:
-        "Name and value of the field that is set in a choice; `('', None)` when an optional one is not."
+        """Name and value of the field that is set in a choice; `('', None)` if an optional one is not.
+
+        Args:
+            choice: what the marks of its fields call it, such as "loss"
+        """
         names = next(names for mark, names in self.choices().items() if mark.choice == choice)
         return next(
             ((name, getattr(self, name)) for name in names if getattr(self, name, None) is not None),
@@ -234,6 +238,7 @@ def explained(config: _C) -> _C:
         try: check(self, *given, **fields)
         except ValidationError as error: raise ValueError(explain(error, config)) from None
 
+    del __init__.__wrapped__  # `help` shows no name of pydantic's
     config.__init__ = __init__
     return config
 

@@ -56,6 +56,7 @@ class MLPConfig(Config):
     use_bn: bool = False
     "batch norm after each linear layer"
     bias: bool = True
+    "linear layers have a bias"
     use_ln: bool = False
     "layer norm after each linear layer"
 
@@ -90,6 +91,7 @@ class SequenceGroup(Config):
     group_name: str | None = None
     "a single one takes the name of the group around it"
     feature_names: Annotated[list[str], Field(min_length=1)]
+    "sequence features of the group, at least one"
     embedding_name_suffix: str | None = None
     "set to use tables of its own"
 
@@ -97,9 +99,11 @@ class SequenceGroup(Config):
 class PoolingEncoderConfig(Config):
     "The sum or mean over a sequence."
     name: str | None = None
+    "name of the encoder, optional"
     input: str
     "name of a sequence group"
     pooling_type: Annotated[Literal["sum", "mean"], QUOTED] = "mean"
+    "sum, or the mean over the positions that are there"
     max_seq_length: NonNegativeInt = 0
     "0 reads the whole sequence"
 
@@ -107,23 +111,33 @@ class PoolingEncoderConfig(Config):
 class SimpleAttentionConfig(Config):
     "The mean of a sequence weighted by dot products with the query."
     name: str | None = None
+    "name of the encoder, optional"
     input: str
+    "name of a sequence group"
     max_seq_length: NonNegativeInt = 0
+    "positions read, the first ones; 0: the whole sequence"
 
 
 class DINEncoderConfig(Config):
     "The mean of a sequence weighted by an MLP that compares each position with the query."
     name: str | None = None
+    "name of the encoder, optional"
     input: str
+    "name of a sequence group"
     attn_mlp: MLPConfig
+    "MLP that compares a position with the query, below the linear map to its weight"
     max_seq_length: NonNegativeInt = 0
+    "positions read, the first ones; 0: the whole sequence"
 
 # %% ../../nbs/00_core/60_config.ipynb #eeb52644
 class MultiWindowDINEncoderConfig(Config):
     "Such weighted means, one for each window of positions."
     name: str | None = None
+    "name of the encoder, optional"
     input: str
+    "name of a sequence group"
     attn_mlp: MLPConfig
+    "MLP that compares a position with the query, below the linear map to its weight"
     windows_len: Annotated[list[PositiveInt], Field(min_length=1)]
     "positions of each window, first position's window first"
 
@@ -131,12 +145,17 @@ class MultiWindowDINEncoderConfig(Config):
 class SelfAttentionEncoderConfig(Config):
     "The mean of a sequence after its positions attended to each other."
     name: str | None = None
+    "name of the encoder, optional"
     input: str
+    "name of a sequence group"
     multihead_attn_dim: PositiveInt = 512
     "a multiple of the heads"
     num_heads: PositiveInt = 8
+    "heads of the attention"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    "drop-out rate of the attention, from 0 to below 1"
     max_seq_length: NonNegativeInt = 0
+    "positions read, the first ones; 0: the whole sequence"
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
@@ -150,23 +169,33 @@ class SelfAttentionEncoderConfig(Config):
 class SequenceEncoderConfig(Choice):
     "One of the sequence encoders."
     din_encoder: Annotated[DINEncoderConfig | None, OneOf("sequence encoder")] = None
+    "settings of the attention by an MLP"
     simple_attention: Annotated[SimpleAttentionConfig | None, OneOf("sequence encoder")] = None
+    "settings of the attention by dot products"
     pooling_encoder: Annotated[PoolingEncoderConfig | None, OneOf("sequence encoder")] = None
+    "settings of the sum or mean"
     multi_window_din_encoder: Annotated[
         MultiWindowDINEncoderConfig | None, OneOf("sequence encoder")
     ] = None
+    "settings of the attention over windows"
     self_attention_encoder: Annotated[SelfAttentionEncoderConfig | None, OneOf("sequence encoder")] = (
         None
     )
+    "settings of the self-attention"
 
 # %% ../../nbs/00_core/60_config.ipynb #c4fc20db
 class FeatureGroup(Config):
     "A named list of features that a model reads as one input."
     group_name: str
+    "name that models read the group by"
     feature_names: list[str] = []
+    "features of the group, each once"
     group_type: Literal["DEEP", "WIDE", "SEQUENCE", "JAGGED_SEQUENCE"] = "DEEP"
+    "vectors side by side, from wide tables, or as a sequence, padded or jagged"
     sequence_groups: list[SequenceGroup] = []
+    "sequences that the group reads too; only DEEP ones have them"
     sequence_encoders: list[SequenceEncoderConfig] = []
+    "what makes one vector of a sequence group; at least one for each"
     embedding_name_suffix: str | None = None
     "set to use tables of its own"
 
@@ -243,6 +272,7 @@ Inner = Annotated[float, Field(gt=0, lt=1)]
 class BinaryCrossEntropyConfig(LossSettings):
     "Cross entropy of a probability."
     label_smoothing: Share = 0.0
+    "labels are drawn to the middle by this share, from 0 to below 1"
 
 
 class SoftmaxCrossEntropyConfig(LossSettings):
@@ -250,6 +280,7 @@ class SoftmaxCrossEntropyConfig(LossSettings):
     output: ClassVar[OutputKind] = "classes"
     labels: ClassVar[LabelKind] = "classes"
     label_smoothing: Share = 0.0
+    "this share of the label is spread over all classes, from 0 to below 1"
 
 
 class L2LossConfig(LossSettings):
@@ -262,6 +293,7 @@ class JRCLossConfig(LossSettings):
     "Cross entropy of two logits, joined with a ranking inside each session."
     output: ClassVar[OutputKind] = "classes"
     session_name: str
+    "feature whose value is the session"
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     "share of the cross entropy"
     same_label: bool = False
@@ -269,14 +301,17 @@ class JRCLossConfig(LossSettings):
     weight_strategy: Annotated[
         Literal["fixed", "random_uniform", "random_normal", "random_bernoulli", "uncertainty"], QUOTED
     ] = "fixed"
+    "how the two parts are weighed: alpha, drawn anew each time, or learnt"
 
 # %% ../../nbs/00_core/60_config.ipynb #888b57d3
 class BinaryFocalLossConfig(LossSettings):
     "Cross entropy with less weight for easy rows."
     gamma: NonNegativeFloat = 2.0
+    "power of the error that a row is weighed by; 0: none"
     alpha: Inner = 0.5
     "weight of a positive row, 1 - alpha of a negative one"
     label_smoothing: Share = 0.0
+    "labels are drawn to the middle by this share, from 0 to below 1"
     ohem_ratio: Ratio = 1.0
     "below 1: the hardest rows only"
     detach_weight: bool = True
@@ -293,6 +328,7 @@ class F1ReweightedLossConfig(LossSettings):
     beta_square: PositiveFloat = 1.0
     "above 1 recall counts more"
     label_smoothing: Share = 0.0
+    "labels are drawn to the middle by this share, from 0 to below 1"
 
 
 class ZILNLossConfig(LossSettings):
@@ -300,27 +336,39 @@ class ZILNLossConfig(LossSettings):
     output: ClassVar[OutputKind] = "purchase"
     labels: ClassVar[LabelKind] = "amount"
     classification_weight: NonNegativeFloat = 1.0
+    "factor of the term of buying at all, 0 or more"
     regression_weight: NonNegativeFloat = 1.0
+    "factor of the term of the amount, 0 or more"
     mu_regularization: NonNegativeFloat = 0.01
+    "factor of mu squared, 0 or more"
     sigma_regularization: NonNegativeFloat = 0.01
+    "factor of the square of the raw output below sigma, 0 or more"
     max_sigma: PositiveFloat = 5.0
+    "largest spread of the logarithm of an amount"
 
 # %% ../../nbs/00_core/60_config.ipynb #049d25d5
 class PairwiseLossConfig(LossSettings):
     "Logistic loss of ordered pairs, beyond a margin."
     labels: ClassVar[LabelKind] = "number"
     session_name: str | None = None
+    "feature whose value is the session; pairs are made inside of one; None: the batch is one"
     margin: NonNegativeFloat = 0.0
+    "what the difference of two logits has to exceed; 0 or more"
     temperature: PositiveFloat = 1.0
+    "divides the logits, above 0"
 
 
 class PairwiseLogisticLossConfig(LossSettings):
     "Logistic loss of ordered pairs."
     labels: ClassVar[LabelKind] = "number"
     session_name: str | None = None
+    "feature whose value is the session; pairs are made inside of one; None: the batch is one"
     temperature: PositiveFloat = 1.0
+    "divides the logits, and the labels where they are the margin; above 0"
     hinge_margin: NonNegativeFloat | None = None
+    "what the difference of two logits has to exceed; None: 0"
     ohem_ratio: Ratio = 1.0
+    "below 1: the mean of this share of the pairs, the hardest"
     use_label_margin: bool = False
     "the difference of the labels is the margin"
 
@@ -329,31 +377,45 @@ class PairwiseFocalLossConfig(LossSettings):
     "Logistic loss of ordered pairs with less weight for easy ones."
     labels: ClassVar[LabelKind] = "number"
     session_name: str | None = None
+    "feature whose value is the session; pairs are made inside of one; None: the batch is one"
     gamma: NonNegativeFloat = 2.0
+    "power of the chance of the wrong order; 0: the pairwise logistic loss"
     alpha: Inner | None = None
+    "factor between 0 and 1; None: 1"
     hinge_margin: NonNegativeFloat | None = None
     "pairs beyond it are left out"
     ohem_ratio: Ratio = 1.0
+    "below 1: the mean of this share of the pairs, the hardest"
     temperature: PositiveFloat = 1.0
+    "divides the logits, above 0"
 
 # %% ../../nbs/00_core/60_config.ipynb #bef1a0d3
 class PairwiseHingeLossConfig(LossSettings):
     "Hinge loss of ordered pairs."
     labels: ClassVar[LabelKind] = "number"
     session_name: str | None = None
+    "feature whose value is the session; pairs are made inside of one; None: the batch is one"
     temperature: PositiveFloat = 1.0
+    "divides the logits, and labels that are logits; above 0"
     margin: NonNegativeFloat = 1.0
+    "what the difference of two logits has to reach; not used with use_label_margin"
     ohem_ratio: Ratio = 1.0
+    "below 1: the mean of this share of the pairs, the hardest"
     label_is_logits: bool = True
+    "labels are on the scale of the logits"
     use_label_margin: bool = True
+    "the difference of the labels is the margin"
     use_exponent: bool = False
+    "exponential cost, on sigmoids of the scores and of labels that are logits"
 
 # %% ../../nbs/00_core/60_config.ipynb #ea797f67
 class ListwiseRankLossConfig(LossSettings):
     "Cross entropy of label shares and softmax shares in each session."
     labels: ClassVar[LabelKind] = "number"
     session_name: str | None = None
+    "feature whose value is the session; a list is one session; None: the batch is one"
     temperature: PositiveFloat = 1.0
+    "divides the logits, and labels that are logits; above 0"
     label_is_logits: bool = False
     "the target is the softmax of the labels"
     scale_logits: bool = False
@@ -366,7 +428,9 @@ class ListwiseDistillLossConfig(LossSettings):
     "The same with shares made from the positions a teacher gives."
     labels: ClassVar[LabelKind] = "number"
     session_name: str | None = None
+    "feature whose value is the session; a list is one session; None: the batch is one"
     temperature: PositiveFloat = 1.0
+    "divides the student's logits, above 0"
     label_clip_max_value: Annotated[float, Field(ge=1)] = 512.0
     "positions behind this one count as it"
     transform: Annotated[Literal["discount", "reciprocal"], QUOTED] | None = None
@@ -377,20 +441,35 @@ class Loss(OpenChoice):
     "One of the losses, and how much it counts."
     added: ClassVar[OpenTable[type[Config]]] = LossSettings.table
     binary_cross_entropy: Annotated[BinaryCrossEntropyConfig | None, OneOf("loss")] = None
+    "settings of the binary cross-entropy loss"
     softmax_cross_entropy: Annotated[SoftmaxCrossEntropyConfig | None, OneOf("loss")] = None
+    "settings of the softmax cross-entropy loss"
     l2_loss: Annotated[L2LossConfig | None, OneOf("loss")] = None
+    "settings of the squared-error loss"
     jrc_loss: Annotated[JRCLossConfig | None, OneOf("loss")] = None
+    "settings of the JRC loss"
     binary_focal_loss: Annotated[BinaryFocalLossConfig | None, OneOf("loss")] = None
+    "settings of the binary focal loss"
     sigmoid_l2_loss: Annotated[SigmoidL2LossConfig | None, OneOf("loss")] = None
+    "settings of the sigmoid squared-error loss"
     f1_reweighted_loss: Annotated[F1ReweightedLossConfig | None, OneOf("loss")] = None
+    "settings of the F1-reweighted loss"
     ziln_loss: Annotated[ZILNLossConfig | None, OneOf("loss")] = None
+    "settings of the zero-inflated lognormal loss"
     pairwise_loss: Annotated[PairwiseLossConfig | None, OneOf("loss")] = None
+    "settings of the pairwise loss"
     pairwise_logistic_loss: Annotated[PairwiseLogisticLossConfig | None, OneOf("loss")] = None
+    "settings of the pairwise logistic loss"
     pairwise_focal_loss: Annotated[PairwiseFocalLossConfig | None, OneOf("loss")] = None
+    "settings of the pairwise focal loss"
     pairwise_hinge_loss: Annotated[PairwiseHingeLossConfig | None, OneOf("loss")] = None
+    "settings of the pairwise hinge loss"
     listwise_rank_loss: Annotated[ListwiseRankLossConfig | None, OneOf("loss")] = None
+    "settings of the listwise ranking loss"
     listwise_distill_loss: Annotated[ListwiseDistillLossConfig | None, OneOf("loss")] = None
+    "settings of the listwise distillation loss"
     weight: NonNegativeFloat = 1.0
+    "factor of the loss, 0 or more; read where it is neither learnt nor drawn"
     learn_loss_weight: bool = False
     "by the strategy Uncertainty"
     loss_name: Annotated[str, Field(pattern=r"^\w+$")] | None = None
@@ -441,6 +520,7 @@ class AUCConfig(MetricSettings):
 class MulticlassAUCConfig(AUCConfig):
     "AUC of each class against the others, averaged."
     average: Annotated[Literal["macro", "weighted"], QUOTED] = "macro"
+    "macro: the plain mean over classes; weighted: by their positives"
 
 
 class MeanAbsoluteError(MetricSettings):
@@ -489,6 +569,7 @@ class GroupedXAUCConfig(MetricSettings):
     grouping_key: str
     "a feature, such as the user id"
     max_pairs_per_group: PositiveInt = 100
+    "larger groups draw so many pairs"
 
 
 class NormalizedEntropyConfig(MetricSettings):
@@ -501,19 +582,29 @@ class WindowMetric(OpenChoice):
     "Metrics that say something about a few batches."
     added: ClassVar[OpenTable[type[Config]]] = MetricSettings.table
     auc: Annotated[AUCConfig | None, OneOf("metric")] = None
+    "settings of the metric AUC"
     recall_at_k: Annotated[RecallAtKConfig | None, OneOf("metric")] = None
+    "settings of the metric recall at k"
     mean_absolute_error: Annotated[MeanAbsoluteError | None, OneOf("metric")] = None
+    "settings of the metric mean absolute error"
     mean_squared_error: Annotated[MeanSquaredError | None, OneOf("metric")] = None
+    "settings of the metric mean squared error"
     accuracy: Annotated[Accuracy | None, OneOf("metric")] = None
+    "settings of the metric accuracy"
     xauc: Annotated[XAUCConfig | None, OneOf("metric")] = None
+    "settings of the metric XAUC"
 
 
 class Metric(WindowMetric):
     "One of the metrics."
     multiclass_auc: Annotated[MulticlassAUCConfig | None, OneOf("metric")] = None
+    "settings of the metric AUC of each class"
     grouped_auc: Annotated[GroupedAUCConfig | None, OneOf("metric")] = None
+    "settings of the metric AUC within groups"
     grouped_xauc: Annotated[GroupedXAUCConfig | None, OneOf("metric")] = None
+    "settings of the metric XAUC within groups"
     normalized_entropy: Annotated[NormalizedEntropyConfig | None, OneOf("metric")] = None
+    "settings of the metric normalized entropy"
 
 # %% ../../nbs/00_core/60_config.ipynb #0a91575b
 class TrainMetric(WindowMetric):
@@ -521,12 +612,15 @@ class TrainMetric(WindowMetric):
     decay_rate: Annotated[float, Field(ge=0, lt=1)] = 0.9
     "weight of the past"
     decay_step: PositiveInt = 100
+    "steps of a window"
 
 
 class VariationalDropoutConfig(Config):
     "Learned drop-out of whole features."
     regularization_lambda: NonNegativeFloat = 0.01
+    "factor of the penalty that is added to the loss, 0 or more"
     embedding_wise_variational_dropout: Literal[False] = False
+    "TorchEasyRec's field, which nothing reads there either; only False"
 
 # %% ../../nbs/00_core/60_config.ipynb #f820f026
 class ModelSettings(Settings):
@@ -541,10 +635,13 @@ class ModelSettings(Settings):
 class TwoTowersConfig(ModelSettings):
     "Two towers and the similarity of their outputs."
     user_tower: Tower
+    "tower of the user's side"
     item_tower: Tower
+    "tower of the item's side"
     output_dim: PositiveInt
     "width D of both outputs"
     similarity: Literal["INNER_PRODUCT", "COSINE"] = "INNER_PRODUCT"
+    "what a user and an item are compared by: the inner product, or that of vectors of length 1"
     temperature: PositiveFloat = 1.0
     "similarities are divided by it"
     in_batch_negative: bool = False
@@ -601,13 +698,17 @@ class DINTower(Config):
 class MultiTowerConfig(ModelSettings):
     "An MLP for each group, joined by one more."
     towers: Annotated[list[Tower], Field(min_length=1)]
+    "one for each feature group that is read"
     final: MLPConfig
+    "MLP above all parts, below the logits"
 
 # %% ../../nbs/00_core/60_config.ipynb #4b5e7b6e
 class MultiTowerDINConfig(MultiTowerConfig):
     "The same with attention towers beside the others."
     towers: list[Tower] = []
+    "one for each feature group that is read, beside the attention"
     din_towers: Annotated[list[DINTower], Field(min_length=1)]
+    "attention towers, at least one"
 
 
 class DLRMConfig(ModelSettings):
@@ -617,6 +718,7 @@ class DLRMConfig(ModelSettings):
     arch_with_sparse: bool = True
     "the fields themselves beside their products"
     final: MLPConfig
+    "MLP above all parts, below the logits"
 
 # %% ../../nbs/00_core/60_config.ipynb #b333f3a3
 class WuKongLayerConfig(Config):
@@ -634,13 +736,17 @@ class WuKongLayerConfig(Config):
 class WuKongConfig(ModelSettings):
     "Stacked layers of products of fields; groups as for DLRM."
     dense_mlp: MLPConfig | None = None
+    "turns the numbers into one more field: its last width is that of the fields"
     wukong_layers: Annotated[list[WuKongLayerConfig], Field(min_length=1)]
+    "layers from the fields upwards, at least one"
     final: MLPConfig
+    "MLP above all parts, below the logits"
 
 # %% ../../nbs/00_core/60_config.ipynb #bdebc597
 class CrossConfig(Config):
     "Cross layers with a weight vector each."
     cross_num: PositiveInt = 3
+    "number of cross layers"
 
 
 class CrossV2Config(CrossConfig):
@@ -652,8 +758,11 @@ class CrossV2Config(CrossConfig):
 class DCNV1Config(ModelSettings):
     "Cross layers beside an MLP; one group."
     cross: CrossConfig
+    "settings of the cross layers"
     deep: MLPConfig
+    "MLP beside them"
     final: MLPConfig
+    "MLP above all parts, below the logits"
 
 # %% ../../nbs/00_core/60_config.ipynb #c0c37244
 class DCNV2Config(ModelSettings):
@@ -664,6 +773,7 @@ class DCNV2Config(ModelSettings):
     deep: MLPConfig | None = None
     "beside them"
     final: MLPConfig | None = None
+    "MLP above all parts, below the logits; None: the logits stand right above them"
 
 
 class CINConfig(Config):
@@ -675,8 +785,10 @@ class CINConfig(Config):
 class xDeepFMConfig(ModelSettings):
     "A compressed interaction network over the group `wide`, beside an MLP over `deep`."
     cin: CINConfig
+    "settings of the compressed interaction network"
     deep: MLPConfig
     final: MLPConfig
+    "MLP above all parts, below the logits"
     wide_embedding_dim: PositiveInt = 16
     "width of the vectors that the products read"
     linear_term: bool = False
@@ -686,6 +798,7 @@ class xDeepFMConfig(ModelSettings):
 class MaskBlockConfig(Config):
     "A hidden layer behind a mask made from the features."
     hidden_dim: PositiveInt
+    "width of the block's output"
     reduction_ratio: NonNegativeFloat = 1.0
     "width of the mask's hidden layer over that of the input"
     aggregation_dim: NonNegativeInt = 0
@@ -695,10 +808,13 @@ class MaskBlockConfig(Config):
 class MaskNetModuleConfig(Config):
     "Mask blocks side by side, or one after the other."
     n_mask_blocks: PositiveInt
+    "number of mask blocks"
     mask_block: MaskBlockConfig
+    "settings of each block"
     top_mlp: MLPConfig | None = None
     "above the blocks that stand side by side"
     use_parallel: bool = True
+    "blocks stand side by side, not one after the other"
     norm_per_feature: bool = False
     "the paper's layer norm of each feature, not of them all as one vector"
 
@@ -706,6 +822,7 @@ class MaskNetModuleConfig(Config):
 class MaskNetConfig(ModelSettings):
     "Mask blocks over one group."
     mask_net_module: MaskNetModuleConfig
+    "settings of the blocks and the MLP above them"
 
 # %% ../../nbs/00_core/60_config.ipynb #28235bb7
 class DATTower(Tower):
@@ -720,7 +837,9 @@ class DATTower(Tower):
 class DATConfig(TwoTowersConfig):
     "Dual augmented two towers."
     user_tower: DATTower
+    "tower of the user's side"
     item_tower: DATTower
+    "tower of the item's side"
     amm_u_weight: NonNegativeFloat = 0.5
     "of the loss that draws the user's augmented vector to the item's output"
     amm_i_weight: NonNegativeFloat = 0.5
@@ -740,13 +859,17 @@ class Capsule(Config):
     high_dim: PositiveInt
     "width of an interest"
     num_iters: PositiveInt = 3
+    "rounds of routing"
     routing_logits_scale: PositiveFloat = 20.0
+    "factor of the logits in the softmax over interests"
     routing_logits_stddev: NonNegativeFloat = 1.0
     "of the first logits while training; evaluation starts from the same ones every time"
     squash_pow: PositiveFloat = 1.0
+    "power of the squashed length; below 1: short interests keep more of it"
     const_caps_num: bool = False
     "max_k for everyone, not fewer for short histories"
     routing_init_method: Annotated[Literal["normal", "zeros"], QUOTED] = "normal"
+    "first logits: normal numbers, or zeros, from where all interests are one"
 
 # %% ../../nbs/00_core/60_config.ipynb #75962447
 class MINDUserTower(Config):
@@ -756,11 +879,13 @@ class MINDUserTower(Config):
     history_input: str
     "of the history, of type SEQUENCE"
     user_mlp: MLPConfig
+    "over the user's own features"
     hist_seq_mlp: MLPConfig | None = None
     "over each position; its layers have no bias"
     user_seq_combine: Literal["SUM"] = "SUM"
     "TorchEasyRec's field, which nothing reads there either"
     capsule_config: Capsule
+    "settings of the capsules"
     concat_mlp: MLPConfig
     "above interest and user side by side"
 
@@ -768,12 +893,14 @@ class MINDUserTower(Config):
 class MINDConfig(TwoTowersConfig):
     "Several interests a user; in training the one that suits the item speaks loudest."
     user_tower: MINDUserTower
+    "tower of the user's side"
     training_score: Literal["label_aware", "log_sum_exp"] = "label_aware"
     """whom candidates meet: the interests as the label blends them, or all of them, the nearest
     loudest, as at retrieval"""
     simi_pow: PositiveFloat = 10.0
     "factor of the logits of label-aware attention"
     similarity: Literal["INNER_PRODUCT", "COSINE"] = "COSINE"
+    "what a user and an item are compared by: the inner product, or that of vectors of length 1"
     share_embedding: bool = False
     "one table for both towers under one embedding name"
 
@@ -783,11 +910,13 @@ class STU(Config):
     embedding_dim: PositiveInt
     "width of the layer's input and output"
     num_heads: PositiveInt
+    "heads of the attention"
     hidden_dim: PositiveInt
     "of gate and value, a head"
     attention_dim: PositiveInt
     "of query and key, a head"
     output_dropout_ratio: Share = 0.3
+    "drop-out rate before the output's linear map, from 0 to below 1"
     max_attn_len: NonNegativeInt = 0
     "positions looked back at; 0: all"
     attn_alpha: PositiveFloat | None = None
@@ -834,13 +963,19 @@ class OutputPostprocessor(Choice):
 class HSTU(Config):
     "A stack of such layers."
     stu: STU
+    "settings of each layer"
     input_dropout_ratio: Share = 0.2
+    "drop-out rate of what the first layer reads, from 0 to below 1"
     attn_num_layers: PositiveInt = 3
+    "number of layers"
     positional_encoder: PositionalEncoder
+    "settings of the vectors of places"
     input_preprocessor: InputPreprocessor = InputPreprocessor(uih_preprocessor=UIHPreprocessor())
+    "what stands before the layers"
     output_postprocessor: OutputPostprocessor = OutputPostprocessor(
         l2norm_postprocessor=L2NormPostprocessor()
     )
+    "what stands behind the layers"
     relative_position_bias: bool = False
     "the paper's learnt number for each distance, added to the logits; TorchEasyRec has none"
     relative_time_buckets: NonNegativeInt = 0
@@ -852,6 +987,7 @@ class HSTUUserTowerConfig(Config):
     input: str
     "name of a feature group of type JAGGED_SEQUENCE"
     hstu: HSTU
+    "settings of the layers"
     max_seq_len: PositiveInt
     "positions read, the newest ones"
     timestamp: str | None = None
@@ -871,6 +1007,7 @@ class HSTUUserTowerConfig(Config):
 class HSTUMatchConfig(TwoTowersConfig):
     "The user is what HSTU makes of the history."
     user_tower: HSTUUserTowerConfig
+    "tower of the user's side"
     output_dim: NonNegativeInt = 0
     "0: no linear map above the item tower"
     sequence_timestamp_is_ascending: Literal[True] = True
@@ -888,20 +1025,25 @@ class SASRecTower(Config):
     max_seq_len: PositiveInt = 200
     "positions read, the newest ones"
     num_layers: PositiveInt = 2
+    "number of attention layers"
     num_heads: PositiveInt = 1
+    "heads of the attention"
     feed_forward_dim: PositiveInt | None = None
     "hidden width of the feed-forward blocks; None: that of the positions"
     activation: str = "nn.ReLU"
     "a name from the table of activations"
     dropout_ratio: Share = 0.2
+    "drop-out rate, from 0 to below 1"
 
 # %% ../../nbs/00_core/60_config.ipynb #d8e2e376
 class SASRecConfig(TwoTowersConfig):
     "The user is what self-attention makes of the history; the item is its vector in the same table."
     user_tower: SASRecTower
+    "tower of the user's side"
     output_dim: NonNegativeInt = 0
     "0: no linear map above the item tower"
     in_batch_negative: bool = False
+    "the other targets of the batch are the negatives"
     share_embedding: bool = True
     "one table for both towers under one embedding name"
 
@@ -911,12 +1053,15 @@ class MultiWindowDINTower(Config):
     windows_len: Annotated[list[PositiveInt], Field(min_length=1)]
     "positions of each window, first position's window first"
     attn_mlp: MLPConfig
+    "MLP that compares a position with the query, below the linear map to its weight"
 
 # %% ../../nbs/00_core/60_config.ipynb #d4ab639d
 class TDMConfig(ModelSettings):
     "A ranking model of tree nodes: one group of type SEQUENCE, any others beside it."
     multiwindow_din: MultiWindowDINTower
+    "settings of the attention over the history"
     final: MLPConfig
+    "MLP above all parts, below the logits"
     newest_first: bool = False
     "True: the first window holds the newest positions, which stand last in a history"
 
@@ -925,31 +1070,57 @@ class ModelConfig(Open):
     "Everything a model is built from."
     added: ClassVar[OpenTable[type[Config]]] = ModelSettings.table
     feature_groups: list[FeatureGroup] = []
+    "groups of features that the model reads, each with a name of its own"
     dssm: Annotated[DSSMConfig | None, OneOf("model")] = None
+    "settings of the model DSSM"
     dssm_v2: Annotated[DSSMV2Config | None, OneOf("model")] = None
+    "settings of the model DSSMV2"
     dat: Annotated[DATConfig | None, OneOf("model")] = None
+    "settings of the model DAT"
     mind: Annotated[MINDConfig | None, OneOf("model")] = None
+    "settings of the model MIND"
     hstu_match: Annotated[HSTUMatchConfig | None, OneOf("model")] = None
+    "settings of the model HSTUMatch"
     sasrec: Annotated[SASRecConfig | None, OneOf("model")] = None
+    "settings of the model SASRec"
     tdm: Annotated[TDMConfig | None, OneOf("model")] = None
+    "settings of the model TDM"
     wide_and_deep: Annotated[WideAndDeepConfig | None, OneOf("model")] = None
+    "settings of the model WideAndDeep"
     deepfm: Annotated[DeepFMConfig | None, OneOf("model")] = None
+    "settings of the model DeepFM"
     multi_tower: Annotated[MultiTowerConfig | None, OneOf("model")] = None
+    "settings of the model MultiTower"
     multi_tower_din: Annotated[MultiTowerDINConfig | None, OneOf("model")] = None
+    "settings of the model MultiTowerDIN"
     dlrm: Annotated[DLRMConfig | None, OneOf("model")] = None
+    "settings of the model DLRM"
     mask_net: Annotated[MaskNetConfig | None, OneOf("model")] = None
+    "settings of the model MaskNet"
     dcn_v1: Annotated[DCNV1Config | None, OneOf("model")] = None
+    "settings of the model DCNV1"
     dcn_v2: Annotated[DCNV2Config | None, OneOf("model")] = None
+    "settings of the model DCNV2"
     xdeepfm: Annotated[xDeepFMConfig | None, OneOf("model")] = None
+    "settings of the model xDeepFM"
     wukong: Annotated[WuKongConfig | None, OneOf("model")] = None
+    "settings of the model WuKong"
     num_class: PositiveInt = 1
+    "classes of the label; 1: a single logit"
     losses: list[Loss] = []
+    "losses, added up"
     loss_weight_strategy: LossWeightStrategy = "Fixed"
+    "Fixed: by each loss's weight; Uncertainty: learnt; Random: drawn at each step"
     metrics: list[Metric] = []
+    "metrics of evaluation"
     train_metrics: list[TrainMetric] = []
+    "metrics followed during training"
     variational_dropout: VariationalDropoutConfig | None = None
+    "settings of the learned drop-out of features; None: there is none"
     kernel: Literal["PYTORCH"] = "PYTORCH"
+    "TorchEasyRec's field; only PYTORCH"
     use_pareto_loss_weight: Literal[False] = False
+    "TorchEasyRec's field; only False"
 
     @property
     def model(self) -> Any:

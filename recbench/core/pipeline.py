@@ -90,45 +90,74 @@ class HardNegativeSamplerV2Config(HardNegativeSamplerConfig):
 class DataConfig(Config):
     "Where rows come from and how they are cut into batches."
     batch_size: PositiveInt = 1024
+    "rows of a training batch"
     eval_batch_size: PositiveInt | None = None
+    "rows of a batch in evaluation; None: batch_size"
     dataset_type: Literal[
         "OdpsDataset", "ParquetDataset", "CsvDataset", "OdpsDatasetV1", "KafkaDataset"
     ]
+    "what the input is: ODPS tables, Parquet files, CSV files or Kafka"
     fg_mode: Literal["FG_NONE", "FG_NORMAL", "FG_DAG", "FG_BUCKETIZE"] = "FG_NONE"
     fg_encoded: bool | None = None
     "older spelling of fg_mode"
     fg_encoded_multival_sep: str = "\x03"
+    "what stands between the values of a column of several"
     fg_threads: NonNegativeInt = 1
+    "threads of feature generation, 0 or more"
     label_fields: list[str] = []
+    "columns of labels"
     sample_weight_fields: list[str] = []
+    "columns of row weights, floating-point numbers"
     input_fields: list[InputField] = []
+    "columns of the input and their types"
     input_fields_str: str = ""
+    "the same as one text, name:TYPE;name:TYPE"
     delimiter: str = ","
+    "what stands between the columns of a CSV file"
     with_header: bool = False
+    "CSV files begin with the names of their columns"
     num_workers: NonNegativeInt = 8
+    "processes that read, 0 or more"
     pin_memory: bool = True
+    "batches are put into page-locked memory, from where the copy to a GPU is faster"
     shuffle: bool = False
+    "training rows in random order"
     shuffle_buffer_size: PositiveInt = 32
+    "size of the buffer that is shuffled"
     drop_remainder: bool = False
+    "leave out a last batch that is not full"
     in_order: bool = True
+    "batches keep their order, whichever worker is first"
     force_base_data_group: bool = False
+    "all columns in one group of rows, short ones padded to the longest"
     sample_mask_prob: Annotated[float, Field(ge=0, le=1)] = 0.0
+    "chance that a training row's features with use_mask are blanked, 0 to 1"
     negative_sample_mask_prob: Annotated[float, Field(ge=0, le=1)] = 0.0
+    "the same chance for a sampled negative, 0 to 1"
     sample_cost_field: str | None = None
+    "column of a row's cost; None: batches are cut by number of rows"
     batch_cost_size: PositiveInt | None = None
+    "cost of a batch, where there is a sample_cost_field"
     is_orderby_partition: bool = False
+    "ODPS tables are read partition by partition"
     odps_data_quota_name: str = "pay-as-you-go"
+    "quota that ODPS tables are read with"
     odps_data_compression: str = "LZ4_FRAME"
+    "compression of rows from ODPS on their way"
     negative_sampler: Annotated[NegativeSamplerConfig | None, OneOf("sampler", optional=True)] = None
+    "settings of the sampler of negatives from all items"
     negative_sampler_v2: Annotated[NegativeSamplerV2Config | None, OneOf("sampler", optional=True)] = (
         None
     )
+    "settings of the sampler of negatives that the user has no edge to"
     hard_negative_sampler: Annotated[
         HardNegativeSamplerConfig | None, OneOf("sampler", optional=True)
     ] = None
+    "settings of the sampler of shared and hard negatives"
     hard_negative_sampler_v2: Annotated[
         HardNegativeSamplerV2Config | None, OneOf("sampler", optional=True)
     ] = None
+    "settings of that of hard negatives and others without an edge"
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #c9ce0b8b
 class EmbeddingConstraints(Config):
@@ -221,7 +250,9 @@ class RawFeatureConfig(BaseFeatureConfig):
 class SequenceSubFeature(Choice):
     "A feature of a grouped sequence."
     id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
+    "settings of a categorical column"
     raw_feature: Annotated[RawFeatureConfig | None, OneOf("feature")] = None
+    "settings of a numeric column"
 
 
 class SequenceFeatureConfig(Config):
@@ -236,10 +267,15 @@ class SequenceFeatureConfig(Config):
 class FeatureConfig(Choice):
     "One of the feature types."
     id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
+    "settings of a categorical column"
     raw_feature: Annotated[RawFeatureConfig | None, OneOf("feature")] = None
+    "settings of a numeric column"
     sequence_id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of ids"
     sequence_raw_feature: Annotated[RawFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of numbers"
     sequence_feature: Annotated[SequenceFeatureConfig | None, OneOf("feature")] = None
+    "settings of several features of the same events"
 
     @property
     def names(self) -> list[str]:
@@ -381,20 +417,35 @@ class GradClipping(Config):
 class TrainConfig(Config):
     "How a model is trained."
     sparse_optimizer: SparseOptimizer
+    "the optimizer of the embedding tables"
     dense_optimizer: DenseOptimizer
+    "the optimizer of everything else"
     num_steps: PositiveInt | None = None
+    "steps at most; None: no such limit"
     num_epochs: PositiveInt | None = None
+    "passes over the data; None: no such limit"
     save_checkpoints_steps: NonNegativeInt = 1000
+    "steps between two checkpoints; 0: none by steps"
     save_checkpoints_epochs: NonNegativeInt | None = None
+    "epochs between two checkpoints; None: none by epochs"
     save_checkpoints_timestamp_interval: NonNegativeInt = 0
+    "TorchEasyRec's checkpoints by the data's timestamps: their interval; 0: none"
     save_checkpoints_timestamps: list[int] = []
+    "the same for a list of timestamps"
     save_checkpoints_timestamp_quorum: Annotated[float, Field(gt=0, le=1)] = 0.5
+    "TorchEasyRec's quorum for both, above 0 to 1"
     keep_checkpoint_max: NonNegativeInt = 0
+    "newest checkpoints that are kept; 0: all"
     fine_tune_checkpoint: str | None = None
+    "checkpoint that training starts from; None: fresh weights"
     fine_tune_ckpt_param_map: str | None = None
+    "file that maps parameters to those of fine_tune_checkpoint"
     log_step_count_steps: PositiveInt = 100
+    "steps between two lines of the log"
     is_profiling: bool = False
+    "record a profile of the steps"
     use_tensorboard: bool = True
+    "write summaries for TensorBoard"
     tensorboard_summaries: list[
         Annotated[
             Literal[
@@ -408,37 +459,67 @@ class TrainConfig(Config):
             QUOTED,
         ]
     ] = []
+    "what the summaries hold"
     cudnn_allow_tf32: bool = True
+    "cuDNN may round to TF32"
     cuda_matmul_allow_tf32: bool = False
+    "CUDA matrix products may round to TF32"
     global_embedding_constraints: EmbeddingConstraints | None = None
+    "how all tables may be spread over devices; None: free"
     mixed_precision: Annotated[Literal["", "BF16", "FP16"], QUOTED] = ""
+    "16-bit type of forward passes; empty: none"
     grad_scaler: GradScaler | None = None
+    "settings of the loss scaling for FP16; None: none"
     gradient_accumulation_steps: PositiveInt | None = None
+    "batches whose gradients are summed up for a step; None: one"
     grad_clipping: GradClipping | None = None
+    "settings of the clipping of dense gradients; None: none"
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #5b2b404e
 class EvalConfig(Config):
     "How a model is evaluated."
     num_steps: PositiveInt | None = None
+    "batches at most; None: all"
     log_step_count_steps: PositiveInt = 10
+    "batches between two lines of the log"
     use_dense_ema: bool | None = None
+    "evaluate the moving averages of the dense weights"
 
 
 class ExportConfig(Config):
     "Which checkpoint is exported, and how."
     exporter_type: Annotated[Literal["latest", "best"], QUOTED] = "latest"
+    "the latest checkpoint, or the best by a metric"
     best_exporter_metric: str = "auc"
+    "metric that finds the best checkpoint"
     metric_larger_is_better: bool = True
+    "the best is the one of the largest metric, not the smallest"
     mixed_precision: Annotated[Literal["", "BF16", "FP16"], QUOTED] = ""
+    "16-bit type of forward passes; empty: none"
     cudnn_allow_tf32: bool = True
+    "cuDNN may round to TF32"
     cuda_matmul_allow_tf32: bool = False
+    "CUDA matrix products may round to TF32"
     use_dense_ema: bool | None = None
+    "export the moving averages of the dense weights"
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #a090a002
 @explained
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class PipelineConfig(Formats):
-    "A whole job: data, features, training and model."
+    """A whole job: data, features, training and model.
+
+    Args:
+        train_input_path: files or tables of the training rows
+        eval_input_path: files or tables of the rows for evaluation
+        model_dir: folder of checkpoints and logs
+        train_config: how the model is trained
+        eval_config: how it is evaluated
+        export_config: which checkpoint is exported, and how
+        data_config: where rows come from and how they are cut into batches
+        feature_configs: features that groups can name
+        model_config: the model, its feature groups, losses and metrics
+    """
     train_input_path: str
     eval_input_path: str
     model_dir: str
