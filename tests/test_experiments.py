@@ -65,7 +65,7 @@ SMALL_MATCH = {"dataset": "planted", "settings": "planted_users: 60, planted_ite
 LAB = {"datasets": "planted", "planted_users": 60, "planted_items": 100, "save": ""}
 CANNOT_WORK = [
     ("run_dssm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"), ("run_match", SMALL_MATCH | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
-    ("run_match", {"dataset": "planted", "settings": "draws: 0"}, "draws"), ("run_tdm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+    ("run_match", {"dataset": "planted", "settings": "draws: 0"}, "draws is 0; must be greater than 0"), ("run_tdm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
     ("run_rank", WORLD | {"prune": 50}, "prune is 50; must be a whole number in 0.."), ("compare_runs", {"metric": "precision"}, "metric is 'precision'; allowed are 'recall'"),
     ("negatives_lab", LAB | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
 ]

@@ -109,9 +109,6 @@ def test_notebook_is_clean(notebook):
             assert output.get("execution_count") is None and output["output_type"] != "error", cell["id"]
 
 
-LATER = {"80_train/40_trainer"}     # reads notebooks with higher numbers
-
-
 def modules() -> dict[str, str]:
     "Module of the package and the notebook that it is exported from, `10_data/10_rows/30_table`."
     texts = {path.relative_to(ROOT / "nbs").with_suffix("").as_posix(): path.read_text(encoding="utf-8") for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts}
@@ -132,7 +129,7 @@ def test_notebooks_import_only_from_lower_numbers():
     places = modules()
     assert len(places) > 150 and imported("10_data/20_sets/20_dataset") >= {"data.rows.batch", "data.rows.table"}
     wrong = {(place, places[name]) for place in places.values() for name in imported(place) if name in places and places[name] >= place}
-    assert {place for place, _ in wrong} == LATER, sorted(wrong)
+    assert not wrong, sorted(wrong)
     numbers = [(place.rpartition("/")[0], place.rpartition("/")[2].split("_")[0]) for place in places.values()]
     assert sorted(number for number in set(numbers) if numbers.count(number) > 1) == []
 

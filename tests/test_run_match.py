@@ -89,7 +89,7 @@ REFUSED = {
     "history of a sequence model": ({"model": "SASRec", "settings": "history_lag: true"}, "allowed are DSSM, DSSMV2, DAT and MIND"),
     "popularity of nodes": ({"model": "TDM", "settings": "popularity_half_life_days: 1"}, "allowed is None"),
     "unknown feature": ({"settings": "features: [item_id, histroy]"}, "did you mean 'history'"),
-    "unknown setting": ({"settings": "layer: 3"}, "layer"),
+    "unknown setting": ({"settings": "layer: 3"}, "unknown field 'layer'; did you mean 'layers'?"),
     "old parameter": ({"later": True}, "write -p settings 'history_lag: ...'"),
     "parameter that is a setting now": ({"layers": 3}, "write -p settings 'layers: ...'"),
     "old name in settings": ({"settings": "half_life: 7"}, "is 'popularity_half_life_days' now"),

@@ -44,9 +44,8 @@ def read_text(path_or_text: str | Path) -> str:
         path_or_text: a file, or the text itself
     """
     if isinstance(path_or_text, Path): return path_or_text.read_text(encoding="utf-8")
-    return (
-        read_text(Path(path_or_text)) if os.path.isfile(path_or_text) else path_or_text
-    )  # False too where text is too long for a name
+    # False too where text is too long for a name
+    return (read_text(Path(path_or_text)) if os.path.isfile(path_or_text) else path_or_text)
 
 # %% ../../nbs/00_core/50_base.ipynb #8775058b
 class Formats:

@@ -48,8 +48,7 @@ def number(
     below: float | None = None,
 ) -> float:
     """The value as `float`; `ValueError` for truth values, text, NaN, infinities, and what lies outside
-    of
-    the limits.
+    of the limits.
 
     Args:
         above: a limit that is itself refused

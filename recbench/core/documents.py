@@ -91,8 +91,7 @@ def _values(text: str, name: str) -> Any:
 # %% ../../nbs/00_core/45_documents.ipynb #f15a301d
 def parse_yaml(text: str, name: str = "the text") -> Any:
     """The plain values of YAML; `ValueError`, in one short line, for what is no YAML, too much, or says
-    a
-    key twice.
+    a key twice.
 
     Args:
         name: what to call it in errors: a file's name

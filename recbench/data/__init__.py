@@ -16,52 +16,25 @@ __all__ = ['Batch', 'CandidateSource', 'Candidates', 'DATASETS', 'Dataset', 'Enc
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from ..core.moved import keep_old_paths
-from .rows.batch import Batch
-from .rows.candidates import Candidates
-from .feed.candidate_source import CandidateSource, candidate_source
-from .sets.dataset import Dataset, build_dataset, build_rows
-from .sets.encoding import Encoding, load_encoding, save_encoding
-from recbench.data.rows.features import (
-    IdFeature,
-    RawFeature,
-    Schema,
-    SequenceFeature,
-    with_embedding_dim,
+from recbench.data.rows import (
+    Batch, Candidates, IdFeature, Jagged, RandomStream, RawFeature, Schema, SequenceFeature, Table,
+    Vocabulary, with_embedding_dim,
 )
-from .feed.hard_negatives_v2 import HardNegativeSamplerV2
-from .sets.infer import infer_schema
-from .feed.lagged_history_loader import LaggedHistoryLoader, LaterLoader, equal_users
-from .published.load import DATASETS, RANK_DATASETS, load_dataset
-from .feed.loader import MatchLoader, RankLoader, RowLoader, TrainLoader
-from .feed.near_items import near_counts, near_vectors
-from recbench.data.feed.negatives import (
-    HardNegativeSampler,
-    Negatives,
-    NegativeSampler,
-    popularity_weights,
+from recbench.data.sets import (
+    build_dataset, build_rows, Dataset, dataset_from_frames, Encoding, infer_schema, leak_line,
+    leak_report, leave_last, load_encoding, load_folder, ParquetStream, read_schema, save_encoding,
+    SchemaFile, Split, split_by_time, split_by_user_time, split_random, stream_batches,
 )
-from .feed.negatives_v2 import NegativeSamplerV2
-from .sets.own import dataset_from_frames, load_folder
-from .rows.random_streams import RandomStream
-from .sets.schema_file import SchemaFile, read_schema
-from recbench.data.sets.splits import (
-    Split,
-    leak_line,
-    leak_report,
-    leave_last,
-    split_by_time,
-    split_by_user_time,
-    split_random,
+from recbench.data.published import (
+    DATASETS, load_dataset, RANK_DATASETS,
 )
-from .sets.stream import ParquetStream, stream_batches
-from .feed.sequence_loader import SequenceLoader
-from .feed.stream_loader import StreamLoader
-from .rows.table import Jagged, Table
-from .feed.tdm_loader import TDMLoader
-from .feed.tdm_sampler import TDMSampler
-from .feed.tree import Tree, category_tree, cluster_tree, load_tree, save_tree
-from .feed.tree_nodes import tree_features
-from .rows.vocabulary import Vocabulary
+from recbench.data.feed import (
+    candidate_source, CandidateSource, category_tree, cluster_tree, equal_users,
+    HardNegativeSampler, HardNegativeSamplerV2, LaggedHistoryLoader, LaterLoader, load_tree,
+    MatchLoader, near_counts, near_vectors, Negatives, NegativeSampler, NegativeSamplerV2,
+    popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader, TDMLoader,
+    TDMSampler, TrainLoader, Tree, tree_features,
+)
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
 _all_ = [

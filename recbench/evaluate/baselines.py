@@ -205,9 +205,10 @@ def known_items(dataset: Dataset, split: str, in_order: bool = True) -> Jagged:
         a list of item indices for each row of the split
     """
     past = _earlier_items(dataset, split, in_order)
+    # the history is the newest
     brought = [
         dataset.row_items(split, name) for name in sorted(dataset.row_sequences, key="history".__eq__)
-    ]  # the history is the newest
+    ]
     if not brought: return past
     parts = [part.packed() for part in (past, *brought)]
     rows = torch.cat([torch.arange(len(part)).repeat_interleave(part.lengths) for part in parts])
@@ -229,9 +230,8 @@ def _earlier_items(dataset: Dataset, split: str, in_order: bool) -> Jagged:
     window = None if "history" in dataset.row_sequences else table.jagged.get("history")
     if window is None or len(window.values) != len(past.values): lengths = past.lengths[users]
     else: lengths = window.starts + window.lengths - past.starts[users]
-    ordered = in_order or bool(
-        (lengths < past.lengths[users]).any()
-    )  # a sort of all rows, left out where it changes nothing
+    # a sort of all rows, left out where it changes nothing
+    ordered = in_order or bool((lengths < past.lengths[users]).any())
     if not ordered: return Jagged(past.values, past.starts[users], lengths)
     items, owners, _ = last_items(dataset, *earlier)
     sizes = torch.from_numpy(np.bincount(owners, minlength=len(dataset.users)))
@@ -288,9 +288,8 @@ class Markov:
             (np.ones(len(steps), np.float32), (items[steps], items[steps + 1])), (size, size)
         ).tocsr()  # [I, I], from row to column
         popularity = np.bincount(items, minlength=size)
-        self.popularity = torch.from_numpy(
-            (popularity / (popularity.max() + 1)).astype(np.float32)
-        )  # [I], below one count
+        # [I], below one count
+        self.popularity = torch.from_numpy((popularity / (popularity.max() + 1)).astype(np.float32))
         return self
 
     def score_rows(self, dataset: Dataset, split: str, rows: Tensor) -> Tensor:

@@ -68,9 +68,8 @@ def wilson_interval(mean: np.ndarray, users: int, confidence: float = 0.95) -> n
         np.maximum(mean * (1 - mean), 0) / users + z * z / (4 * users * users)
     )
     low, high = np.stack([middle - half, middle + half]) / (1 + z * z / users)
-    return np.stack(
-        [np.clip(low, 0, mean), np.clip(high, mean, 1)]
-    )  # at means of 0 and 1 rounding would leave the mean outside
+    # at means of 0 and 1 rounding would leave the mean outside
+    return np.stack([np.clip(low, 0, mean), np.clip(high, mean, 1)])
 
 # %% ../../nbs/70_evaluate/44_cold.ipynb #c79e9c9f
 def _with_wilson(frame: pd.DataFrame, users: int, confidence: float) -> pd.DataFrame:
@@ -141,12 +140,10 @@ def cold_picture(table: pd.DataFrame, metric: str) -> Figure:
         table: of `evaluate_cold`
         metric: e.g. "recall@10"
     """
-    lines = table[[label.split(" [")[0] == metric for label in table.index.get_level_values("metric")]]
+    metrics = [label.split(" [")[0] for label in table.index.get_level_values("metric")]
+    lines = table[[each == metric for each in metrics]]
     if not len(lines):
-        raise ValueError(
-            f"metric is {metric!r}; the table has "
-            f"{list(dict.fromkeys(label.split(' [')[0] for label in table.index.get_level_values('metric')))}"
-        )
+        raise ValueError(f"metric is {metric!r}; the table has {list(dict.fromkeys(metrics))}")
     figure, axes = new_axes(6.4)
     names = list(dict.fromkeys(lines.columns.get_level_values(0)))
     for place, (name, color) in enumerate(zip(names, COLORS)):

@@ -66,9 +66,8 @@ def list_diversity(lists: Recommendations, vectors: csr_matrix | Tensor | np.nda
     )
     membership = lists.matrix(unit.shape[0])                                                # [U, I]
     total, sizes = membership @ unit, np.asarray(membership.sum(1)).ravel()
-    own = (
-        membership @ np.asarray(unit.multiply(unit).sum(1)).ravel()
-    )  # sum of squared lengths: items without a vector add 0
+    # sum of squared lengths: items without a vector add 0
+    own = membership @ np.asarray(unit.multiply(unit).sum(1)).ravel()
     together = np.asarray(total.multiply(total).sum(1)).ravel() - own
     pairs = sizes * (sizes - 1)
     return np.divide(pairs - together, pairs, out=np.zeros_like(pairs), where=pairs > 0)

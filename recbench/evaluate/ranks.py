@@ -30,8 +30,7 @@ def rank_counts(
     scores: Tensor, targets: Tensor, seen: tuple[Tensor, Tensor] | Jagged | None = None
 ) -> tuple[Tensor, Tensor]:
     """Unseen items with a greater score than the target, and other unseen items with an equal one; a
-    seen
-    target has `NEVER` items above it.
+    seen target has `NEVER` items above it.
 
     Args:
         scores: [B, I], any floating type

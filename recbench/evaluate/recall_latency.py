@@ -21,12 +21,8 @@ from .item_index import ItemIndex
 from .pictures import COLORS, new_axes
 
 # %% ../../nbs/70_evaluate/51_recall_latency.ipynb #8e227085
-EFFORTS = {
-    "exact": (1,),
-    "flat": (1,),
-    "ivf": (1, 2, 4, 8, 16, 32, 64),
-    "hnsw": (16, 32, 64, 128, 256),
-}  # kind -> settings tried
+# kind -> settings tried
+EFFORTS = {"exact": (1,), "flat": (1,), "ivf": (1, 2, 4, 8, 16, 32, 64), "hnsw": (16, 32, 64, 128, 256)}
 
 
 @contextmanager

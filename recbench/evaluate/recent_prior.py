@@ -57,11 +57,12 @@ class RecentPrior:
                 f"{dataset.name} has no column {time!r} of times; its rows have {sorted(columns)}"
             )
         items = embed_items(model, dataset)
+        # [I]
         self.shift = model.temperature * recent_shift(
             columns["item_index"], columns[time], len(dataset.items), half_life, share
         ).to(
             items
-        )  # [I]
+        )
         self.model, self.item_vectors = model, torch.cat([items, self.shift[:, None]], 1)  # [I, D + 1]
 
     def user_vectors(self, dataset: Dataset, split: str = "test", rows: Tensor | None = None) -> Tensor:

@@ -46,9 +46,8 @@ def _drawn(scores: Tensor, values: Tensor, items: Tensor, generator: torch.Gener
     keys = torch.rand(scores.shape, generator=generator).to(scores.device)
     drawn = keys.masked_fill(scores != edge, -1.0).topk(k, dim=1).indices  # [B, k], equals first
     surely = values > edge
-    place = torch.arange(k, device=scores.device) - surely.sum(
-        1, keepdim=True
-    )  # of each later place among the drawn
+    # of each later place among the drawn
+    place = torch.arange(k, device=scores.device) - surely.sum(1, keepdim=True)
     return torch.where(surely, items, drawn.gather(1, place.clamp(min=0)))
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #af19e25e

@@ -246,11 +246,8 @@ class Trees:
 
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #1f942c00
 _C = (0.1, 0.3, 1.0, 3.0)
-_BOTH = {
-    "means": "valid",
-    "logistic regression": "train",
-    "trees": "train",
-}  # the rows in which a baseline needs both classes
+# the rows in which a baseline needs both classes
+_BOTH = {"means": "valid", "logistic regression": "train", "trees": "train"}
 
 
 def can_be_fitted(name: str, dataset: Dataset, label: str) -> bool:

@@ -164,9 +164,8 @@ def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> n
     for chosen, interval in ((signed & (sparse | one_size), _gains), (~signed & sparse, _hits)):
         if chosen.any(): ends[:, chosen] = interval(values[:, chosen], z)
     if turned.any(): ends[:, turned] = 1 - _hits(1 - values[:, turned], z)[::-1]
-    alike = (
-        shares & ~sparse & (values == values[0]).all(0) & (users > 1)
-    )  # no user differs: so many others may, up or down
+    # no user differs: so many others may, up or down
+    alike = shares & ~sparse & (values == values[0]).all(0) & (users > 1)
     ends[:, alike] = values[0, alike] + wilson(np.zeros(1), users, z)[1] * np.stack(
         [-values[0, alike], 1 - values[0, alike]]
     )

@@ -108,9 +108,8 @@ def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFr
         .index
     )
     best = rows.loc[order].drop_duplicates("negatives")
-    values = np.stack(
-        [lab.values[lab.runs.index.get_loc(run)][metric] for run in best.index], 1
-    )  # [U, strategies]
+    # [U, strategies]
+    values = np.stack([lab.values[lab.runs.index.get_loc(run)][metric] for run in best.index], 1)
     numbers = bootstrap_interval(
         np.concatenate([values, values[:, :1] - values], 1),
         draws=1000,
@@ -209,7 +208,8 @@ def answer(lab: NegativesLab, dataset: str, metric: str, **fixed) -> str:
     lines = [
         (
             f"**{dataset}, {metric}: `{leader['negatives']}`** leads on validation; on test events "
-            f"{leader['test']:.3f} (95 % {leader['low']:.3f} to {leader['high']:.3f}){reach}, with {settings_text(leader)}."
+            f"{leader['test']:.3f} (95 % {leader['low']:.3f} to {leader['high']:.3f}){reach}, "
+            f"with {settings_text(leader)}."
         )
     ]
 

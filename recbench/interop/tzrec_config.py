@@ -57,8 +57,7 @@ def keep_apart(config: ModelConfig) -> ModelConfig:
 # %% ../../nbs/88_interop/10_tzrec_config.ipynb #c4d9d0e0
 def keep_sums(config: ModelConfig) -> ModelConfig:
     """The same model, a DAT with mimic losses that are sums over the batch, as its weights of these
-    losses
-    were chosen for.
+    losses were chosen for.
 
     Args:
         config: as TorchEasyRec wrote it

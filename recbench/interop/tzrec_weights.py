@@ -18,14 +18,16 @@ from ..metrics.train_metric import TrainMetricWrapper
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #7e9976fe
 _TABLE = re.compile(
-    r"(.*embedding_group\.)(seq_)?emb_impls\.[^.]+\.(?:ebc\.embedding_bags|ec_dict\.\d+\.embeddings)\.(.+)\.weight"
+    r"(.*embedding_group\.)(seq_)?emb_impls\.[^.]+\."
+    r"(?:ebc\.embedding_bags|ec_dict\.\d+\.embeddings)\.(.+)\.weight"
 )
 _RENAMES = (
     (r"\bmlp\.(\d+)\.perceptron\.", r"\1."),
     (r"\bgroup_variational_dropouts\.", "variational_dropout."),
     (r"\b_group_name_to_seq_encoders\.", "seq_encoders."),
     (
-        r"\b_(query|key|value|multihead_attn|wukong_layers|hist_seq_mlp|hist_seq_mlp_out|capsule_layer|concat_mlp)\.",
+        r"\b_(query|key|value|multihead_attn|wukong_layers|hist_seq_mlp|hist_seq_mlp_out|"
+        r"capsule_layer|concat_mlp)\.",
         r"\1.",
     ),
     (r"\bfeature_out_liner\.", "output."),
@@ -33,7 +35,8 @@ _RENAMES = (
 _ALIASES = ((r"^final\.", "final_dnn."), (r"^output_mlp\.", "output_linear."))
 _ZERO_IF_ABSENT = re.compile(r".*\bhist_seq_mlp\.\d+\.0\.bias")  # versions of TorchEasyRec differ in it
 _LEFT_OUT = re.compile(
-    r"(?:.*\.(?:feature_dim_repeat|windows_len|cumsum_windows_len)|(?:model\.)?_(?:train_)?metric_modules\..*)"
+    r"(?:.*\.(?:feature_dim_repeat|windows_len|cumsum_windows_len)|"
+    r"(?:model\.)?_(?:train_)?metric_modules\..*)"
 )
 
 

@@ -117,19 +117,20 @@ class CapsuleLayer(nn.Module):
         """
         rows, width = behaviours.shape[:2]
         if self.training and self.stddev:
+            # whatever the longest row is
             return (
                 self.stddev
                 * torch.randn(
                     rows, self.max_seq_len, self.max_k, device=behaviours.device, dtype=behaviours.dtype
                 )[:, :width]
-            )  # whatever the longest row is
+            )
         return self.stddev * self.first_logits[:width].to(behaviours.dtype)
 
     def forward(
         self, sequence: Tensor, lengths: Tensor, first: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Positions padded [B, T, s] or packed [V, s] -> interests [B, K, D], 0 where there is
-        none, and which there are, bool [B, K]; `first` replaces the drawn logits, for tests.
+        """Positions padded [B, T, s] or packed [V, s] -> interests [B, K, D], 0 where there is none,
+        and which there are, bool [B, K]; `first` replaces the drawn logits, for tests.
 
         Args:
             sequence: [B, T, input_dim], padded

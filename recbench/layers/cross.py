@@ -20,9 +20,6 @@ class Cross(nn.Module):
     Args:
         input_dim: width d
         cross_num: number of layers
-
-    Returns:
-        width d, number of layers
     """
 
     def __init__(self, input_dim: int, cross_num: int = 3):

@@ -23,11 +23,12 @@ def relevance(
     position and their product.
     """
     per_row = F.linear(query, of_query, mlp.first.bias)  # [B, h]
+    # [V, h]
     x = (
         ragged.spread(per_row)
         + F.linear(ragged.values, of_item)
         + F.linear(ragged.spread(query) * ragged.values, of_product)
-    )  # [V, h]
+    )
     return mlp.after_first(x)
 
 # %% ../../nbs/20_layers/34_din.ipynb #5819f75d

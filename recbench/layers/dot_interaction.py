@@ -36,9 +36,6 @@ class InteractionArch(nn.Module):
 
     Args:
         feature_num: F, at least 2
-
-    Returns:
-        F
     """
 
     def __init__(self, feature_num: int):

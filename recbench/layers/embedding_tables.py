@@ -104,23 +104,22 @@ def plain_lookup(tables: Mapping[str, nn.Embedding], lookup: Lookup) -> Tensor:
         columns = [
             F.embedding(lookup.ids[:, f], tables[name].weight) for f, name in enumerate(lookup.tables)
         ]
-        return (
-            torch.stack(columns).sum(0) if lookup.summed else torch.cat(columns, 1)
-        )  # [B, D] or [B, F*D]
+        # [B, D] or [B, F*D]
+        return (torch.stack(columns).sum(0) if lookup.summed else torch.cat(columns, 1))
     weight = tables[lookup.tables[0]].weight
     if lookup.lengths is None:
         return F.embedding(lookup.ids, weight)  # [V, D]
     offsets = lookup.lengths.cumsum(0) - lookup.lengths
-    return F.embedding_bag(
-        lookup.ids, weight, offsets, mode="sum", per_sample_weights=lookup.weights
-    )  # [B, D]
+    # [B, D]
+    return F.embedding_bag(lookup.ids, weight, offsets, mode="sum", per_sample_weights=lookup.weights)
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #1ee37326
+# what FBGEMM fuses on a CPU
 OPTIMIZERS = {
     "rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD",
     "adagrad": "EXACT_ADAGRAD",
     "sgd": "EXACT_SGD",
-}  # what FBGEMM fuses on a CPU
+}
 
 
 def fused_stack(
@@ -168,9 +167,8 @@ def _even_bags(stack: nn.Module, values: Tensor) -> Tensor:
     Even places are the first feature, odd ones the second, so that their answers lie side by side in
     order.
     """
-    even = F.pad(
-        values, (0, 0, 0, len(values) % 2)
-    )  # an odd one more reads row 0, and its answer is cut off
+    # an odd one more reads row 0, and its answer is cut off
+    even = F.pad(values, (0, 0, 0, len(values) % 2))
     offsets = torch.arange(0, even.numel() + 1, even.shape[1], device=values.device)
     pairs = stack(even.view(len(even) // 2, 2, -1).transpose(0, 1).reshape(-1), offsets)  # [N/2, 2D]
     return pairs.view(len(even), pairs.shape[1] // 2)[:len(values)]
@@ -201,10 +199,11 @@ def stacked_lookup(
         ).reshape(-1)
         for lookup in lookups
     ]
+    # ids a bag holds
     sizes = [
         None if lookup.lengths is not None else len(lookup.tables) if lookup.summed else 1
         for lookup in lookups
-    ]  # ids a bag holds
+    ]
     bags = [
         len(flat) // size if size else len(lookup.lengths)
         for flat, size, lookup in zip(ids, sizes, lookups)
@@ -498,17 +497,14 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         super().__init__()
         merged = merge_configs(configs)
         self.sizes = {config.name: (config.num_embeddings, config.embedding_dim) for config in merged}
-        self._stacks: dict[tuple[int, float], nn.Module] = (
-            {}
-        )  # (width, rate) -> FBGEMM table; kept out of the module tree: it trains itself
-        self._summed: dict[tuple[int, float], SummedStack] = (
-            {}
-        )  # the same, with one update a backward pass
+        # (width, rate) -> FBGEMM table; kept out of the module tree: it trains itself
+        self._stacks: dict[tuple[int, float], nn.Module] = ({})
+        # the same, with one update a backward pass
+        self._summed: dict[tuple[int, float], SummedStack] = ({})
         self._stack_of: dict[str, tuple[int, float]] = {}          # fused table -> its stack
         self._first_rows: dict[str, int] = {}
-        self.rules: dict[str, tuple[str, float]] = (
-            {}
-        )  # fused table -> optimiser and rate that `fuse` was given
+        # fused table -> optimiser and rate that `fuse` was given
+        self.rules: dict[str, tuple[str, float]] = ({})
         taken = [name for name in self.sizes if not name or "." in name or hasattr(self, name)]
         if taken:
             raise ValueError(

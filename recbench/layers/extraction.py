@@ -18,8 +18,7 @@ from .mlp import MLP
 # %% ../../nbs/20_layers/67_extraction.ipynb #35d92ac6
 class ExtractionNet(nn.Module):
     """One layer of PLE: task inputs and a shared input -> task outputs [B, h] and the shared output,
-    None
-    in the last layer.
+    None in the last layer.
 
     Args:
         in_extraction_networks: input width of each task
@@ -94,8 +93,7 @@ class ExtractionNet(nn.Module):
             T times [B, h], and [B, h] or None in the last layer
         """
         own = [expert(x) for task, x in zip(self.task_layers, inputs) for expert in task.children()]
-        experts = torch.stack(
-            [*own, *(expert(shared) for expert in self.shared_layers)], 1
-        )  # [B, E, h]
+        # [B, E, h]
+        experts = torch.stack([*own, *(expert(shared) for expert in self.shared_layers)], 1)
         outputs = torch.bmm(self.gates(inputs, shared), experts).unbind(1)  # [B, h] each
         return list(outputs[:len(inputs)]), outputs[-1] if self.shared_gate is not None else None

@@ -42,7 +42,6 @@ class FactorizationMachine(nn.Module):
         Args:
             x: [B, F, D]
         """
-        wide = (
-            x.float() if x.dtype.itemsize < 4 else x
-        )  # a difference of squares in half precision would be noise
+        # a difference of squares in half precision would be noise
+        wide = x.float() if x.dtype.itemsize < 4 else x
         return _PairSum.apply(wide).to(x.dtype)

@@ -96,8 +96,8 @@ def hstu_attention(
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #78cd507f
 class RelativeBias(nn.Module):
-    """A learnt number for each distance between two positions, and for each bucket of the time
-    between them.
+    """A learnt number for each distance between two positions, and for each bucket of the time between
+    them.
 
     Args:
         max_seq_len: distances with a number of their own
@@ -107,9 +107,10 @@ class RelativeBias(nn.Module):
 
     def __init__(self, max_seq_len: int, time_buckets: int = 0, position: bool = True):
         super().__init__()
+        # begins as a mean in which the newest count most
         self.position = (
             nn.Parameter(3 * (1 + torch.arange(max_seq_len)) ** -0.5) if position else None
-        )  # begins as a mean in which the newest count most
+        )
         self.time = nn.Parameter(torch.zeros(time_buckets)) if time_buckets else None
 
     def forward(self, width: int, times: Tensor | None = None) -> Tensor:

@@ -91,9 +91,8 @@ class FieldLayerNorm(nn.Module):
                 f"field_dims is {list(field_dims)}; every field needs at least two columns, a single "
                 "one would always be normalised to 0"
             )
-        self.runs = [
-            (len(list(run)), width) for width, run in groupby(field_dims)
-        ]  # fields in a row, their width
+        # fields in a row, their width
+        self.runs = [(len(list(run)), width) for width, run in groupby(field_dims)]
         self.weight, self.bias = nn.Parameter(torch.ones(sum(field_dims))), nn.Parameter(
             torch.zeros(sum(field_dims))
         )

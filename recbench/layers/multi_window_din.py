@@ -68,9 +68,10 @@ def weigh(self: "MultiWindowDINEncoder", sequence: Tensor, queries: Tensor) -> T
     of_item, of_product, of_query = first.weight.chunk(3, 1)  # [h, s]
     matrices = (sequence.unsqueeze(2) * of_product + of_query).flatten(1, 2)  # [U, T*h, s]
     constant = F.linear(sequence, of_item, first.bias).flatten(1).unsqueeze(1)  # [U, 1, T*h]
+    # [U, K, T, h]; T may be 0
     x = torch.baddbmm(constant, queries, matrices.transpose(1, 2)).unflatten(
         2, (sequence.shape[1], len(first.weight))
-    )  # [U, K, T, h]; T may be 0
+    )
     return self.active(self.linear(self.mlp.after_first(x))).squeeze(-1)
 
 # %% ../../nbs/20_layers/35_multi_window_din.ipynb #313ff89c
@@ -114,14 +115,16 @@ class MultiWindowDINEncoder(SequenceEncoder):
         """
         ragged, query = self.read_sequence(inputs), self.read_query(inputs)
         of_item, of_product, of_query = self.mlp.first.weight.chunk(3, 1)
+        # [V, 1]
         weights = self.active(
             self.linear(relevance(self.mlp, ragged, query, of_query, of_item, of_product))
-        )  # [V, 1]
+        )
         ends, count, rows = self.windows_len.cumsum(0), len(self.windows_len), len(query)
         window = torch.bucketize(ragged.places(), ends, right=True)  # [V], `count` beyond the last
         sums = sum_by(weights * ragged.values, ragged.rows * (count + 1) + window, rows * (count + 1))
+        # [B, W]
         reached = (
             (ragged.lengths[:, None] - (ends - self.windows_len)).clamp(min=1).minimum(self.windows_len)
-        )  # [B, W]
+        )
         means = sums.view(rows, count + 1, -1)[:, :count] / reached[..., None]  # [B, W, s]
         return torch.cat([means.to(query.dtype).flatten(1), query], 1)

@@ -39,7 +39,6 @@ class PoolingEncoder(SequenceEncoder):
             inputs: tensors by name: what the group `input` of the embeddings gave
         """
         ragged = self.read_sequence(inputs)
-        total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(
-            ragged.values.dtype
-        )  # [B, s]
+        # [B, s]
+        total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(ragged.values.dtype)
         return total if self.pooling_type == "sum" else total / ragged.lengths.clamp(min=1)[:, None]

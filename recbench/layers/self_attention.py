@@ -45,9 +45,10 @@ class SelfAttentionEncoder(SequenceEncoder):
         self.query, self.key, self.value = (
             nn.Linear(sequence_dim, multihead_attn_dim) for _ in range(3)
         )
+        # holds the parameters
         self.multihead_attn = nn.MultiheadAttention(
             multihead_attn_dim, num_heads, dropout, batch_first=True
-        )  # holds the parameters
+        )
         self.output_dim = multihead_attn_dim
 
     def projection(self) -> tuple[Tensor, Tensor]:
@@ -67,22 +68,20 @@ class SelfAttentionEncoder(SequenceEncoder):
             inputs: tensors by name: what the group `input` of the embeddings gave
         """
         ragged, attention = self.read_sequence(inputs), self.multihead_attn
+        # [T]
         place = torch.arange(
             self._width(inputs[f"{self.input}.sequence"], ragged.lengths), device=ragged.values.device
-        )  # [T]
-        projected = pad(
-            F.linear(ragged.values, *self.projection()), ragged.lengths, len(place)
-        )  # [B, T, 3D]
-        heads = projected.unflatten(2, (3, attention.num_heads, -1)).permute(
-            2, 0, 3, 1, 4
-        )  # [3, B, heads, T, d]
+        )
+        # [B, T, 3D]
+        projected = pad(F.linear(ragged.values, *self.projection()), ragged.lengths, len(place))
+        # [3, B, heads, T, d]
+        heads = projected.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
         keys = place < ragged.lengths.clamp(min=1)[:, None]  # [B, T]
         out = F.scaled_dot_product_attention(
             *heads, attn_mask=keys[:, None, None], dropout_p=attention.dropout if self.training else 0.0
         )
-        total = (
-            (out * (place < ragged.lengths[:, None])[:, None, :, None]).sum(2).flatten(1)
-        )  # [B, D], over positions
+        # [B, D], over positions
+        total = (out * (place < ragged.lengths[:, None])[:, None, :, None]).sum(2).flatten(1)
         total = (
             F.linear(total, attention.out_proj.weight)
             + ragged.lengths[:, None] * attention.out_proj.bias

@@ -21,9 +21,6 @@ class LinearCompressBlock(nn.Module):
     Args:
         feature_num_in: F
         feature_num_out: L
-
-    Returns:
-        F, L
     """
 
     def __init__(self, feature_num_in: int, feature_num_out: int):

@@ -9,12 +9,12 @@ __all__ = ['CircleLoss']
 import torch
 import torch.nn.functional as F
 
-from .anchors import anchor_mean, pair_softmax
+from .anchors import AnchorLoss, pair_softmax
 
 # %% ../../nbs/40_losses/50_circle.ipynb #b337bad3
-class CircleLoss(torch.nn.Module):
+class CircleLoss(AnchorLoss):
     """Circle loss of Sun et al. (2020); a positive shares the class, and the session if there are
-    sessions.
+    sessions; an anchor without a positive or without a negative adds 0.
 
     Args:
         margin: m, distance at which a pair is content, in [0, 1)
@@ -27,34 +27,10 @@ class CircleLoss(torch.nn.Module):
         if not 0 < gamma < float("inf"): raise ValueError(f"gamma is {gamma}; must be finite and > 0")
         self.margin, self.gamma = margin, gamma
 
-    def forward(
-        self, embeddings: torch.Tensor, labels: torch.Tensor, *, session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mean over all anchors; those without a positive or without a negative add 0.
-
-        Args:
-            embeddings: [B, D], of any length
-            labels: [B], class of each row
-            session_ids: int64 [B]; rows of other sessions are negatives
-
-        Returns:
-            scalar
-        """
-        return anchor_mean(embeddings, labels, session_ids, self.weigh)
-
     def weigh(
         self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Terms and pair weights of some anchors.
-
-        Args:
-            scores: [b, B] cosines
-            positive: [b, B], 1 or 0
-            negative: [b, B], 1 or 0
-
-        Returns:
-            terms [b, 1], their derivatives [b, B]
-        """
+        "Terms of anchors, by `scores` with their `positive` and `negative` rows."
         side = negative - positive
         distance = positive.addcmul(side, scores)        # [b, B], 1 - S or S
         pace = (distance + self.margin).relu_()          # [b, B], a constant for the gradient

@@ -32,8 +32,7 @@ def list_mean(
     terms: torch.Tensor, ids: torch.Tensor, sessions: int, sample_weight: torch.Tensor | None
 ) -> torch.Tensor:
     """Mean over sessions of the sums of their weighted terms; sessions without a weight other than 0
-    are
-    left out.
+    are left out.
 
     Args:
         terms: [B]

@@ -9,7 +9,7 @@ __all__ = ['mine_pairs', 'MultiSimilarityLoss']
 import torch
 import torch.nn.functional as F
 
-from .anchors import anchor_mean, pair_softmax
+from .anchors import AnchorLoss, pair_softmax
 
 # %% ../../nbs/40_losses/52_multi_similarity.ipynb #8206991b
 def mine_pairs(
@@ -35,10 +35,9 @@ def mine_pairs(
     return positive * (scores < nearest + eps), negative * (scores > farthest - eps)
 
 # %% ../../nbs/40_losses/52_multi_similarity.ipynb #34d72363
-class MultiSimilarityLoss(torch.nn.Module):
+class MultiSimilarityLoss(AnchorLoss):
     """Multi-similarity loss of Wang et al. (2019); a positive shares the class, and the session if
-    there
-    are sessions.
+    there are sessions; a sum without pairs adds 0.
 
     Args:
         alpha: steepness for positives, > 0
@@ -60,34 +59,10 @@ class MultiSimilarityLoss(torch.nn.Module):
         if not eps >= 0: raise ValueError(f"eps is {eps}; must be >= 0")
         self.alpha, self.beta, self.lamb, self.eps, self.ms_mining = alpha, beta, lamb, eps, ms_mining
 
-    def forward(
-        self, embeddings: torch.Tensor, labels: torch.Tensor, *, session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mean over all anchors; a sum without pairs adds 0.
-
-        Args:
-            embeddings: [B, D], of any length
-            labels: [B], class of each row
-            session_ids: int64 [B]; rows of other sessions are negatives
-
-        Returns:
-            scalar
-        """
-        return anchor_mean(embeddings, labels, session_ids, self.weigh)
-
     def weigh(
         self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Terms and pair weights of some anchors.
-
-        Args:
-            scores: [b, B] cosines
-            positive: [b, B], 1 or 0
-            negative: [b, B], 1 or 0
-
-        Returns:
-            terms [b, 1], their derivatives [b, B]
-        """
+        "Terms of anchors, by `scores` with their `positive` and `negative` rows."
         if self.ms_mining: positive, negative = mine_pairs(scores, positive, negative, self.eps)
         rate = self.beta * negative - self.alpha * positive
         log_p, log_n, shares = pair_softmax((scores - self.lamb).mul_(rate), positive, negative)

@@ -27,10 +27,7 @@ class BinaryCrossEntropy(torch.nn.Module):
     """Cross-entropy of a binary label and a logit.
 
     Args:
-        label_smoothing: labels are kept so far from 0 and 1, in [0, 1)
-
-    Returns:
-        in [0, 1): the share of the way from the label to one half
+        label_smoothing: in [0, 1), the share of the way from the label to one half
     """
 
     def __init__(self, label_smoothing: float = 0.0):
@@ -108,10 +105,7 @@ class LogLoss(torch.nn.Module):
     """Cross-entropy of a binary label and a probability.
 
     Args:
-        eps: probabilities are kept so far from 0 and 1
-
-    Returns:
-        inside both logarithms
+        eps: in (0, 0.5), added inside both logarithms
     """
 
     def __init__(self, eps: float = 1e-7):

@@ -16,8 +16,7 @@ def full_precision(tensor: torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/40_losses/05_sample_weights.ipynb #3dcddfbf
 def row_by_row(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and labels of the same rows, ready for arithmetic; other shapes would broadcast to [B, B]
-    in
-    silence.
+    in silence.
 
     Args:
         logits: [B]

@@ -17,8 +17,7 @@ from .sample_weights import full_precision, weighted_mean
 # %% ../../nbs/40_losses/55_support_vector.ipynb #1879758a
 class SupportVectorSoftmaxLoss(torch.nn.Module):
     """Softmax cross-entropy of a positive against negatives, those beyond the margin lifted (Wang et
-    al.
-    2018).
+    al. 2018).
 
     Args:
         margin: m, the lead that a positive needs, >= 0

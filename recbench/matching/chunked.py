@@ -343,8 +343,7 @@ def chunked_in_batch_cross_entropy(
     return_masked: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Softmax loss of `user_emb @ item_emb.T / temperature` in memory of `chunk x C` instead of `B x
-    C`;
-    of several interests the log of their summed exponentials counts.
+    C`; of several interests the log of their summed exponentials counts.
 
     Args:
         user_emb: [B, D], or [B, K, D] for K interests

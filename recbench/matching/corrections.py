@@ -86,9 +86,8 @@ def accidental_hits(
     sorted_items, order = column_items.sort()
     run_end = torch.searchsorted(sorted_items, sorted_items, right=True)
     first = torch.searchsorted(sorted_items, items).clamp(max=len(order) - 1)
-    hits = torch.where(
-        sorted_items[first] == items, run_end[first] - first, 0
-    )  # columns holding each pair's item
+    # columns holding each pair's item
+    hits = torch.where(sorted_items[first] == items, run_end[first] - first, 0)
     pair = torch.repeat_interleave(hits)
     within = torch.arange(len(pair), device=pair.device) - (hits.cumsum(0) - hits)[pair]
     cell = torch.unique(rows[pair] * len(order) + order[first[pair] + within])

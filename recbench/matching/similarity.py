@@ -133,15 +133,13 @@ def sampled_similarity(
             f"least {rows + hard}"
         )
     positive, shared, own = item_emb.split([rows, len(item_emb) - rows - hard, hard])
-    similarity = torch.cat(
-        [(user_emb * positive).sum(1, keepdim=True), user_emb @ shared.T], 1
-    )  # [B, 1+N]
+    # [B, 1+N]
+    similarity = torch.cat([(user_emb * positive).sum(1, keepdim=True), user_emb @ shared.T], 1)
     if hard_columns is None: hard_columns = int(hard_neg_indices[:, 1].max()) + 1 if hard else 0
     if not hard_columns and not hard: return similarity
     cell = check_cells(hard_neg_indices, rows, hard_columns)
-    scores = (
-        (user_emb.index_select(0, hard_neg_indices[:, 0].long()) * own).sum(1).to(similarity.dtype)
-    )  # [H]
+    # [H]
+    scores = (user_emb.index_select(0, hard_neg_indices[:, 0].long()) * own).sum(1).to(similarity.dtype)
     return torch.cat([similarity, hard_grid(scores, cell, rows, hard_columns)], 1)
 
 # %% ../../nbs/30_matching/20_similarity.ipynb #71884155

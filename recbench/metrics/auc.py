@@ -100,9 +100,8 @@ def score_bin(scores: Tensor, bins: int = 2 * BINS) -> Tensor:
     side, edge = bins // 4, scores.clamp(0, 1)
     outside = scores != edge                                                               # a NaN is
     if scores.is_cpu and not outside.any(): return logit_bin(scores.logit(), bins - 2 * side) + side
-    inside = (
-        logit_bin(scores.masked_fill(outside, 0.5).logit(), bins - 2 * side) + side
-    )  # the logit of 0 or 1 would be slow
+    # the logit of 0 or 1 would be slow
+    inside = logit_bin(scores.masked_fill(outside, 0.5).logit(), bins - 2 * side) + side
     beyond = (
         ((scores - edge) * (side / REACH)).floor_().clamp_(-side, side - 1).nan_to_num_(-side).long()
     )
@@ -251,9 +250,10 @@ class MulticlassAUC(Metric):
 
     def compute(self) -> Tensor:
         "The metric over all rows since the last reset, float32 scalar."
+        # [C]
         values, positives = (
             area(self.counts, closed=self.thresholds == 0),
             self.counts[:, 1].sum(1).double(),
-        )  # [C]
+        )
         weight = (~values.isnan()).double() * (positives if self.average == "weighted" else 1)
         return ((values.nan_to_num() * weight).sum() / weight.sum()).float()

@@ -88,12 +88,13 @@ class CalibrationError(Metric):
     def bins(self) -> Tensor:
         "Rows, predicted and seen positives of each bin, float64 [3, bins]."
         middle = self.sums[0].cumsum(0) - self.sums[0] / 2
+        # [cells]
         place = (
             (middle / self.sums[0].sum() * self.number_of_bins)
             .nan_to_num()
             .long()
             .clamp(max=self.number_of_bins - 1)
-        )  # [cells]
+        )
         return self.sums.new_zeros(3, self.number_of_bins).index_add(1, place, self.sums)
 
     def compute(self) -> Tensor:

@@ -24,9 +24,8 @@ class DecayAUC(Metric):
     is_differentiable, higher_is_better, full_state_update = False, True, False
 
     def __init__(self, thresholds: int = 200, logits: bool = False, **kwargs) -> None:
-        super().__init__(
-            **{"compute_with_cache": False, **kwargs}
-        )  # `decay` changes the value without an update
+        # `decay` changes the value without an update
+        super().__init__(**{"compute_with_cache": False, **kwargs})
         self.thresholds, self.logits = thresholds, logits
         for name in ("counts", "window"):
             self.add_state(

@@ -30,9 +30,8 @@ def inversions(rank: Tensor) -> Tensor:
         ones = one.cumsum(1)
         count = count.view_as(value) + ones * (1 - one)
         column = torch.arange(2 << bit, device=rank.device)
-        place = torch.where(
-            one.bool(), (1 << bit) - 1 + ones, column - ones
-        )  # zeros to the left half, ones to the right
+        # zeros to the left half, ones to the right
+        place = torch.where(one.bool(), (1 << bit) - 1 + ones, column - ones)
         value, count = (torch.empty_like(part).scatter_(1, place, part) for part in (value, count))
     return count.view(-1)[:len(rank)]
 
@@ -111,9 +110,10 @@ def draw_pairs(
         of the pairs drawn
     """
     generator = torch.Generator(preds.device).manual_seed(seed)
+    # [G, draws]
     u, v = torch.rand(
         2, len(rows), draws, dtype=torch.float64, generator=generator, device=preds.device
-    )  # [G, draws]
+    )
     i, j = (u * rows.unsqueeze(1)).long(), (v * (rows - 1).unsqueeze(1)).long()
     i, j = i + first.unsqueeze(1), j + (j >= i) + first.unsqueeze(1)
     score, label = torch.sign(preds[i] - preds[j]), torch.sign(target[i] - target[j])

@@ -28,9 +28,8 @@ def place_shares(scores: Tensor, target: Tensor, k: int) -> Tensor:
     """
     negated, column = torch.topk(-scores, min(k, scores.shape[1]), dim=1, largest=False)   # NaN last
     best, wanted = -negated, target.gather(1, column).double()                             # [R, K]
-    run = torch.nn.functional.pad(
-        (best[:, 1:] != best[:, :-1]).cumsum(1), (1, 0)
-    )  # number of the tie at each place
+    # number of the tie at each place
+    run = torch.nn.functional.pad((best[:, 1:] != best[:, :-1]).cumsum(1), (1, 0))
     sums = torch.zeros_like(wanted).scatter_add_(1, run, wanted)
     sizes = torch.zeros_like(wanted).scatter_add_(1, run, torch.ones_like(wanted))
     edge = best[:, -1:]

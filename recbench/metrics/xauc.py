@@ -153,9 +153,10 @@ class GroupedXAUC(RowMetric):
         preds, target, key = self.rows()
         order = key.argsort(stable=True)
         _, group, rows = key[order].unique_consecutive(return_inverse=True, return_counts=True)
+        # [G]
         values = group_xauc(
             preds[order], target[order], group, rows, self.max_pairs_per_group, self.ties, self.seed
-        )  # [G]
+        )
         weight = rows * ~values.isnan()
         return ((values.nan_to_num() * weight).sum() / weight.sum()).float()
 

@@ -60,11 +60,5 @@ class HSTUMatch(SequenceMatchModel):
     def make_user_tower(
         self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
     ) -> HSTUUserTower:
-        """The user tower.
-
-        Args:
-            group: the feature group that the tower reads
-            features: of the data set
-            tables: tables of a model whose towers share them; None: its own
-        """
+        "The user tower."
         return HSTUUserTower(self.config.model.user_tower, group, features, tables)

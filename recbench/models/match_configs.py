@@ -175,7 +175,8 @@ def history_of(sides: FeatureSides, model_name: str) -> Feature:
     if sides.history is not None: return sides.history
     raise ValueError(
         f"{model_name} needs a sequence on the user's side that reads the table of the item's key "
-        f"{getattr(sides.item_key, 'name', None)!r}; the user's side has {[feature.name for feature in sides.user]}"
+        f"{getattr(sides.item_key, 'name', None)!r}; "
+        f"the user's side has {[feature.name for feature in sides.user]}"
     )
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #275cf862
@@ -305,10 +306,8 @@ MATCH_CONFIGS: OpenTable[Callable[[FeatureSides, MatchChoices], dict]] = OpenTab
     "HSTUMatch": hstu_match,
     "TDM": tdm,
 })
-SEQUENCE_MODELS = (
-    "SASRec",
-    "HSTUMatch",
-)  # learn at every position of a history; an epoch is a pass over histories
+# learn at every position of a history; an epoch is a pass over histories
+SEQUENCE_MODELS = "SASRec", "HSTUMatch"
 
 
 def match_config(

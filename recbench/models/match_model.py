@@ -332,9 +332,8 @@ class MatchModel(BaseModel, abstract=True):
     Subclasses give `towers`, made of a `user_tower` and an `item_tower`.
     """
 
-    similarity_cells = (
-        2**18
-    )  # above so many cells training never holds the similarity matrix but goes through it in chunks
+    # above so many cells training never holds the similarity matrix but goes through it in chunks
+    similarity_cells = 2**18
     metric_cells = 2**20       # then train metrics look at the first rows only, at most so many cells
 
     def __init__(
@@ -452,9 +451,8 @@ class MatchModel(BaseModel, abstract=True):
             item_emb: [rows, D], laid out as `Candidates` says
         """
         if user_emb.ndim == 3:
-            each = torch.stack(
-                [self.similarity(one, item_emb, batch) for one in user_emb.unbind(1)], 1
-            )  # [B, K, C]
+            # [B, K, C]
+            each = torch.stack([self.similarity(one, item_emb, batch) for one in user_emb.unbind(1)], 1)
             each = each.to(torch.promote_types(each.dtype, torch.float32))
             return (
                 each if present is None else each.masked_fill(~present[..., None], -torch.inf)

@@ -127,9 +127,8 @@ class InterestTower(nn.Module):
             self.variational_dropout, self.embedding_group(batch) if grouped is None else grouped
         )
         user = self.user_mlp_out(self.user_mlp(grouped[self.input]))  # [B, h]
-        positions = self.hist_seq_mlp_out(
-            self.hist_seq_mlp(grouped[f"{self.history}.sequence"])
-        )  # [V, s]
+        # [V, s]
+        positions = self.hist_seq_mlp_out(self.hist_seq_mlp(grouped[f"{self.history}.sequence"]))
         capsules, present = self.capsule_layer(positions, grouped[f"{self.history}.sequence_length"])
         capsules = torch.where(present[..., None], capsules, capsules[:, :1])
         joined = torch.cat([user[:, None].expand(-1, capsules.shape[1], -1), capsules], 2)

@@ -223,7 +223,8 @@ def multi_tower_din(kinds: FeatureKinds, sizes: RankChoices) -> dict:
     if not sequences:
         raise ValueError(
             "MultiTowerDIN needs a sequence that reads the table of an id, such as a history of "
-            f"items; sequences are {[feature.name for feature in kinds.sequences]}, ids {[feature.name for feature in kinds.ids]}"
+            f"items; sequences are {[feature.name for feature in kinds.sequences]}, "
+            f"ids {[feature.name for feature in kinds.ids]}"
         )
     taken = [group(name, members, "SEQUENCE") for name, members in sequences.items()]
     read = {

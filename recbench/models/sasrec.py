@@ -63,11 +63,5 @@ class SASRec(SequenceMatchModel):
     def make_user_tower(
         self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
     ) -> SASRecUserTower:
-        """The user tower.
-
-        Args:
-            group: the feature group that the tower reads
-            features: of the data set
-            tables: tables of a model whose towers share them; None: its own
-        """
+        "The user tower."
         return SASRecUserTower(self.config.model.user_tower, group, features, tables)

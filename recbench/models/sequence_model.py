@@ -172,11 +172,12 @@ class SequenceMatchModel(MatchModel, abstract=True):
     def make_user_tower(
         self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
     ) -> SequenceTower:
-        """The user tower; `tables` are given where it shares them with the items.
+        """The user tower.
 
         Args:
             group: the feature group that the tower reads
             features: of the data set
+            tables: of the items, where it shares them; None: its own
         """
         raise NotImplementedError
 

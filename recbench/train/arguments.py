@@ -25,6 +25,7 @@ from .optimizers import Part
 from .schedules import LearningRate, ReduceOnPlateau
 
 # %% ../../nbs/80_train/38_arguments.ipynb #744ee6b5
+# least value
 WHOLE = {
     "batch_size": 1,
     "epochs": 1,
@@ -33,7 +34,7 @@ WHOLE = {
     "accumulate": 1,
     "save_every_steps": 1,
     "seed": 0,
-}  # least value
+}
 MOST = {"batch_size": 2**31 - 1, "seed": 2**63 - 1}
 ABOVE_0 = ("learning_rate", "table_learning_rate", "save_every_minutes")
 AT_LEAST_0 = ("weight_decay", "table_weight_decay")
@@ -140,13 +141,14 @@ def check_read(given: Mapping[str, Any]) -> None:
         )
 
 # %% ../../nbs/80_train/38_arguments.ipynb #995077fa
+# what an argument is where it is not None
 CLASSES = {
     "recipe": (Recipe, "recipe_of('DSSM')"),
     "negatives": (Negatives, "Negatives(kind='full')"),
     "monitor": (str, "'ndcg@10'"),
     "dense": (DenseOptimizer, "DenseOptimizer(sgd_optimizer=SGD(lr=0.1))"),
     "grad_scaler": (GradScaler, "GradScaler(init_scale=1024.0)"),
-}   # what an argument is where it is not None
+}
 
 
 def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:

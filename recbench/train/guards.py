@@ -40,10 +40,8 @@ class Interrupts:
 
     def __init__(self):
         self.holding, self.before = False, {}
-        self.pending, self.broken = (
-            0,
-            False,
-        )  # the signal held back; broken: a second one came into a step, the state is between two
+        # the signal held back; broken: a second one came into a step, the state is between two
+        self.pending, self.broken = (0, False)
 
     def __enter__(self) -> "Interrupts":
         self.pending, self.broken = 0, False

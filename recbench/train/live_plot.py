@@ -21,15 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
+from ..evaluate.pictures import COLORS
+
 # %% ../../nbs/80_train/30_live_plot.ipynb #9f0f07a5
-PALETTE = [
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-]  # Okabe and Ito: told apart by colour-blind eyes
+PALETTE = COLORS[:6]   # without the grey of baselines
 
 
 def exponential_mean(values, factor: float) -> np.ndarray:

@@ -274,9 +274,10 @@ def check_same(written: Mapping, now: Mapping) -> None:
     """Refuse to resume a run with another model, loader, schedule, average, other settings or other
     data.
     """
+    # older runs did not keep them
     free = {f"trainer.{name}" for name in FREE} | (
         {"data.vocabularies", "data.offers_seen"} if "run" not in written else set()
-    )  # older runs did not keep them
+    )
     old = {name: value for name, value in flat(identity(written)).items() if name not in free}
     new = {
         name: value
@@ -381,9 +382,8 @@ def begin(self: "Recorder", trainer) -> None:
     dataset, self.run = trainer.dataset, uuid.uuid4().hex
     keys = dataset.item_frame[dataset.schema.item_key].tolist()
     write_text(self.folder / RUN, json.dumps({"run": self.run}))
-    shutil.rmtree(
-        self.folder / "catalogue", ignore_errors=True
-    )  # of a start that was killed: run.json stood there before it
+    # of a start that was killed: run.json stood there before it
+    shutil.rmtree(self.folder / "catalogue", ignore_errors=True)
     write_state(self.folder / "catalogue", {"keys": keys, "items": table_state(dataset.items)})
     try:
         save_encoding(dataset, self.folder)

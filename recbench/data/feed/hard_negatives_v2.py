@@ -66,8 +66,7 @@ def lists_of(pairs: Tensor, size: int, users: int) -> Jagged:
 # %% ../../../nbs/10_data/40_feed/20_hard_negatives_v2.ipynb #8b7e2f44
 class HardNegativeSamplerV2:
     """Draws shared negatives as `NegativeSamplerV2`, and hard negatives of each row from what its
-    user's
-    list holds besides positives.
+    user's list holds besides positives.
 
     Args:
         weights: [I] sampling weights >= 0, or the number of items for uniform ones
@@ -91,9 +90,8 @@ class HardNegativeSamplerV2:
         self.hard = HardNegativeSampler(
             without(hard_items, user_items, self.soft.size), num_hard, seed + 1
         )
-        self.apart = both(
-            hard_items, user_items, self.soft.size
-        )  # what no row compares with among the shared ones
+        # what no row compares with among the shared ones
+        self.apart = both(hard_items, user_items, self.soft.size)
 
     def sample(self, users: Tensor) -> Draw:
         """Draw the shared negatives, and up to `num_hard` distinct hard ones for each row.

@@ -20,9 +20,8 @@ from ..rows.random_streams import RandomStream
 from ..rows.table import Jagged, Table
 
 # %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #5e5430c4
-WINDOWS = tuple(
-    f"{window}{end}" for window in ("history", "recent") for end in ("", "_time", "_label")
-)  # of `build_dataset`
+# of `build_dataset`
+WINDOWS = tuple(f"{window}{end}" for window in ("history", "recent") for end in ("", "_time", "_label"))
 
 
 def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:

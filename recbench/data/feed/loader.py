@@ -38,13 +38,10 @@ class RowLoader:
         whole("batch_size", batch_size, 1, 2**31 - 1), whole("seed", seed, 0, 2**63 - 2)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.generator = torch.Generator().manual_seed(seed)
-        self.epoch_start, self.position = (
-            self.generator.get_state(),
-            0,
-        )  # before this epoch's shuffling; batches of it handed out
-        self.streams: dict[str, RandomStream] = (
-            {}
-        )  # what else is drawn, by the name its state is saved under
+        # before this epoch's shuffling; batches of it handed out
+        self.epoch_start, self.position = (self.generator.get_state(), 0)
+        # what else is drawn, by the name its state is saved under
+        self.streams: dict[str, RandomStream] = ({})
 
     def batch(self, rows: Tensor) -> Batch:
         "The batch of the given training rows."
@@ -92,9 +89,8 @@ class RowLoader:
         self.generator.set_state(self.epoch_start)
         for name, stream in self.streams.items(): stream.load_state_dict(state[name])
         if self.position:
-            torch.randperm(
-                self.rows, generator=self.generator
-            )  # the epoch after this one starts from here
+            # the epoch after this one starts from here
+            torch.randperm(self.rows, generator=self.generator)
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #1f1ca8a2
 class RankLoader(RowLoader):

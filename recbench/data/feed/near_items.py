@@ -53,8 +53,7 @@ def near_vectors(dataset: Dataset, dim: int = 32, width: int = 4, std: float = 0
         np.log(counts.data * often.sum() / (often[counts.row] * often[counts.col])), 0
     )
     left, values, right = svds(counts.tocsr(), k=dim, rng=0)
-    sign = np.sign(
-        left[np.abs(left).argmax(0), np.arange(dim)]
-    )  # a decomposition leaves the signs open
+    # a decomposition leaves the signs open
+    sign = np.sign(left[np.abs(left).argmax(0), np.arange(dim)])
     vectors = torch.from_numpy(left * sign * np.sqrt(values)).float()
     return std * vectors / vectors.std().clamp(min=torch.finfo(torch.float32).tiny)

@@ -118,8 +118,7 @@ def checked_weights(weights: Tensor, name: str = "weights") -> Tensor:
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #90db52ac
 class NegativeSampler(RandomStream):
     """Draws shared negatives in proportion to weights, whatever stands in the batch; hits are for each
-    row
-    to mask.
+    row to mask.
 
     Args:
         weights: [I] sampling weights >= 0, or the number of items for uniform ones
@@ -279,8 +278,7 @@ def expected_log_count(
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #f1123fbe
 def observed_log_count(positives: Tensor, drawn: Tensor, log_prob: Tensor) -> Tensor:
     """Log count of each column's item given the batch: the columns that hold it if it stands in the
-    batch,
-    else `N` times the sampling probability.
+    batch, else `N` times the sampling probability.
 
     Args:
         positives: int64 [B], the batch's positive items

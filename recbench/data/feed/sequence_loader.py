@@ -148,9 +148,8 @@ def _overlaps(dataset: Dataset, users: Tensor, ids: Tensor, lengths: Tensor) -> 
     starts = lengths.cumsum(0) - lengths
     owned = lambda first, size: fingerprint(Jagged(ids, first, size)) + users * 3202034522624059733
     before, whole = owned(starts, lengths - 1), owned(starts, lengths)
-    newest = owned(starts + 1, lengths - 1)[
-        lengths > most
-    ]  # what the next row's history would be, were it cut
+    # what the next row's history would be, were it cut
+    newest = owned(starts + 1, lengths - 1)[lengths > most]
     _, group = before.unique(return_inverse=True)
     first = torch.full_like(group, len(group)).scatter_reduce(
         0, group, torch.arange(len(group)), "amin"

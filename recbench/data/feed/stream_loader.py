@@ -33,8 +33,7 @@ def column_of(table: Table, name: str) -> Tensor:
 # %% ../../../nbs/10_data/40_feed/55_stream_loader.ipynb #07241dd4
 class StreamLoader:
     """Batches of a stream, with the protocol of the other loaders: an epoch a pass, continued where it
-    was
-    broken off.
+    was broken off.
 
     Args:
         stream: its features: those of the user and the event, and for retrieval the item key's

@@ -120,8 +120,9 @@ def tree_from_codes(codes: Tensor, branches: int = 2) -> Tree:
     whole("branches", branches, 2)
     if codes.ndim != 1 or not len(codes) or int(codes.min()) < 0:
         raise ValueError(
-            f"codes are {list(codes.shape)} "
-            f"numbers{f', the least {int(codes.min())}' if codes.numel() else ''}; give one code of at least 0 for each of one or more items"
+            f"codes are {list(codes.shape)} numbers"
+            f"{f', the least {int(codes.min())}' if codes.numel() else ''}; "
+            "give one code of at least 0 for each of one or more items"
         )
     levels = level_of(codes, branches)
     for level in range(int(levels.max())):
@@ -210,9 +211,10 @@ def _divide(x: Tensor, part: Tensor, shares: Tensor, rounds: int) -> Tensor:
         centres = x.new_zeros(parts * branches, x.shape[1]).index_add(0, key, x) / torch.bincount(
             key, minlength=parts * branches
         ).clamp(min=1).unsqueeze(1)
+        # [I, n]
         far = torch.stack(
             [(x - centres[part * branches + j]).square().sum(1) for j in range(branches)], 1
-        )  # [I, n]
+        )
         cluster, free = torch.full_like(part, branches - 1), torch.ones_like(part, dtype=torch.bool)
         for j in range(branches - 1):
             loss = torch.where(free, far[:, j] - far[:, j + 1:].amin(1), torch.inf)

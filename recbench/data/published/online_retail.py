@@ -91,10 +91,8 @@ def online_retail_dataset(
         )
     )
     before = bought[bought["InvoiceDate"] < test]
-    held = {
-        "valid": _first_time(middle, train),
-        "test": _first_time(_known(late, before), before),
-    }  # valid becomes history in the test: nothing of it may be lost
+    # valid becomes history in the test: nothing of it may be lost
+    held = {"valid": _first_time(middle, train), "test": _first_time(_known(late, before), before)}
     customers = bought.drop_duplicates("CustomerID")[["CustomerID", "Country"]].sort_values(
         "CustomerID"
     )

@@ -232,9 +232,8 @@ def _skipped_items(
     while len(open_rows):
         who = user[open_rows]
         found = np.searchsorted(ladder, who + rng.random(len(who)), side="right")
-        item[open_rows] = np.clip(
-            found - who * width, 0, width - 1
-        )  # rounding must not cross into the next user
+        # rounding must not cross into the next user
+        item[open_rows] = np.clip(found - who * width, 0, width - 1)
         open_rows = open_rows[position[who, item[open_rows]] < step[open_rows]]
     return item
 
@@ -251,9 +250,8 @@ def draw_stream(
     """
     order = click_order(exposure * click, int(counts.max()), rng)                   # [n, length]
     who, step = np.nonzero(np.arange(order.shape[1]) < counts[:, None])             # one entry a click
-    length = (
-        _skip_counts(exposure, click, order, counts, rng) + 1
-    )  # impressions up to and with that click
+    # impressions up to and with that click
+    length = _skip_counts(exposure, click, order, counts, rng) + 1
     user, steps = np.repeat(who, length), np.repeat(step, length)
     is_click = np.zeros(len(user), np.int64)
     is_click[length.cumsum() - 1] = 1
@@ -347,9 +345,8 @@ def planted_frames(
     world, user_frame, item_frame = draw_world(users, items, popularity, rng)
     user, item, click, step = _draw_impressions(world, clicks, rng)
     bought = world.conversion_pairs(user, item)
-    to_end = (
-        np.bincount(user, weights=click).astype(np.int64)[user] - 1 - step
-    )  # 0: leads to the last click
+    # 0: leads to the last click
+    to_end = np.bincount(user, weights=click).astype(np.int64)[user] - 1 - step
     impressions = pd.DataFrame({
         "user_id": user + 1,
         "item_id": item + 1,
@@ -393,9 +390,8 @@ def expected_ranking(
         recall@k, hit_rate@k, ndcg@k, mrr@k, mrr: means over the n rows
     """
     order = np.argsort(-(probability if score is None else score), axis=1, kind="stable")
-    hit = np.take_along_axis(probability, order, axis=1).mean(
-        0
-    )  # [I], chance that the click stands at this rank
+    # [I], chance that the click stands at this rank
+    hit = np.take_along_axis(probability, order, axis=1).mean(0)
     rank = np.arange(1, len(hit) + 1)
     recall, gain, reciprocal = hit.cumsum(), (hit / np.log2(rank + 1)).cumsum(), (hit / rank).cumsum()
     last = {k: min(k, len(hit)) - 1 for k in top_k}

@@ -14,9 +14,8 @@ from ...core.stack import check_stack
 # before the first import of torchrec: versions that do not match are named, instead of an undefined
 # symbol
 check_stack()
-logging.getLogger("torch.fx._symbolic_trace").setLevel(
-    logging.ERROR
-)  # torchrec calls what torch has renamed, and every run would warn of it
+# torchrec calls what torch has renamed, and every run would warn of it
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #60129608
 from collections.abc import Mapping, Sequence
@@ -340,9 +339,8 @@ def join(tables: Sequence[Table]) -> Table:
         for parts in zip(*((table.singles, table.dense, table.block) for table in tables))
     )
     block = blocks[0] if len(blocks) == 1 else None
-    alone = lambda part: (
-        part if part is None or block is not None else part.contiguous()
-    )  # a part of a block that is left behind
+    # a part of a block that is left behind
+    alone = lambda part: (part if part is None or block is not None else part.contiguous())
     return Table(
         len(tables[0]),
         sum((table.single_names for table in tables), ()),

@@ -91,6 +91,7 @@ def state_dict(self: "Candidates") -> dict[str, Any]:
     return {name: plain(value) for name, value in said.items() if value is not None}
 
 # %% ../../../nbs/10_data/10_rows/35_candidates.ipynb #3405e603
+# key of `additional_infos` -> what it says
 DOCUMENTED = {
     "hard_neg_indices": "own_cells",
     "cand_pos_lengths": "targets_each",
@@ -99,7 +100,7 @@ DOCUMENTED = {
     "positive_index": "target",
     "target_lengths": "target_lengths",
     "user_row": "owner",
-}  # key of `additional_infos` -> what it says
+}
 
 
 def from_infos(cls: type["Candidates"], infos: Mapping[str, Tensor], kind: str) -> "Candidates":

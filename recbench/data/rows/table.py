@@ -48,9 +48,8 @@ class Jagged:
         """
         lengths = self.lengths.index_select(0, rows)
         ends, total = lengths.cumsum(0), int(lengths.sum())
-        shift = self.starts.index_select(0, rows) - (
-            ends - lengths
-        )  # where a row begins here, less where it begins in the answer
+        # where a row begins here, less where it begins in the answer
+        shift = self.starts.index_select(0, rows) - (ends - lengths)
         return (
             torch.arange(total, device=rows.device)
             + torch.repeat_interleave(shift, lengths, output_size=total),
@@ -83,9 +82,8 @@ def fingerprint(lists: Jagged) -> Tensor:
     "A number for each row, int64 [rows], the same for the same values in the same order."
     lists = lists.packed()
     place = torch.arange(len(lists.values)) - lists.starts.repeat_interleave(lists.lengths)
-    power = torch.full((int(lists.lengths.max()) if len(lists) else 0,), 6364136223846793005).cumprod(
-        0
-    )  # modulo 2 ** 64
+    # modulo 2 ** 64
+    power = torch.full((int(lists.lengths.max()) if len(lists) else 0,), 6364136223846793005).cumprod(0)
     rows = torch.arange(len(lists)).repeat_interleave(lists.lengths)
     return torch.zeros(len(lists), dtype=torch.int64).index_add(
         0, rows, (lists.values.long() + 1) * power[place]
@@ -197,9 +195,8 @@ def lay_out(columns: Sequence[np.ndarray], block: np.ndarray) -> None:
     """
     parts = [column.view(np.int32) if column.dtype == np.float32 else column for column in columns]
     parts = [part.T if part.ndim == 2 else part[None] for part in parts]
-    strip = np.empty(
-        (block.shape[1], 8192 + 16), np.int32
-    )  # [W, rows and a bit]: at a power of two apart, its lines would push each other out of the cache
+    # [W, rows and a bit]: at a power of two apart, its lines would push each other out of the cache
+    strip = np.empty((block.shape[1], 8192 + 16), np.int32)
     for start in range(0, len(block), 8192):
         rows, stop = block[start:start + 8192], 0
         for part in parts:
@@ -493,9 +490,8 @@ def fit_scale(feature: Feature, frame: pd.DataFrame) -> Feature:
     values = _unrolled(feature, _float64(feature, _column(frame, feature.name)))
     present = np.isfinite(values)
     count = present.sum(0).clip(1)
-    unit = np.where(present, np.abs(values), 0).max(
-        0, initial=1
-    )  # of which sums and squares are finite
+    # of which sums and squares are finite
+    unit = np.where(present, np.abs(values), 0).max(0, initial=1)
     mean = (np.where(present, values / unit, 0).sum(0) / count) * unit
     spread = np.sqrt((np.where(present, values / unit - mean / unit, 0) ** 2).sum(0) / count) * unit
     spread = np.where(spread > 1e-12 * np.abs(mean).clip(1e-12), spread, 1.0)      # a constant stays 0

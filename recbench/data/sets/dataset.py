@@ -442,9 +442,8 @@ def history_windows(
     )
     before[order] = np.minimum.reduce([count, *known])  # past events known to this one
     ends = before if same else before[len(past):]
-    first = np.searchsorted(
-        np.sort(past["user"].to_numpy()), events["user"].to_numpy()
-    )  # where the user's past begins
+    # where the user's past begins
+    first = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())
     starts = np.maximum(first, ends - max_history)
     return torch.from_numpy(order[is_past[order]].copy()), _window(starts, ends)
 

@@ -41,9 +41,8 @@ class Source:
                 f"has {', '.join(names)}"
             )
         chunks = self.table[name]
-        column = (
-            chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
-        )  # which copies even a single one
+        # which copies even a single one
+        column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
         if pa.types.is_dictionary(column.type): column = column.dictionary_decode()
         if pa.types.is_string_view(column.type):
             column = column.cast(pa.string())  # as polars hands text over
@@ -65,12 +64,8 @@ class Source:
         raise ValueError(f"{self.name} ({len(self):,} rows), column {column!r}: {what}{where}")
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #d05c080f
-_FAULTS = (
-    pa.ArrowException,
-    OSError,
-    MemoryError,
-    UnicodeDecodeError,
-)  # what Arrow raises on broken input
+# what Arrow raises on broken input
+_FAULTS = pa.ArrowException, OSError, MemoryError, UnicodeDecodeError
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:

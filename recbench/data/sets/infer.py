@@ -359,9 +359,10 @@ acquistato acquisto durata quantita valutazione visualizzato avaliacao comprou d
 
 def is_outcome(name: str) -> bool:
     "True where a part of the name, or all of it, speaks of what is known only after the event."
+    # durée: duree
     plain = "".join(
         letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter)
-    )  # durée: duree
+    )
     parts = [part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", plain)]
     return bool(_OUTCOMES.intersection([*parts, "".join(parts)])) or any(
         word in name.lower() for word in _OUTCOMES if not word.isascii()
@@ -502,9 +503,8 @@ def infer_sources(sources: Mapping[str, Source], read: Collection[str] = (), **g
         for name, side in zip(_keys(roles), SIDES)
     ]
     features = [*keys, *(verdict.feature for verdict in found.values() if verdict.feature)]
-    windows = {
-        f"max_{name}": 0 for name in ("history", "recent") if name in used | found.keys()
-    }  # a column of that name is the user's own
+    # a column of that name is the user's own
+    windows = {f"max_{name}": 0 for name in ("history", "recent") if name in used | found.keys()}
     split = {} if roles["timestamp"] else {"split": Split(kind="random")}
     return make_schema(
         {"features": features, "notes": _notes(found), **roles, **windows, **split, **given}

@@ -500,9 +500,8 @@ def _encoded(
     read = sum(map(len, parts.values())) + len(turned_down)
     repeats = _set_repeats_aside(parts, schema)
     dislikes = _early(turned_down, parts["train"], schema)
-    by_row = (
-        schema.rows == "all" and schema.timestamp is None
-    )  # the other rows' labels would tell a row's own
+    # the other rows' labels would tell a row's own
+    by_row = schema.rows == "all" and schema.timestamp is None
     positives = None if schema.rows != "all" or by_row or schema.label_windows else _POSITIVE
     if positives:
         parts = {

@@ -85,11 +85,12 @@ def read_feature(entry: Mapping[str, Any] | Feature) -> Feature:
 def write_feature(feature: Feature) -> dict[str, Any]:
     "The entry of a feature: its kind and what is not default."
     kind = next(name for name, cls in _KINDS.items() if isinstance(feature, cls))
+    # boundaries count the buckets
     fields = feature.model_dump(
         mode="json",
         exclude_defaults=True,
         exclude={"num_buckets"} if isinstance(feature, RawFeature) else None,
-    )  # boundaries count the buckets
+    )
     return {"kind": kind, "name": feature.name, "side": feature.side, **fields}
 
 

@@ -85,9 +85,8 @@ def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple[Any, Any]:
         ordered[min(round(len(ordered) * share), len(ordered) - 1)]
         for share in (fractions[0], fractions[0] + fractions[1])
     ]
-    later = ordered[
-        np.searchsorted(ordered, first[0], side="right") :
-    ]  # valid may not swallow all that is left
+    # valid may not swallow all that is left
+    later = ordered[np.searchsorted(ordered, first[0], side="right") :]
     return first[0], first[1] if first[1] > first[0] or not len(later) else later[0]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #fc6a32f3
@@ -177,9 +176,8 @@ def split_random(
     _check_columns("frame", frame, list(keys))
     _check_fractions(fractions)
     order = np.random.default_rng(seed).permutation(len(frame))
-    ordered = frame.sort_values(
-        list(keys), kind="stable"
-    )  # decides where nothing else tells rows apart
+    # decides where nothing else tells rows apart
+    ordered = frame.sort_values(list(keys), kind="stable")
     user, item, *others = (ordered[key] for key in keys)
     ranks = [pd.factorize(values, sort=True)[0] for values in others]
     ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]

@@ -446,21 +446,16 @@ def _read(self: ParquetStream, reader: _Reader, slices: list[Slice], space: Tens
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #b7380220
 def _iterate(self: ParquetStream) -> Iterator[Table]:
-    skip, kept, space, reader = (
-        self.row,
-        [],
-        None,
-        _Reader(self),
-    )  # rows already handed out; what the last buffer left; the buffer's memory
+    # rows already handed out; what the last buffer left; the buffer's memory
+    skip, kept, space, reader = (self.row, [], None, _Reader(self))
     for number, slices in enumerate(_buffers(self)):
         rows = sum(one.rows for one in slices)
         if skip >= rows:
             skip -= rows
             continue
         shuffled = torch.Generator().manual_seed(stream_seed(self.seed, (self.epoch, number)))
-        order = torch.randperm(rows, generator=shuffled, dtype=torch.int32)[
-            skip:
-        ]  # half the time of int64
+        # half the time of int64
+        order = torch.randperm(rows, generator=shuffled, dtype=torch.int32)[skip:]
         table, skip, start = _read(self, reader, slices, space), 0, 0
         while len(order) - start + sum(map(len, kept)) >= self.batch_size:
             stop = start + self.batch_size - sum(map(len, kept))

@@ -94,8 +94,7 @@ def tells_item(
     values: np.ndarray, items: np.ndarray, users: np.ndarray, numbers: np.ndarray | None = None
 ) -> float:
     """How much of the item can be read from the column, 0..1; 0 for what is constant for users of
-    several
-    rows.
+    several rows.
 
     Args:
         values: codes of a column of the events [n]
@@ -112,8 +111,7 @@ def tells_item(
 # %% ../../../nbs/10_data/20_sets/50_telling.ipynb #3f84ffbb
 def holds_item(lists: pa.Array, items: pa.Array) -> float:
     """Share of the lists that hold their row's own item, above what they hold of other rows' items; 7
-    and
-    '7' are one.
+    and '7' are one.
 
     Args:
         lists: a list for each row [n]
@@ -135,8 +133,7 @@ def holds_item(lists: pa.Array, items: pa.Array) -> float:
 # %% ../../../nbs/10_data/20_sets/50_telling.ipynb #377e15dd
 def tells_user(values: pd.Series, items: pd.Series, catalogue: int) -> float:
     """How much of held-out items can be read from what stands in their users' rows: as it is, or by
-    what
-    goes with it.
+    what goes with it.
 
     Args:
         values: a column of the users, for each held-out row
@@ -147,9 +144,8 @@ def tells_user(values: pd.Series, items: pd.Series, catalogue: int) -> float:
     same = 0.0 if by_chance else float((values.astype(str) == items.astype(str)).mean())
     value, item = codes(values), codes(items)
     fixed = _shown(agreement(item, value))
-    return max(
-        same, _shown(agreement(value, item)), fixed if fixed > 0.99 else 0.0
-    )  # items of one country are no leak
+    # items of one country are no leak
+    return max(same, _shown(agreement(value, item)), fixed if fixed > 0.99 else 0.0)
 
 # %% ../../../nbs/10_data/20_sets/50_telling.ipynb #871f9722
 def tells_label(values: np.ndarray, label: np.ndarray, numbers: np.ndarray | None = None) -> float:
@@ -161,10 +157,11 @@ def tells_label(values: np.ndarray, label: np.ndarray, numbers: np.ndarray | Non
         numbers: the column as numbers, where it is one
     """
     answer = pd.factorize(label)[0]
+    # its value, and whether it has one
     found = [
         _shown(agreement(values, answer)),
         _shown(agreement((values >= 0).astype(np.int64), answer)),
-    ]  # its value, and whether it has one
+    ]
     known = np.zeros(len(label), bool) if numbers is None else np.isfinite(numbers)
     if numbers is not None and known.any():
         ranks = pd.Series(numbers[known]).rank().to_numpy()
