@@ -455,7 +455,12 @@ class Reading(NamedTuple):
 def ask(
     self: "EmbeddingGroup", reader: FeatureReader, group_names: Sequence[str] | None = None
 ) -> Reading:
-    "What all groups, or those named, ask of the tables."
+    """What all groups, or those named, ask of the tables.
+
+    Args:
+        group_names: groups to read; None: all
+        reader: a batch, or what else gives ids and numbers
+    """
     places, plans = reader.places(), (
         self.plans if group_names is None else [self.plan(name) for name in group_names]
     )
@@ -465,7 +470,12 @@ def ask(
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #be969423
 def take(self: "EmbeddingGroup", reading: Reading, found: Sequence[Tensor]) -> dict[str, Tensor]:
-    "The groups' tensors by key, from the tables' answers."
+    """The groups' tensors by key, from the tables' answers.
+
+    Args:
+        found: answers of the tables, in the order of the lookups
+        reading: what `ask` gave
+    """
     reader, plans, asked = reading
     answers, columns, totals = take_answers(asked, found)
     _pool(self, reader, answers)
@@ -484,7 +494,12 @@ def take(self: "EmbeddingGroup", reading: Reading, found: Sequence[Tensor]) -> d
 def forward(
     self: "EmbeddingGroup", reader: FeatureReader, group_names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
-    "The tensors of all groups, or of those named, by key."
+    """The tensors of all groups, or of those named, by key.
+
+    Args:
+        group_names: groups to read; None: all
+        reader: a batch, or what else gives ids and numbers
+    """
     reading = self.ask(reader, group_names)
     return self.take(reading, self.tables(reading.asked.lookups))
 
@@ -514,6 +529,7 @@ class EmbeddingGroup(nn.Module):
         wide_embedding_dim: width of the tables of WIDE groups
         tables: given to share tables with another group; own ones otherwise
         summed: WIDE groups of which only the sum over the features is read
+        feature_groups: what the model reads
     """
 
     def __init__(
@@ -548,11 +564,19 @@ class EmbeddingGroup(nn.Module):
         self.dense_embeddings = nn.ModuleList(map(make_dense_embedding, self.dense_blocks))
 
     def plan(self, group_name: str) -> GroupPlan:
-        "Plan of a group; an unknown name raises with the known ones."
+        """Plan of a group; an unknown name raises with the known ones.
+
+        Args:
+            group_name: a group, or a sequence group inside one
+        """
         return lookup({plan.name: plan for plan in self.plans}, group_name, "feature group")
 
     def group_feature_dims(self, group_name: str) -> dict[str, int]:
-        "Width of each feature of a pooled group, encoders' outputs last, in column order."
+        """Width of each feature of a pooled group, encoders' outputs last, in column order.
+
+        Args:
+            group_name: a pooled group
+        """
         plan = self.plan(group_name)
         if plan.sequence:
             raise ValueError(
@@ -573,6 +597,9 @@ class EmbeddingGroup(nn.Module):
 
         Of a sequence group query and sequence together, or one of them: `<group>.query`,
         `<group>.sequence`.
+
+        Args:
+            name: a group, or `<group>.query`, `<group>.sequence`
         """
         group_name, _, part = name.partition(".")
         plan = self.plan(group_name if part in ("", "query", "sequence") else name)

@@ -410,7 +410,11 @@ def join_stacks(
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #7743ec52
 def forward(self: "EmbeddingTables", lookups: Sequence[Lookup]) -> list[Tensor]:
-    "Answers in the order of the lookups; the tables of one block must have one width."
+    """Answers in the order of the lookups; the tables of one block must have one width.
+
+    Args:
+        lookups: what is asked
+    """
     waiting: dict[Hashable, list[tuple[int, Lookup]]] = {}
     answers: list[dict[Hashable, Tensor]] = [{} for _ in lookups]
     for i, lookup in enumerate(lookups):
@@ -478,7 +482,11 @@ def optimizer_state(self: "EmbeddingTables") -> dict[str, list[Tensor]]:
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #21161ed2
 @torch.no_grad()
 def load_optimizer_state(self: "EmbeddingTables", state: Mapping[str, Sequence[Tensor]]) -> None:
-    "Continue from the moments of `optimizer_state`; tables and shapes must agree."
+    """Continue from the moments of `optimizer_state`; tables and shapes must agree.
+
+    Args:
+        state: what `optimizer_state` gave
+    """
     own = self.optimizer_state()
     shapes = [
         {name: [tuple(moment.shape) for moment in moments] for name, moments in part.items()}
@@ -491,7 +499,12 @@ def load_optimizer_state(self: "EmbeddingTables", state: Mapping[str, Sequence[T
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #722511fb
 class EmbeddingTables(Tables, nn.ModuleDict):
-    "Named tables with one lookup for all; plain `nn.Embedding`s until `fuse` hands them to FBGEMM."
+    """Named tables with one lookup for all; plain `nn.Embedding`s until `fuse` hands them to FBGEMM.
+
+    Args:
+        configs: tables, those of one name once
+        frozen: names of tables that do not train
+    """
 
     def __init__(self, configs: Sequence[EmbeddingBagConfig], frozen: Sequence[str] = ()):
         super().__init__()

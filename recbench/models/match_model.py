@@ -101,6 +101,7 @@ class MatchTowerWoEG(nn.Module):
         return F.normalize(output, dim=1) if self.similarity == "COSINE" else output
 
     def forward(self, grouped_features: dict[str, Tensor]) -> Tensor:
+        "Vectors [rows, D] of `grouped_features`, tensors by group."
         return self.project(grouped_features[self.input])
 
 

@@ -30,7 +30,11 @@ def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 # %% ../../nbs/80_train/27_averages.ipynb #8a0c4d78
 @torch.no_grad()
 def update(self: "ExponentialAverage", model: nn.Module) -> None:
-    "Take in the weights after a step."
+    """Take in the weights after a step.
+
+    Args:
+        model: whose weights are averaged
+    """
     current = dense_parameters(model)
     if not self.averages:
         self.averages = {name: parameter.detach().clone() for name, parameter in current.items()}
@@ -43,7 +47,11 @@ def update(self: "ExponentialAverage", model: nn.Module) -> None:
 
 @torch.no_grad()
 def swap(self: "ExponentialAverage", model: nn.Module) -> None:
-    "Exchange the model's weights and the averages; twice is as before."
+    """Exchange the model's weights and the averages; twice is as before.
+
+    Args:
+        model: whose weights are exchanged
+    """
     current = dense_parameters(model)
     for name, average in self.averages.items():
         kept = average.clone()
@@ -61,27 +69,48 @@ def applied(self: "ExponentialAverage", model: nn.Module) -> Iterator[None]:
 
 # %% ../../nbs/80_train/27_averages.ipynb #e0506033
 def on_start(self: "ExponentialAverage", trainer) -> None:
-    "A training that begins has no average yet, whatever the object averaged before."
+    """A training that begins has no average yet, whatever the object averaged before.
+
+    Args:
+        trainer: that calls
+    """
     if not trainer.step: self.steps, self.averages, self.swapped = 0, {}, False
 
 
 def on_step(self: "ExponentialAverage", trainer, step: int, loss: Tensor) -> None:
-    "The weights after a step count."
+    """The weights after a step count.
+
+    Args:
+        trainer: that calls
+        loss: of the step
+    """
     self.update(trainer.model)
 
 
 def on_validate(self: "ExponentialAverage", trainer) -> None:
-    "The averages are what is measured."
+    """The averages are what is measured.
+
+    Args:
+        trainer: that calls
+    """
     self.swap(trainer.model)
 
 
 def on_validated(self: "ExponentialAverage", trainer) -> None:
-    "Training goes on from the weights of the last step."
+    """Training goes on from the weights of the last step.
+
+    Args:
+        trainer: that calls
+    """
     self.swap(trainer.model)
 
 
 def on_end(self: "ExponentialAverage", trainer) -> None:
-    "Without a validated epoch the averages go in."
+    """Without a validated epoch the averages go in.
+
+    Args:
+        trainer: that calls
+    """
     if trainer.best_state is None: self.swap(trainer.model)
 
 # %% ../../nbs/80_train/27_averages.ipynb #5cd1cf1e
@@ -95,7 +124,11 @@ def state_dict(self: "ExponentialAverage") -> dict[str, Tensor | int]:
 
 
 def load_state_dict(self: "ExponentialAverage", state: dict[str, Tensor | int]) -> None:
-    "Go on where `state_dict` was taken."
+    """Go on where `state_dict` was taken.
+
+    Args:
+        state: what `state_dict` gave
+    """
     self.steps, self.swapped = state["steps"], False
     self.averages = {
         name.removeprefix("average."): value.clone()

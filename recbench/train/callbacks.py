@@ -24,9 +24,12 @@ class StopAfter:
             whole("steps", steps, 1)
         self.seconds, self.steps = seconds, steps
 
-    def on_start(self, trainer): self.began = time.monotonic()
+    def on_start(self, trainer):
+        "The clock starts when the `trainer` does."
+        self.began = time.monotonic()
 
     def on_step(self, trainer, step: int, loss):
+        "Stop the `trainer` after `step`, whatever its `loss`, once a limit is reached."
         if self.steps is not None and step >= self.steps: trainer.stop(f"{self.steps} steps done")
         if self.seconds is not None and time.monotonic() - self.began >= self.seconds:
             trainer.stop(f"{self.seconds} seconds are over")
@@ -59,6 +62,7 @@ class TensorBoardWriter:
         self.writer = self.open(str(self.folder), purge_step=trainer.step + 1)
 
     def on_step(self, trainer, step: int, loss):
+        "Stop the `trainer` after `step`, whatever its `loss`, once a limit is reached."
         "Write `loss`, rates and gradient norm of the `trainer` if `every` divides `step`."
         if step % self.every:
             return

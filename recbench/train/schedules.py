@@ -266,12 +266,17 @@ class ReduceOnPlateau:
         return count
 
     def on_start(self, trainer):
-        "Refuse a second owner of the rates; set those a resumed training stopped with."
+        """Refuse a second owner of the rates; set those a resumed training stopped with.
+
+        Args:
+            trainer: that calls
+        """
         if any(isinstance(callback, LearningRate) for callback in trainer.callbacks):
             raise ValueError("ReduceOnPlateau and LearningRate both set the rates; choose one")
         self.on_epoch(trainer, len(trainer.history), {})
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
+        "Rates after this `epoch`, by the history of the `trainer`; `metrics` are its last row."
         share = self.factor ** self.cuts(
             [row[trainer.monitor] for row in trainer.history], trainer.higher_is_better
         )

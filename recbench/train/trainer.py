@@ -145,6 +145,9 @@ def call(self: "Trainer", event: str, *values) -> None:
     """Tell the callbacks that have a method of this name.
 
     One that wants to leave, or fails in `on_end`, does so when all have been told.
+
+    Args:
+        event: such as on_step
     """
     leaving, held = None, BaseException if event == "on_end" else (KeyboardInterrupt, SystemExit)
     for callback in self.callbacks:
@@ -160,7 +163,11 @@ def stop(self: "Trainer", reason: str) -> None:
 
 # %% ../../nbs/80_train/62_trainer.ipynb #0db76a55
 def train_step(self: "Trainer", batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    "Forward, backward, update; the total loss and the predictions, detached."
+    """Forward, backward, update; the total loss and the predictions, detached.
+
+    Args:
+        batch: features, labels, weights and candidates of the rows
+    """
     batch = batch.to(self.device, non_blocking=True)
     if self.memory: batch = self.memory.recall(batch)
     total, (losses, predictions, batch) = self.wrapper(batch)
@@ -182,6 +189,9 @@ def train_step(self: "Trainer", batch: Batch) -> tuple[Tensor, dict[str, Tensor]
 # %% ../../nbs/80_train/62_trainer.ipynb #99f9a849
 def train_epoch(self: "Trainer", bar: tqdm) -> dict[str, float]:
     """What is left of an epoch, less where `steps` ends it.
+
+    Args:
+        bar: progress bar
 
     Returns:
         mean loss, the task's counts a row, train metrics
@@ -222,7 +232,11 @@ def reason_to_stop(self: "Trainer") -> str:
 
 # %% ../../nbs/80_train/62_trainer.ipynb #249f3fa6
 def close_epoch(self: "Trainer", row: dict[str, float]) -> None:
-    "Into the history; a copy of the weights if it is the best so far, the first always is."
+    """Into the history; a copy of the weights if it is the best so far, the first always is.
+
+    Args:
+        row: metrics of the epoch
+    """
     self.history.append(row)
     if self.best_state is None or is_better(
         row[self.monitor], self.history[self.best_epoch - 1][self.monitor], self.higher_is_better
@@ -236,7 +250,11 @@ def close_epoch(self: "Trainer", row: dict[str, float]) -> None:
 
 # %% ../../nbs/80_train/62_trainer.ipynb #ab72df3f
 def run_epochs(self: "Trainer", bar: tqdm) -> None:
-    "Epochs until there is a reason to stop."
+    """Epochs until there is a reason to stop.
+
+    Args:
+        bar: progress bar
+    """
     while not (reason := self.reason_to_stop()):
         start = time.perf_counter()
         row = self.train_epoch(bar)
@@ -307,7 +325,11 @@ def go_on(self: "Trainer") -> None:
 
 # %% ../../nbs/80_train/62_trainer.ipynb #d4311299
 def leave(self: "Trainer", left: KeyboardInterrupt | SystemExit) -> None:
-    "What is done before a training ends that was interrupted."
+    """What is done before a training ends that was interrupted.
+
+    Args:
+        left: what ended the training: an exception, or None
+    """
     by = "Ctrl-C"
     if isinstance(left, SystemExit):
         by = "SIGTERM" if isinstance(left, Terminated) else f"sys.exit({left.code!r})"
@@ -361,7 +383,11 @@ def moved(values: Any, device: torch.device) -> Any:
 
 # %% ../../nbs/80_train/62_trainer.ipynb #e993a089
 def load_state_dict(self: "Trainer", state: dict) -> None:
-    "Go on where `state_dict` was taken; `fit` trains what is left."
+    """Go on where `state_dict` was taken; `fit` trains what is left.
+
+    Args:
+        state: what `state_dict` gave
+    """
     named, given = self.named_callbacks(), state["callbacks"]
     check_named(named, given)
     self.whole, self.left = True, None

@@ -80,7 +80,11 @@ def state_dict(self: "Updates") -> dict[str, Tensor | float | int]:
 
 # %% ../../nbs/80_train/26_updates.ipynb #6bdb1499
 def load_state_dict(self: "Updates", state: dict[str, Tensor | float | int]) -> None:
-    "Go on where `state_dict` was taken."
+    """Go on where `state_dict` was taken.
+
+    Args:
+        state: what `state_dict` gave
+    """
     self.waiting = state["waiting"]
     for i, parameter in enumerate(self.parameters):
         parameter.grad = (

@@ -90,6 +90,9 @@ def equal_users(dataset: Dataset) -> Dataset:
     """The data set with a column `user_weight` of training rows, its sample weight.
 
     Every user's rows have one sum, the mean is one.
+
+    Args:
+        dataset: whose training rows are counted
     """
     if dataset.schema.sample_weight:
         raise ValueError(

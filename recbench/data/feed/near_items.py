@@ -20,6 +20,7 @@ def near_counts(dataset: Dataset, width: int = 4) -> csr_matrix:
 
     Args:
         width: places between two events, at most
+        dataset: whose training rows are counted
 
     Returns:
         float64 [I, I], symmetric
@@ -41,6 +42,8 @@ def near_vectors(dataset: Dataset, dim: int = 32, width: int = 4, std: float = 0
     Args:
         dim: D, below the number of items
         std: spread of the numbers
+        dataset: whose training rows are read
+        width: D of the vectors
 
     Returns:
         float32 [I, D]; 0 for an item without a pair

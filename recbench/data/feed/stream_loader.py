@@ -61,7 +61,12 @@ class StreamLoader:
             self.user_index = self.index_of(dataset.users, dataset.schema.user_key, need)
 
     def index_of(self, rows: Table, key: str, need: str) -> Tensor:
-        "Row of each id of a key, int64; -1 where there is none."
+        """Row of each id of a key, int64; -1 where there is none.
+
+        Args:
+            need: who asks, for the error
+            rows: encoded rows
+        """
         if key not in {feature.name for feature in self.stream.features}:
             raise ValueError(f"features of the stream lack {key!r}; {need}")
         ids = column_of(rows, key)
@@ -82,7 +87,11 @@ class StreamLoader:
         if self.stream.row: self.stream.epoch, self.stream.row = self.stream.epoch + 1, 0
 
     def table_batch(self, table: Table) -> Batch:
-        "Rows of the stream as a batch."
+        """Rows of the stream as a batch.
+
+        Args:
+            table: encoded rows
+        """
         batch = make_batch(table) if self.source is None else self.with_negatives(table)
         schema, columns = self.dataset.schema, table.columns
         if schema.label in columns: batch.labels[schema.label] = columns[schema.label].contiguous()
@@ -91,7 +100,11 @@ class StreamLoader:
         return batch
 
     def with_negatives(self, table: Table) -> Batch:
-        "The rows' user side, and the item side from the catalogue."
+        """The rows' user side, and the item side from the catalogue.
+
+        Args:
+            table: encoded rows
+        """
         assert self.source is not None
         schema, names = self.dataset.schema, list(table.single_names)
         items = looked_up(self.item_index, column_of(table, schema.item_key))

@@ -68,6 +68,7 @@ class TDMLoader(RowLoader):
         seed: of the shuffling and of the sampler
         label: what the labels are called, where the data set has none
         features: lists and sequences that are wanted, others are not gathered; None: all
+        dataset: with users, their histories and a catalogue
     """
 
     def __init__(
@@ -97,7 +98,11 @@ class TDMLoader(RowLoader):
         self.label, self.weight = dataset.schema.label or label, dataset.schema.sample_weight
 
     def batch(self, rows: Tensor) -> Batch:
-        "The batch of the given training events."
+        """The batch of the given training events.
+
+        Args:
+            rows: int64 [B], training rows
+        """
         events = self.events.take(rows)
         columns, sample = events.columns, self.sampler.sample(events.columns["item_index"])
         nodes, owner, label = expand_rows(

@@ -126,6 +126,7 @@ class TDMSampler:
             alike
         remain_ratio: share of the levels between root and leaves that a batch learns on
         probability_type: which of them: "UNIFORM", "ARITHMETIC" or "RECIPROCAL"
+        seed: of the draws
     """
 
     def __init__(

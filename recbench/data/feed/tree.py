@@ -50,6 +50,9 @@ def split_codes(count: int, branches: int = 2) -> Tensor:
 class Tree:
     """Nodes by rising code, the items last; made by `tree_from_codes`.
 
+    Args:
+        branches: children of a node at most
+
     Attributes:
         codes: int64 [M], place of each node in the full tree
         items: int64 [I], item of each leaf: node M - I + i holds items[i]
@@ -141,7 +144,11 @@ def tree_from_codes(codes: Tensor, branches: int = 2) -> Tree:
 
 # %% ../../../nbs/10_data/40_feed/30_tree.ipynb #ead4155e
 def ancestors(self: Tree, items: Tensor) -> Tensor:
-    "Nodes on the way to each item, one a level below the root, the leaf last: int64 [B, levels - 1]."
+    """Nodes on the way to each item, one a level below the root, the leaf last: int64 [B, levels - 1].
+
+    Args:
+        items: int64 [B], item indices
+    """
     path = [self.node_of_item[items]]
     for _ in range(self.levels - 2): path.append(self.parent[path[-1]])
     return torch.stack(path[::-1], -1) if self.levels > 1 else items.new_empty(len(items), 0)
@@ -256,7 +263,11 @@ def cluster_tree(vectors: Tensor, branches: int = 2, rounds: int = 10) -> Tree:
 
 # %% ../../../nbs/10_data/40_feed/30_tree.ipynb #69504a6c
 def save_tree(tree: Tree, path: Path | str) -> None:
-    "Write the tree as a safetensors file."
+    """Write the tree as a safetensors file.
+
+    Args:
+        path: folder; must not hold a tree
+    """
     part = Path(path).with_name(f".{Path(path).name}.part")
     save_file(
         {"codes": tree.codes[tree.node_of_item].contiguous()},
@@ -267,7 +278,11 @@ def save_tree(tree: Tree, path: Path | str) -> None:
 
 # %% ../../../nbs/10_data/40_feed/30_tree.ipynb #7f4f222f
 def load_tree(path: Path | str) -> Tree:
-    "The tree of a file that `save_tree` wrote."
+    """The tree of a file that `save_tree` wrote.
+
+    Args:
+        path: folder that `save_tree` wrote
+    """
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}

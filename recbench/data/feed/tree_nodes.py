@@ -109,6 +109,7 @@ def tree_features(features: Sequence[Feature], item_key: str, tree: Tree) -> lis
     Args:
         features: of the data set, with fitted sizes
         item_key: the item's id among them
+        tree: whose nodes stand in the table
     """
     own = item_feature(features, item_key)
     inner = int(tree.codes[-len(tree.items) - 1]) + 1 if tree.levels > 1 else 0

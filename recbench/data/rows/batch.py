@@ -108,6 +108,9 @@ def single(self: "Batch", names: Sequence[str]) -> Tensor:
     """Features of one id in each row, side by side: int64 [rows, F].
 
     Refuses a feature with another number of ids in a row.
+
+    Args:
+        names: features with one id a row
     """
     ids = _holder(self.sparse_features, names[0])
     rows, columns = ids.stride(), [slice_feature(ids, name) for name in names]
@@ -124,7 +127,11 @@ def single(self: "Batch", names: Sequence[str]) -> Tensor:
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #279da13a
 def ragged(self: "Batch", name: str) -> Ids:
-    "A list or a sequence of ids, or a sequence of numbers."
+    """A list or a sequence of ids, or a sequence of numbers.
+
+    Args:
+        name: a feature of ids
+    """
     if name not in self.sequence_dense_features:
         return slice_feature(_holder(self.sparse_features, name), name)
     found = self.sequence_dense_features[name]
@@ -132,7 +139,11 @@ def ragged(self: "Batch", name: str) -> Ids:
 
 
 def numbers(self: "Batch", name: str) -> Tensor:
-    "A feature of n numbers in each row: float32 [rows, n], where they lie."
+    """A feature of n numbers in each row: float32 [rows, n], where they lie.
+
+    Args:
+        name: a feature of numbers
+    """
     found = _holder(self.dense_features, name)
     place, offsets = found.keys().index(name), found.offset_per_key()
     return found.values()[:, offsets[place]:offsets[place + 1]]

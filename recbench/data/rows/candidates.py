@@ -72,7 +72,11 @@ def insert(self: "Candidates", rows: Tensor, further: Tensor) -> Tensor:
 
 # %% ../../../nbs/10_data/10_rows/35_candidates.ipynb #181b7c6d
 def moved(self: "Candidates", change: Callable[[Tensor], Tensor]) -> "Candidates":
-    "The same with each tensor changed, as to another device."
+    """The same with each tensor changed, as to another device.
+
+    Args:
+        change: what is done with each tensor
+    """
     def of(value: Any) -> Any:
         if isinstance(value, Tensor): return change(value)
         if isinstance(value, tuple): return tuple(map(change, value))
