@@ -385,17 +385,14 @@ def fit_baselines(dataset: Dataset, max_ease_items: int = 20_000) -> dict[str, o
     Returns:
         name -> fitted model
     """
-    models = {
-        "popularity": Popularity().fit(dataset.interactions("train")),
-        **({"Markov": Markov().fit(dataset)} if has_order(dataset) else {}),
-    }
+    models: dict[str, object] = {"popularity": Popularity().fit(dataset.interactions("train"))}
+    if has_order(dataset): models["Markov"] = Markov().fit(dataset)
     models["ItemKNN"] = _best(
         (ItemKNN(neighbours, shrink) for neighbours in _NEIGHBOURS for shrink in _SHRINK), dataset
     )
-    if len(dataset.items) <= max_ease_items:
-        models["EASE"] = _best(map(EASE, _L2), dataset)
+    size = len(dataset.items)
+    if size <= max_ease_items: models["EASE"] = _best(map(EASE, _L2), dataset)
     else:
-        size = len(dataset.items)
         warnings.warn(f"EASE left out: {size:,} items, max_ease_items is {max_ease_items:,}")
     return models
 

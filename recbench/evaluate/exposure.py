@@ -79,13 +79,11 @@ def popularity_shares(popularity: Tensor, amounts: Sequence[Tensor], groups: int
         0, level, torch.stack([amount.double() for amount in amounts], 1)
     )
     ends, items = size.cumsum(0), len(popularity)
-    cuts = (
-        torch.arange(groups + 1, dtype=torch.float64) * items / groups
-    )  # in places of the sorted catalogue
+    # in places of the sorted catalogue
+    cuts = torch.arange(groups + 1, dtype=torch.float64) * items / groups
     low, high = cuts[:-1].unsqueeze(1), cuts[1:].unsqueeze(1)
-    overlap = (torch.minimum(ends, high) - torch.maximum(ends - size, low)).clamp(
-        min=0
-    )  # [groups, levels]
+    # [groups, levels]
+    overlap = (torch.minimum(ends, high) - torch.maximum(ends - size, low)).clamp(min=0)
     return ((overlap / size) @ sums / sums.sum(0).clamp(min=1)).numpy()
 
 # %% ../../nbs/70_evaluate/54_exposure.ipynb #9a5c461f

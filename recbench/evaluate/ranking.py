@@ -477,9 +477,8 @@ def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10
         raise ValueError(f"bins is {bins}; must lie in 1..{len(label)}, the number of rows")
     probability, label = check_probability(probability), check_binary(label)
     _, tie, count = np.unique(probability, return_inverse=True, return_counts=True)
-    place = ((count.cumsum() - (count + 1) / 2) * bins // len(label)).astype(
-        np.int64
-    )  # of the middle row of each tie
+    # of the middle row of each tie
+    place = ((count.cumsum() - (count + 1) / 2) * bins // len(label)).astype(np.int64)
     number = np.unique(place, return_inverse=True)[1][tie]
     rows = np.bincount(number)
     frame = pd.DataFrame(
@@ -495,6 +494,7 @@ def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10
         frame["observed"] * (1 - frame["observed"]) / n + z * z / (4 * n * n)
     )
     low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    # of 0 and 1, whatever the last bit
     return frame.assign(
         low=np.minimum(low, frame["observed"]), high=np.maximum(high, frame["observed"])
-    )  # of 0 and 1, whatever the last bit
+    )

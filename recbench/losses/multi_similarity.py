@@ -16,8 +16,7 @@ def mine_pairs(
     scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negatives nearer than the farthest positive and positives farther than the nearest negative, up
-    to
-    eps.
+    to eps.
 
     Args:
         scores: [b, B] cosines
@@ -28,9 +27,8 @@ def mine_pairs(
     Returns:
         [b, B] each, 1 or 0
     """
-    farthest = (scores + 4 * (1 - positive)).amin(
-        1, keepdim=True
-    )  # cosines lie in [-1, 1]: an excluded one is above 3
+    # cosines lie in [-1, 1]: an excluded one is above 3
+    farthest = (scores + 4 * (1 - positive)).amin(1, keepdim=True)
     nearest = (scores - 4 * (1 - negative)).amax(1, keepdim=True)
     return positive * (scores < nearest + eps), negative * (scores > farthest - eps)
 

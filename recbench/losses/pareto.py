@@ -57,9 +57,8 @@ def nearest_on_simplex(point: Tensor, total: Tensor) -> Tensor:
         [K], none below 0, sum `total`
     """
     falling = point.sort(descending=True).values
-    taken = (falling.cumsum(0) - total) / torch.arange(
-        1, len(point) + 1, device=point.device
-    )  # if the first k stay above 0
+    # if the first k stay above 0
+    taken = (falling.cumsum(0) - total) / torch.arange(1, len(point) + 1, device=point.device)
     return (point - taken[(falling > taken).sum() - 1]).clamp(min=0)
 
 # %% ../../nbs/40_losses/68_pareto.ipynb #7cff882d

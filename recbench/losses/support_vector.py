@@ -103,9 +103,8 @@ def shifted_scores(
         )
     check_rows(len(user_emb), item_ids=item_ids)
     user, item = unit_rows(user_emb), unit_rows(item_emb)
-    source = (torch.arange(len(user), device=user.device)[:, None] - shifts) % max(
-        len(user), 1
-    )  # [B, K]
+    # [B, K]
+    source = (torch.arange(len(user), device=user.device)[:, None] - shifts) % max(len(user), 1)
     negative = torch.linalg.vecdot(user[:, None], item[source])  # [B, K]
     if item_ids is not None:
         negative = negative.masked_fill(item_ids[source] == item_ids[:, None], -torch.inf)

@@ -49,9 +49,8 @@ def group_auc(preds: Tensor, target: Tensor, key: Tensor) -> tuple[Tensor, Tenso
     negatives = tie + 1 - positives
     group = _ends(packed[tie] >> 33)                                 # last tie of each group, [G]
     p, n = _steps(positives[group]), _steps(negatives[group])        # of each group, [G]
-    earlier = (negatives[group] - n).repeat_interleave(
-        _steps(group + 1)
-    )  # negatives of other groups before, [T]
+    # negatives of other groups before, [T]
+    earlier = (negatives[group] - n).repeat_interleave(_steps(group + 1))
     tied = _steps(negatives)
     twice = _steps(positives) * (2 * (negatives - tied - earlier) + tied)
     return _steps(twice.cumsum(0)[group]) / (2 * p * n).double(), p + n

@@ -40,10 +40,10 @@ def near_vectors(dataset: Dataset, dim: int = 32, width: int = 4, std: float = 0
     """Item vectors whose products say how much more often than by chance two items are near each other.
 
     Args:
-        dim: D, below the number of items
-        std: spread of the numbers
         dataset: whose training rows are read
-        width: D of the vectors
+        dim: D, below the number of items
+        width: places of a user's sequence within which two items are near
+        std: spread of the numbers
 
     Returns:
         float32 [I, D]; 0 for an item without a pair
@@ -52,9 +52,8 @@ def near_vectors(dataset: Dataset, dim: int = 32, width: int = 4, std: float = 0
     if not 1 <= dim < counts.shape[0]:
         raise ValueError(f"dim is {dim}; must be 1..{counts.shape[0] - 1} for {counts.shape[0]} items")
     often = np.asarray(counts.sum(1)).ravel()
-    counts.data = np.maximum(
-        np.log(counts.data * often.sum() / (often[counts.row] * often[counts.col])), 0
-    )
+    by_chance = often[counts.row] * often[counts.col]
+    counts.data = np.maximum(np.log(counts.data * often.sum() / by_chance), 0)
     left, values, right = svds(counts.tocsr(), k=dim, rng=0)
     # a decomposition leaves the signs open
     sign = np.sign(left[np.abs(left).argmax(0), np.arange(dim)])

@@ -251,9 +251,10 @@ def cluster_tree(vectors: Tensor, branches: int = 2, rounds: int = 10) -> Tree:
     )
     sizes = torch.tensor([len(x)])
     while int(sizes.max()) > 1:
+        # [S, n]
         shares = (sizes.unsqueeze(1) * torch.arange(1, branches + 1) // branches).diff(
             dim=1, prepend=torch.zeros(len(sizes), 1, dtype=torch.int64)
-        )  # [S, n]
+        )
         cluster = _divide(x, part, shares, rounds)
         codes = torch.where(sizes[part] > 1, codes * branches + branches - cluster, codes)
         _, part, sizes = torch.unique(
