@@ -502,7 +502,7 @@ class EmbeddingTables(Tables, nn.ModuleDict):
     """Named tables with one lookup for all; plain `nn.Embedding`s until `fuse` hands them to FBGEMM.
 
     Args:
-        configs: tables, those of one name once
+        configs: of the tables; those of one name are one table and must agree in its sizes
         frozen: names of tables that do not train
     """
 

@@ -432,7 +432,7 @@ class MatchModel(BaseModel, abstract=True):
         """Similarity before the temperature, columns as the table above says.
 
         Args:
-            user_emb: [B, D], or [B, K, D] of several interests
+            user_emb: [B, D]
             item_emb: [rows, D], laid out as `Candidates` says
             hard_neg_indices: int64 [H, 2], row and column of each own negative
             hard_columns: columns of own negatives in the widest row
@@ -448,7 +448,7 @@ class MatchModel(BaseModel, abstract=True):
         Of interests [B, K, D] those that are `present`, bool [B, K], count.
 
         Args:
-            user_emb: [B, D], or [B, K, D] of several interests
+            user_emb: [B, D]
             item_emb: [rows, D], laid out as `Candidates` says
         """
         if user_emb.ndim == 3:

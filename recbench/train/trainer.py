@@ -328,7 +328,7 @@ def leave(self: "Trainer", left: KeyboardInterrupt | SystemExit) -> None:
     """What is done before a training ends that was interrupted.
 
     Args:
-        left: what ended the training: an exception, or None
+        left: what interrupted it
     """
     by = "Ctrl-C"
     if isinstance(left, SystemExit):

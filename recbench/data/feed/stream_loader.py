@@ -64,7 +64,7 @@ class StreamLoader:
         """Row of each id of a key, int64; -1 where there is none.
 
         Args:
-            need: who asks, for the error
+            need: what the error says is to be done
             rows: encoded rows
         """
         if key not in {feature.name for feature in self.stream.features}:

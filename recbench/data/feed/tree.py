@@ -267,7 +267,7 @@ def save_tree(tree: Tree, path: Path | str) -> None:
     """Write the tree as a safetensors file.
 
     Args:
-        path: folder; must not hold a tree
+        path: the file; one that is there is replaced, whole or not at all
     """
     part = Path(path).with_name(f".{Path(path).name}.part")
     save_file(
@@ -282,7 +282,7 @@ def load_tree(path: Path | str) -> Tree:
     """The tree of a file that `save_tree` wrote.
 
     Args:
-        path: folder that `save_tree` wrote
+        path: the file
     """
     try:
         with safe_open(path, framework="pt") as file:
