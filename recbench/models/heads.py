@@ -12,7 +12,7 @@ __all__ = ['Named', 'METRIC_KINDS', 'kinds_of', 'read_output', 'Head', 'check_lo
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 from ..core.config import Loss, LossWeightStrategy
 from ..core.registry import OpenTable, lookup
 from ..data.rows.batch import BASE, Batch
+from ..data.rows.eager import eager
 from ..data.rows.features import Feature
 from ..layers.embedding_group import slice_feature
 from ..losses import LOSSES
@@ -33,7 +34,7 @@ from ..metrics.decay_auc import DecayAUC
 from ..metrics.grouped_auc import GroupedAUC
 from ..metrics.train_metric import TrainMetricWrapper
 from ..metrics.xauc import XAUC, GroupedXAUC
-from ..data.rows.eager import eager
+from .base import NamedModules
 
 # %% ../../nbs/60_models/24_heads.ipynb #24d118f2
 def kinds_of(losses: Sequence[Loss]) -> list[str]:
@@ -59,7 +60,7 @@ def read_output(output: Tensor, kind: str, max_sigma: float = 5.0) -> dict[str, 
     return {"logits": output, "probs": probs, **first}
 
 # %% ../../nbs/60_models/24_heads.ipynb #fb0ac89c
-Named = tuple[str, str, object]  # name in dicts, kind, settings
+Named = tuple[str, str, Any]  # name in dicts, kind, settings of that kind
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class MetricKind(NamedTuple):
     Attributes:
         reads: "probability", "classes", "value", or "decision": a probability, or classes
     """
-    make: Callable[[object, int], Metric]
+    make: Callable[[Any, int], Metric]
     reads: str
 
 # %% ../../nbs/60_models/24_heads.ipynb #1337c36a
@@ -366,8 +367,8 @@ def metric_inputs(
 def _update(
     heads: Sequence[Head],
     named: list[list[Named]],
-    modules: nn.ModuleDict,
-    predictions: dict,
+    modules: NamedModules[Metric] | NamedModules[TrainMetricWrapper],
+    predictions: dict[str, Tensor],
     batch: Batch,
 ) -> None:
     for head, part in zip(heads, named):
@@ -422,9 +423,11 @@ class Heads(nn.Module):
         self.named_losses = [head.named(head.losses) for head in heads]
         self.named_metrics = [head.named(head.metrics) for head in heads]
         self.named_train_metrics = [head.named(head.train_metrics) for head in heads]
-        self.metric_modules, self.train_metric_modules = nn.ModuleDict(), nn.ModuleDict()
+        self.metric_modules, self.train_metric_modules = NamedModules(), NamedModules()
 
     loss_set: LossSet
+    metric_modules: NamedModules[Metric]
+    train_metric_modules: NamedModules[TrainMetricWrapper]
     predictions, grouping_features = predictions, grouping_features
     init_loss, row_weights, head_losses = init_loss, row_weights, head_losses
     losses, terms = losses, terms

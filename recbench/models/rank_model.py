@@ -9,8 +9,9 @@ __all__ = ['read_groups', 'input_groups', 'check_groups', 'input_features', 'ini
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #2fb3f086
 from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.config import FeatureGroup, ModelConfig
 from ..core.registry import lookup
@@ -18,7 +19,8 @@ from ..data.rows.batch import Batch
 from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup
 from ..layers.variational_dropout import VariationalDropout
-from .base import BaseModel
+from ..losses.loss_set import LossSet
+from .base import BaseModel, NamedModules, drop_features, group_dropout
 from recbench.models.heads import (  # noqa: F401, users import them from here
     METRIC_KINDS,
     Head,
@@ -80,18 +82,14 @@ def init_input(self: "RankModel") -> None:
     """Tables of all groups, and `variational_dropout` of groups of several features where the config
     asks.
     """
-    groups, dropout = self.config.feature_groups, self.config.variational_dropout
-    summed = () if dropout else self.summed_groups  # dropout chooses among the features, one by one
+    groups = [group.group_name for group in self.config.feature_groups]
+    # dropout chooses among the features, one by one
+    summed = () if self.config.variational_dropout else self.summed_groups
     width = getattr(self.config.model, "wide_embedding_dim", 4)
     self.embedding_group = EmbeddingGroup(
         self.input_features(), self.input_groups(), width, summed=summed
     )
-    plain = [group.group_name for group in groups if "SEQUENCE" not in group.group_type]
-    dims = {name: self.embedding_group.group_feature_dims(name) for name in plain}
-    chosen = [name for name in plain if dropout and len(dims[name]) > 1]
-    self.variational_dropout = nn.ModuleDict(
-        {name: VariationalDropout(dims[name], dropout.regularization_lambda) for name in chosen}
-    )
+    self.variational_dropout = group_dropout(self.embedding_group, groups, self.config)
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #0eb47294
 def build_input(self: "RankModel", batch: Batch) -> dict[str, Tensor]:
@@ -100,10 +98,7 @@ def build_input(self: "RankModel", batch: Batch) -> dict[str, Tensor]:
     Args:
         batch: features, labels, weights and candidates of the rows
     """
-    grouped = self.embedding_group(batch)
-    return grouped | {
-        name: dropout(grouped[name])[0] for name, dropout in self.variational_dropout.items()
-    }
+    return drop_features(self.variational_dropout, self.embedding_group(batch))[0]
 
 
 def field_dim(self: "RankModel", group: str) -> int:
@@ -196,8 +191,7 @@ def update_train_metric(self: "RankModel", predictions: dict[str, Tensor], batch
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #36ce3d6e
 class RankModel(BaseModel, abstract=True):
-    """Base of ranking models: subclasses build their network after `super().__init__` and write
-    `predict`.
+    """Base of ranking models: subclasses make their layers in `init_network` and write `predict`.
 
     Attributes:
         groups: names of the feature groups that the model reads; None: the first one
@@ -206,6 +200,9 @@ class RankModel(BaseModel, abstract=True):
         init_std: spread of the first weights of tables whose features do not say otherwise
         embedding_group: the tables, and what each group is read as
         heads: outputs with their labels, losses and metrics
+        loss_set: the losses of all heads, from `init_loss` on
+        variational_dropout: by group, where the config asks for it
+        num_class: width of the output
     """
     groups: tuple[str, ...] | None = None
     optional_groups: tuple[str, ...] = ()
@@ -213,6 +210,9 @@ class RankModel(BaseModel, abstract=True):
     init_std = 0.01
     embedding_group: EmbeddingGroup
     heads: Heads
+    loss_set: LossSet
+    variational_dropout: NamedModules[VariationalDropout]
+    num_class: int
 
     def __init__(
         self,
@@ -220,12 +220,16 @@ class RankModel(BaseModel, abstract=True):
         features: Sequence[Feature],
         labels: Sequence[str],
         sample_weights: Sequence[str] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.check_groups()
         self.init_heads()
         self.init_input()
+        self.init_network()
+
+    def init_network(self) -> None:
+        "Make the layers above the feature groups; the last step of the constructor."
 
     read_groups, input_groups, check_groups = read_groups, input_groups, check_groups
     input_features, init_input, build_input, field_dim = (
