@@ -20,6 +20,7 @@ SHARED = ROOT.parent / "shared"  # reference data beside the checkout, where the
 ALONE = "tests/test_notebooks.py"    # each of these tests goes where there is room
 LAST = [0.0]                         # CPU seconds when the test before ended
 LIMIT = 'ulimit -t "$0" && exec "$@"'
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several workers wait for each other's cores, computing
 
 
 def pytest_configure(config):
@@ -120,7 +121,7 @@ def name(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def one_thread():
-    "Sums of several threads may differ in the last bit from run to run."
+    "Where OMP_NUM_THREADS says more: sums of several threads may differ in the last bit from run to run."
     import torch
 
     before = torch.get_num_threads()

@@ -31,7 +31,7 @@ def test_dssm_has_the_documented_parameters():
 
 
 def test_runs_from_its_own_folder(tmp_path):
-    result = run_papermill("run_dssm.ipynb", tmp_path / "out.ipynb", DSSM.parent, SMALL, shell=True)
+    result = run_papermill("run_dssm.ipynb", tmp_path / "out.ipynb", DSSM.parent, SMALL)
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb")
     assert all(output["output_type"] != "error" for output in outputs(tmp_path / "out.ipynb"))

@@ -1,10 +1,9 @@
 """A model, a loss and a metric of another module: configs, training, runs in fresh processes, refusals."""
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import warm
 
 MODULE = '''
 """A researcher's own module."""
@@ -115,10 +114,8 @@ Trainer(model, data, epochs=1, batch_size=64, run_dir="run").fit()
 
 
 def python(folder, code):
-    "Standard output of a fresh interpreter that starts in a folder; its error where it fails."
-    done = subprocess.run(
-        [sys.executable, "-c", START + textwrap.dedent(code)], cwd=folder, capture_output=True, text=True
-    )
+    "Standard output of a process that starts in a folder, with our core imported; its error where it fails."
+    done = warm.run_python(START + textwrap.dedent(code), folder)
     return done.stdout if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 

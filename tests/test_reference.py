@@ -11,7 +11,8 @@ import reference
 import reference_models
 import torch
 import tzrec_stand_in as stand_in
-from conftest import ROOT, SHARED, run, tail
+import warm
+from conftest import ROOT, SHARED, tail
 from reference_common import Report
 
 GOLDEN, EASYREC = SHARED / "golden" / "torcheasyrec", SHARED / "golden" / "easyrec"
@@ -45,7 +46,9 @@ def test_a_wrong_number_is_a_miss(tmp_path):
     golden = json.loads((GOLDEN / "variational_dropout.json").read_text(encoding="utf-8"))
     golden["cases"][1]["eval_penalty"]["data"] *= 1.01
     (tmp_path / "variational_dropout.json").write_text(json.dumps(golden), encoding="utf-8")
-    result = run("python", ROOT / "tests" / "reference.py", tmp_path)
+    tests = str(ROOT / "tests")
+    program = f"import runpy, sys; sys.path.insert(0, {tests!r}); sys.argv[1:] = [{str(tmp_path)!r}]; "
+    result = warm.run_python(program + f"runpy.run_path({tests + '/reference.py'!r}, run_name='__main__')", tmp_path)
     counts = f"{len(golden['cases']) - 1} passed, 1 failed, 0 unsupported"
     assert result.returncode == 1 and result.stdout.splitlines()[-1] == counts, tail(result)
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("MISS")] == ["variational_dropout/feature_p_1"]

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import torch
 import warm
-from conftest import run, tail
+from conftest import ROOT, run, tail
 from warm import ONE_THREAD
 
 from recbench.core.config import DSSMConfig, FeatureGroup, Loss, MLPConfig, ModelConfig, SoftmaxCrossEntropyConfig, Tower
@@ -339,3 +341,50 @@ def test_a_folder_is_let_go_when_a_callback_breaks_off_before_or_after_the_train
     assert ((runs(tmp_path)["state"].tolist(), is_locked(tmp_path / "run")) == ([state], False)) if begun else not (tmp_path / "run").exists()
     assert event == "on_end" or broken.stopped.startswith(("interrupted before step 1", "failed before step 1"))
     same_numbers(trainer(dataset, tmp_path / "run").fit(), unbroken)
+
+
+SECONDS = 120   # of the CPU, for a call of a notebook
+CELLS = ['run_dir: str = ""  # record\nepochs: int = 3  # of the training', """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_survival import At, planted, trainer
+def wait():
+    Path(os.environ["HOLD"] + ".reached").touch()
+    while Path(os.environ["HOLD"]).exists(): time.sleep(0.05)
+training = trainer(planted(users=200, items=100, seed=0), Path(run_dir), [At(5, wait)], epochs=epochs)
+training.fit()
+print(len(training.history), "epochs")
+"""]
+
+
+def call(notebook, folder, hold):
+    "In a new process: `run_notebook`."
+    from recbench.train.notebook_runs import run_notebook
+
+    os.chdir(ROOT)
+    os.environ["HOLD"] = str(hold)
+    run_notebook(notebook, "killed", folder, progress=False)
+
+
+def test_notebook_run_killed_in_the_middle_is_resumed_by_the_same_call(tmp_path, unbroken):
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    cells[0].metadata["tags"] = ["parameters"]
+    notebook, hold = tmp_path / "experiment.ipynb", tmp_path / "hold"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}), notebook)
+    hold.touch()
+    process = warm.start(SECONDS, call, notebook, tmp_path / "runs", hold, context=warm.context())
+    while not (tmp_path / "hold.reached").exists():
+        assert process.is_alive()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    [folder] = (tmp_path / "runs").iterdir()
+    assert Checkpoints(folder / "checkpoints").load()["step"] == 4 and (folder / "call.json").read_text()
+    while is_locked(folder): time.sleep(0.05)   # the kernel outlives its caller by up to a second
+    hold.unlink()
+    again = warm.start(SECONDS, call, notebook, tmp_path / "runs", hold, context=warm.context())
+    assert warm.ended(again, SECONDS) == ""
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
+    assert not (folder / "call.json").read_text() and runs(tmp_path / "runs")["state"].tolist() == ["finished"]
+    same_numbers(Run.load(folder).history.set_index("epoch"), unbroken)

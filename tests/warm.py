@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -71,6 +72,15 @@ def run_cells(path: Path, report: Path, root: Path):
     sys.exit(0 if passed else 1)
 
 
+def code(source: str, folder: str, streams: str):
+    "In a forked process: what `python -c` does in a folder, its output and errors into files."
+    for number in (1, 2): os.dup2(os.open(Path(streams, str(number)), os.O_WRONLY | os.O_CREAT), number)
+    os.chdir(folder)
+    sys.path[:] = ["", *(path for path in sys.path if path not in ("", TESTS))]
+    sys.argv = ["-c"]
+    exec(source, {"__name__": "__main__"})
+
+
 def kernel(arguments: list[str], folder: str, variables: dict):
     "In a forked process: what `python -m ipykernel_launcher` does in a folder."
     os.chdir(folder)
@@ -110,6 +120,15 @@ class Result:
     returncode: int
     stdout: str
     stderr: str
+
+
+def run_python(source: str, folder: Path, seconds: float = 120) -> Result:
+    "A program in a process that has imported nothing of recbench beyond its core."
+    with tempfile.TemporaryDirectory() as streams:
+        process = start(seconds, code, source, str(folder), streams, context=context())
+        how = ended(process, seconds)
+        said, wrong = (Path(streams, number).read_text() for number in "12")
+    return Result(process.exitcode, said, wrong if process.exitcode == 1 else wrong + how)
 
 
 def run_papermill(arguments: list[str], folder: Path, seconds: float, variables: dict) -> Result:

@@ -7,12 +7,13 @@ __all__ = ['Side', 'SIDES', 'AutoDis', 'MLPEmbedding', 'Feature', 'Declared', 'I
            'MLPEmbeddingConfig', 'DenseEmbedding', 'RawFeature', 'RawSequenceFeature', 'Schema', 'with_embedding_dim']
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #94d86860
+import sys
 from math import inf, isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from ...core.base import Choice, Config, OneOf, with_fields
+from ...core.base import Choice, Config, OneOf, explain_fields, with_fields
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #afb2ba8e
 Side = Literal["user", "item"]
@@ -24,7 +25,11 @@ class Declared(BaseModel):
 
     Refuses unknown fields, explains its fields in `help`, and prints what is not default.
     """
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        explain_fields(cls, sys._getframe(1))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
