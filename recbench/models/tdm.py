@@ -213,7 +213,6 @@ class TDM(RankModel):
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.tree = tree
-        self.init_network()
 
     read_groups, input_groups = read_groups, input_groups
     sequence, query_name = property(sequence), property(query_name)
