@@ -31,6 +31,9 @@ _RENAMES = (
         r"\1.",
     ),
     (r"\bfeature_out_liner\.", "output."),
+    (r"^_task_tower\.", "task_towers."),
+    (r"^task_outputs\.(\d+)\.", r"task_towers.\1.linear."),
+    (r"^_extraction_nets\.(\d+)\._", r"extraction_nets.\1."),
 )
 _ALIASES = ((r"^final\.", "final_dnn."), (r"^output_mlp\.", "output_linear."))
 _ZERO_IF_ABSENT = re.compile(r".*\bhist_seq_mlp\.\d+\.0\.bias")  # versions of TorchEasyRec differ in it
