@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..core.task_config import DBMTLConfig, RelationTowerConfig, tower_order
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.experts import MMoE as Experts
 from ..layers.mask_net import MaskNetModule
 from ..layers.mlp import MLP
@@ -109,18 +107,10 @@ class DBMTL(MultiTaskModel):
         order: names of the towers as they are computed
     """
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        towers, self.group = model_config.model.task_towers, self.read_groups()[0]
+    def init_network(self) -> None:
+        towers, self.group = self.config.model.task_towers, self.read_groups()[0]
         self.order = tower_order(towers)
-        width = self.init_bottom(model_config.model)
+        width = self.init_bottom(self.config.model)
         self.init_towers(self.init_relations(towers, width), hidden=False)
 
     init_bottom, bottom, init_relations = init_bottom, bottom, init_relations

@@ -6,13 +6,9 @@
 __all__ = ['MMoE']
 
 # %% ../../nbs/60_models/51_mmoe.ipynb #7b1eb0e1
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.experts import MMoE as Experts
 from .multi_task_model import MultiTaskModel
 
@@ -20,16 +16,8 @@ from .multi_task_model import MultiTaskModel
 class MMoE(MultiTaskModel):
     "Experts over one group, mixed for each task."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config, self.group = model_config.model, self.read_groups()[0]
+    def init_network(self) -> None:
+        config, self.group = self.config.model, self.read_groups()[0]
         width = self.embedding_group.group_total_dim(self.group)
         gate = config.gate_mlp.model_dump() if config.gate_mlp else None
         expert, tasks = config.expert_mlp.model_dump(), len(self.heads)

@@ -6,14 +6,10 @@
 __all__ = ['extraction_net', 'PLE']
 
 # %% ../../nbs/60_models/52_ple.ipynb #8fc85afd
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..core.task_config import ExtractionNetworkConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.extraction import ExtractionNet
 from .multi_task_model import MultiTaskModel
 
@@ -44,16 +40,8 @@ def extraction_net(
 class PLE(MultiTaskModel):
     "Layers of own and shared experts over one group."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        layers, self.group = model_config.model.extraction_networks, self.read_groups()[0]
+    def init_network(self) -> None:
+        layers, self.group = self.config.model.extraction_networks, self.read_groups()[0]
         width = self.embedding_group.group_total_dim(self.group)
         self.extraction_nets = nn.ModuleList()
         for place, layer in enumerate(layers, 1):

@@ -6,28 +6,16 @@
 __all__ = ['SimpleMultiTask']
 
 # %% ../../nbs/60_models/50_simple_multi_task.ipynb #097f8a18
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from .multi_task_model import MultiTaskModel
 
 # %% ../../nbs/60_models/50_simple_multi_task.ipynb #dc7d6c89
 class SimpleMultiTask(MultiTaskModel):
     "A tower for each task over one group."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
+    def init_network(self) -> None:
         self.group = self.read_groups()[0]
         self.init_towers([self.embedding_group.group_total_dim(self.group)] * len(self.heads))
 
