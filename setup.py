@@ -9,6 +9,7 @@ config = ConfigParser(delimiters=["="])
 config.read(root / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 readme = root / "README.md"
+experiments = sorted(str(path.relative_to(root)) for path in root.glob("nbs/experiments/*.ipynb"))
 
 setup(
     name=settings["lib_name"],
@@ -22,7 +23,7 @@ setup(
     keywords=settings["keywords"].split(),
     license="Apache-2.0",
     packages=find_packages(include=["recbench", "recbench.*"]),
-    data_files=[("share/recbench/experiments", sorted(str(path.relative_to(root)) for path in root.glob("nbs/experiments/*.ipynb")))],
+    data_files=[("share/recbench/experiments", experiments)],
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("cuda", "dev")},

@@ -1,11 +1,12 @@
-"""A training step of a linear layer whose width is no multiple of 16, with results in aligned rows and without.
+"""A training step of a linear layer whose width is no multiple of 16, with results in aligned rows and
+without.
 
     python benchmarks/aligned_rows.py [--rounds 7]
 
-`recbench.layers.mlp.Linear` against `torch.nn.Linear`, forward and backward with the gradient of the input, 8,192 rows,
-float32, one thread, CPU time, taking turns. The widths are those of workload S1: 26 embeddings of width 16 and 13 numbers
-are 429 columns, which a full cross layer maps onto themselves and the first layer of a tower to 256. At 432 columns the two
-layers do the same, which shows the noise.
+`recbench.layers.mlp.Linear` against `torch.nn.Linear`, forward and backward with the gradient of the
+input, 8,192 rows, float32, one thread, CPU time, taking turns. The widths are those of workload S1: 26
+embeddings of width 16 and 13 numbers are 429 columns, which a full cross layer maps onto themselves and
+the first layer of a tower to 256. At 432 columns the two layers do the same, which shows the noise.
 """
 
 import argparse

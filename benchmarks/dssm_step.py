@@ -1,16 +1,19 @@
-"""One training step of a DSSM through the Trainer, against the same net written plainly and against its matrix products alone.
+"""One training step of a DSSM through the Trainer, against the same net written plainly and against its
+matrix products alone.
 
     python benchmarks/dssm_step.py [--buckets 100000] [--batch 4096] [--steps 3] [--rounds 9]
 
-8 user and 8 item features of width 16, towers 256-128-64 (hidden layers 256 and 128, output 64), cosine over a
-temperature, in-batch negatives; float32, CPU time of one thread, the contenders taking turns.
+8 user and 8 item features of width 16, towers 256-128-64 (hidden layers 256 and 128, output 64), cosine
+over a temperature, in-batch negatives; float32, CPU time of one thread, the contenders taking turns.
 
-recbench     loading, forward, backward, update: batches of the `MatchLoader` into `Trainer.train_step`, negatives as
-             `default_negatives` gives them, with log Q correction and masked accidental hits
+recbench     loading, forward, backward, update: batches of the `MatchLoader` into `Trainer.train_step`,
+             negatives as `default_negatives` gives them, with log Q correction and masked accidental
+             hits
 uncorrected  the same with both corrections off, which is the loss of the plain loop
-plain        `nn.Embedding`s, `torch.optim.Adam` as it comes, `mm`, `F.cross_entropy`; its batches lie ready as id matrices
-products     the step's matrix products: forward, gradient of the weights, gradient of the inputs, for every linear layer
-             and for the similarity, each into memory that is already there
+plain        `nn.Embedding`s, `torch.optim.Adam` as it comes, `mm`, `F.cross_entropy`; its batches lie
+             ready as id matrices
+products     the step's matrix products: forward, gradient of the weights, gradient of the inputs, for
+             every linear layer and for the similarity, each into memory that is already there
 
 Targets, in samples a CPU second: recbench at least 2.2 times plain, and at least 0.6 of products.
 """

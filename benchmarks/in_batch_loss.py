@@ -1,9 +1,11 @@
-"""Chunked against plain in-batch softmax loss, forward and backward: CPU time of one thread, and extra peak memory.
+"""Chunked against plain in-batch softmax loss, forward and backward: CPU time of one thread, and extra
+peak memory.
 
     python benchmarks/in_batch_loss.py [--rows 8192] [--width 64] [--rounds 7]
 
 Memory is the highest of one step above what was held before it, each form in a process of its own.
-Targets: chunked at most 0.6 of plain's time and a twentieth of its extra memory, with the corrections too.
+Targets: chunked at most 0.6 of plain's time and a twentieth of its extra memory, with the corrections
+too.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     python benchmarks/interactions.py [--rows 2048] [--rounds 7]
 
-26 fields of width 16, one thread, in turn; CPU time. Targets: 0.6 of the time for pair products and cross layers, a fifth for CIN.
+26 fields of width 16, one thread, in turn; CPU time. Targets: 0.6 of the time for pair products and
+cross layers, a fifth for CIN.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""How often 95 % intervals hold the truth, for one model and for the difference of two: `python benchmarks/interval_coverage.py [studies]`.
+"""How often 95 % intervals hold the truth, for one model and for the difference of two: `python
+benchmarks/interval_coverage.py [studies]`.
 
-Each line draws so many studies of 20, 50, 200 and 1,000 users from a law whose mean is known. Where hits are so rare that
-few different outcomes occur, no interval can come near 95 %: it is then wide enough to hold the truth more often. Such
-lines are marked with `few`: under 5 users are expected to tell.
+Each line draws so many studies of 20, 50, 200 and 1,000 users from a law whose mean is known. Where
+hits are so rare that few different outcomes occur, no interval can come near 95 %: it is then wide
+enough to hold the truth more often. Such lines are marked with `few`: under 5 users are expected to
+tell.
 """
 
 import sys

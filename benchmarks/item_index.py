@@ -1,13 +1,15 @@
-"""Exact search against the bare matrix product, and a full-corpus evaluation of MovieLens-1M's size once embeddings exist.
+"""Exact search against the bare matrix product, and a full-corpus evaluation of MovieLens-1M's size
+once embeddings exist.
 
     python benchmarks/item_index.py [--rounds 5] [--users 1024]
 
-First: `ItemIndex(kind="exact")` finds the best 100 of 100,000 items (64 columns, unit vectors around 1,000 centres) for each
-user, and the product of the same blocks of users with all items is taken alone, nothing kept of it; one thread, CPU time,
-taking turns. Asked is at least 0.5 of the product's rate. `Tensor.topk` over the same product stands beside it.
+First: `ItemIndex(kind="exact")` finds the best 100 of 100,000 items (64 columns, unit vectors around
+1,000 centres) for each user, and the product of the same blocks of users with all items is taken alone,
+nothing kept of it; one thread, CPU time, taking turns. Asked is at least 0.5 of the product's rate.
+`Tensor.topk` over the same product stands beside it.
 
-Second: `evaluate` of given vectors (64 columns), 6,040 users, 3,706 items, 1,000,209 events of which each user's last is
-held out and the others are masked, five cut-offs, four metrics. Asked is under 2 s.
+Second: `evaluate` of given vectors (64 columns), 6,040 users, 3,706 items, 1,000,209 events of which
+each user's last is held out and the others are masked, five cut-offs, four metrics. Asked is under 2 s.
 """
 
 import argparse

@@ -1,15 +1,18 @@
-"""Kill -9 at any moment: trainings that are killed again and again must end with the numbers of one that nobody touched.
+"""Kill -9 at any moment: trainings that are killed again and again must end with the numbers of one
+that nobody touched.
 
     python benchmarks/kills.py [--kills 50] [--kills-a-run 5] [--seed 0]
 
-A small two-tower model trains on a planted world with everything that has a state: dropout, drawn negatives, windowed train
-metrics, a learning-rate schedule, an average of the weights, accumulated gradients. Half of the kills come at a random
-moment of the training, the other half at a random one of its file operations (open, rename, delete, ...), so that they fall
-into the writing of descriptions, metrics and checkpoints; some of these leave a half-written tensor file as well. The next
-process resumes, until a run has had its kills and may end.
+A small two-tower model trains on a planted world with everything that has a state: dropout, drawn
+negatives, windowed train metrics, a learning-rate schedule, an average of the weights, accumulated
+gradients. Half of the kills come at a random moment of the training, the other half at a random one of
+its file operations (open, rename, delete, ...), so that they fall into the writing of descriptions,
+metrics and checkpoints; some of these leave a half-written tensor file as well. The next process
+resumes, until a run has had its kills and may end.
 
-Targets: every kill is followed by a resume that loses no more than one interval of checkpoints; the history, every loss of
-every step and every bit of the weights at the end equal those of the unbroken run.
+Targets: every kill is followed by a resume that loses no more than one interval of checkpoints; the
+history, every loss of every step and every bit of the weights at the end equal those of the unbroken
+run.
 """
 
 import argparse
@@ -251,8 +254,10 @@ def main() -> None:
         f"{seconds:.1f} s; a checkpoint every {EVERY} steps and at the end of each epoch"
     )
     print(
-        f"{len(kinds)} kills: {sum(kind.startswith('moment') for kind in kinds)} at a random moment, {sum(kind.startswith('file') for kind in kinds)} at a file operation, "
-        f"{sum('half written' in kind for kind in kinds)} of them with a checkpoint half written or half deleted; all resumed"
+        f"{len(kinds)} kills: {sum(kind.startswith('moment') for kind in kinds)} at a random "
+        f"moment, {sum(kind.startswith('file') for kind in kinds)} at a file operation, "
+        f"{sum('half written' in kind for kind in kinds)} of them with a checkpoint half written or "
+        "half deleted; all resumed"
     )
     verdict("steps lost by a kill", max(again, default=0), at_most=EVERY, kind="most")
     verdict(

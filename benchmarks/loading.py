@@ -1,13 +1,16 @@
-"""How fast rows become batches, from memory and from Parquet, and whether streaming a file ten times the size needs more memory.
+"""How fast rows become batches, from memory and from Parquet, and whether streaming a file ten times
+the size needs more memory.
 
     python benchmarks/loading.py [--rows 1000000] [--rounds 25]
 
-Rows hold 26 integer ids, 13 floats and a label; batches of 4,096, each dropped before the next as in training. CPU time of
-one thread, best of the rounds (the file lies in the page cache after the first). Peak memory is that of a process of its own.
-The file is as PyArrow and pandas write it unless told otherwise: Snappy, dictionaries, nullable columns, row groups of 1,048,576
-rows. Targets: batches from 2 million rows a CPU second from Parquet and from 10 million from memory, peak memory within 10 % for
-ten times the rows. Printed besides, for the same rows: what the gather alone costs, by `index_select`, Arrow's decoding alone,
-and both again for a file with row groups of 65,536 rows, in which every group carries dictionaries of its own.
+Rows hold 26 integer ids, 13 floats and a label; batches of 4,096, each dropped before the next as in
+training. CPU time of one thread, best of the rounds (the file lies in the page cache after the first).
+Peak memory is that of a process of its own. The file is as PyArrow and pandas write it unless told
+otherwise: Snappy, dictionaries, nullable columns, row groups of 1,048,576 rows. Targets: batches from 2
+million rows a CPU second from Parquet and from 10 million from memory, peak memory within 10 % for ten
+times the rows. Printed besides, for the same rows: what the gather alone costs, by `index_select`,
+Arrow's decoding alone, and both again for a file with row groups of 65,536 rows, in which every group
+carries dictionaries of its own.
 """
 
 import argparse
@@ -143,7 +146,8 @@ def main() -> None:
         sizes = [path.stat().st_size / 2**20 for path in (small, large)]
     print(
         f"from memory: batches {rate['memory']:.1f}, the gather alone {rate['gather']:.1f}; from "
-        f"Parquet: batches {rate['Parquet']:.2f}, decoding alone {rate['decoding']:.2f} million rows a CPU second"
+        f"Parquet: batches {rate['Parquet']:.2f}, decoding alone {rate['decoding']:.2f} million "
+        "rows a CPU second"
     )
     print(
         f"row groups of {SMALL_GROUP:,}: batches {rate['groups']:.2f}, decoding alone "

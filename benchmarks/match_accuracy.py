@@ -1,14 +1,18 @@
-"""Recall and NDCG of the matching models over the whole catalogue, beside models that cost nothing: mean and spread over seeds.
+"""Recall and NDCG of the matching models over the whole catalogue, beside models that cost nothing:
+mean and spread over seeds.
 
-    python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds 0] [--tie-seeds 0] [--threads 1] [--folder runs/match_accuracy]
-    python benchmarks/match_accuracy.py --datasets movielens-100k "movielens-100k P1" --seeds 0 1 2 --tie-seeds 0 1 2
+    python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds
+        0] [--tie-seeds 0] [--threads 1] [--folder runs/match_accuracy]
+    python benchmarks/match_accuracy.py --datasets movielens-100k "movielens-100k P1" --seeds 0 1 2
+        --tie-seeds 0 1 2
 
-Each model is trained as its recipe for the data set says (`recbench.models.recipes`). The
-epoch is chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics of each user
-in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there. Baselines
-are chosen on validation rows and shown twice: fitted on training rows, and (`refit`) on all before the test, as by time the model
-is whose users weigh the same. The last columns are the paired differences to EASE and to its refit with an interval of 95 % over
-users, of the mean over seeds.
+Each model is trained as its recipe for the data set says (`recbench.models.recipes`). The epoch is
+chosen on validation rows (at most 1,500 of them, evenly spaced). A finished training leaves the metrics
+of each user in the folder and is not done again, so that what was broken off goes on; `--report` only
+prints what is there. Baselines are chosen on validation rows and shown twice: fitted on training rows,
+and (`refit`) on all before the test, as by time the model is whose users weigh the same. The last
+columns are the paired differences to EASE and to its refit with an interval of 95 % over users, of the
+mean over seeds.
 """
 
 import argparse

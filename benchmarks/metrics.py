@@ -2,9 +2,10 @@
 
     python benchmarks/metrics.py [--rounds 5] [--scale 1.0]
 
-One thread, CPU time, median over rounds; every contender computes on the same rows. `--scale 0.01` shrinks all sizes, for a quick look.
-Targets: GroupedAUC of 1e6 rows in 1e5 groups under 0.3 s; AUC of 1e7 rows under 0.2 s and within 1e-5 of the exact value;
-exact XAUC growing as n log n, at most 20 times dearer for ten times the rows (all pairs would be 100 times).
+One thread, CPU time, median over rounds; every contender computes on the same rows. `--scale 0.01`
+shrinks all sizes, for a quick look. Targets: GroupedAUC of 1e6 rows in 1e5 groups under 0.3 s; AUC of
+1e7 rows under 0.2 s and within 1e-5 of the exact value; exact XAUC growing as n log n, at most 20 times
+dearer for ten times the rows (all pairs would be 100 times).
 """
 
 import argparse

@@ -1,17 +1,21 @@
-"""What the main job reaches on MovieLens-100K: `run_dssm.ipynb` with its defaults and several seeds, on the test events.
+"""What the main job reaches on MovieLens-100K: `run_dssm.ipynb` with its defaults and several seeds, on
+the test events.
 
-    python benchmarks/movielens_dssm.py [--ties neutral] [--tie-seeds 0 1 2] [--seeds 0 1 2] [-p NAME VALUE ...] [--notebook nbs/experiments/run_dssm.ipynb]
+    python benchmarks/movielens_dssm.py [--ties neutral] [--tie-seeds 0 1 2] [--seeds 0 1 2] [-p NAME
+        VALUE ...] [--notebook nbs/experiments/run_dssm.ipynb]
     # protocol P1: likes of one second by item id, as peers have it
     python benchmarks/movielens_dssm.py --ties item_id
 
-Every seed is a run of the notebook through papermill, as `make demo` does it, with one cell more at its end that hands over
-the metrics of each user. Printed are the metrics of each seed with its wall seconds, their mean and spread (standard
-deviation over seeds), and the difference to EASE: of each user the mean over the seeds, less EASE, averaged over users with
-a paired bootstrap interval of 95 %. Likes of one second are put in a neutral order, another one for each tie seed; each is
-a test of its own, with EASE fitted on it, and the last table has the spread over the orders. With three orders and three
-seeds these are nine runs, a quarter of an hour.
+Every seed is a run of the notebook through papermill, as `make demo` does it, with one cell more at its
+end that hands over the metrics of each user. Printed are the metrics of each seed with its wall
+seconds, their mean and spread (standard deviation over seeds), and the difference to EASE: of each user
+the mean over the seeds, less EASE, averaged over users with a paired bootstrap interval of 95 %. Likes
+of one second are put in a neutral order, another one for each tie seed; each is a test of its own, with
+EASE fitted on it, and the last table has the spread over the orders. With three orders and three seeds
+these are nine runs, a quarter of an hour.
 
-Targets for the defaults: recall@10 at least 0.130, recall@50 at least 0.380, the interval at k = 50 above zero, a run under 120 s.
+Targets for the defaults: recall@10 at least 0.130, recall@50 at least 0.380, the interval at k = 50
+above zero, a run under 120 s.
 """
 
 import argparse
@@ -31,8 +35,10 @@ from recbench.evaluate.significance import paired_interval
 METRICS = ["recall@10", "recall@50", "ndcg@10"]
 NOTEBOOK = Path(__file__).resolve().parents[1] / "nbs" / "experiments" / "run_dssm.ipynb"
 LAST_CELL = f"""
-per_user = {{name: evaluate(fitted, data, [10, 50]).values[{METRICS}] for name, fitted in {{"DSSM": model, "EASE": baselines["EASE"]}}.items()}}
-display({{"application/json": {{name: values.to_dict("split") for name, values in per_user.items()}}}}, raw=True)
+models = {{"DSSM": model, "EASE": baselines["EASE"]}}
+found = {{name: evaluate(fitted, data, [10, 50]) for name, fitted in models.items()}}
+per_user = {{name: one.values[{METRICS}].to_dict("split") for name, one in found.items()}}
+display({{"application/json": per_user}}, raw=True)
 """
 
 

@@ -1,13 +1,16 @@
 """What drawing shared negatives costs, beside the training step that needs them.
 
-    python benchmarks/negative_sampling.py [--items 1000000] [--batch 8192] [--num-sample 1024] [--rounds 7]
+    python benchmarks/negative_sampling.py [--items 1000000] [--batch 8192] [--num-sample 1024]
+        [--rounds 7]
 
-The DSSM of dssm_step.py on 100,000 users with ten events each, and a catalogue of a million items; float32, CPU time of
-one thread, the contenders taking turns. Weights are random numbers, so that every item can be drawn.
+The DSSM of dssm_step.py on 100,000 users with ten events each, and a catalogue of a million items;
+float32, CPU time of one thread, the contenders taking turns. Weights are random numbers, so that every
+item can be drawn.
 
 shared       `NegativeSampler.sample`: 1,024 weighted negatives for all of the batch's 8,192 rows
 known        `NegativeSamplerV2.sample`: the same, and which of them each row's user knows
-sampled      a step of the `Trainer` with 1,024 sampled negatives: loading, draw, forward, backward, update
+sampled      a step of the `Trainer` with 1,024 sampled negatives: loading, draw, forward, backward,
+             update
 in-batch     the step of dssm_step.py, with the batch's own positives as negatives
 
 Target: a draw costs at most 0.05 of a step, also of the cheaper one.

@@ -1,11 +1,13 @@
-"""Pairwise losses against their plain B x B form, forward and backward: CPU time of one thread, and extra peak memory.
+"""Pairwise losses against their plain B x B form, forward and backward: CPU time of one thread, and
+extra peak memory.
 
     python benchmarks/pairwise_losses.py [--rows 4096] [--session 10] [--rounds 7] [--large 65536]
 
-One row in five is clicked. Plain makes all B x B differences and selects the pairs among them.
-Memory is the highest of one step above what was held before it, each form in a process of its own.
-Targets: logistic and focal at most a tenth of plain's time, hinge too, and less than 20 MB extra each.
-Then a large batch, in sessions and as a single session, which plain cannot hold: time and number of pairs, no target.
+One row in five is clicked. Plain makes all B x B differences and selects the pairs among them. Memory
+is the highest of one step above what was held before it, each form in a process of its own. Targets:
+logistic and focal at most a tenth of plain's time, hinge too, and less than 20 MB extra each. Then a
+large batch, in sessions and as a single session, which plain cannot hold: time and number of pairs, no
+target.
 """
 
 import argparse

@@ -1,12 +1,15 @@
-"""Test AUC and log loss of the ranking models on real clicks and ratings beside the best peer's: mean and spread over seeds.
+"""Test AUC and log loss of the ranking models on real clicks and ratings beside the best peer's: mean
+and spread over seeds.
 
-    python benchmarks/rank_accuracy.py [--datasets random temporal_user frappe] [--models ...] [--seeds 0 1 2] [--threads 1] [--folder runs/rank_accuracy]
+    python benchmarks/rank_accuracy.py [--datasets random temporal_user frappe] [--models ...] [--seeds
+        0 1 2] [--threads 1] [--folder runs/rank_accuracy]
 
-`random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each user's time; models
-without history read ids and side features only, MultiTowerDIN also the user's earlier ratings. `frappe` is the app log with
-its published split. Each model is trained as its recipe for
-the data set says (`recbench.models.recipes`), chosen on validation rows of one or two of the models; the epoch is chosen there too. A finished training leaves its test probabilities
-in the folder and is not done again, so that what was broken off goes on; `--report` only prints what is there.
+`random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each
+user's time; models without history read ids and side features only, MultiTowerDIN also the user's
+earlier ratings. `frappe` is the app log with its published split. Each model is trained as its recipe
+for the data set says (`recbench.models.recipes`), chosen on validation rows of one or two of the
+models; the epoch is chosen there too. A finished training leaves its test probabilities in the folder
+and is not done again, so that what was broken off goes on; `--report` only prints what is there.
 """
 
 import argparse

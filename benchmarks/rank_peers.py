@@ -1,7 +1,9 @@
-"""One peer's training step for `rank_step.py`, run by the Python of that peer's own environment: `python rank_peers.py PEER MODEL`.
+"""One peer's training step for `rank_step.py`, run by the Python of that peer's own environment:
+`python rank_peers.py PEER MODEL`.
 
-Reads a number of steps from each line of standard input, takes so many training steps and answers with one line of JSON:
-CPU seconds, peak memory in MB, last loss. Ready batches, one thread, the peer's own classes, Adam at 0.001.
+Reads a number of steps from each line of standard input, takes so many training steps and answers with
+one line of JSON: CPU seconds, peak memory in MB, last loss. Ready batches, one thread, the peer's own
+classes, Adam at 0.001.
 """
 
 import json

@@ -1,18 +1,21 @@
-"""A training step of DeepFM, DLRM and DCNV2 against the same models of other libraries, installed from PyPI.
+"""A training step of DeepFM, DLRM and DCNV2 against the same models of other libraries, installed from
+PyPI.
 
     python benchmarks/rank_step.py [--rounds 5] [--steps 2] [--models DeepFM DLRM DCNV2]
 
-26 features of 100,000 ids, width 16, 13 numbers, batches of 8,192 ready in memory, MLP 256-128-64, three full cross layers;
-one thread, CPU time. Every contender is a process of its own, the peers each in an environment of their own (made once, in
-the cache folder, about 1 GB each). They take turns, a few steps each, every other round backwards.
+26 features of 100,000 ids, width 16, 13 numbers, batches of 8,192 ready in memory, MLP 256-128-64,
+three full cross layers; one thread, CPU time. Every contender is a process of its own, the peers each
+in an environment of their own (made once, in the cache folder, about 1 GB each). They take turns, a few
+steps each, every other round backwards.
 
-The networks are the same in size and depth, not to the last weight: FuxiCTR gives each number a vector of its own and so a
-wider input, Torch-RecHub has a linear map in place of DeepFM's first-order tables. The peers train all of every table with
-Adam, recbench the rows of the batch with row-wise Adagrad inside the backward pass: that is what is compared. FuxiCTR's
-package has no DeepFM, DLRM or DCNv2, only their layers, which `rank_peers.py` joins; DLRM has no other peer there.
+The networks are the same in size and depth, not to the last weight: FuxiCTR gives each number a vector
+of its own and so a wider input, Torch-RecHub has a linear map in place of DeepFM's first-order tables.
+The peers train all of every table with Adam, recbench the rows of the batch with row-wise Adagrad
+inside the backward pass: that is what is compared. FuxiCTR's package has no DeepFM, DLRM or DCNv2, only
+their layers, which `rank_peers.py` joins; DLRM has no other peer there.
 
-Targets: samples a CPU second at least 2.5 times the best peer's for DeepFM and DLRM, 1.5 times for DCNV2; peak memory at
-most the smallest peer's.
+Targets: samples a CPU second at least 2.5 times the best peer's for DeepFM and DLRM, 1.5 times for
+DCNV2; peak memory at most the smallest peer's.
 """
 
 import argparse

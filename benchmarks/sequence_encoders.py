@@ -2,15 +2,20 @@
 
     python benchmarks/sequence_encoders.py [--rows 1024] [--longest 50] [--width 32] [--rounds 15]
 
-Rows of 0 to `longest` positions, evenly spread; forward and backward to query, sequence and parameters; float32, CPU time
-of one thread, the contenders taking turns. All forms of an encoder hold the same parameters and are compared before.
+Rows of 0 to `longest` positions, evenly spread; forward and backward to query, sequence and parameters;
+float32, CPU time of one thread, the contenders taking turns. All forms of an encoder hold the same
+parameters and are compared before.
 
 wide         the first layer of the MLP sees [q, s, q - s, q * s] at every position
-split        its matrix is cut into the query's part, done once a row, and the parts of the position and of the product
-packed       work on the positions that exist; the encoders of recbench, given packed positions or a padded rectangle
-mha          three linear maps and `nn.MultiheadAttention` on the rectangle, keys masked, padding left out of the mean
+split        its matrix is cut into the query's part, done once a row, and the parts of the position and
+             of the product
+packed       work on the positions that exist; the encoders of recbench, given packed positions or a
+             padded rectangle
+mha          three linear maps and `nn.MultiheadAttention` on the rectangle, keys masked, padding left
+             out of the mean
 
-Targets: DIN at most 0.5 of the padded wide form; self-attention at most 0.75 of mha at 64 columns, 0.35 at 512.
+Targets: DIN at most 0.5 of the padded wide form; self-attention at most 0.75 of mha at 64 columns, 0.35
+at 512.
 """
 
 import argparse

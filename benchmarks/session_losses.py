@@ -1,10 +1,12 @@
-"""Losses of sessions and of embeddings against the same losses on B x B matrices: CPU time of one thread, extra peak memory.
+"""Losses of sessions and of embeddings against the same losses on B x B matrices: CPU time of one
+thread, extra peak memory.
 
     python benchmarks/session_losses.py [--rows 4096] [--many 65536] [--rounds 5]
 
-About ten rows a session, one row in five positive; embeddings of width 32 with a class a session. Forward and backward, forms taken in turn;
-memory is the highest of one step above what was held before it, each form in a process of its own.
-Targets: JRC and listwise at least 50 times as fast as their matrices, circle and multi-similarity at least as fast; each at most 20 MiB extra.
+About ten rows a session, one row in five positive; embeddings of width 32 with a class a session.
+Forward and backward, forms taken in turn; memory is the highest of one step above what was held before
+it, each form in a process of its own. Targets: JRC and listwise at least 50 times as fast as their
+matrices, circle and multi-similarity at least as fast; each at most 20 MiB extra.
 """
 
 import argparse
@@ -194,7 +196,8 @@ def scale(name: str, rows: int, many: int, rounds: int) -> None:
     )
     print(
         f"  {name:20s} {1000 * median(seconds[str(many)]):8.2f} ms CPU "
-        f"{memory(name, 'ours', many):8.1f} MiB extra; one B x B float32 matrix: {4 * many**2 / 2**20:.0f} MiB"
+        f"{memory(name, 'ours', many):8.1f} MiB extra; one B x B float32 matrix: "
+        f"{4 * many**2 / 2**20:.0f} MiB"
     )
     verdict(
         f"{name}, time a row, B={many} / B={rows}:",

@@ -1,9 +1,11 @@
 """What the number of rows a table costs a training step of a DSSM through the Trainer.
 
-    python benchmarks/table_growth.py [--fields 2] [--small 10000] [--large 10000000] [--batch 4096] [--steps 3] [--rounds 9]
+    python benchmarks/table_growth.py [--fields 2] [--small 10000] [--large 10000000] [--batch 4096]
+        [--steps 3] [--rounds 9]
 
-The step of dssm_step.py with fewer tables, so that the large ones fit: `fields` on each side. Both sizes see as many
-users, items and events, with ids uniform over the rows; CPU time of one thread, the sizes taking turns.
+The step of dssm_step.py with fewer tables, so that the large ones fit: `fields` on each side. Both
+sizes see as many users, items and events, with ids uniform over the rows; CPU time of one thread, the
+sizes taking turns.
 
 step     load, forward, backward, update, with towers 256-128-64 and in-batch negatives
 tables   only what the tables do of it: look up every id, and update every row that was looked up

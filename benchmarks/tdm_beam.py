@@ -1,13 +1,16 @@
-"""TDM on MovieLens-1M (leave-last-out, full catalogue): what a beam finds of what scoring every leaf finds, and what it costs.
+"""TDM on MovieLens-1M (leave-last-out, full catalogue): what a beam finds of what scoring every leaf
+finds, and what it costs.
 
-    python benchmarks/tdm_beam.py [--steps 300 2500] [--batch-size 64] [--test-rows 6040] [--seed 0] [--save FILE]
+    python benchmarks/tdm_beam.py [--steps 300 2500] [--batch-size 64] [--test-rows 6040] [--seed 0]
+        [--save FILE]
 
-Item vectors begin as a factorisation of which films are watched near each other. A tree by genre and year, training on it,
-a tree by k-means of the item vectors learnt, and training on that one. The width of the beam is the least one, of those
-under a tenth of the nodes, with which 0.97 of the exact first ten are found on validation rows; with it test rows are
-searched, and every leaf is scored with the same model. Printed are, for each width, the nodes scored for a user, their
-share of all nodes and of the leaves, the share of the exact first k that is found (agreement), recall by beam and by every
-leaf and their ratio; then the recall of popularity and EASE on all test rows.
+Item vectors begin as a factorisation of which films are watched near each other. A tree by genre and
+year, training on it, a tree by k-means of the item vectors learnt, and training on that one. The width
+of the beam is the least one, of those under a tenth of the nodes, with which 0.97 of the exact first
+ten are found on validation rows; with it test rows are searched, and every leaf is scored with the same
+model. Printed are, for each width, the nodes scored for a user, their share of all nodes and of the
+leaves, the share of the exact first k that is found (agreement), recall by beam and by every leaf and
+their ratio; then the recall of popularity and EASE on all test rows.
 
 Target: recall@10 of the beam at least 0.95 of every leaf's, with under a tenth of the nodes.
 """
@@ -99,8 +102,10 @@ def train(
     )
     history = trainer.fit()
     print(
-        f"{steps} steps of {batch_size} events with {sum(loader.sampler.counts) + model.tree.levels - 1} nodes: {time.process_time() - start:.0f} CPU-s, "
-        f"loss {history['loss'].iloc[-1]:.4f}, valid recall@10 {history['recall@10'].iloc[-1]:.4f} by a beam of {trainer.task.beam}",
+        f"{steps} steps of {batch_size} events with "
+        f"{sum(loader.sampler.counts) + model.tree.levels - 1} nodes: "
+        f"{time.process_time() - start:.0f} CPU-s, loss {history['loss'].iloc[-1]:.4f}, valid recall@10 "
+        f"{history['recall@10'].iloc[-1]:.4f} by a beam of {trainer.task.beam}",
         flush=True,
     )
 
@@ -148,13 +153,13 @@ def main() -> None:
     report = beam_report(model, data, [beam // 2, beam], [10, 20, 50], rows=rows)
     print(
         f"\ntest, {len(rows)} of {len(data.test)} rows, {len(model.tree)} nodes in levels of "
-        f"{model.tree.level_sizes}; {time.process_time() - start:.0f} CPU-s\n{report.round(4).T.to_string()}\n",
+        f"{model.tree.level_sizes}; {time.process_time() - start:.0f} CPU-s\n"
+        f"{report.round(4).T.to_string()}\n",
         flush=True,
     )
     for name, floor in (("popularity", Popularity()), ("EASE, l2 500", EASE(500.0))):
-        print(
-            f"{name}: {evaluate(floor.fit(data.interactions('train')), data, [10, 20, 50], name=name).mean().filter(like='recall').round(4).to_dict()}"
-        )
+        found = evaluate(floor.fit(data.interactions("train")), data, [10, 20, 50], name=name)
+        print(f"{name}: {found.mean().filter(like='recall').round(4).to_dict()}")
     verdict(
         f"beam {beam}: recall@10 against every leaf",
         report.loc[beam, "of exact recall@10"],

@@ -1,4 +1,6 @@
-"Print the last table of an executed notebook that holds a metric at a cut-off, and where the notebook lies."
+"""Print the last table of an executed notebook that holds a metric at a cut-off, and where the notebook
+lies.
+"""
 
 import sys
 from pathlib import Path

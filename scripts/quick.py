@@ -22,7 +22,10 @@ def git(*arguments: str) -> list[str]:
 
 
 def changed() -> set[str]:
-    "Paths, new ones too, that differ from where this branch left origin/main; without one from the last commit."
+    """Paths, new ones too, that differ from where this branch left origin/main.
+
+    Without one from the last commit.
+    """
     base = git("merge-base", "origin/main", "HEAD") or ["HEAD"]
     return {*git("diff", "--name-only", base[0]), *git("ls-files", "-o", "--exclude-standard")}
 
@@ -71,7 +74,8 @@ def tests(paths: set[str], names: set[str]) -> list[str]:
     for path in sorted((ROOT / "tests").glob("test_*.py")):
         text = path.read_text(encoding="utf-8")
         named = any(name in text for name in experiments)
-        if f"tests/{path.name}" in paths or named or names & imported(path): found.append(f"tests/{path.name}")
+        if f"tests/{path.name}" in paths or named or names & imported(path):
+            found.append(f"tests/{path.name}")
     return found
 
 
@@ -88,4 +92,6 @@ if __name__ == "__main__":
     files = tests(paths, {exports[path] for path in own if path in exports})
     whole = [path for path in dict.fromkeys([*ALWAYS, *files]) if path != "tests/test_notebooks.py"]
     chosen = [*whole, *map(notebook_test, [*own, *users[:MOST]])]
-    sys.exit(subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:], *chosen], cwd=ROOT).returncode)
+    sys.exit(
+        subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:], *chosen], cwd=ROOT).returncode
+    )

@@ -1,7 +1,7 @@
 """Make README.md and its pictures from nbs/index.ipynb as it is stored.
 
-Markdown stays as it is, with links turned to the root; code becomes a python block, text a plain block, PNG a file.
-`#| hide` drops a cell, `#| hide_input` its code; `#| fig-alt: ...` describes its picture.
+Markdown stays as it is, with links turned to the root; code becomes a python block, text a plain block,
+PNG a file. `#| hide` drops a cell, `#| hide_input` its code; `#| fig-alt: ...` describes its picture.
 """
 
 import base64

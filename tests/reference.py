@@ -1,8 +1,10 @@
-"""Compare recbench with numbers that TorchEasyRec and EasyRec produced: `python tests/reference.py FOLDER`.
+"""Compare recbench with numbers that TorchEasyRec and EasyRec produced: `python tests/reference.py
+FOLDER`.
 
 Prints `ok NAME`, `MISS NAME what` or `unsupported NAME reason` for every case of every JSON file,
 then `N passed, N failed, N unsupported`. The exit code is 1 when anything missed.
 """
+
 import json
 import sys
 import warnings
@@ -21,7 +23,21 @@ import reference_train
 import reference_trees
 from reference_common import Report, Unsupported
 
-CHECKERS = {pattern: check for part in (reference_hstu, reference_layers, reference_losses, reference_matching, reference_metrics, reference_sequences, reference_train, reference_trees, reference_models) for pattern, check in part.CHECKERS.items()}
+CHECKERS = {
+    pattern: check
+    for part in (
+        reference_hstu,
+        reference_layers,
+        reference_losses,
+        reference_matching,
+        reference_metrics,
+        reference_sequences,
+        reference_train,
+        reference_trees,
+        reference_models,
+    )
+    for pattern, check in part.CHECKERS.items()
+}
 
 
 def check_file(path: Path, counts: Counter) -> None:

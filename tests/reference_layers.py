@@ -31,7 +31,9 @@ from recbench.layers.mask_net import aggregation_width
 
 
 def check_variational_dropout(content: dict, report: Report) -> None:
-    layer = VariationalDropout(content["dims"], regularization_lambda=content["lambda"], temperature=content["temperature"])
+    layer = VariationalDropout(
+        content["dims"], regularization_lambda=content["lambda"], temperature=content["temperature"]
+    )
     x = tensor(content["x"])
     for i, stored in enumerate(content["cases"]):
         with report.case(f"feature_p_{i}"):
@@ -44,31 +46,52 @@ def check_variational_dropout(content: dict, report: Report) -> None:
             same(output, stored["train_output"], "output in train")
             same(penalty, stored["train_penalty"], "penalty in train")
             (output.sum() + penalty).backward()
-            same(layer.feature_p.grad, stored["grad_feature_p_of_sum(train_out)+penalty"], "gradient", SUM_ATOL)
+            same(
+                layer.feature_p.grad,
+                stored["grad_feature_p_of_sum(train_out)+penalty"],
+                "gradient",
+                SUM_ATOL,
+            )
 
 
 State = dict[str, Tensor]                           # of TorchEasyRec
-Make = Callable[[str, State, list[Tensor]], nn.Module]   # from the name, the tensors and the inputs of a case
+Make = Callable[
+    [str, State, list[Tensor]], nn.Module
+]  # from the name, the tensors and the inputs of a case
 
 
 def here(name: str) -> str:
     "A tensor's name in recbench."
-    return rename(re.sub(r"\b_(shared|task)_(layers|gates?)\b", r"\1_\2", name).replace("feature_out_liner", "output"), set())
+    return rename(
+        re.sub(r"\b_(shared|task)_(layers|gates?)\b", r"\1_\2", name).replace(
+            "feature_out_liner", "output"
+        ),
+        set(),
+    )
 
 
 def positions(state: dict) -> Callable[[str], str]:
-    "Renames tensors of a perceptron for 3-D inputs, where batch norm stands between two transposes that count as positions."
+    """Renames tensors of a perceptron for 3-D inputs, where batch norm stands between two transposes
+    that count as positions.
+    """
     if not any(name.endswith(".perceptron.2.running_mean") for name in state): return str
-    return lambda name: re.sub(r"(?<=\.perceptron\.)[24]", lambda position: str(int(position[0]) // 2), name)
+    return lambda name: re.sub(
+        r"(?<=\.perceptron\.)[24]", lambda position: str(int(position[0]) // 2), name
+    )
 
 
 def numbered(state: State, pattern: str) -> list[Tensor]:
     "Tensors whose whole name is the pattern, in the order of the number in it."
-    found = {int(match[1]): value for name, value in state.items() if (match := re.fullmatch(pattern, name))}
+    found = {
+        int(match[1]): value for name, value in state.items() if (match := re.fullmatch(pattern, name))
+    }
     return [found[i] for i in sorted(found)]
 
 
-def below(state: State, prefix: str) -> State: return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def below(state: State, prefix: str) -> State:
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
 
 
 def mlp_settings(state: State, prefix: str = "", activation: str = "nn.ReLU") -> dict:
@@ -78,7 +101,13 @@ def mlp_settings(state: State, prefix: str = "", activation: str = "nn.ReLU") ->
     norm = "0.perceptron.1.weight" in names
     use_bn = "0.perceptron.1.running_mean" in names
     if any(name.endswith(".alpha") for name in names): activation = "Dice"
-    return {"hidden_units": hidden, "bias": "0.perceptron.0.bias" in names, "activation": activation, "use_bn": use_bn, "use_ln": norm and not use_bn}
+    return {
+        "hidden_units": hidden,
+        "bias": "0.perceptron.0.bias" in names,
+        "activation": activation,
+        "use_bn": use_bn,
+        "use_ln": norm and not use_bn,
+    }
 
 
 def probe(outputs: list[Tensor]) -> Tensor:
@@ -96,13 +125,17 @@ def check_module(name: str, case: dict, make: Make) -> None:
     module.load_state_dict({here(key): value for key, value in state.items()}, strict=True)
     outputs = module(*inputs)
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
-    for i, (output, expected) in enumerate(zip(outputs, case["outputs"], strict=True)): same(output, expected, f"output {i}")
+    for i, (output, expected) in enumerate(zip(outputs, case["outputs"], strict=True)):
+        same(output, expected, f"output {i}")
     probe(outputs).backward()
     parameters = dict(module.named_parameters())
     grads = {f"input {i}": (inputs[i].grad, expected) for i, expected in enumerate(case["grad_inputs"])}
-    grads |= {key: (parameters[here(place(key))].grad, expected) for key, expected in case["grad_params"].items()}
+    grads |= {
+        key: (parameters[here(place(key))].grad, expected)
+        for key, expected in case["grad_params"].items()
+    }
     for what, (gradient, expected) in grads.items():
-        if expected is None: assert gradient is None, f"{what} has a gradient"
+        if expected is None:assert gradient is None, f"{what} has a gradient"
         else: same(gradient, expected, f"gradient of {what}", SUM_ATOL)
 
 
@@ -121,31 +154,60 @@ def check_pairs(content: dict, report: Report) -> None:
     if "triu_order" not in content: return
     with report.case("triu_order"):
         row, column = tensor(content["triu_order"])
-        same(InteractionArch(int(column.max()) + 1).pairs, row * (column.max() + 1) + column, "order of the pairs")
+        same(
+            InteractionArch(int(column.max()) + 1).pairs,
+            row * (column.max() + 1) + column,
+            "order of the pairs",
+        )
 
 
 def make_cross(name: str, state: State, inputs: list[Tensor]) -> nn.Module:
     width, low = inputs[0].shape[1], numbered(state, r"u_kernels\.(\d+)\.weight")
-    return CrossV2(width, len(low), len(low[0])) if low else Cross(width, len(numbered(state, r"w\.(\d+)\.weight")))
+    return (
+        CrossV2(width, len(low), len(low[0]))
+        if low
+        else Cross(width, len(numbered(state, r"w\.(\d+)\.weight")))
+    )
 
 
 def make_cin(name: str, state: State, inputs: list[Tensor]) -> nn.Module:
-    return CIN(inputs[0].shape[1], [len(weight) for weight in numbered(state, r"cin_layers\.(\d+)\.weight")])
+    return CIN(
+        inputs[0].shape[1], [len(weight) for weight in numbered(state, r"cin_layers\.(\d+)\.weight")]
+    )
 
 
 def make_mask_net(name: str, state: State, inputs: list[Tensor]) -> nn.Module:
-    if "ffn.0.weight" in state: return MaskBlock(inputs[0].shape[1], inputs[1].shape[1], **mask_block_settings([state]))
-    blocks = [below(state, f"mask_blocks.{i}.") for i in range(len(numbered(state, r"mask_blocks\.(\d+)\.ffn\.0\.weight")))]
+    if "ffn.0.weight" in state:
+        return MaskBlock(inputs[0].shape[1], inputs[1].shape[1], **mask_block_settings([state]))
+    blocks = [
+        below(state, f"mask_blocks.{i}.")
+        for i in range(len(numbered(state, r"mask_blocks\.(\d+)\.ffn\.0\.weight")))
+    ]
     top = below(state, "top_mlp.")
-    return MaskNetModule(inputs[0].shape[1], len(blocks), mask_block_settings(blocks), mlp_settings(top) if top else None, use_parallel="serial" not in name)
+    return MaskNetModule(
+        inputs[0].shape[1],
+        len(blocks),
+        mask_block_settings(blocks),
+        mlp_settings(top) if top else None,
+        use_parallel="serial" not in name,
+    )
 
 
 def mask_block_settings(blocks: list[State]) -> dict:
-    "Hidden width, and a ratio that gives all the blocks their aggregation width; if there is none, that width."
-    shapes = [block["mask_generator.2.weight"].shape for block in blocks]                  # [mask, aggregation]
-    low, high = max(units / width for width, units in shapes), min((units + 1) / width for width, units in shapes)
+    """Hidden width, and a ratio that gives all the blocks their aggregation width.
+
+    If there is none, that width.
+    """
+    shapes = [block["mask_generator.2.weight"].shape for block in blocks]  # [mask, aggregation]
+    low, high = max(units / width for width, units in shapes), min(
+        (units + 1) / width for width, units in shapes
+    )
     hidden = len(blocks[0]["ffn.0.weight"])
-    return {"hidden_dim": hidden, "reduction_ratio": (low + high) / 2} if low < high else {"hidden_dim": hidden, "reduction_ratio": 0, "aggregation_dim": shapes[0][1]}
+    return (
+        {"hidden_dim": hidden, "reduction_ratio": (low + high) / 2}
+        if low < high
+        else {"hidden_dim": hidden, "reduction_ratio": 0, "aggregation_dim": shapes[0][1]}
+    )
 
 
 def check_mask_net(content: dict, report: Report) -> None:
@@ -165,21 +227,31 @@ def make_wukong(name: str, state: State, inputs: list[Tensor]) -> nn.Module:
     fmb = below(state, "fmb.") or state
     rows, settings = len(fmb["feature_out_liner.weight"]) // width, mlp_settings(below(fmb, "mlp."))
     fields, mixtures = fmb["weight"].shape
-    if "lcb.weight" not in state: return FactorizationMachineBlock(width, fields, rows, mixtures, settings)
+    if "lcb.weight" not in state:
+        return FactorizationMachineBlock(width, fields, rows, mixtures, settings)
     return WuKongLayer(width, fields, state["lcb.weight"].shape[1], rows, mixtures, settings)
 
 
 def leaky_slope(case: dict) -> str:
     "A leaky activation whose slope is read from the outputs, for a single layer."
-    weight, bias = (tensor(case["state_dict"].get(f"mlp.0.perceptron.0.{part}")) for part in ("weight", "bias"))
-    before, after = torch.nn.functional.linear(tensor(case["inputs"][0]), weight, bias), tensor(case["outputs"][0])
+    weight, bias = (
+        tensor(case["state_dict"].get(f"mlp.0.perceptron.0.{part}")) for part in ("weight", "bias")
+    )
+    before, after = torch.nn.functional.linear(tensor(case["inputs"][0]), weight, bias), tensor(
+        case["outputs"][0]
+    )
     lowest = before.argmin()
-    return f"nn.LeakyReLU(negative_slope={(after.flatten()[lowest] / before.flatten()[lowest]).item():.4g})"
+    slope = (after.flatten()[lowest] / before.flatten()[lowest]).item()
+    return f"nn.LeakyReLU(negative_slope={slope:.4g})"
 
 
 def make_tower(name: str, state: State, inputs: list[Tensor], activation: str = "nn.ReLU") -> nn.Module:
     if "base_rotate_layer.parametrizations.weight.original" in state:
-        return Intervention(inputs[0].shape[1], inputs[1].shape[1], state["base_rotate_layer.parametrizations.weight.original"].shape[1])
+        return Intervention(
+            inputs[0].shape[1],
+            inputs[1].shape[1],
+            state["base_rotate_layer.parametrizations.weight.original"].shape[1],
+        )
     return MLP(inputs[0].shape[-1], **mlp_settings(state, activation=activation))
 
 
@@ -204,9 +276,21 @@ def check_towers(content: dict, report: Report) -> None:
 
 
 def make_experts(name: str, state: State, inputs: list[Tensor]) -> nn.Module:
-    experts, gates = (len(numbered(state, pattern)) for pattern in (r"expert_mlps\.(\d+)\.mlp\.0\.perceptron\.0\.weight", r"gate_finals\.(\d+)\.weight"))
+    experts, gates = (
+        len(numbered(state, pattern))
+        for pattern in (
+            r"expert_mlps\.(\d+)\.mlp\.0\.perceptron\.0\.weight",
+            r"gate_finals\.(\d+)\.weight",
+        )
+    )
     gate = below(state, "gate_mlps.0.")
-    return MMoE(inputs[0].shape[1], mlp_settings(state, "expert_mlps.0."), experts, gates, mlp_settings(gate) if gate else None)
+    return MMoE(
+        inputs[0].shape[1],
+        mlp_settings(state, "expert_mlps.0."),
+        experts,
+        gates,
+        mlp_settings(gate) if gate else None,
+    )
 
 
 class Extraction(nn.Module):
@@ -214,14 +298,23 @@ class Extraction(nn.Module):
 
     def __init__(self, state: State):
         super().__init__()
-        for i in range(1 + max(int(name[1:name.index(".")]) for name in state)): self.add_module(f"l{i}", self.make_layer(below(state, f"l{i}.")))
+        for i in range(1 + max(int(name[1 : name.index(".")]) for name in state)):
+            self.add_module(f"l{i}", self.make_layer(below(state, f"l{i}.")))
 
     @staticmethod
     def make_layer(state: State) -> ExtractionNet:
         shared = numbered(state, r"_shared_layers\.(\d+)\.mlp\.0\.perceptron\.0\.weight")
         own = numbered(state, r"_task_layers\.0\.(\d+)\.mlp\.0\.perceptron\.0\.weight")
         widths = [gate.shape[1] for gate in numbered(state, r"_task_gates\.(\d+)\.weight")]
-        return ExtractionNet(widths, shared[0].shape[1], len(shared), len(own), mlp_settings(state, "_shared_layers.0."), mlp_settings(state, "_task_layers.0.0."), "_shared_gate.weight" not in state)
+        return ExtractionNet(
+            widths,
+            shared[0].shape[1],
+            len(shared),
+            len(own),
+            mlp_settings(state, "_shared_layers.0."),
+            mlp_settings(state, "_task_layers.0.0."),
+            "_shared_gate.weight" not in state,
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         tasks, shared, outputs = None, x, []

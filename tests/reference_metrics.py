@@ -6,7 +6,17 @@ from reference_common import Report, Unsupported, same, tensor
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
-from recbench.metrics import XAUC, DecayAUC, GroupedAUC, GroupedXAUC, NormalizedEntropy, RecallAtK, RelativeL1, TrainMetricWrapper, UniqueRatio
+from recbench.metrics import (
+    XAUC,
+    DecayAUC,
+    GroupedAUC,
+    GroupedXAUC,
+    NormalizedEntropy,
+    RecallAtK,
+    RelativeL1,
+    TrainMetricWrapper,
+    UniqueRatio,
+)
 
 
 def tie_decides(preds: torch.Tensor, target: torch.Tensor, k: int) -> bool:
@@ -58,7 +68,9 @@ def named_metric(name: str):
 def check_train_metric_wrapper(content: dict, report: Report) -> None:
     inputs = {}
     for stored in content["cases"]:
-        name, rate, step, values = (stored[key] for key in ("metric", "decay_rate", "decay_step", "values_after_each_update"))
+        name, rate, step, values = (
+            stored[key] for key in ("metric", "decay_rate", "decay_step", "values_after_each_update")
+        )
         if isinstance(stored["inputs"], list): inputs[name] = stored["inputs"]
         with report.case(f"{name} rate={rate} step={step}"):
             windows = [float(tensor(value)) for value in values[step - 1::step]]
@@ -97,7 +109,9 @@ def check_decay_auc(content: dict, report: Report) -> None:
         with report.case("logits"):
             preds, target = tensor(stored["preds"]), tensor(stored["target"])
             for scores, value in ((preds, "value"), (preds.sigmoid(), "value_of_sigmoid_input")):
-                metric = DecayAUC(stored.get("thresholds", 10), logits=value == "value")  # left unsaid, they were 10; logits were guessed
+                metric = DecayAUC(
+                    stored.get("thresholds", 10), logits=value == "value"
+                )  # left unsaid, they were 10; logits were guessed
                 metric.update(scores, target)
                 metric.decay(0.9)
                 same(metric.compute(), stored[value], value)
@@ -108,7 +122,11 @@ def check_decay_auc(content: dict, report: Report) -> None:
             metric.decay(0.9)
             same(metric.compute(), content["one_class"], "value")
     if "bad_target" in content:
-        with report.case("bad_target"): refused(lambda: DecayAUC().update(torch.rand(2), torch.tensor([-1, 2])), "a target outside 0 and 1")
+        with report.case("bad_target"):
+            refused(
+                lambda: DecayAUC().update(torch.rand(2), torch.tensor([-1, 2])),
+                "a target outside 0 and 1",
+            )
 
 
 def check_grouped_auc(content: dict, report: Report) -> None:
@@ -117,7 +135,8 @@ def check_grouped_auc(content: dict, report: Report) -> None:
             columns = [tensor(stored[name]) for name in ("preds", "target", "key")]
             same(after(GroupedAUC(), *columns), stored["value"], "value")
             split, metric = stored.get("split_at", 0), GroupedAUC()
-            for part in (slice(split), slice(split, None)): metric.update(*(column[part] for column in columns))
+            for part in (slice(split), slice(split, None)):
+                metric.update(*(column[part] for column in columns))
             same(metric.compute(), stored["value"], "value in two updates")
 
 
@@ -127,8 +146,12 @@ def tied(values: torch.Tensor) -> bool:
 
 def agree(counted: torch.Tensor, drawn: torch.Tensor, pairs: float) -> None:
     "All pairs counted must lie near the mean of random draws, which cannot be met exactly."
-    assert abs(counted - drawn) < 4 * 0.5 / pairs**0.5, f"all pairs {counted}, mean of the draws {drawn}"
-    raise Unsupported("values depend on TorchEasyRec's random draws; their mean agrees with all pairs counted")
+    assert (
+        abs(counted - drawn) < 4 * 0.5 / pairs**0.5
+    ), f"all pairs {counted}, mean of the draws {drawn}"
+    raise Unsupported(
+        "values depend on TorchEasyRec's random draws; their mean agrees with all pairs counted"
+    )
 
 
 def check_xauc(content: dict, report: Report) -> None:
@@ -138,47 +161,90 @@ def check_xauc(content: dict, report: Report) -> None:
             preds, target = tensor(batch["preds"]), tensor(batch["targets"])
             whole.update(preds, target)
             with report.case(f"in_batch {i}"):
-                same(after(XAUC(in_batch=True, ties="wrong"), preds, target), batch["in_batch_xauc"], "value")
-                same(after(XAUC(ties="wrong"), preds, target), batch["in_batch_xauc"], "value over all rows")
+                same(
+                    after(XAUC(in_batch=True, ties="wrong"), preds, target),
+                    batch["in_batch_xauc"],
+                    "value",
+                )
+                same(
+                    after(XAUC(ties="wrong"), preds, target),
+                    batch["in_batch_xauc"],
+                    "value over all rows",
+                )
             with report.case(f"in_batch {i} default"):
                 if tied(preds) or tied(target): raise Unsupported("ties counted as wrong")
                 same(after(XAUC(in_batch=True), preds, target), batch["in_batch_xauc"], "value")
-        with report.case("in_batch mean"): same(whole.compute(), stored["metric_mean_over_batches"], "value")
-        with report.case("in_batch single_element"): same(after(XAUC(in_batch=True), torch.rand(1), torch.rand(1)), stored["single_element"], "value")
+        with report.case("in_batch mean"):
+            same(whole.compute(), stored["metric_mean_over_batches"], "value")
+        with report.case("in_batch single_element"):
+            same(
+                after(XAUC(in_batch=True), torch.rand(1), torch.rand(1)),
+                stored["single_element"],
+                "value",
+            )
     if "sampled" in content:
         stored = content["sampled"]
         with report.case("sampled"):
-            preds, target, drawn = tensor(stored["preds"]), tensor(stored["targets"]), tensor([float(tensor(value)) for value in stored["values"]])
+            preds, target, drawn = (
+                tensor(stored["preds"]),
+                tensor(stored["targets"]),
+                tensor([float(tensor(value)) for value in stored["values"]]),
+            )
             pairs = len(preds) * (len(preds) - 1) / 2 * stored["sample_ratio"] * len(drawn)
             agree(after(XAUC(stored["sample_ratio"], ties="wrong"), preds, target), drawn.mean(), pairs)
     for stored in content.get("max_pairs", []):
         with report.case(f"max_pairs={stored['max_pairs']}"):
-            raise Unsupported("an error there: here as many pairs as there are means all" if "error" in stored["result"] else "the value depends on TorchEasyRec's random draws")
+            raise Unsupported(
+                "an error there: here as many pairs as there are means all"
+                if "error" in stored["result"]
+                else "the value depends on TorchEasyRec's random draws"
+            )
     if "tiny_ratio_zero_pairs" in content:
         with report.case("tiny_ratio"):
             assert after(XAUC(sample_ratio=1e-9), torch.rand(20), torch.rand(20)).isfinite()
-            raise Unsupported("NaN there, where a small ratio draws no pair: few rows are all compared here")
+            raise Unsupported(
+                "NaN there, where a small ratio draws no pair: few rows are all compared here"
+            )
 
 
 def check_grouped_xauc(content: dict, report: Report) -> None:
     if "preds" in content:
-        preds, target, key, cap = tensor(content["preds"]), tensor(content["target"]), tensor(content["key"]), content["max_pairs_per_group"]
+        preds, target, key, cap = (
+            tensor(content["preds"]),
+            tensor(content["target"]),
+            tensor(content["key"]),
+            content["max_pairs_per_group"],
+        )
         with report.case("sampled"):
             drawn = tensor([float(tensor(value)) for value in content["values"]])
-            agree(after(GroupedXAUC(cap, ties="wrong"), preds, target, key), drawn.mean(), cap * len(key.unique()) * len(drawn))
+            agree(
+                after(GroupedXAUC(cap, ties="wrong"), preds, target, key),
+                drawn.mean(),
+                cap * len(key.unique()) * len(drawn),
+            )
     if "pairs_only" in content:
         stored = content["pairs_only"]
         columns = [tensor(stored[name]) for name in ("preds", "target", "key")]
-        with report.case("pairs_only"): same(after(GroupedXAUC(ties="wrong"), *columns), stored["value"], "value")
+        with report.case("pairs_only"):
+            same(after(GroupedXAUC(ties="wrong"), *columns), stored["value"], "value")
 
 
 def check_normalized_entropy(content: dict, report: Report) -> None:
     eta = content.get("eta", 1e-12)
     for i, stored in enumerate(content.get("cases", [])):
         with report.case(stored.get("name", str(i))):
-            same(after(NormalizedEntropy(stored.get("eta", eta)), tensor(stored["preds"]), tensor(stored["target"])), stored["value"], "value")
+            same(
+                after(
+                    NormalizedEntropy(stored.get("eta", eta)),
+                    tensor(stored["preds"]),
+                    tensor(stored["target"]),
+                ),
+                stored["value"],
+                "value",
+            )
     if "no_update" in content:
-        with report.case("no_update"): same(NormalizedEntropy(eta).compute(), content["no_update"], "value")
+        with report.case("no_update"):
+            same(NormalizedEntropy(eta).compute(), content["no_update"], "value")
 
 
 def check_distances(content: dict, report: Report) -> None:
@@ -188,7 +254,16 @@ def check_distances(content: dict, report: Report) -> None:
             for batch in content["unique_batches"]: metric.update(tensor(batch))
             same(metric.compute(), content["unique_ratio"], "value")
     if "relative_l1" in content:
-        with report.case("relative_l1"): same(after(RelativeL1(content["epsilon"]), tensor(content["rl1_preds"]), tensor(content["rl1_target"])), content["relative_l1"], "value")
+        with report.case("relative_l1"):
+            same(
+                after(
+                    RelativeL1(content["epsilon"]),
+                    tensor(content["rl1_preds"]),
+                    tensor(content["rl1_target"]),
+                ),
+                content["relative_l1"],
+                "value",
+            )
 
 
 CHECKERS = {

@@ -10,7 +10,15 @@ def check_lr_schedules(content: list, report: Report) -> None:
         with report.case(f"{i}_{stored['class']}"):
             schedule = getattr(schedules, stored["class"].removesuffix("LR"))(**stored["kwargs"])
             rates = stored["lr_at_step_0..12"]
-            same(torch.tensor([schedule.at(step, stored["base_lr"]) for step in range(len(rates))], dtype=torch.float64), rates, "rates", atol=1e-9)
+            same(
+                torch.tensor(
+                    [schedule.at(step, stored["base_lr"]) for step in range(len(rates))],
+                    dtype=torch.float64,
+                ),
+                rates,
+                "rates",
+                atol=1e-9,
+            )
 
 
 CHECKERS = {"lr_schedules*": check_lr_schedules}

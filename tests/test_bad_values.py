@@ -1,4 +1,7 @@
-"Values that samplers, loaders, callbacks, schedules and intervals cannot have: refused in one sentence with the argument's name when the object is made."
+"""Values that samplers, loaders, callbacks, schedules and intervals cannot have: refused in one
+sentence with the argument's name when the object is made.
+"""
+
 import numpy as np
 import pytest
 import torch
@@ -18,30 +21,82 @@ from recbench.data.published.planted import planted
 from recbench.data.rows.table import Jagged
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.significance import bootstrap_interval
-from recbench.train import CosineAnnealing, ExponentialAverage, ExponentialDecay, LearningRate, ManualStep, ReduceOnPlateau, StopAfter
+from recbench.train import (
+    CosineAnnealing,
+    ExponentialAverage,
+    ExponentialDecay,
+    LearningRate,
+    ManualStep,
+    ReduceOnPlateau,
+    StopAfter,
+)
 from recbench.train.guards import FiniteGuard
 from recbench.train.runs import Recorder
 
 NO_NUMBERS = [True, float("nan"), float("inf"), -1, "3", None, [1]]
-WHOLE, SEED, ABOVE_0, SHARE = [*NO_NUMBERS, 1.5, 0], [*NO_NUMBERS, 1.5], [*NO_NUMBERS, 0], [*NO_NUMBERS, 1.5]
+WHOLE, SEED, ABOVE_0, SHARE = (
+    [*NO_NUMBERS, 1.5, 0],
+    [*NO_NUMBERS, 1.5],
+    [*NO_NUMBERS, 0],
+    [*NO_NUMBERS, 1.5],
+)
 DATA = planted(users=60, items=100, seed=0)
 TREE = cluster_tree(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), 2)
-LISTS, EACH = Jagged(torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2, 1])), torch.ones(100)
+LISTS, EACH = Jagged(torch.tensor([0, 1, 2]), torch.tensor([0, 2]), torch.tensor([2, 1])), torch.ones(
+    100
+)
 LEVELS = [0] + [1] * (TREE.levels - 1)
 MAKE = {
-    "num_sample": (WHOLE, [lambda v: Negatives(kind="sampled", num_sample=v), lambda v: NegativeSampler(EACH, v), lambda v: NegativeSamplerV2(EACH, LISTS, v),
-                           lambda v: HardNegativeSamplerV2(EACH, LISTS, LISTS, v, 2)]),
-    "num_hard": (WHOLE, [lambda v: Negatives(kind="hard", num_hard=v), lambda v: HardNegativeSampler(LISTS, v), lambda v: HardNegativeSamplerV2(EACH, LISTS, LISTS, 3, v)]),
+    "num_sample": (
+        WHOLE,
+        [
+            lambda v: Negatives(kind="sampled", num_sample=v),
+            lambda v: NegativeSampler(EACH, v),
+            lambda v: NegativeSamplerV2(EACH, LISTS, v),
+            lambda v: HardNegativeSamplerV2(EACH, LISTS, LISTS, v, 2),
+        ],
+    ),
+    "num_hard": (
+        WHOLE,
+        [
+            lambda v: Negatives(kind="hard", num_hard=v),
+            lambda v: HardNegativeSampler(LISTS, v),
+            lambda v: HardNegativeSamplerV2(EACH, LISTS, LISTS, 3, v),
+        ],
+    ),
     "memory": (SEED, [lambda v: Negatives(memory=v)]),
     "power": (NO_NUMBERS, [lambda v: Negatives(power=v), lambda v: popularity_weights(EACH, v)]),
     "weights": ([True, 1.5, -1, 0, None], [lambda v: NegativeSampler(v, 3)]),
-    "batch_size": (WHOLE, [lambda v: MatchLoader(DATA, v), lambda v: RankLoader(DATA, v), lambda v: SequenceLoader(DATA, v), lambda v: LaggedHistoryLoader(DATA, v), lambda v: TDMLoader(DATA, TREE, LEVELS, v)]),
+    "batch_size": (
+        WHOLE,
+        [
+            lambda v: MatchLoader(DATA, v),
+            lambda v: RankLoader(DATA, v),
+            lambda v: SequenceLoader(DATA, v),
+            lambda v: LaggedHistoryLoader(DATA, v),
+            lambda v: TDMLoader(DATA, TREE, LEVELS, v),
+        ],
+    ),
     "max_length": (WHOLE, [lambda v: SequenceLoader(DATA, 5, max_length=v)]),
     "dataset": ([True, 3, "planted", None], [lambda v: MatchLoader(v, 5)]),
-    "negatives": ([True, 3, "full", None], [lambda v: MatchLoader(DATA, 5, v), lambda v: SequenceLoader(DATA, 5, v)]),
-    "layer_num_sample": ([True, 3, "3", None, [0] + [1.5] * (TREE.levels - 1), [0] + [True] * (TREE.levels - 1)], [lambda v: TDMSampler(TREE, v)]),
+    "negatives": (
+        [True, 3, "full", None],
+        [lambda v: MatchLoader(DATA, 5, v), lambda v: SequenceLoader(DATA, 5, v)],
+    ),
+    "layer_num_sample": (
+        [True, 3, "3", None, [0] + [1.5] * (TREE.levels - 1), [0] + [True] * (TREE.levels - 1)],
+        [lambda v: TDMSampler(TREE, v)],
+    ),
     "remain_ratio": (SHARE, [lambda v: TDMSampler(TREE, LEVELS, remain_ratio=v)]),
-    "seed": (SEED, [lambda v: NegativeSampler(EACH, 3, v), lambda v: HardNegativeSampler(LISTS, 2, v), lambda v: MatchLoader(DATA, 5, Negatives(), v), lambda v: TDMSampler(TREE, LEVELS, seed=v)]),
+    "seed": (
+        SEED,
+        [
+            lambda v: NegativeSampler(EACH, 3, v),
+            lambda v: HardNegativeSampler(LISTS, 2, v),
+            lambda v: MatchLoader(DATA, 5, Negatives(), v),
+            lambda v: TDMSampler(TREE, LEVELS, seed=v),
+        ],
+    ),
     "seconds": ([v for v in ABOVE_0 if v is not None], [lambda v: StopAfter(seconds=v)]),
     "steps": ([v for v in WHOLE if v is not None], [lambda v: StopAfter(steps=v)]),
     "factor": ([*ABOVE_0, 1, 1.5], [lambda v: ReduceOnPlateau(factor=v)]),
@@ -54,15 +109,27 @@ MAKE = {
     "resume": ([0, 1, "no", None], [lambda v: Recorder("x", resume=v)]),
     "T_max": (WHOLE, [lambda v: CosineAnnealing(T_max=v)]),
     "decay_size": (WHOLE, [lambda v: ExponentialDecay(decay_size=v, decay_factor=0.5)]),
-    "learning_rates": ([[True], ["0.1"], [None], 0.1], [lambda v: ManualStep(schedule_sizes=[1], learning_rates=v)]),
+    "learning_rates": (
+        [[True], ["0.1"], [None], 0.1],
+        [lambda v: ManualStep(schedule_sizes=[1], learning_rates=v)],
+    ),
     "hidden_units": ([[True], ["8"], 8, [1.5]], [lambda v: MLPConfig(hidden_units=v)]),
     "confidence": ([*NO_NUMBERS, 0, 1], [lambda v: bootstrap_interval(np.arange(30.0), v)]),
     "draws": (WHOLE, [lambda v: bootstrap_interval(np.arange(30.0), draws=v)]),
 }
-CASES = [(name, make, value) for name, (values, makers) in MAKE.items() for make in makers for value in values]
+CASES = [
+    (name, make, value)
+    for name, (values, makers) in MAKE.items()
+    for make in makers
+    for value in values
+]
 
 
-@pytest.mark.parametrize("name, make, value", CASES, ids=lambda part: part if isinstance(part, str) and part.isidentifier() else "")
+@pytest.mark.parametrize(
+    "name, make, value",
+    CASES,
+    ids=lambda part: part if isinstance(part, str) and part.isidentifier() else "",
+)
 def test_refused_by_name(name, make, value):
     with pytest.raises(ValueError, match=name) as refused: make(value)
     assert len(str(refused.value)) < 600
@@ -73,13 +140,27 @@ def test_there_are_enough_of_them(): assert len(CASES) > 250
 
 def test_intervals_of_users_who_are_all_alike_leave_room():
     zero, some, one = (np.array(bootstrap_interval(np.full(20, value))) for value in (0.0, 0.3, 1.0))
-    room = 1.959964**2 / (20 + 1.959964**2)                                            # Wilson's upper end of no hit among 20
-    np.testing.assert_allclose([zero, some, one], [[0, 0, room], [0.3, 0.3 - 0.3 * room, 0.3 + 0.7 * room], [1, 1 - room, 1]], atol=1e-6)
+    room = 1.959964**2 / (20 + 1.959964**2)  # Wilson's upper end of no hit among 20
+    np.testing.assert_allclose(
+        [zero, some, one],
+        [[0, 0, room], [0.3, 0.3 - 0.3 * room, 0.3 + 0.7 * room], [1, 1 - room, 1]],
+        atol=1e-6,
+    )
     for wrong in (np.array([1, np.inf]), np.float64(3)):
         with pytest.raises(ValueError, match="^values "): bootstrap_interval(wrong)
 
 
-@pytest.mark.parametrize("text", ["a: !!int x", "a: !!float x", "a: !!bool x", "a: !!timestamp x", "a: 2020-01-32", "a: " + "9" * 6000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!int x",
+        "a: !!float x",
+        "a: !!bool x",
+        "a: !!timestamp x",
+        "a: 2020-01-32",
+        "a: " + "9" * 6000,
+    ],
+)
 def test_a_yaml_value_that_its_type_cannot_read(text):
     with pytest.raises(ValueError, match="^shop.yaml ") as refused: parse_yaml(text, "shop.yaml")
     assert len(str(refused.value)) < 300

@@ -38,10 +38,17 @@ def match_model(name, world):
     config, tree = match_config(name, world, features, hidden_units=[8], output_dim=8), None
     if name == "HSTUMatch":
         given = {field: value for field, value in config.model_dump().items() if value is not None}
-        given["hstu_match"]["user_tower"]["hstu"]["stu"]["scaling_seqlen"] = -1     # the config's default
+        given["hstu_match"]["user_tower"]["hstu"]["stu"]["scaling_seqlen"] = -1  # the config's default
         config = ModelConfig(**given)
     if name == "TDM": tree = category_tree(world.items.singles[:, -1], 3)
-    return spread(create_model(config, tree_features(features, "item_id", tree) if tree else features, ["label"], **({"tree": tree} if tree else {})))
+    return spread(
+        create_model(
+            config,
+            tree_features(features, "item_id", tree) if tree else features,
+            ["label"],
+            **({"tree": tree} if tree else {}),
+        )
+    )
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["cpu", "as on a device"])
@@ -50,15 +57,26 @@ def test_a_user_is_the_same_alone_and_beside_longer_histories(name, elsewhere, w
     model, rows = match_model(name, world), torch.arange(len(world.test))
     lengths = world.test.jagged["history"].lengths
     assert len(lengths.unique()) > 2 or name not in ("SASRec", "HSTUMatch")
-    score = (lambda part: TreeIndex(model, world, 60).score_rows(world, "test", part)) if name == "TDM" else (lambda part: embed_users(model, world, "test", part))
+    score = (
+        (lambda part: TreeIndex(model, world, 60).score_rows(world, "test", part))
+        if name == "TDM"
+        else (lambda part: embed_users(model, world, "test", part))
+    )
     with torch.no_grad():
         together = score(rows)
-        if elsewhere:                                                               # off the CPU rectangles are as wide as a row can be
-            for module in ("recbench.layers.hstu", "recbench.layers.capsule", "recbench.models.sasrec", "recbench.layers.embedding_group"):
+        if elsewhere:  # off the CPU rectangles are as wide as a row can be
+            for module in (
+                "recbench.layers.hstu",
+                "recbench.layers.capsule",
+                "recbench.models.sasrec",
+                "recbench.layers.embedding_group",
+            ):
                 monkeypatch.setattr(f"{module}.longest", lambda lengths, most: most)
         alone = torch.cat([score(rows[i:i + 1]) for i in rows.tolist()])
     torch.testing.assert_close(alone, together, equal_nan=True, **CLOSE)
-    assert len(together.nan_to_num().flatten(1).round(decimals=4).unique(dim=0)) > 10            # the users do differ
+    assert (
+        len(together.nan_to_num().flatten(1).round(decimals=4).unique(dim=0)) > 10
+    )  # the users do differ
 
 
 @pytest.mark.parametrize("name", [name for name in MATCH_CONFIGS if name != "TDM"])
@@ -66,7 +84,12 @@ def test_an_item_is_the_same_whoever_else_is_embedded(name, world):
     model = match_model(name, world)
     with torch.no_grad():
         every = embed_items(model, world)
-        alone = torch.cat([model.item_embedding(make_batch(None, world.items.take(torch.tensor([i])))) for i in range(len(world.items))])
+        alone = torch.cat(
+            [
+                model.item_embedding(make_batch(None, world.items.take(torch.tensor([i]))))
+                for i in range(len(world.items))
+            ]
+        )
     torch.testing.assert_close(alone, every, **CLOSE)
 
 
@@ -74,11 +97,14 @@ def test_an_item_is_the_same_whoever_else_is_embedded(name, world):
 def test_a_row_is_ranked_alike_alone_and_in_a_batch(name):
     data = load_dataset("planted", task="rank")
     features = rank_features(name, data.features(), 8, 0.1)
-    model, loader = spread(create_model(rank_config(name, features, hidden_units=[8]), features, [data.schema.label])), RankLoader(data, 64)
+    model, loader = spread(
+        create_model(rank_config(name, features, hidden_units=[8]), features, [data.schema.label])
+    ), RankLoader(data, 64)
     with torch.no_grad():
         together = model.predict(loader.batch(torch.arange(64)))
         alone = [model.predict(loader.batch(torch.tensor([i]))) for i in range(64)]
-    for key, value in together.items(): torch.testing.assert_close(torch.cat([one[key] for one in alone]), value, **CLOSE)
+    for key, value in together.items():
+        torch.testing.assert_close(torch.cat([one[key] for one in alone]), value, **CLOSE)
     assert together["probs"].std() > 0.01
 
 

@@ -1,4 +1,7 @@
-"Somebody opens JupyterLab, runs the explorer notebook, moves its sliders, saves, and comes back without a kernel."
+"""Somebody opens JupyterLab, runs the explorer notebook, moves its sliders, saves, and comes back
+without a kernel.
+"""
+
 import base64
 import json
 import os
@@ -17,15 +20,32 @@ from conftest import BIN, ONE_THREAD, ROOT, outputs
 
 EXPLORER = ROOT / "nbs" / "90_explore" / "20_curves.ipynb"
 PICTURES = ROOT / "artifacts"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
-QUIET = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+QUIET = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}
+}
+CHROMIUM = next(
+    filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
 ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 READY = "Python 3 (ipykernel) | Idle"   # in the status bar
 MILLISECONDS = 40_000   # that a page may take
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium in PATH: apt-get install chromium, then this test runs")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="the Python package playwright is not installed"
+)
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no chromium in PATH: apt-get install chromium, then this test runs"
+)
 
 
 def settings(folder: Path) -> Path:
@@ -48,22 +68,58 @@ class Lab:
 
     def __init__(self, home: Path, log):
         self.port, self.token = free_port(), secrets.token_hex(16)
-        folders = {name: str(home / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
-        command = [BIN / "jupyter-lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={self.port}", "--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly", f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={home / 'work'}"]
-        environment = {**os.environ, **ONE_THREAD, **folders, "JUPYTERLAB_SETTINGS_DIR": str(settings(home / "settings"))}
+        folders = {
+            name: str(home / name.lower())
+            for name in (
+                "JUPYTER_CONFIG_DIR",
+                "JUPYTER_DATA_DIR",
+                "JUPYTER_RUNTIME_DIR",
+                "JUPYTERLAB_WORKSPACES_DIR",
+                "IPYTHONDIR",
+            )
+        }
+        command = [
+            BIN / "jupyter-lab",
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            f"--port={self.port}",
+            "--ServerApp.port_retries=0",
+            "--LabApp.extension_manager=readonly",
+            f"--IdentityProvider.token={self.token}",
+            f"--ServerApp.root_dir={home / 'work'}",
+        ]
+        environment = {
+            **os.environ,
+            **ONE_THREAD,
+            **folders,
+            "JUPYTERLAB_SETTINGS_DIR": str(settings(home / "settings")),
+        }
         environment.pop("MPLBACKEND")
-        self.process = subprocess.Popen([*map(str, command)], env=environment, stdout=log, stderr=log, cwd=home, start_new_session=True)
+        self.process = subprocess.Popen(
+            [*map(str, command)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            cwd=home,
+            start_new_session=True,
+        )
 
     def ask(self, path: str, method: str = "GET"):
         "An answer of the server's REST interface."
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api{path}", method=method, headers={"Authorization": f"token {self.token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer: return json.loads(answer.read() or "null")
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api{path}",
+            method=method,
+            headers={"Authorization": f"token {self.token}"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or "null")
 
     def wait(self, seconds: float = 40):
         "Until it answers."
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
-            try: return self.ask("/status")
+            try:return self.ask("/status")
             except OSError: time.sleep(0.1)
         raise RuntimeError(f"JupyterLab did not start, exit {self.process.poll()}")
 
@@ -72,12 +128,12 @@ class Lab:
 
     def close(self):
         "Kernels first, then the server, asked kindly, then not."
-        try: self.end_kernels()
+        try:self.end_kernels()
         except OSError: pass
         for kind in (signal.SIGTERM, signal.SIGKILL):
             if self.process.poll() is not None: return
             os.killpg(self.process.pid, kind)
-            try: self.process.wait(10)
+            try:self.process.wait(10)
             except subprocess.TimeoutExpired: pass
 
 
@@ -159,7 +215,11 @@ def shot(page, name: str):
 
 
 def saved_pictures(path: Path) -> set[str]:
-    return {"".join(output["data"]["image/png"]).replace("\n", "") for output in outputs(path) if "image/png" in output.get("data", {})}
+    return {
+        "".join(output["data"]["image/png"]).replace("\n", "")
+        for output in outputs(path)
+        if "image/png" in output.get("data", {})
+    }
 
 
 def test_explorer_in_the_browser(lab, tmp_path):
@@ -170,7 +230,10 @@ def test_explorer_in_the_browser(lab, tmp_path):
         picture = explorer_picture(page)
         picture.scroll_into_view_if_needed()
         first = picture.get_attribute("src")
-        assert base64.b64decode(first.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG") and picture.bounding_box()["width"] > 600
+        assert (
+            base64.b64decode(first.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+            and picture.bounding_box()["width"] > 600
+        )
         shot(page, "1-run")
 
         handle = handle_of(page, "smoothing")
@@ -185,7 +248,9 @@ def test_explorer_in_the_browser(lab, tmp_path):
         shot(page, "3-drag")
 
         end, shown = time.monotonic() + 30, ""
-        while not (shown and shown in saved_pictures(path)) and time.monotonic() < end:      # on a busy machine the last picture comes after a save
+        while (
+            not (shown and shown in saved_pictures(path)) and time.monotonic() < end
+        ):  # on a busy machine the last picture comes after a save
             page.keyboard.press("Control+s")
             page.wait_for_timeout(500)
             third = picture.get_attribute("src")

@@ -17,7 +17,10 @@ MATCHING = ["dssm_taobao", "dssm_v2_taobao", "mind_taobao"]
 
 def read(name: str):
     path = FOLDER / f"{name}.config"
-    if not path.is_file(): pytest.skip(f"{path.name} is not there: the examples of TorchEasyRec are no part of the project")
+    if not path.is_file():
+        pytest.skip(
+            f"{path.name} is not there: the examples of TorchEasyRec are no part of the project"
+        )
     return PipelineConfig.from_dict(smaller(read_tzrec_config(path).to_dict()))
 
 
@@ -25,7 +28,9 @@ def smaller(value):
     "The same with at most 3,000 rows a table: those of the examples take several GB."
     if isinstance(value, list): return [smaller(part) for part in value]
     if not isinstance(value, dict): return value
-    sizes = {name: min(value[name], 3000) for name in ("num_buckets", "hash_bucket_size") if name in value}
+    sizes = {
+        name: min(value[name], 3000) for name in ("num_buckets", "hash_bucket_size") if name in value
+    }
     return {name: smaller(part) for name, part in value.items()} | sizes
 
 
@@ -52,7 +57,9 @@ def ranking_rows(pipeline):
     label = pipeline.data_config.label_fields[0]
     frame[label] = np.arange(len(frame)) % 2
     parts = frame[:300], frame[300:350], frame[350:]
-    return build_rows("stand-in", Schema(features=tuple(features), label=label), *parts, protocol="generated")
+    return build_rows(
+        "stand-in", Schema(features=tuple(features), label=label), *parts, protocol="generated"
+    )
 
 
 def matching_rows(pipeline, size: int = 1100):
@@ -61,9 +68,16 @@ def matching_rows(pipeline, size: int = 1100):
     users = frame[[one.name for one in features if one.side == "user"]].assign(user_id=range(size))
     items = frame[[one.name for one in features if one.side == "item"]].assign(adgroup_id=range(size))
     order = np.arange(size)
-    parts = [pd.DataFrame({"user_id": order, "adgroup_id": (order + 7 * i) % size, "timestamp": order + size * i}) for i in range(3)]
+    parts = [
+        pd.DataFrame(
+            {"user_id": order, "adgroup_id": (order + 7 * i) % size, "timestamp": order + size * i}
+        )
+        for i in range(3)
+    ]
     schema = Schema(features=tuple(features), user_key="user_id", item_key="adgroup_id")
-    return build_dataset("stand-in", schema, *parts, users, items, protocol="generated", max_history=0, max_recent=0)
+    return build_dataset(
+        "stand-in", schema, *parts, users, items, protocol="generated", max_history=0, max_recent=0
+    )
 
 
 @pytest.mark.parametrize("name", [*RANKING, *MATCHING])
@@ -72,14 +86,24 @@ def test_three_steps(name, tmp_path):
     data = (ranking_rows if name in RANKING else matching_rows)(pipeline)
     built = build(pipeline, data, run_dir=tmp_path / "run", applied=["normalizer"], progress=False)
     trainer, written = built.trainer, pipeline.train_config
-    assert (trainer.settings["table_optimizer"], trainer.settings["table_learning_rate"]) == ("adagrad", written.sparse_optimizer.adagrad_optimizer.lr)
+    assert (trainer.settings["table_optimizer"], trainer.settings["table_learning_rate"]) == (
+        "adagrad",
+        written.sparse_optimizer.adagrad_optimizer.lr,
+    )
     assert trainer.optimizer.param_groups[0]["lr"] == written.dense_optimizer.adam_optimizer.lr
-    assert trainer.epochs == written.num_epochs and trainer.loader.batch_size == pipeline.data_config.batch_size
+    assert (
+        trainer.epochs == written.num_epochs
+        and trainer.loader.batch_size == pipeline.data_config.batch_size
+    )
     sampler = pipeline.data_config.negative_sampler
-    assert (built.negatives is None) == (sampler is None) and (sampler is None or built.negatives.num_sample == sampler.num_sample == 1024)
+    assert (built.negatives is None) == (sampler is None) and (
+        sampler is None or built.negatives.num_sample == sampler.num_sample == 1024
+    )
     asked = {one: config for one, (config, _) in described(pipeline.feature_configs).items()}
     for feature in built.features:
-        rows = getattr(asked[feature.name], "num_buckets", None) or getattr(asked[feature.name], "hash_bucket_size", None)
+        rows = getattr(asked[feature.name], "num_buckets", None) or getattr(
+            asked[feature.name], "hash_bucket_size", None
+        )
         assert rows is None or feature.num_buckets == rows
     assert "data_config.fg_mode" in built.notes
     trainer.model.train()

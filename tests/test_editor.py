@@ -30,5 +30,7 @@ def test_completes_and_jumps_to_its_definition(typed):
     assert name in [found.name for found in script.complete(line, column - len(name))]
     found = script.infer(line, column)
     places = [Path(str(one.module_path)) for one in found]
-    assert found and all(one.type == "function" and one.name == name and one.line for one in found), found
+    assert found and all(
+        one.type == "function" and one.name == name and one.line for one in found
+    ), found
     assert places == [ROOT / "recbench" / KNOWN[typed]]

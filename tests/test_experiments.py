@@ -6,7 +6,21 @@ from conftest import ROOT, name, outputs, run, run_papermill, tail
 EXPERIMENTS = sorted((ROOT / "nbs" / "experiments").glob("*.ipynb"))
 DSSM = ROOT / "nbs" / "experiments" / "run_dssm.ipynb"
 SMALL = {"dataset": "planted", "planted_users": 200, "planted_items": 300, "epochs": 1, "top_k": 5}
-DOCUMENTED = {"dataset", "top_k", "epochs", "batch_size", "embedding_dim", "output_dim", "similarity", "temperature", "negatives", "num_sample", "log_q", "device", "seed"}
+DOCUMENTED = {
+    "dataset",
+    "top_k",
+    "epochs",
+    "batch_size",
+    "embedding_dim",
+    "output_dim",
+    "similarity",
+    "temperature",
+    "negatives",
+    "num_sample",
+    "log_q",
+    "device",
+    "seed",
+}
 
 
 def check_result(path):
@@ -45,34 +59,62 @@ def test_runs_from_the_root(tmp_path):
 
 def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     notebook = installed / "share" / "recbench" / "experiments" / "run_dssm.ipynb"
-    where = run("python", "-c", "import recbench; print(recbench.__file__)", cwd=tmp_path, PYTHONPATH=str(installed))
+    where = run(
+        "python",
+        "-c",
+        "import recbench; print(recbench.__file__)",
+        cwd=tmp_path,
+        PYTHONPATH=str(installed),
+    )
     assert where.stdout.startswith(str(installed)), tail(where)
-    result = run_papermill(notebook, "out.ipynb", tmp_path, SMALL, shell=True, PYTHONPATH=str(installed))
+    result = run_papermill(
+        notebook, "out.ipynb", tmp_path, SMALL, shell=True, PYTHONPATH=str(installed)
+    )
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb")
 
 
-@pytest.mark.parametrize(("parameters", "said"), [({"topk": 5}, "topk"), ({"top_k": "five"}, "top_k")], ids=["unknown name", "wrong type"])
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [({"topk": 5}, "topk"), ({"top_k": "five"}, "top_k")],
+    ids=["unknown name", "wrong type"],
+)
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
 def test_bad_parameter_is_refused(path, parameters, said, tmp_path):
-    if "top_k" not in papermill.inspect_notebook(str(path)): pytest.skip(f"{path.stem} has no top_k to misspell")
-    result = run_papermill(path, tmp_path / "out.ipynb", tmp_path, parameters, shell=path == DSSM and said == "topk")
-    assert result.returncode != 0 and said in result.stderr and "TypeError" in result.stderr, tail(result)
+    if "top_k" not in papermill.inspect_notebook(str(path)):
+        pytest.skip(f"{path.stem} has no top_k to misspell")
+    result = run_papermill(
+        path, tmp_path / "out.ipynb", tmp_path, parameters, shell=path == DSSM and said == "topk"
+    )
+    assert result.returncode != 0 and said in result.stderr and "TypeError" in result.stderr, tail(
+        result
+    )
 
 
 WORLD = {"dataset": "planted", "planted_users": 60, "planted_items": 100}
 SMALL_MATCH = {"dataset": "planted", "settings": "planted_users: 60, planted_items: 100"}
 LAB = {"datasets": "planted", "planted_users": 60, "planted_items": 100, "save": ""}
 CANNOT_WORK = [
-    ("run_dssm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"), ("run_match", SMALL_MATCH | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
-    ("run_match", {"dataset": "planted", "settings": "draws: 0"}, "draws is 0; must be greater than 0"), ("run_tdm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
-    ("run_rank", WORLD | {"prune": 50}, "prune is 50; must be a whole number in 0.."), ("compare_runs", {"metric": "precision"}, "metric is 'precision'; allowed are 'recall'"),
+    ("run_dssm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+    ("run_match", SMALL_MATCH | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+    ("run_match", {"dataset": "planted", "settings": "draws: 0"}, "draws is 0; must be greater than 0"),
+    ("run_tdm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
+    ("run_rank", WORLD | {"prune": 50}, "prune is 50; must be a whole number in 0.."),
+    ("compare_runs", {"metric": "precision"}, "metric is 'precision'; allowed are 'recall'"),
     ("negatives_lab", LAB | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
 ]
 
 
-@pytest.mark.parametrize(("notebook", "parameters", "said"), CANNOT_WORK, ids=[f"{notebook} {list(parameters)[-1]}" for notebook, parameters, _ in CANNOT_WORK])
+@pytest.mark.parametrize(
+    ("notebook", "parameters", "said"),
+    CANNOT_WORK,
+    ids=[f"{notebook} {list(parameters)[-1]}" for notebook, parameters, _ in CANNOT_WORK],
+)
 def test_what_cannot_work_is_refused_before_training(notebook, parameters, said, tmp_path):
     result = run_papermill(DSSM.with_stem(notebook), tmp_path / "out.ipynb", tmp_path, parameters)
-    assert result.returncode != 0 and said in result.stderr and "ValueError" in result.stderr, tail(result)
-    assert not any("image/png" in output.get("data", {}) for output in outputs(tmp_path / "out.ipynb"))   # no curve was begun
+    assert result.returncode != 0 and said in result.stderr and "ValueError" in result.stderr, tail(
+        result
+    )
+    assert not any(
+        "image/png" in output.get("data", {}) for output in outputs(tmp_path / "out.ipynb")
+    )  # no curve was begun

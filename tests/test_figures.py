@@ -1,4 +1,7 @@
-"""How the code reads, held: each figure may only get better. `python scripts/figures.py --list` shows where one is missed."""
+"""How the code reads, held: each figure may only get better. `python scripts/figures.py --list` shows
+where one is missed.
+"""
+
 import importlib.util
 import shutil
 import sys
@@ -14,12 +17,20 @@ WIDE, FUNCTIONS, EXPORTS, SILENT, PYRIGHT = 0, 23, 0.68, 0, 441
 
 
 def test_lines_fit_the_page():
-    found = [f"{name}: {line[:80]}" for name, kind, source in figures.cells("") for line in figures.wide_lines(kind, source)]
+    found = [
+        f"{name}: {line[:80]}"
+        for name, kind, source in figures.cells("")
+        for line in figures.wide_lines(kind, source)
+    ]
     assert len(found) <= WIDE, found
 
 
 def test_functions_and_export_cells_are_short():
-    cells = [code for _, kind, source in figures.cells("") if kind == "code" and (code := figures.exported(source)) is not None]
+    cells = [
+        code
+        for _, kind, source in figures.cells("")
+        if kind == "code" and (code := figures.exported(source)) is not None
+    ]
     lengths = [length for code in cells for length in figures.function_lengths(code).values()]
     assert figures.quantile(lengths, 0.9) <= FUNCTIONS
     sizes = [sum(bool(line.strip()) for line in code.split("\n")) for code in cells]
@@ -41,11 +52,21 @@ def test_an_unexplained_parameter_is_found():
 
 def test_promises_are_one_line():
     "nbdev takes the first line of a notebook's quotation for its module's docstring."
-    long = [name for name, kind, source in figures.cells("") if source.startswith("# ") and kind == "markdown" and "\n> " in source and source.count("\n> ") > 1]
+    long = [
+        name
+        for name, kind, source in figures.cells("")
+        if source.startswith("# ")
+        and kind == "markdown"
+        and "\n> " in source
+        and source.count("\n> ") > 1
+    ]
     assert long == []
 
 
-@pytest.mark.skipif(not shutil.which("pyright", path=str(figures.Path(sys.executable).parent)), reason="pyright is not installed")
+@pytest.mark.skipif(
+    not shutil.which("pyright", path=str(figures.Path(sys.executable).parent)),
+    reason="pyright is not installed",
+)
 def test_the_type_checker_finds_no_more():
     rooms = figures.pyright_errors()
     assert sum(rooms.values()) <= PYRIGHT, rooms

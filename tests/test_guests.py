@@ -1,4 +1,5 @@
-"""A model, a loss and a metric of another module: configs, training, runs in fresh processes, refusals."""
+"""A model, a loss and a metric of another module: configs, training, runs in fresh processes, refusals.
+"""
 
 import textwrap
 
@@ -97,7 +98,7 @@ torch.manual_seed(0)
 model = create_model(config, features, [data.schema.label])
 trainer = Trainer(model, data, epochs=1, batch_size=64, monitor="spread", run_dir="run")
 trainer.fit()
-print(type(model).__name__, sorted(trainer.history[0]) if isinstance(trainer.history, list) else list(trainer.history))
+print(type(model).__name__, list(trainer.history))
 '''
 
 MATCH = '''
@@ -114,7 +115,10 @@ Trainer(model, data, epochs=1, batch_size=64, run_dir="run").fit()
 
 
 def python(folder, code):
-    "Standard output of a process that starts in a folder, with our core imported; its error where it fails."
+    """Standard output of a process that starts in a folder, with our core imported.
+
+    Its error where it fails.
+    """
     done = warm.run_python(START + textwrap.dedent(code), folder)
     return done.stdout if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
@@ -135,7 +139,8 @@ def test_a_rank_run_is_loaded_in_a_fresh_process(rank_run):
         print(run.model.config.losses[0].kind, "spread" in run.history.columns)
     """)
     assert said.splitlines() == [
-        "True 0.5 {'flat_fm': 'my_nets', 'absolute': 'my_nets', 'spread': 'my_nets', 'FlatFM': 'my_nets'}",
+        ("True 0.5 {'flat_fm': 'my_nets', 'absolute': 'my_nets', 'spread': 'my_nets', 'FlatFM': "
+         "'my_nets'}"),
         "('absolute', AbsoluteConfig(power=2.0)) True",
     ]
 
@@ -163,34 +168,49 @@ def test_a_match_run_is_loaded_and_recommends(tmp_path):
 
 def test_yaml_and_text_are_two_spellings_of_one_config(tmp_path):
     (tmp_path / "my_nets.py").write_text(MODULE)
-    said = python(tmp_path, '''
+    said = python(
+        tmp_path,
+        '''
         import my_nets
         text = """
         feature_groups { group_name: "user" feature_names: "u" }
         feature_groups { group_name: "item" feature_names: "i" }
-        half_dssm { user_tower { input: "user" } item_tower { input: "item" } output_dim: 4 scale: 0.125 }
+        half_dssm { user_tower { input: "user" } item_tower { input: "item" }
+                    output_dim: 4 scale: 0.125 }
         losses { softmax_cross_entropy {} }
         """
         config = ModelConfig.from_textproto(text)
         again = ModelConfig.from_yaml(config.to_yaml())
-        print(config == again, again.half_dssm.scale, again.model_type, "half_dssm:" in config.to_yaml())
+        found = again.half_dssm.scale, again.model_type, "half_dssm:" in config.to_yaml()
+        print(config == again, *found)
         print(my_nets.HalfDSSMConfig.model_fields["scale"].description)
-    ''')
+    ''',
+    )
     assert said.splitlines() == ["True 0.125 HalfDSSM True", "factor of the similarities"]
 
 
 REFUSED = [
-    ("ModelConfig.from_yaml('half_dsm: {}')",
-     "unknown field 'half_dsm'; did you mean 'half_dssm'? known: feature_groups, dssm"),
-    ("class A(my_nets.DSSMConfig, key='half_dssm'): pass",
-     "the model 'half_dssm' is HalfDSSMConfig of my_nets, and A of __main__ would take its place"),
+    (
+        "ModelConfig.from_yaml('half_dsm: {}')",
+        "unknown field 'half_dsm'; did you mean 'half_dssm'? known: feature_groups, dssm",
+    ),
+    (
+        "class A(my_nets.DSSMConfig, key='half_dssm'): pass",
+        "the model 'half_dssm' is HalfDSSMConfig of my_nets, and A of __main__ would take its place",
+    ),
     ("class A(my_nets.DSSMConfig, key='dssm'): pass", "'dssm' cannot be the key of a model"),
     ("class A(my_nets.DSSMConfig, key='num_class'): pass", "'num_class' cannot be the key of a model"),
     ("class A(my_nets.DSSMConfig, key='my net'): pass", "key of A is 'my net'; must be a name"),
     ("my_nets.LOSSES['l2_loss'] = my_nets.Absolute", "the loss 'l2_loss' is L2Loss of recbench.losses"),
-    ("import her_nets", "the model 'half_dssm' is HalfDSSMConfig of my_nets, and HalfDSSMConfig of her_nets"),
-    ("my_nets.HalfDSSMConfig(user_tower={'input': 'u'}, item_tower={'input': 'i'}, output_dim=4, scale='x')",
-     "HalfDSSMConfig: scale is 'x'; must be a number"),
+    (
+        "import her_nets",
+        "the model 'half_dssm' is HalfDSSMConfig of my_nets, and HalfDSSMConfig of her_nets",
+    ),
+    (
+        ("my_nets.HalfDSSMConfig(user_tower={'input': 'u'}, item_tower={'input': 'i'}, output_dim=4, "
+         "scale='x')"),
+        "HalfDSSMConfig: scale is 'x'; must be a number",
+    ),
 ]
 
 
@@ -199,7 +219,10 @@ def answers(tmp_path_factory):
     "What each refused line says, all of them in one interpreter."
     folder = tmp_path_factory.mktemp("refused")
     for name in ("my_nets", "her_nets"): (folder / f"{name}.py").write_text(MODULE)
-    tries = [f"try:\n    {code}\nexcept ValueError as error: print(error)\nelse: print('accepted')" for code, _ in REFUSED]
+    tries = [
+        f"try:\n    {code}\nexcept ValueError as error: print(error)\nelse: print('accepted')"
+        for code, _ in REFUSED
+    ]
     said = python(folder, "import my_nets\n" + "\n".join(tries)).splitlines()
     assert len(said) == len(REFUSED), said
     return dict(zip([code for code, _ in REFUSED], said))

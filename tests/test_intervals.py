@@ -1,4 +1,7 @@
-"Intervals hold the truth as often as they say, also for few users; the laws are those of the benchmark."
+"""Intervals hold the truth as often as they say, also for few users; the laws are those of the
+benchmark.
+"""
+
 import sys
 from pathlib import Path
 
@@ -17,7 +20,9 @@ from interval_coverage import ONE, TWO, USERS, coverage  # noqa: E402
 def test_coverage(name, users):
     draw, truth, share = (ONE if name.startswith("one") else TWO)[name[5:]]
     held = coverage(draw, truth, users, studies=1500, draws=300)
-    assert held > 0.91 and (held < 0.985 or share * users < 5), f"{held:.1%} of 95 % intervals hold the truth"
+    assert held > 0.91 and (
+        held < 0.985 or share * users < 5
+    ), f"{held:.1%} of 95 % intervals hold the truth"
 
 
 def test_one_user_who_tells_proves_nothing():
@@ -27,16 +32,26 @@ def test_one_user_who_tells_proves_nothing():
     assert mean == 0.05 and low < -0.05 < 0.2 < high
     mean, low, high = paired_interval(b, b)
     np.testing.assert_allclose([mean, low, high], [0, -0.1611, 0.1611], atol=1e-3)
-    assert bootstrap_interval(b)[2] > 0.15 and bootstrap_interval(b)[1] == 0 and bootstrap_interval(np.ones(20))[1] < 0.85
+    assert (
+        bootstrap_interval(b)[2] > 0.15
+        and bootstrap_interval(b)[1] == 0
+        and bootstrap_interval(np.ones(20))[1] < 0.85
+    )
 
 
 def test_columns_are_judged_one_by_one():
     rng = np.random.default_rng(0)
-    values = np.stack([rng.random(500) < 0.4, rng.random(500) < 0.01, rng.normal(3, 1, 500)], 1).astype(float)
+    values = np.stack([rng.random(500) < 0.4, rng.random(500) < 0.01, rng.normal(3, 1, 500)], 1).astype(
+        float
+    )
     together = bootstrap_interval(values, draws=200)
-    for column in range(3): np.testing.assert_allclose([part[column] for part in together], bootstrap_interval(values[:, column], draws=200))
+    for column in range(3):
+        np.testing.assert_allclose(
+            [part[column] for part in together], bootstrap_interval(values[:, column], draws=200)
+        )
     apart = paired_interval(values, values[::-1], draws=200)
-    for part, turned in zip(apart, paired_interval(values[::-1], values, draws=200)): assert part.shape == turned.shape == (3,)
+    for part, turned in zip(apart, paired_interval(values[::-1], values, draws=200)):
+        assert part.shape == turned.shape == (3,)
     assert bootstrap_interval([0.5])[1:] == (0, 1)
 
 

@@ -1,4 +1,7 @@
-"""Pairwise losses against all pairs written out: hypothesis draws sessions, grades, ties and weights, the same ones every run."""
+"""Pairwise losses against all pairs written out: hypothesis draws sessions, grades, ties and weights,
+the same ones every run.
+"""
+
 from math import inf
 
 import pytest
@@ -34,27 +37,55 @@ FORMS = [
     (PairwiseHingeLoss, dict(use_exponent=True, temperature=0.5)),
     (PairwiseHingeLoss, dict(use_exponent=True, use_label_margin=False, margin=0.25)),
 ]
-each_form = pytest.mark.parametrize("kind, options", FORMS, ids=[f"{kind.__name__}-{'-'.join(options) or 'defaults'}" for kind, options in FORMS])
-drawn = settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+each_form = pytest.mark.parametrize(
+    "kind, options",
+    FORMS,
+    ids=[f"{kind.__name__}-{'-'.join(options) or 'defaults'}" for kind, options in FORMS],
+)
+drawn = settings(
+    max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 
 
-def matrix_of_terms(kind, labels, difference, temperature=1.0, margin=None, hinge_margin=None, gamma=2.0, alpha=None, use_label_margin=None,
-                    label_is_logits=True, use_exponent=False, **_) -> tuple[torch.Tensor, torch.Tensor]:
-    "Terms of all differences of logits, and which of them count, straight from the formulas; `difference(x)` is x_i - x_j."
+def matrix_of_terms(
+    kind,
+    labels,
+    difference,
+    temperature=1.0,
+    margin=None,
+    hinge_margin=None,
+    gamma=2.0,
+    alpha=None,
+    use_label_margin=None,
+    label_is_logits=True,
+    use_exponent=False,
+    **_,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Terms of all differences of logits, and which of them count, straight from the formulas.
+
+    `difference(x)` is x_i - x_j.
+    """
     d, y = difference(temperature), labels / (temperature if label_is_logits else 1)
     apart = lambda x: x[:, None] - x
     everything = torch.ones_like(d, dtype=torch.bool)
     if kind is PairwiseLoss: return F.softplus((margin or 0) - d), everything
-    if kind is PairwiseLogisticLoss: return F.softplus((apart(y) if use_label_margin else hinge_margin or 0) - d), everything
-    if kind is PairwiseFocalLoss: return (alpha or 1) * torch.sigmoid(-d) ** gamma * F.softplus(-d), d < (inf if hinge_margin is None else hinge_margin)
-    if use_exponent: d, y = difference(temperature, torch.sigmoid), torch.sigmoid(y) if label_is_logits else y
+    if kind is PairwiseLogisticLoss:
+        return F.softplus((apart(y) if use_label_margin else hinge_margin or 0) - d), everything
+    if kind is PairwiseFocalLoss:
+        return (alpha or 1) * torch.sigmoid(-d) ** gamma * F.softplus(-d), d < (
+            inf if hinge_margin is None else hinge_margin
+        )
+    if use_exponent:
+        d, y = difference(temperature, torch.sigmoid), torch.sigmoid(y) if label_is_logits else y
     missing = (1.0 if margin is None else margin) - d if use_label_margin is False else apart(y) - d
     return F.relu(missing.exp() - 1 if use_exponent else missing), everything
 
 
 def plain(kind, options, logits, labels, weight, sessions) -> torch.Tensor:
     "The loss from B x B matrices."
-    def difference(temperature, of=lambda x: x): return of(logits / temperature)[:, None] - of(logits / temperature)
+    def difference(temperature, of=lambda x: x):
+        return of(logits / temperature)[:, None] - of(logits / temperature)
+
     terms, counts = matrix_of_terms(kind, labels.to(logits.dtype), difference, **options)
     kept = (labels[:, None] > labels) & (sessions[:, None] == sessions) & counts
     weights = weight[:, None].expand_as(terms)[kept]
@@ -67,20 +98,36 @@ def plain(kind, options, logits, labels, weight, sessions) -> torch.Tensor:
 def both(loss, logits, *args) -> tuple[torch.Tensor, torch.Tensor]:
     logits = logits.detach().clone().requires_grad_()
     value = loss(logits, *args)
-    return value.detach(), torch.autograd.grad(value, logits, allow_unused=True, materialize_grads=True)[0]
+    return (
+        value.detach(),
+        torch.autograd.grad(value, logits, allow_unused=True, materialize_grads=True)[0],
+    )
 
 
 def ours(kind, options):
-    return lambda logits, labels, weight, sessions: kind(**options)(logits, labels, sample_weight=weight, session_ids=sessions)
+    return lambda logits, labels, weight, sessions: kind(**options)(
+        logits, labels, sample_weight=weight, session_ids=sessions
+    )
 
 
 @st.composite
 def batches(draw, ties: bool = True) -> tuple[torch.Tensor, ...]:
-    "Logits, labels, weights, session ids of 0 to 14 rows; with `ties` among the logits and at the kinks."
-    rows, spread, grades = draw(st.integers(0, 14)), draw(st.sampled_from([1, 2, 4, 14])), draw(st.sampled_from([1, 2, 3, 14]))
+    """Logits, labels, weights, session ids of 0 to 14 rows.
+
+    With `ties` among the logits and at the kinks.
+    """
+    rows, spread, grades = (
+        draw(st.integers(0, 14)),
+        draw(st.sampled_from([1, 2, 4, 14])),
+        draw(st.sampled_from([1, 2, 3, 14])),
+    )
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
     tied = ties and draw(st.booleans())
-    logits = torch.randint(-8, 9, (rows,), generator=generator) / 4 if tied else 2 * torch.randn(rows, generator=generator, dtype=torch.float64)
+    logits = (
+        torch.randint(-8, 9, (rows,), generator=generator) / 4
+        if tied
+        else 2 * torch.randn(rows, generator=generator, dtype=torch.float64)
+    )
     labels = torch.randint(0, grades, (rows,), generator=generator)
     if draw(st.booleans()): labels = labels.double() / 4 - 1
     weight = torch.tensor(draw(st.sampled_from([[1.0], [0.0, 1.0, 2.5], [0.0]])), dtype=torch.float64)
@@ -93,7 +140,9 @@ def batches(draw, ties: bool = True) -> tuple[torch.Tensor, ...]:
 @drawn
 @given(data=st.data())
 def test_equals_all_pairs(kind, options, data):
-    batch = data.draw(batches(ties="ohem_ratio" not in options))  # among equal terms the hardest are not one choice
+    batch = data.draw(
+        batches(ties="ohem_ratio" not in options)
+    )  # among equal terms the hardest are not one choice
     value, gradient = both(ours(kind, options), *batch)
     wanted, slopes = both(lambda *args: plain(kind, options, *args), *batch)
     assert_close(value, wanted)
@@ -109,7 +158,9 @@ def test_order_of_rows_names_of_sessions_and_level_of_scores_do_not_matter(kind,
     assert value >= 0 and value.isfinite() and gradient.isfinite().all()
 
     shuffled = torch.randperm(len(logits), generator=torch.Generator().manual_seed(1))
-    again, moved = both(ours(kind, options), logits[shuffled], labels[shuffled], weight[shuffled], sessions[shuffled])
+    again, moved = both(
+        ours(kind, options), logits[shuffled], labels[shuffled], weight[shuffled], sessions[shuffled]
+    )
     assert_close(again, value)
     assert_close(moved, gradient[shuffled])
 
@@ -127,9 +178,19 @@ def test_order_of_rows_names_of_sessions_and_level_of_scores_do_not_matter(kind,
 @given(batch=batches(ties=False), temperature=st.sampled_from([0.25, 0.5, 3.0]))
 def test_temperature_divides_the_logits(kind, options, batch, temperature):
     logits, labels, weight, sessions = batch
-    with_labels = options.get("use_label_margin", kind is PairwiseHingeLoss) and options.get("label_is_logits", True)
-    cold, _ = both(ours(kind, options | dict(temperature=temperature)), logits, labels, weight, sessions)
-    plain_one, _ = both(ours(kind, options | dict(temperature=1.0)), logits / temperature, labels / temperature if with_labels else labels, weight, sessions)
+    with_labels = options.get("use_label_margin", kind is PairwiseHingeLoss) and options.get(
+        "label_is_logits", True
+    )
+    cold, _ = both(
+        ours(kind, options | dict(temperature=temperature)), logits, labels, weight, sessions
+    )
+    plain_one, _ = both(
+        ours(kind, options | dict(temperature=1.0)),
+        logits / temperature,
+        labels / temperature if with_labels else labels,
+        weight,
+        sessions,
+    )
     assert_close(cold, plain_one)
 
 
@@ -137,14 +198,22 @@ def test_temperature_divides_the_logits(kind, options, batch, temperature):
 @given(batch=batches())
 def test_special_cases_of_one_another(batch):
     ranknet, slopes = both(ours(PairwiseLoss, {}), *batch)
-    for kind, options in [(PairwiseLogisticLoss, {}), (PairwiseFocalLoss, dict(gamma=0.0)), (PairwiseFocalLoss, dict(gamma=0.0, hinge_margin=inf))]:
+    for kind, options in [
+        (PairwiseLogisticLoss, {}),
+        (PairwiseFocalLoss, dict(gamma=0.0)),
+        (PairwiseFocalLoss, dict(gamma=0.0, hinge_margin=inf)),
+    ]:
         value, gradient = both(ours(kind, options), *batch)
         assert_close(value, ranknet)
         assert_close(gradient, slopes)
     logits, labels, weight, sessions = batch
     assert both(ours(PairwiseHingeLoss, {}), labels.double(), labels, weight, sessions)[0] == 0
     assert_close(both(ours(PairwiseLoss, {}), logits, labels, 3 * weight, sessions)[0], 3 * ranknet)
-    dropped = (logits, labels, torch.where(labels == labels.max(), 0.0, weight), sessions) if len(labels) else batch
+    dropped = (
+        (logits, labels, torch.where(labels == labels.max(), 0.0, weight), sessions)
+        if len(labels)
+        else batch
+    )
     assert_close(both(ours(PairwiseLoss, {}), *dropped)[0], plain(PairwiseLoss, {}, *dropped))
 
 
@@ -161,7 +230,9 @@ def test_loss_bounds_the_share_of_wrongly_ordered_pairs(batch):
 @each_form
 def test_gradient_by_differences(kind, options):
     torch.manual_seed(0)
-    logits, weight = torch.randn(12, dtype=torch.float64, requires_grad=True), torch.tensor([1.0, 0.0, 2.0] * 4, dtype=torch.float64)
+    logits, weight = torch.randn(12, dtype=torch.float64, requires_grad=True), torch.tensor(
+        [1.0, 0.0, 2.0] * 4, dtype=torch.float64
+    )
     for grades in (2, 12):
         labels, sessions = torch.arange(12) * 5 % grades, torch.arange(12) // 6
         assert gradcheck(lambda z: ours(kind, options)(z, labels, weight, sessions), logits)
@@ -172,25 +243,60 @@ def test_gradient_by_differences(kind, options):
 def test_finite_where_logits_are_huge_and_zero_where_nothing_is_compared(kind, options, dtype):
     clicked, two = torch.tensor([1, 0, 1, 0]), torch.tensor([5, 5, 6, 6])
     for size in (1e4, -1e4):
-        value, gradient = both(kind(**options), size * torch.tensor([1.0, -1.0, -1.0, 1.0]).to(dtype), clicked)
-        assert value.dtype == torch.float32 and value.isfinite() and value >= 0 and gradient.dtype == dtype and gradient.isfinite().all()
-    for rows, labels, weight, sessions in [(4, clicked, torch.zeros(4), None), (4, clicked.sort().values, None, two), (4, torch.ones(4), None, None), (1, torch.ones(1), None, None), (0, torch.ones(0), None, two[:0])]:
-        value, gradient = both(ours(kind, options), torch.linspace(-1, 1, rows).to(dtype), labels, weight, sessions)
+        value, gradient = both(
+            kind(**options), size * torch.tensor([1.0, -1.0, -1.0, 1.0]).to(dtype), clicked
+        )
+        assert (
+            value.dtype == torch.float32
+            and value.isfinite()
+            and value >= 0
+            and gradient.dtype == dtype
+            and gradient.isfinite().all()
+        )
+    for rows, labels, weight, sessions in [
+        (4, clicked, torch.zeros(4), None),
+        (4, clicked.sort().values, None, two),
+        (4, torch.ones(4), None, None),
+        (1, torch.ones(1), None, None),
+        (0, torch.ones(0), None, two[:0]),
+    ]:
+        value, gradient = both(
+            ours(kind, options), torch.linspace(-1, 1, rows).to(dtype), labels, weight, sessions
+        )
         assert value == 0 and gradient.eq(0).all()
 
 
-@pytest.mark.parametrize("kind, options", [(PairwiseLogisticLoss, {}), (PairwiseFocalLoss, dict(hinge_margin=1.0)), (PairwiseLogisticLoss, dict(ohem_ratio=0.1)), (PairwiseHingeLoss, {}), (PairwiseHingeLoss, dict(use_label_margin=False))])
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        (PairwiseLogisticLoss, {}),
+        (PairwiseFocalLoss, dict(hinge_margin=1.0)),
+        (PairwiseLogisticLoss, dict(ohem_ratio=0.1)),
+        (PairwiseHingeLoss, {}),
+        (PairwiseHingeLoss, dict(use_label_margin=False)),
+    ],
+)
 def test_many_blocks_of_pairs(kind, options):
     torch.manual_seed(0)
     rows = 900
-    logits, weight, labels, sessions = torch.randn(rows, dtype=torch.float64), torch.rand(rows, dtype=torch.float64), torch.randint(0, 3, (rows,)), torch.zeros(rows, dtype=torch.int64)
+    logits, weight, labels, sessions = (
+        torch.randn(rows, dtype=torch.float64),
+        torch.rand(rows, dtype=torch.float64),
+        torch.randint(0, 3, (rows,)),
+        torch.zeros(rows, dtype=torch.int64),
+    )
     assert (labels[:, None] > labels).sum() > 3 * CHUNK
     value, gradient = both(ours(kind, options), logits, labels, weight, sessions)
     wanted, slopes = both(lambda *args: plain(kind, options, *args), logits, labels, weight, sessions)
     assert_close(value, wanted)
     assert_close(gradient, slopes)
     assert_close(both(ours(kind, options), logits, labels, weight, None)[0], wanted)
-    assert_close(both(ours(kind, options), logits.float(), labels, weight, sessions)[0].double(), wanted, rtol=2e-5, atol=0)
+    assert_close(
+        both(ours(kind, options), logits.float(), labels, weight, sessions)[0].double(),
+        wanted,
+        rtol=2e-5,
+        atol=0,
+    )
 
 
 class LargestTensor(TorchDispatchMode):
@@ -204,7 +310,9 @@ class LargestTensor(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("kind, options", [(PairwiseLogisticLoss, {}), (PairwiseFocalLoss, {}), (PairwiseHingeLoss, {})])
+@pytest.mark.parametrize(
+    "kind, options", [(PairwiseLogisticLoss, {}), (PairwiseFocalLoss, {}), (PairwiseHingeLoss, {})]
+)
 def test_nothing_of_the_size_of_the_pairs_is_made(kind, options):
     torch.manual_seed(0)
     with LargestTensor() as largest: both(kind(**options), torch.randn(3000), torch.rand(3000) < 0.5)
@@ -218,5 +326,11 @@ def test_segments_equal_each_session_alone(batch):
     ids, segments = segment_ids(sessions, len(logits))
     apart = [logits[sessions == session] for session in sessions.unique()]
     assert segments == len(apart) and sessions.unique()[ids].equal(sessions)
-    assert_close(segment_sum(logits, ids, segments), torch.stack([part.sum() for part in apart]) if apart else logits)
-    assert_close(segment_logsumexp(logits, ids, segments), torch.stack([part.logsumexp(0) for part in apart]) if apart else logits)
+    assert_close(
+        segment_sum(logits, ids, segments),
+        torch.stack([part.sum() for part in apart]) if apart else logits,
+    )
+    assert_close(
+        segment_logsumexp(logits, ids, segments),
+        torch.stack([part.logsumexp(0) for part in apart]) if apart else logits,
+    )

@@ -6,7 +6,8 @@ import warm
 from conftest import ROOT, name, notebooks
 
 COMPONENTS = [path for path in notebooks() if path.parent.name != "experiments"]
-SECONDS = 120  # of the CPU; a notebook promises 30 on an idle laptop, and a busy one counts up to four for one
+# of the CPU; a notebook promises 30 on an idle laptop, and a busy one counts up to four for one
+SECONDS = 120
 
 
 def execute(path, report, context, seconds=SECONDS) -> str | None:
@@ -19,7 +20,9 @@ def execute(path, report, context, seconds=SECONDS) -> str | None:
 def test_runs(path, tmp_path):
     "The core room promises to work without torch: it starts without."
     fresh = path.parent.name == "00_core"
-    failure = execute(path, tmp_path / "report", multiprocessing.get_context("spawn") if fresh else warm.context())
+    failure = execute(
+        path, tmp_path / "report", multiprocessing.get_context("spawn") if fresh else warm.context()
+    )
     assert failure is None, failure
 
 
@@ -40,12 +43,20 @@ def test_a_failing_cell_is_reported(tmp_path):
 
 def test_a_notebook_that_does_not_end_is_stopped(tmp_path):
     path = broken(tmp_path, "print('begun', flush=True)", "while True: pass")
-    assert execute(path, tmp_path / "report", warm.context(), seconds=1).startswith("stopped after 1 CPU seconds")
+    assert execute(path, tmp_path / "report", warm.context(), seconds=1).startswith(
+        "stopped after 1 CPU seconds"
+    )
 
 
 def test_notebooks_begin_with_the_core_alone_and_without_threads(tmp_path):
     "So what one imports is what it needs, and no thread pool is broken by the fork."
-    ours = "sorted({'.'.join(name.split('.')[1:2]) for name in sys.modules if name.startswith('recbench')})"
-    path = broken(tmp_path, "import sys, torch", f"assert {ours} == ['', 'core']", "assert torch.get_num_threads() == 1")
+    ours = ("sorted({'.'.join(name.split('.')[1:2]) for name in sys.modules if "
+            "name.startswith('recbench')})")
+    path = broken(
+        tmp_path,
+        "import sys, torch",
+        f"assert {ours} == ['', 'core']",
+        "assert torch.get_num_threads() == 1",
+    )
     failure = execute(path, tmp_path / "report", warm.context())
     assert failure is None, failure

@@ -1,4 +1,7 @@
-"A call that names no setting trains as the model's recipe says; one that names any keeps the numbers it had before there were recipes."
+"""A call that names no setting trains as the model's recipe says; one that names any keeps the numbers
+it had before there were recipes.
+"""
+
 import pytest
 import torch
 
@@ -22,8 +25,17 @@ def test_sasrec_trains_as_its_published_numbers(world):
     by_recipe = Trainer(usual_model("SASRec", world, layers=1), world, **QUIET)
     steps = 14 * len(by_recipe.loader)
     cosine = LearningRate(dense=CosineAnnealing(T_max=steps, warmup_size=min(200, steps // 10)))
-    named = dict(batch_size=32, epochs=14, patience=5, learning_rate=1e-3, table_optimizer="adam", negatives=Negatives(kind="full"))
-    by_hand = Trainer(usual_model("SASRec", world, layers=1), world, callbacks=[cosine], **named, **QUIET)
+    named = dict(
+        batch_size=32,
+        epochs=14,
+        patience=5,
+        learning_rate=1e-3,
+        table_optimizer="adam",
+        negatives=Negatives(kind="full"),
+    )
+    by_hand = Trainer(
+        usual_model("SASRec", world, layers=1), world, callbacks=[cosine], **named, **QUIET
+    )
     assert losses(by_recipe) == losses(by_hand)
 
 
@@ -32,22 +44,52 @@ def test_deepfm_trains_as_its_published_numbers():
     features = rank_features("DeepFM", clicks.features(), 16, 0.1)
     torch.manual_seed(0)
     model = create_model(rank_config("DeepFM", features), features, ["click"])
-    named = dict(batch_size=1024, epochs=20, patience=2, learning_rate=2e-3, table_optimizer="adam", table_learning_rate=2e-3, table_weight_decay=4e-3)
+    named = dict(
+        batch_size=1024,
+        epochs=20,
+        patience=2,
+        learning_rate=2e-3,
+        table_optimizer="adam",
+        table_learning_rate=2e-3,
+        table_weight_decay=4e-3,
+    )
     by_hand = losses(Trainer(model, clicks, callbacks=[ReduceOnPlateau(0.1)], **named, **QUIET))
     assert losses(Trainer(usual_model("DeepFM", clicks), clicks, **QUIET)) == by_hand
 
 
-@pytest.mark.parametrize("own", [{"epochs": 1}, {"learning_rate": 1e-3}, {"batch_size": 512}, {"callbacks": [ReduceOnPlateau()]}], ids=lambda own: next(iter(own)))
+@pytest.mark.parametrize(
+    "own",
+    [{"epochs": 1}, {"learning_rate": 1e-3}, {"batch_size": 512}, {"callbacks": [ReduceOnPlateau()]}],
+    ids=lambda own: next(iter(own)),
+)
 def test_what_names_a_setting_is_as_before(own, world):
     trainer = Trainer(usual_model("HSTUMatch", world), world, **own, **QUIET)
     found = trainer.settings
     assert "recipe" not in found and trainer.callbacks == own.get("callbacks", [])
-    assert (found["batch_size"], found["table_optimizer"], found["table_learning_rate"], found["learning_rate"]) == (512, "rowwise_adagrad", 0.1, 1e-3)
+    assert (
+        found["batch_size"],
+        found["table_optimizer"],
+        found["table_learning_rate"],
+        found["learning_rate"],
+    ) == (512, "rowwise_adagrad", 0.1, 1e-3)
     assert (trainer.patience, found["weight_decay"], found["table_weight_decay"]) == (3, 0.0, 0.0)
 
 
 def test_what_is_named_wins_over_a_recipe(world, capsys):
-    trainer = Trainer(usual_model("HSTUMatch", world), world, recipe=recipe_of("HSTUMatch"), table_optimizer="rowwise_adagrad", steps=3)
-    assert trainer.settings["table_learning_rate"] == 0.1 and trainer.settings["learning_rate"] == 2e-3 and trainer.steps == 3
-    assert trainer.callbacks[0].dense.T_max == 3 and "recipe: Recipe(embedding_dim=64" in capsys.readouterr().out
+    trainer = Trainer(
+        usual_model("HSTUMatch", world),
+        world,
+        recipe=recipe_of("HSTUMatch"),
+        table_optimizer="rowwise_adagrad",
+        steps=3,
+    )
+    assert (
+        trainer.settings["table_learning_rate"] == 0.1
+        and trainer.settings["learning_rate"] == 2e-3
+        and trainer.steps == 3
+    )
+    assert (
+        trainer.callbacks[0].dense.T_max == 3
+        and "recipe: Recipe(embedding_dim=64" in capsys.readouterr().out
+    )
     assert trainer.settings["recipe"] == recipe_of("HSTUMatch").changed()

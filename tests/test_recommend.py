@@ -1,4 +1,7 @@
-"What a run recommends for raw rows, from its folder alone, is what evaluation ranked first, with every matching model."
+"""What a run recommends for raw rows, from its folder alone, is what evaluation ranked first, with
+every matching model.
+"""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +27,10 @@ def world():
 def raw_users(data):
     "Test users as they would come from a log: profile, and the ids of earlier items, oldest first."
     parts = [data.train.columns, data.valid.columns]
-    users, items, times = (np.concatenate([part[name].numpy() for part in parts]) for name in ("user_index", "item_index", "timestamp"))
+    users, items, times = (
+        np.concatenate([part[name].numpy() for part in parts])
+        for name in ("user_index", "item_index", "timestamp")
+    )
     order, keys = np.argsort(times, kind="stable"), data.item_frame["item_id"].to_numpy()
     wanted = data.test.columns["user_index"].unique().numpy()
     histories = [keys[items[order][users[order] == user]].tolist() for user in wanted]
@@ -37,34 +43,65 @@ def test_a_run_recommends_what_was_ranked_first(name, world, tmp_path):
     tree = category_tree(world.items.singles[:, -1], 3) if name == "TDM" else None
     parts = {"tree": tree} if tree else {}
     torch.manual_seed(0)
-    model = create_model(match_config(name, world, features, hidden_units=[8], output_dim=8), tree_features(features, "item_id", tree) if tree else features, ["label"], **parts)
+    model = create_model(
+        match_config(name, world, features, hidden_units=[8], output_dim=8),
+        tree_features(features, "item_id", tree) if tree else features,
+        ["label"],
+        **parts,
+    )
     Trainer(model, world, batch_size=64, epochs=1, run_dir=tmp_path, progress=False).fit()
     run, rows = Run.load(tmp_path), raw_users(world)
     found = run.recommend(rows, k=7, beam=8)
     lists = recommend(TreeIndex(model, world, 8) if tree else model, world, 7).items
     keys = world.item_frame["item_id"].to_numpy()
-    for row, items in enumerate(lists.tolist()): assert found.loc[found["row"] == row, "item_id"].tolist() == [keys[item] for item in items if item >= 0]
+    for row, items in enumerate(lists.tolist()):
+        assert found.loc[found["row"] == row, "item_id"].tolist() == [
+            keys[item] for item in items if item >= 0
+        ]
     again = run.recommend(rows, k=7, keep_seen=True, beam=100)
     had = {row: set(items) for row, items in enumerate(rows["history"])}
-    assert len(again) == 7 * len(rows) and not any(item in had[row] for row, item in zip(found["row"], found["item_id"]))
+    assert len(again) == 7 * len(rows) and not any(
+        item in had[row] for row, item in zip(found["row"], found["item_id"])
+    )
     assert any(item in had[row] for row, item in zip(again["row"], again["item_id"]))
-    cold = run.recommend(rows.head(1).assign(history=[[]]), k=7, beam=100)          # nobody in the batch has a past
-    assert cold["rank"].tolist() == list(range(1, 8)) and cold["score"].notna().all() and cold["score"].is_monotonic_decreasing
-    assert run.recommend(rows.head(0)).columns.tolist() == found.columns.tolist() and run.recommend(rows.head(0)).empty
+    cold = run.recommend(
+        rows.head(1).assign(history=[[]]), k=7, beam=100
+    )  # nobody in the batch has a past
+    assert (
+        cold["rank"].tolist() == list(range(1, 8))
+        and cold["score"].notna().all()
+        and cold["score"].is_monotonic_decreasing
+    )
+    assert (
+        run.recommend(rows.head(0)).columns.tolist() == found.columns.tolist()
+        and run.recommend(rows.head(0)).empty
+    )
 
 
 def frames(repeated: int = 0):
-    "Events at moments of their own, the last ones again for so many users, and users with a number between 1 and 1e6."
+    """Events at moments of their own, the last ones again for so many users, and users with a number
+    between 1 and 1e6.
+    """
     rng = np.random.default_rng(3)
-    events = pd.DataFrame({"user_id": rng.integers(0, 50, 1500), "item_id": rng.integers(0, 60, 1500)}).drop_duplicates(ignore_index=True)
+    events = pd.DataFrame(
+        {"user_id": rng.integers(0, 50, 1500), "item_id": rng.integers(0, 60, 1500)}
+    ).drop_duplicates(ignore_index=True)
     events = pd.concat([events, events.drop_duplicates("user_id").head(repeated)], ignore_index=True)
-    return events.assign(timestamp=np.arange(len(events))), pd.DataFrame({"user_id": np.arange(50), "income": np.exp(rng.uniform(0, 14, 50))})
+    return events.assign(timestamp=np.arange(len(events))), pd.DataFrame(
+        {"user_id": np.arange(50), "income": np.exp(rng.uniform(0, 14, 50))}
+    )
 
 
 def trained(data, folder):
     "A small DSSM of the data set, and its run read from the folder."
     torch.manual_seed(0)
-    model = create_model(match_config("DSSM", data, with_embedding_dim(data.features(), 8), hidden_units=[8], output_dim=8), with_embedding_dim(data.features(), 8), ["label"])
+    model = create_model(
+        match_config(
+            "DSSM", data, with_embedding_dim(data.features(), 8), hidden_units=[8], output_dim=8
+        ),
+        with_embedding_dim(data.features(), 8),
+        ["label"],
+    )
     Trainer(model, data, batch_size=64, epochs=1, run_dir=folder, progress=False).fit()
     return model, Run.load(folder)
 
@@ -77,30 +114,48 @@ def lists_of(found):
 def evaluated(model, data, k):
     "The lists of evaluation as item keys."
     keys = data.item_frame["item_id"].to_numpy()
-    return [[keys[item] for item in items if item >= 0] for items in recommend(model, data, k).items.tolist()]
+    return [
+        [keys[item] for item in items if item >= 0]
+        for items in recommend(model, data, k).items.tolist()
+    ]
 
 
 @pytest.mark.parametrize("offers", [True, False], ids=["nothing masked", "seen masked"])
 def test_lists_mask_what_evaluation_masks(offers, tmp_path):
     given = {"repeats": "keep"} if offers else {}
-    data = dataset_from_frames(*frames(repeated=50 if offers else 0), split=Split(kind="leave-last"), verbose=False, **given)
+    data = dataset_from_frames(
+        *frames(repeated=50 if offers else 0), split=Split(kind="leave-last"), verbose=False, **given
+    )
     assert data.offers_seen is offers and data.masks == ("nothing masked" if offers else "seen masked")
     model, run = trained(data, tmp_path)
     rows = raw_users(data)
     assert lists_of(run.recommend(rows, k=10)) == evaluated(model, data, 10)
-    had = [set(items) & set(past) for items, past in zip(lists_of(run.recommend(rows, k=10)), rows["history"])]
+    had = [
+        set(items) & set(past)
+        for items, past in zip(lists_of(run.recommend(rows, k=10)), rows["history"])
+    ]
     assert any(had) is offers
     masked = lists_of(run.recommend(rows, k=10, keep_seen=False))
-    assert not any(set(items) & set(past) for items, past in zip(masked, rows["history"]))   # who asks for it gets it
+    assert not any(
+        set(items) & set(past) for items, past in zip(masked, rows["history"])
+    )  # who asks for it gets it
 
 
 def test_a_number_in_raw_rows_is_scaled_as_in_training(tmp_path):
     events, users = frames()
     data = dataset_from_frames(events, users, split=Split(kind="leave-last"), verbose=False)
     income = next(feature for feature in data.features() if feature.name == "income")
-    assert isinstance(income, RawFeature) and income.scale == "log" and income.mean == pytest.approx([np.log1p(users["income"]).mean()])
+    assert (
+        isinstance(income, RawFeature)
+        and income.scale == "log"
+        and income.mean == pytest.approx([np.log1p(users["income"]).mean()])
+    )
     model, run = trained(data, tmp_path)
     rows = raw_users(data)
-    assert rows["income"].max() > 1e5                                                    # raw, not what the model reads
+    assert rows["income"].max() > 1e5  # raw, not what the model reads
     assert lists_of(run.recommend(rows, k=10)) == evaluated(model, data, 10)
-    assert lists_of(run.recommend(rows.assign(income=rows["income"].iloc[::-1].to_numpy()), k=10)) != evaluated(model, data, 10)   # and it is read
+    assert lists_of(
+        run.recommend(rows.assign(income=rows["income"].iloc[::-1].to_numpy()), k=10)
+    ) != evaluated(
+        model, data, 10
+    )  # and it is read

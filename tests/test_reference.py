@@ -17,7 +17,9 @@ from reference_common import Report
 
 GOLDEN, EASYREC = SHARED / "golden" / "torcheasyrec", SHARED / "golden" / "easyrec"
 COUNTS = r"(\d+) passed, (\d+) failed, (\d+) unsupported"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no reference numbers: ../shared/golden/torcheasyrec is not there")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason="no reference numbers: ../shared/golden/torcheasyrec is not there"
+)
 
 
 def check(folder):
@@ -35,7 +37,9 @@ def test_torcheasyrec():
     assert failed == 0 and passed > 0, said[-3000:]
 
 
-@pytest.mark.skipif(not EASYREC.is_dir(), reason="no reference numbers: ../shared/golden/easyrec is not there")
+@pytest.mark.skipif(
+    not EASYREC.is_dir(), reason="no reference numbers: ../shared/golden/easyrec is not there"
+)
 def test_easyrec():
     said, passed, failed, _ = check(EASYREC)
     assert failed == 0 and passed > 0, said[-3000:]
@@ -48,10 +52,14 @@ def test_a_wrong_number_is_a_miss(tmp_path):
     (tmp_path / "variational_dropout.json").write_text(json.dumps(golden), encoding="utf-8")
     tests = str(ROOT / "tests")
     program = f"import runpy, sys; sys.path.insert(0, {tests!r}); sys.argv[1:] = [{str(tmp_path)!r}]; "
-    result = warm.run_python(program + f"runpy.run_path({tests + '/reference.py'!r}, run_name='__main__')", tmp_path)
+    result = warm.run_python(
+        program + f"runpy.run_path({tests + '/reference.py'!r}, run_name='__main__')", tmp_path
+    )
     counts = f"{len(golden['cases']) - 1} passed, 1 failed, 0 unsupported"
     assert result.returncode == 1 and result.stdout.splitlines()[-1] == counts, tail(result)
-    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("MISS")] == ["variational_dropout/feature_p_1"]
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("MISS")] == [
+        "variational_dropout/feature_p_1"
+    ]
 
 
 @pytest.mark.parametrize("model", stand_in.CONFIGS, ids=lambda model: model.__name__)
@@ -61,7 +69,11 @@ def test_models_without_stored_numbers(model, tmp_path):
     counts, weights = Counter(), [1.0, 0.0, 2.0, 0.5, 3.0]
     for loss in stand_in.LOSSES:
         labels = [2, 0, 1, 0, 1] if loss == "softmax_cross_entropy" else [1, 0, 1, 0, 0]
-        for weight in (None, weights): reference_models.check_model(stand_in.reference(model, loss, labels, weight), Report(f"{model.__name__}_{loss}", counts))
+        for weight in (None, weights):
+            reference_models.check_model(
+                stand_in.reference(model, loss, labels, weight),
+                Report(f"{model.__name__}_{loss}", counts),
+            )
     assert counts == {"ok": 4 * len(stand_in.LOSSES)}
 
 
@@ -69,7 +81,10 @@ def test_models_without_stored_numbers(model, tmp_path):
 def test_match_models_without_stored_numbers(model):
     torch.manual_seed(0)
     counts = Counter()
-    for weights in (None, [1.0, 0.0, 2.0, 0.5, 3.0]): reference_models.check_model(stand_in.match_reference(model, weights), Report(model.__name__, counts))
+    for weights in (None, [1.0, 0.0, 2.0, 0.5, 3.0]):
+        reference_models.check_model(
+            stand_in.match_reference(model, weights), Report(model.__name__, counts)
+        )
     assert counts == {"ok": 4}
 
 
@@ -84,5 +99,11 @@ def test_a_history_network_without_inner_biases_is_one_with_zeros():
 
 def test_multi_task_and_tree_models_are_not_taken_for_ranking_models():
     text = 'feature_groups { group_name: "mmoe" feature_names: "dssm" }'
-    assert reference_models.model_field("model_config {" + text + 'deepfm { deep { hidden_units: 2 } } } train_input_path: "a"') == "deepfm"
-    for model in ("no_such_model { num_expert: 3 }", "other { mask_net { } }"): assert reference_models.model_field(text + model) == ""
+    assert (
+        reference_models.model_field(
+            "model_config {" + text + 'deepfm { deep { hidden_units: 2 } } } train_input_path: "a"'
+        )
+        == "deepfm"
+    )
+    for model in ("no_such_model { num_expert: 3 }", "other { mask_net { } }"):
+        assert reference_models.model_field(text + model) == ""

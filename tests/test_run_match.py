@@ -1,4 +1,7 @@
-"The matching experiment as its users run it: every model from its folder, a folder of events from the root, and with an installed package."
+"""The matching experiment as its users run it: every model from its folder, a folder of events from the
+root, and with an installed package.
+"""
+
 import numpy as np
 import pandas as pd
 import papermill
@@ -7,10 +10,37 @@ from conftest import ROOT, executed, run_papermill, tail
 
 MATCH = ROOT / "nbs" / "experiments" / "run_match.ipynb"
 QUICK = "planted_users: 60, planted_items: 100, output_dim: 8, draws: 20, index_queries: 20"
-SMALL = {"dataset": "planted", "epochs": 1, "hidden_units": "16-8", "embedding_dim": 8, "top_k": 5, "settings": QUICK}
+SMALL = {
+    "dataset": "planted",
+    "epochs": 1,
+    "hidden_units": "16-8",
+    "embedding_dim": 8,
+    "top_k": 5,
+    "settings": QUICK,
+}
 SHORT = {**SMALL, "baselines": False, "settings": f"{QUICK}, index: false"}
-DOCUMENTED = {"model", "dataset", "protocol", "top_k", "embedding_dim", "hidden_units", "epochs", "batch_size", "negatives", "num_sample", "log_q", "temperature", "learning_rate", "table_learning_rate", "seed", "device",
-              "mixed_precision", "variational_dropout", "baselines", "run_dir"}
+DOCUMENTED = {
+    "model",
+    "dataset",
+    "protocol",
+    "top_k",
+    "embedding_dim",
+    "hidden_units",
+    "epochs",
+    "batch_size",
+    "negatives",
+    "num_sample",
+    "log_q",
+    "temperature",
+    "learning_rate",
+    "table_learning_rate",
+    "seed",
+    "device",
+    "mixed_precision",
+    "variational_dropout",
+    "baselines",
+    "run_dir",
+}
 MODELS = ["DSSM", "DSSMV2", "DAT", "MIND", "SASRec", "HSTUMatch", "TDM"]
 SCHEMA = """
 files: {events: events.parquet}
@@ -24,11 +54,21 @@ features:
 
 
 def check_result(path, pictures: int, columns: list[str]):
-    "Pictures that survive, no error, the table beside accuracy, and a final one with every metric and every competitor."
+    """Pictures that survive, no error, the table beside accuracy, and a final one with every metric and
+    every competitor.
+    """
     texts = executed(path, pictures)
-    assert any(all(f"{row}@5 [" in text for row in ("recall", "diversity", "novelty", "popular share", "coverage", "gini")) for text in texts)
+    assert any(
+        all(
+            f"{row}@5 [" in text
+            for row in ("recall", "diversity", "novelty", "popular share", "coverage", "gini")
+        )
+        for text in texts
+    )
     table = texts[-1]
-    assert all(f"{metric}@5 [" in table for metric in ("recall", "ndcg", "hit_rate", "mrr")) and all(column in table for column in columns), table
+    assert all(f"{metric}@5 [" in table for metric in ("recall", "ndcg", "hit_rate", "mrr")) and all(
+        column in table for column in columns
+    ), table
 
 
 def test_has_the_documented_parameters():
@@ -37,16 +77,28 @@ def test_has_the_documented_parameters():
 
 def test_a_settings_file_and_parameters_that_are_none(tmp_path):
     (tmp_path / "own.yaml").write_text("\n".join(SHORT["settings"].split(", ")))
-    result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, "settings": "own.yaml", "model": "SASRec", "hidden_units": None, "batch_size": None})
+    result = run_papermill(
+        MATCH,
+        tmp_path / "out.ipynb",
+        tmp_path,
+        {**SHORT, "settings": "own.yaml", "model": "SASRec", "hidden_units": None, "batch_size": None},
+    )
     assert result.returncode == 0, tail(result)
     texts = executed(tmp_path / "out.ipynb", 6)
-    assert any("recipe: Recipe(embedding_dim=8, init_std=0.02, batch_size=32, epochs=1" in text for text in texts)
+    assert any(
+        "recipe: Recipe(embedding_dim=8, init_std=0.02, batch_size=32, epochs=1" in text
+        for text in texts
+    )
 
 
 def test_a_whole_run_from_its_own_folder(tmp_path):
     result = run_papermill(MATCH.name, tmp_path / "out.ipynb", MATCH.parent, SMALL)
     assert result.returncode == 0, tail(result)
-    check_result(tmp_path / "out.ipynb", 7, ["DSSM", "popularity", "Markov", "ItemKNN", "EASE", "ceiling", "DSSM - EASE"])
+    check_result(
+        tmp_path / "out.ipynb",
+        7,
+        ["DSSM", "popularity", "Markov", "ItemKNN", "EASE", "ceiling", "DSSM - EASE"],
+    )
 
 
 @pytest.mark.parametrize("model", MODELS[1:])
@@ -57,26 +109,47 @@ def test_every_model(model, tmp_path):
 
 
 def test_lists_that_must_last(tmp_path):
-    lasting = {"hidden_units": "", "settings": QUICK.replace("output_dim: 8", "output_dim: 0") + ", history_lag: true, equal_user_weight: true, popularity_half_life_days: 0.0001, features: [item_id, history], share_embedding: true"}
+    lasting = {
+        "hidden_units": "",
+        "settings": QUICK.replace("output_dim: 8", "output_dim: 0")
+        + (", history_lag: true, equal_user_weight: true, popularity_half_life_days: 0.0001, features: "
+           "[item_id, history], share_embedding: true"),
+    }
     result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, {**SHORT, **lasting})
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 7, ["DSSM"])
-    assert any("user (DEEP): history\n" in text and "item (DEEP): item_id" in text for text in executed(tmp_path / "out.ipynb", 7))
+    assert any(
+        "user (DEEP): history\n" in text and "item (DEEP): item_id" in text
+        for text in executed(tmp_path / "out.ipynb", 7)
+    )
 
 
 def test_a_folder_of_events_from_the_root(tmp_path):
     rng = np.random.default_rng(0)
-    rows = pd.DataFrame({"user_id": rng.integers(40, size=1500), "item_id": rng.integers(400, size=1500), "timestamp": np.arange(1500)})
+    rows = pd.DataFrame(
+        {
+            "user_id": rng.integers(40, size=1500),
+            "item_id": rng.integers(400, size=1500),
+            "timestamp": np.arange(1500),
+        }
+    )
     rows.to_parquet(tmp_path / "events.parquet")
     (tmp_path / "schema.yaml").write_text(SCHEMA)
-    result = run_papermill("nbs/experiments/run_match.ipynb", tmp_path / "out.ipynb", ROOT, {**SHORT, "dataset": tmp_path, "negatives": "mixed", "num_sample": 20, "batch_size": 64})
+    result = run_papermill(
+        "nbs/experiments/run_match.ipynb",
+        tmp_path / "out.ipynb",
+        ROOT,
+        {**SHORT, "dataset": tmp_path, "negatives": "mixed", "num_sample": 20, "batch_size": 64},
+    )
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 6, ["DSSM"])
 
 
 def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     notebook = installed / "share" / "recbench" / "experiments" / "run_match.ipynb"
-    result = run_papermill(notebook, "out.ipynb", tmp_path, {**SHORT, "run_dir": "run"}, PYTHONPATH=str(installed))
+    result = run_papermill(
+        notebook, "out.ipynb", tmp_path, {**SHORT, "run_dir": "run"}, PYTHONPATH=str(installed)
+    )
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 6, ["DSSM"])
     assert list((tmp_path / "run").iterdir())
@@ -86,8 +159,14 @@ REFUSED = {
     "unknown model": ({"model": "MIDN"}, "did you mean 'MIND'"),
     "protocol of another data set": ({"protocol": "global-time"}, "leave protocol empty"),
     "nothing to choose by": ({"settings": "validation: false"}, "under 'global-time'"),
-    "history of a sequence model": ({"model": "SASRec", "settings": "history_lag: true"}, "allowed are DSSM, DSSMV2, DAT and MIND"),
-    "popularity of nodes": ({"model": "TDM", "settings": "popularity_half_life_days: 1"}, "allowed is None"),
+    "history of a sequence model": (
+        {"model": "SASRec", "settings": "history_lag: true"},
+        "allowed are DSSM, DSSMV2, DAT and MIND",
+    ),
+    "popularity of nodes": (
+        {"model": "TDM", "settings": "popularity_half_life_days: 1"},
+        "allowed is None",
+    ),
     "unknown feature": ({"settings": "features: [item_id, histroy]"}, "did you mean 'history'"),
     "unknown setting": ({"settings": "layer: 3"}, "unknown field 'layer'; did you mean 'layers'?"),
     "old parameter": ({"later": True}, "write -p settings 'history_lag: ...'"),

@@ -1,4 +1,7 @@
-"The ranking experiment as its users run it: from its folder, from the root on a folder of rows, and with an installed package."
+"""The ranking experiment as its users run it: from its folder, from the root on a folder of rows, and
+with an installed package.
+"""
+
 import numpy as np
 import pandas as pd
 import papermill
@@ -6,9 +9,33 @@ import pytest
 from conftest import ROOT, executed, run_papermill, tail
 
 RANK = ROOT / "nbs" / "experiments" / "run_rank.ipynb"
-SMALL = {"dataset": "planted", "planted_users": 60, "planted_items": 100, "epochs": 1, "hidden_units": "16-8", "importance_epochs": 1, "draws": 20}
+SMALL = {
+    "dataset": "planted",
+    "planted_users": 60,
+    "planted_items": 100,
+    "epochs": 1,
+    "hidden_units": "16-8",
+    "importance_epochs": 1,
+    "draws": 20,
+}
 SHORT = {**SMALL, "baselines": False, "variational_dropout": False}
-DOCUMENTED = {"model", "dataset", "split", "embedding_dim", "hidden_units", "epochs", "batch_size", "learning_rate", "table_learning_rate", "seed", "device", "mixed_precision", "variational_dropout", "baselines", "run_dir"}
+DOCUMENTED = {
+    "model",
+    "dataset",
+    "split",
+    "embedding_dim",
+    "hidden_units",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "table_learning_rate",
+    "seed",
+    "device",
+    "mixed_precision",
+    "variational_dropout",
+    "baselines",
+    "run_dir",
+}
 SCHEMA = """
 files: {events: events.parquet}
 label: click
@@ -20,10 +47,15 @@ features:
 
 
 def check_result(path, pictures: int, columns: list[str]) -> list[str]:
-    "Pictures that survive, no error, and a final table with every metric and every competitor; the text of all outputs."
+    """Pictures that survive, no error, and a final table with every metric and every competitor.
+
+    The text of all outputs.
+    """
     texts = executed(path, pictures)
     table = texts[-1]
-    assert all(f"{metric} [" in table for metric in ("auc", "gauc", "logloss")) and all(column in table for column in columns), table
+    assert all(f"{metric} [" in table for metric in ("auc", "gauc", "logloss")) and all(
+        column in table for column in columns
+    ), table
     return texts
 
 
@@ -34,29 +66,59 @@ def test_has_the_documented_parameters():
 def test_a_whole_run_from_its_own_folder(tmp_path):
     result = run_papermill(RANK.name, tmp_path / "out.ipynb", RANK.parent, SMALL)
     assert result.returncode == 0, tail(result)
-    texts = check_result(tmp_path / "out.ipynb", 4, ["DeepFM", "means", "logistic regression", "trees", "ceiling", "DeepFM - trees"])
+    texts = check_result(
+        tmp_path / "out.ipynb",
+        4,
+        ["DeepFM", "means", "logistic regression", "trees", "ceiling", "DeepFM - trees"],
+    )
     assert any("7 features" in text and "all 10 features" in text for text in texts)
 
 
 def test_a_folder_of_rows_from_the_root(tmp_path):
     rng = np.random.default_rng(0)
-    rows = pd.DataFrame({"user_id": rng.integers(30, size=1500), "item_id": rng.integers(40, size=1500), "timestamp": np.arange(1500), "part": np.repeat(["train", "valid", "test"], [1000, 250, 250])})
-    rows.assign(click=((rows.user_id + rows.item_id) % 3 == 0).astype(int)).to_parquet(tmp_path / "events.parquet")
+    rows = pd.DataFrame(
+        {
+            "user_id": rng.integers(30, size=1500),
+            "item_id": rng.integers(40, size=1500),
+            "timestamp": np.arange(1500),
+            "part": np.repeat(["train", "valid", "test"], [1000, 250, 250]),
+        }
+    )
+    rows.assign(click=((rows.user_id + rows.item_id) % 3 == 0).astype(int)).to_parquet(
+        tmp_path / "events.parquet"
+    )
     (tmp_path / "schema.yaml").write_text(SCHEMA)
-    result = run_papermill("nbs/experiments/run_rank.ipynb", tmp_path / "out.ipynb", ROOT, {**SHORT, "dataset": tmp_path, "model": "MultiTowerDIN"})
+    result = run_papermill(
+        "nbs/experiments/run_rank.ipynb",
+        tmp_path / "out.ipynb",
+        ROOT,
+        {**SHORT, "dataset": tmp_path, "model": "MultiTowerDIN"},
+    )
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 3, ["MultiTowerDIN"])
 
 
 def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     notebook = installed / "share" / "recbench" / "experiments" / "run_rank.ipynb"
-    result = run_papermill(notebook, "out.ipynb", tmp_path, {**SHORT, "model": "DCNV2", "run_dir": "run"}, PYTHONPATH=str(installed))
+    result = run_papermill(
+        notebook,
+        "out.ipynb",
+        tmp_path,
+        {**SHORT, "model": "DCNV2", "run_dir": "run"},
+        PYTHONPATH=str(installed),
+    )
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 3, ["DCNV2"])
     assert list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize(("parameters", "said"), [({"modle": "DeepFM"}, "modle"), ({"epochs": "five"}, "epochs")], ids=["unknown name", "wrong type"])
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [({"modle": "DeepFM"}, "modle"), ({"epochs": "five"}, "epochs")],
+    ids=["unknown name", "wrong type"],
+)
 def test_bad_parameter_is_refused(parameters, said, tmp_path):
     result = run_papermill(RANK, tmp_path / "out.ipynb", tmp_path, parameters)
-    assert result.returncode != 0 and said in result.stderr and "TypeError" in result.stderr, tail(result)
+    assert result.returncode != 0 and said in result.stderr and "TypeError" in result.stderr, tail(
+        result
+    )

@@ -11,7 +11,10 @@ from recbench.train.schedules import set_rates
 
 
 class OneMatrix(Tables):
-    "All tables of one width as rows of one matrix; plain gradient steps of its own in the backward pass."
+    """All tables of one width as rows of one matrix.
+
+    Plain gradient steps of its own in the backward pass.
+    """
 
     def __init__(self, sizes):
         super().__init__()
@@ -60,12 +63,19 @@ def test_other_tables_are_found_by_all_who_need_them():
     torch.manual_seed(0)
     net, ids = Net(OneMatrix({"film": (5, 4), "genre": (3, 4)})), torch.tensor([[4, 0], [1, 2]])
     assert embedding_tables(net) == [net.tables] and isinstance(EmbeddingTables([]), Tables)
-    assert table_names(net) == {"tables.film.weight": (net.tables, "film"), "tables.genre.weight": (net.tables, "genre")}
+    assert table_names(net) == {
+        "tables.film.weight": (net.tables, "film"),
+        "tables.genre.weight": (net.tables, "genre"),
+    }
     assert BaseModel.sparse_parameters(net) == ([net.tables.weight], [])
     fuse_tables(net, "sgd", 0.5)
     assert net.tables.is_fused and BaseModel.sparse_parameters(net) == ([], [])
     optimizer = torch.optim.Adam(net.layer.parameters(), lr=1e-3)
-    set_rates(type("Trainer", (), {"optimizer": optimizer, "model": net}), lambda rate: rate, lambda rate: rate / 10)
+    set_rates(
+        type("Trainer", (), {"optimizer": optimizer, "model": net}),
+        lambda rate: rate,
+        lambda rate: rate / 10,
+    )
     before, gradient = net.tables.table("film").detach().clone(), net.layer.weight.detach()[0, :4]
     net(ids).sum().backward()
     expected = before.index_add(0, ids[:, 0], gradient.expand(2, 4), alpha=-0.05)

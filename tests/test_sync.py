@@ -7,12 +7,20 @@ from conftest import ROOT, copy_tree, run, tail
 
 def tree(folder) -> dict[str, bytes]:
     "Relative path -> content of every file."
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def differences(ours: dict, theirs: dict) -> list[str]:
-    return [f"{path}: {'only in recbench/' if path not in theirs else 'not exported yet' if path not in ours else 'differs from its notebook'}"
-            for path in sorted(ours.keys() | theirs.keys()) if ours.get(path) != theirs.get(path)]
+    def what(path: str) -> str:
+        if path not in theirs: return "only in recbench/"
+        return "not exported yet" if path not in ours else "differs from its notebook"
+
+    paths = sorted(ours.keys() | theirs.keys())
+    return [f"{path}: {what(path)}" for path in paths if ours.get(path) != theirs.get(path)]
 
 
 def export(folder):
@@ -42,4 +50,7 @@ def test_deleted_package_comes_back(sources):
 
 def test_comparison_sees_stale_edited_and_missing():
     assert differences({"stale.py": b"", "edited.py": b"1"}, {"edited.py": b"2", "new.py": b""}) == [
-        "edited.py: differs from its notebook", "new.py: not exported yet", "stale.py: only in recbench/"]
+        "edited.py: differs from its notebook",
+        "new.py: not exported yet",
+        "stale.py: only in recbench/",
+    ]

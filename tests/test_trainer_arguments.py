@@ -1,11 +1,22 @@
-"Some 170 values that a trainer's arguments cannot have: each is refused in one sentence with the argument's name, before anything is made."
+"""Some 170 values that a trainer's arguments cannot have: each is refused in one sentence with the
+argument's name, before anything is made.
+"""
+
 import re
 
 import numpy as np
 import pytest
 import torch
 
-from recbench.core.config import DSSMConfig, FeatureGroup, Loss, MLPConfig, ModelConfig, SoftmaxCrossEntropyConfig, Tower
+from recbench.core.config import (
+    DSSMConfig,
+    FeatureGroup,
+    Loss,
+    MLPConfig,
+    ModelConfig,
+    SoftmaxCrossEntropyConfig,
+    Tower,
+)
 from recbench.data import MatchLoader, Negatives
 from recbench.data.published.planted import planted
 from recbench.models.dssm import DSSM
@@ -21,7 +32,10 @@ class NoEvents:
 
 
 BAD = {
-    **{name: WHOLE for name in ("batch_size", "epochs", "steps", "patience", "accumulate", "save_every_steps")},
+    **{
+        name: WHOLE
+        for name in ("batch_size", "epochs", "steps", "patience", "accumulate", "save_every_steps")
+    },
     "seed": [*NO_NUMBERS, -1, 1.5, 2**64, None],
     "learning_rate": [*NO_NUMBERS, 0, -1e-3, 10**400],
     "table_learning_rate": [*NO_NUMBERS, 0, -0.1],
@@ -45,19 +59,37 @@ BAD = {
     "loader": [[], "x", 3, torch.utils.data.DataLoader([1])],
     "run_dir": [3, ["x"], True],
 }
-CASES = [(name, value) for name, values in BAD.items() for value in values if not (value is None and name in ("batch_size", "epochs", "steps", "patience"))]
+CASES = [
+    (name, value)
+    for name, values in BAD.items()
+    for value in values
+    if not (value is None and name in ("batch_size", "epochs", "steps", "patience"))
+]
 
 
 @pytest.fixture(scope="module")
 def parts():
     data = planted(users=60, items=100, seed=0)
-    towers = {f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[8])) for side in ("user", "item")}
-    groups = [FeatureGroup(group_name=side, feature_names=[one.name for one in data.features(side)]) for side in ("user", "item")]
-    config = ModelConfig(feature_groups=groups, dssm=DSSMConfig(**towers, output_dim=8), losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())])
+    towers = {
+        f"{side}_tower": Tower(input=side, mlp=MLPConfig(hidden_units=[8])) for side in ("user", "item")
+    }
+    groups = [
+        FeatureGroup(group_name=side, feature_names=[one.name for one in data.features(side)])
+        for side in ("user", "item")
+    ]
+    config = ModelConfig(
+        feature_groups=groups,
+        dssm=DSSMConfig(**towers, output_dim=8),
+        losses=[Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig())],
+    )
     return DSSM(config, data.features(), []), data
 
 
-@pytest.mark.parametrize("name, value", CASES, ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "")
+@pytest.mark.parametrize(
+    "name, value",
+    CASES,
+    ids=lambda value: value if isinstance(value, str) and value.isidentifier() else "",
+)
 def test_refused_by_name(parts, name, value, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = {key: weight.clone() for key, weight in parts[0].state_dict().items()}
@@ -77,18 +109,39 @@ def test_a_data_set_is_needed(parts, dataset):
 
 
 def test_numbers_of_numpy_are_taken(parts):
-    trainer = Trainer(*parts, batch_size=np.int64(16), learning_rate=np.float32(0.5), epochs=np.int8(2), progress=False)
-    assert {name: trainer.settings[name] for name in ("batch_size", "learning_rate", "epochs")} == {"batch_size": 16, "learning_rate": 0.5, "epochs": 2}
-    assert [type(trainer.settings[name]) for name in ("batch_size", "learning_rate", "epochs")] == [int, float, int]
+    trainer = Trainer(
+        *parts,
+        batch_size=np.int64(16),
+        learning_rate=np.float32(0.5),
+        epochs=np.int8(2),
+        progress=False,
+    )
+    assert {name: trainer.settings[name] for name in ("batch_size", "learning_rate", "epochs")} == {
+        "batch_size": 16,
+        "learning_rate": 0.5,
+        "epochs": 2,
+    }
+    assert [type(trainer.settings[name]) for name in ("batch_size", "learning_rate", "epochs")] == [
+        int,
+        float,
+        int,
+    ]
 
 
-@pytest.mark.parametrize("name, value", [("resume", False), ("save_every_steps", 5), ("save_every_minutes", 3)])
+@pytest.mark.parametrize(
+    "name, value", [("resume", False), ("save_every_steps", 5), ("save_every_minutes", 3)]
+)
 def test_what_is_said_of_saving_needs_a_folder(parts, name, value, tmp_path):
-    with pytest.raises(ValueError, match=rf"^{name} is {value} and run_dir None; nothing is saved"): Trainer(*parts, **{name: value})
+    with pytest.raises(ValueError, match=rf"^{name} is {value} and run_dir None; nothing is saved"):
+        Trainer(*parts, **{name: value})
     assert Trainer(*parts, run_dir=tmp_path / "run", **{name: value}).recorder
 
 
 def test_a_loader_brings_its_own_batches(parts):
     loader = MatchLoader(parts[1], 64, Negatives(kind="full"))
-    with pytest.raises(ValueError, match="^batch_size is 512 beside a loader"): Trainer(*parts, loader=loader, batch_size=512)
-    assert [Trainer(*parts, **given).settings["batch_size"] for given in ({"loader": loader}, {}, {"batch_size": 8})] == [64, 512, 8]
+    with pytest.raises(ValueError, match="^batch_size is 512 beside a loader"):
+        Trainer(*parts, loader=loader, batch_size=512)
+    assert [
+        Trainer(*parts, **given).settings["batch_size"]
+        for given in ({"loader": loader}, {}, {"batch_size": 8})
+    ] == [64, 512, 8]

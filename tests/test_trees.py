@@ -18,10 +18,22 @@ def world():
 
 
 def make(data, tree):
-    groups = [{"group_name": "node", "feature_names": ["tree_level", "category"]}, {"group_name": "seq", "feature_names": ["item_id", "history"], "group_type": "SEQUENCE"}]
-    settings = {"newest_first": True, "multiwindow_din": {"windows_len": [1, 3], "attn_mlp": {"hidden_units": [4]}}, "final": {"hidden_units": [8]}}
+    groups = [
+        {"group_name": "node", "feature_names": ["tree_level", "category"]},
+        {"group_name": "seq", "feature_names": ["item_id", "history"], "group_type": "SEQUENCE"},
+    ]
+    settings = {
+        "newest_first": True,
+        "multiwindow_din": {"windows_len": [1, 3], "attn_mlp": {"hidden_units": [4]}},
+        "final": {"hidden_units": [8]},
+    }
     torch.manual_seed(0)
-    return TDM(ModelConfig(feature_groups=groups, losses=[{"binary_cross_entropy": {}}], tdm=settings), tree_features(data.features(), "item_id", tree), ["label"], tree=tree)
+    return TDM(
+        ModelConfig(feature_groups=groups, losses=[{"binary_cross_entropy": {}}], tdm=settings),
+        tree_features(data.features(), "item_id", tree),
+        ["label"],
+        tree=tree,
+    )
 
 
 def train(data, tree, folder, epochs=1):
@@ -34,8 +46,17 @@ def train(data, tree, folder, epochs=1):
 def test_a_run_brings_its_tree_back(world, tmp_path):
     model = train(world, category_tree(world.items.singles[:, -1], 3), tmp_path)
     again = Run.load(tmp_path).model
-    assert again.tree.level_sizes == model.tree.level_sizes and torch.equal(again.tree.items, model.tree.items)
-    for beam in (None, 8): torch.testing.assert_close(*(TreeIndex(one, world, beam).score_rows(world, "test", torch.arange(20)) for one in (model.eval(), again)), equal_nan=True)
+    assert again.tree.level_sizes == model.tree.level_sizes and torch.equal(
+        again.tree.items, model.tree.items
+    )
+    for beam in (None, 8):
+        torch.testing.assert_close(
+            *(
+                TreeIndex(one, world, beam).score_rows(world, "test", torch.arange(20))
+                for one in (model.eval(), again)
+            ),
+            equal_nan=True,
+        )
 
 
 def test_a_run_is_not_resumed_on_another_tree(world, tmp_path):
