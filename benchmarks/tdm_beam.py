@@ -104,8 +104,8 @@ def train(
     print(
         f"{steps} steps of {batch_size} events with "
         f"{sum(loader.sampler.counts) + model.tree.levels - 1} nodes: "
-        f"{time.process_time() - start:.0f} CPU-s, loss {history['loss'].iloc[-1]:.4f}, valid recall@10 "
-        f"{history['recall@10'].iloc[-1]:.4f} by a beam of {trainer.task.beam}",
+        f"{time.process_time() - start:.0f} CPU-s, loss {history['loss'].iloc[-1]:.4f}, valid "
+        f"recall@10 {history['recall@10'].iloc[-1]:.4f} by a beam of {trainer.task.beam}",
         flush=True,
     )
 

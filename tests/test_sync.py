@@ -29,20 +29,22 @@ def export(folder):
     return tree(folder / "recbench")
 
 
-@pytest.fixture
-def sources(tmp_path):
-    "The notebooks and the settings alone."
-    copy_tree(ROOT / "nbs", tmp_path / "nbs")
-    shutil.copy(ROOT / "settings.ini", tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    "The notebooks and the settings alone, exported once."
+    folder = tmp_path_factory.mktemp("sources")
+    copy_tree(ROOT / "nbs", folder / "nbs")
+    shutil.copy(ROOT / "settings.ini", folder)
+    export(folder)
+    return folder
 
 
 def test_package_is_what_the_notebooks_export(sources):
-    assert differences(tree(ROOT / "recbench"), export(sources)) == []
+    assert differences(tree(ROOT / "recbench"), tree(sources / "recbench")) == []
 
 
 def test_deleted_package_comes_back(sources):
-    first = export(sources)
+    first = tree(sources / "recbench")
     shutil.rmtree(sources / "recbench")
     assert differences(first, export(sources)) == []
     assert differences(first, export(sources)) == [], "a second export changes something"
