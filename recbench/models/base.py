@@ -186,17 +186,18 @@ def sparse_parameters(self: "BaseModel") -> tuple[list[nn.Parameter], list[nn.Pa
 
 # %% ../../nbs/60_models/10_base.ipynb #3e26d675
 def inherit_help(cls: type) -> None:
-    """Parameters that a base class explains stand in the texts of a subclass and its methods too.
+    """Texts and parameters of a base class stand in a subclass and its methods too, where these have
+    none.
 
     Args:
         cls: whose `help` is completed
     """
     for name, own in [("", cls), *vars(cls).items()]:
         base = cls.__base__ if own is cls else getattr(cls.__base__, name, None)
-        known = (inspect.getdoc(base) or "").partition("Args:")[2]
-        if not known or not (own is cls or inspect.isfunction(own)): continue
-        text = inspect.cleandoc(own.__doc__ or "")
-        if "Args:" not in text: own.__doc__ = f"{text}\n\nArgs:{known}"
+        given = inspect.getdoc(base) or ""
+        if not given or not (own is cls or inspect.isfunction(own)): continue
+        text, known = inspect.cleandoc(own.__doc__ or given), given.partition("Args:")[2]
+        own.__doc__ = f"{text}\n\nArgs:{known}" if known and "Args:" not in text else text
 
 # %% ../../nbs/60_models/10_base.ipynb #3637a100
 class BaseModel(nn.Module):
