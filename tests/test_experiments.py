@@ -93,7 +93,7 @@ def test_bad_parameter_is_refused(path, parameters, said, tmp_path):
 
 WORLD = {"dataset": "planted", "planted_users": 60, "planted_items": 100}
 SMALL_MATCH = {"dataset": "planted", "settings": "planted_users: 60, planted_items: 100"}
-LAB = {"datasets": "planted", "planted_users": 60, "planted_items": 100, "save": ""}
+LAB = {"datasets": "planted", "planted_users": 60, "planted_items": 100, "save": None}
 CANNOT_WORK = [
     ("run_dssm", WORLD | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),
     ("run_match", SMALL_MATCH | {"top_k": 101}, "top_k is 101; must be a whole number in 1..100"),

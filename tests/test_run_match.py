@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+import yaml
 from conftest import ROOT, executed, run_papermill, tail
+from test_guests import MODULE
 
 MATCH = ROOT / "nbs" / "experiments" / "run_match.ipynb"
 QUICK = "planted_users: 60, planted_items: 100, output_dim: 8, draws: 20, index_queries: 20"
@@ -36,8 +38,6 @@ DOCUMENTED = {
     "table_learning_rate",
     "seed",
     "device",
-    "mixed_precision",
-    "variational_dropout",
     "baselines",
     "run_dir",
 }
@@ -73,6 +73,7 @@ def check_result(path, pictures: int, columns: list[str]):
 
 def test_has_the_documented_parameters():
     assert papermill.inspect_notebook(str(MATCH)).keys() == DOCUMENTED | {"settings", "module"}
+    assert len(DOCUMENTED) + 2 == 20   # what a reader sees at once; all others are in `settings`
 
 
 def test_a_settings_file_and_parameters_that_are_none(tmp_path):
@@ -155,6 +156,32 @@ def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     assert list((tmp_path / "run").iterdir())
 
 
+GUEST = """
+from recbench.models import MATCH_CONFIGS
+
+def half_dssm(sides, sizes):
+    made = MATCH_CONFIGS["DSSM"](sides, sizes)
+    return {"feature_groups": made["feature_groups"], "half_dssm": made["dssm"] | {"scale": 0.25}}
+
+MATCH_CONFIGS["HalfDSSM"] = half_dssm
+"""
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["in the working directory", "on the path"])
+def test_a_guest_model_of_a_module(beside, tmp_path):
+    folder = tmp_path if beside else tmp_path / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    (folder / "my_match_nets.py").write_text(MODULE + GUEST)
+    path = {} if beside else {"PYTHONPATH": f"{folder}:{ROOT}"}
+    parameters = {**SHORT, "module": "my_match_nets", "model": "HalfDSSM", "run_dir": "run"}
+    result = run_papermill(MATCH, tmp_path / "out.ipynb", tmp_path, parameters, **path)
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 6, ["HalfDSSM"])
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["guests"] == {"half_dssm": "my_match_nets", "HalfDSSM": "my_match_nets"}
+    assert config["model"]["config"]["half_dssm"]["scale"] == 0.25
+
+
 REFUSED = {
     "unknown model": ({"model": "MIDN"}, "did you mean 'MIND'"),
     "protocol of another data set": ({"protocol": "global-time"}, "leave protocol empty"),
@@ -172,6 +199,10 @@ REFUSED = {
     "old parameter": ({"later": True}, "write -p settings 'history_lag: ...'"),
     "parameter that is a setting now": ({"layers": 3}, "write -p settings 'layers: ...'"),
     "old name in settings": ({"settings": "half_life: 7"}, "is 'popularity_half_life_days' now"),
+    "price that is a setting now": (
+        {"variational_dropout": 0.1},
+        "write -p settings 'variational_dropout: ...'",
+    ),
     "unknown module": ({"module": "no_such_nets"}, "no_such_nets.py in"),
 }
 

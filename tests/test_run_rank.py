@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+import yaml
 from conftest import ROOT, executed, run_papermill, tail
+from test_guests import MODULE
 
 RANK = ROOT / "nbs" / "experiments" / "run_rank.ipynb"
 SMALL = {
@@ -110,6 +112,28 @@ def test_runs_from_elsewhere_with_an_installed_package(tmp_path, installed):
     assert result.returncode == 0, tail(result)
     check_result(tmp_path / "out.ipynb", 3, ["DCNV2"])
     assert list((tmp_path / "run").iterdir())
+
+
+GUEST = """
+from recbench.models import RANK_CONFIGS
+
+def flat_fm(features, sizes):
+    made = RANK_CONFIGS["DeepFM"](features, sizes)
+    return {"feature_groups": made["feature_groups"], "flat_fm": made["deepfm"] | {"factor": 0.5}}
+
+RANK_CONFIGS["FlatFM"] = flat_fm
+"""
+
+
+def test_a_guest_model_of_a_module(tmp_path):
+    (tmp_path / "my_rank_nets.py").write_text(MODULE + GUEST)
+    parameters = {**SHORT, "module": "my_rank_nets", "model": "FlatFM", "run_dir": "run"}
+    result = run_papermill(RANK, tmp_path / "out.ipynb", tmp_path, parameters)
+    assert result.returncode == 0, tail(result)
+    check_result(tmp_path / "out.ipynb", 3, ["FlatFM"])
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["guests"] == {"flat_fm": "my_rank_nets", "FlatFM": "my_rank_nets"}
+    assert config["model"]["config"]["flat_fm"]["factor"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -44,22 +44,14 @@ def list_values(lists: Recommendations, dataset: Dataset, vectors: csr_matrix | 
         index = user index
     """
     membership = lists.matrix(len(dataset.items))
-    popular = (
-        membership
-        @ popular_tenth(dataset.item_counts).numpy()
-        / np.maximum(np.asarray(membership.sum(1)).ravel(), 1)
-    )
+    sizes = np.maximum(np.asarray(membership.sum(1)).ravel(), 1)
     values = {
         "diversity": list_diversity(lists, vectors),
         "novelty": list_novelty(lists, dataset),
-        "popular share": popular,
+        "popular share": membership @ popular_tenth(dataset.item_counts).numpy() / sizes,
     }
-    return (
-        pd.DataFrame(values, index=lists.users.numpy())
-        .groupby(level=0)
-        .mean()
-        .add_suffix(f"@{lists.k}")
-    )
+    frame = pd.DataFrame(values, index=lists.users.numpy())
+    return frame.groupby(level=0).mean().add_suffix(f"@{lists.k}")
 
 # %% ../../nbs/70_evaluate/58_beyond.ipynb #e0c73f81
 def list_totals(lists: Recommendations, items: int) -> dict[str, float]:
@@ -102,25 +94,16 @@ def evaluate_beyond(
         as `compare`; rows of all lists together have a value only
     """
     if vectors is None: vectors, _ = item_vectors(dataset)
-    evaluations, totals = [], {}
-    for label, one in {
-        name or type(model).__name__: model,
-        **fitted_baselines(baselines, dataset),
-    }.items():
-        lists, accuracy = recommend(one, dataset, top_k, split, label, seed), evaluate(
-            one, dataset, [top_k], split, label
-        )
-        values = accuracy.values[[f"recall@{top_k}", f"ndcg@{top_k}"]].join(
-            list_values(lists, dataset, vectors)
-        )
-        evaluations.append(replace(accuracy, values=values))
+    models = {name or type(model).__name__: model, **fitted_baselines(baselines, dataset)}
+    judged, totals = [], {}
+    for label, one in models.items():
+        lists = recommend(one, dataset, top_k, split, label, seed)
+        accuracy = evaluate(one, dataset, [top_k], split, label)
+        values = accuracy.values[[f"recall@{top_k}", f"ndcg@{top_k}"]]
+        judged.append(replace(accuracy, values=values.join(list_values(lists, dataset, vectors))))
         totals[label] = list_totals(lists, len(dataset.items))
-    return pd.concat(
-        [
-            compare(evaluations[0], evaluations[1:], confidence, draws, seed),
-            _total_rows(evaluations[0], totals),
-        ]
-    )
+    table = compare(judged[0], judged[1:], confidence, draws, seed)
+    return pd.concat([table, _total_rows(judged[0], totals)])
 
 # %% ../../nbs/70_evaluate/58_beyond.ipynb #f7797a39
 def _total_rows(first: Evaluation, totals: dict[str, dict[str, float]]) -> pd.DataFrame:

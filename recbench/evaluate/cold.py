@@ -43,7 +43,7 @@ def bucket_names(edges: Sequence[int]) -> list[str]:
         str(low) if low == high - 1 else f"{low}-{high - 1}" for low, high in zip(bounds, bounds[1:])
     ] + [f"{bounds[-1]}+"]
 
-
+# %% ../../nbs/70_evaluate/44_cold.ipynb #104d8d96
 def training_rows(dataset: Dataset, split: str, by: Literal["item", "user"]) -> Tensor:
     "For each row of a split, how many training rows had its item, or its user, int64 [rows]."
     if by not in ("item", "user"): raise ValueError(f"by is {by!r}; allowed are 'item' and 'user'")
@@ -79,6 +79,16 @@ def _with_wilson(frame: pd.DataFrame, users: int, confidence: float) -> pd.DataF
         )
     return frame
 
+# %% ../../nbs/70_evaluate/44_cold.ipynb #b5389f9a
+def _ranks_of(
+    models: Mapping[str, object], dataset: Dataset, split: str
+) -> dict[str, tuple[Tensor, Tensor]]:
+    "Greater and equal counts of every row of the split, by model: one pass for all buckets."
+    ranks = {}
+    for label, one in models.items():
+        with at_rest(one): ranks[label] = split_ranks(scorer(one, dataset, split), dataset, split)
+    return ranks
+
 # %% ../../nbs/70_evaluate/44_cold.ipynb #f087b44b
 def evaluate_cold(
     model,
@@ -112,19 +122,15 @@ def evaluate_cold(
         rows (bucket, rows, users, metric), columns as `compare`
     """
     check_cut_offs(top_k)
-    names, ranks = bucket_names(edges), {}
+    names, models = bucket_names(edges), {name or type(model).__name__: model}
     known = torch.bucketize(training_rows(dataset, split, by), torch.tensor(edges), right=True)
-    for label, one in {
-        name or type(model).__name__: model,
-        **fitted_baselines(baselines, dataset),
-    }.items():
-        with at_rest(one): ranks[label] = split_ranks(scorer(one, dataset, split), dataset, split)
+    ranks = _ranks_of(models | fitted_baselines(baselines, dataset), dataset, split)
     frames = {}
     for bucket in known.unique().tolist():
         rows = (known == bucket).nonzero().squeeze(1)
         parts = [
-            evaluation_of(label, dataset, split, *counts, top_k, rows.to(counts[0].device))
-            for label, counts in ranks.items()
+            evaluation_of(label, dataset, split, greater, equal, top_k, rows.to(greater.device))
+            for label, (greater, equal) in ranks.items()
         ]
         users = len(parts[0].values)
         frames[names[bucket], len(rows), users] = _with_wilson(
@@ -148,16 +154,11 @@ def cold_picture(table: pd.DataFrame, metric: str) -> Figure:
     names = list(dict.fromkeys(lines.columns.get_level_values(0)))
     for place, (name, color) in enumerate(zip(names, COLORS)):
         value, low, high = lines[name][["value", "low", "high"]].to_numpy().T
-        axes.errorbar(
-            np.arange(len(lines)) + 0.09 * (place - (len(names) - 1) / 2),
-            value,
-            yerr=[value - low, high - value],
-            fmt="o",
-            ms=4,
-            lw=1,
-            color=color,
-            label=name,
-        )
+        x, reach = np.arange(len(lines)) + 0.09 * (place - (len(names) - 1) / 2), [
+            value - low,
+            high - value,
+        ]
+        axes.errorbar(x, value, yerr=reach, fmt="o", ms=4, lw=1, color=color, label=name)
     ticks = [
         f"{bucket}\n{rows:,} rows"
         for bucket, rows in zip(lines.index.get_level_values(0), lines.index.get_level_values("rows"))

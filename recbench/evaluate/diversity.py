@@ -37,8 +37,8 @@ def item_vectors(dataset: Dataset) -> tuple[csr_matrix, str]:
     """
     table, every = dataset.items, np.arange(len(dataset.items))
     parts = [
-        _one_feature(every, table.singles[:, place].numpy(), len(every))
-        for place, name in enumerate(table.single_names)
+        _one_feature(every, table.ids(name).numpy(), len(every))
+        for name in table.single_names
         if name != dataset.schema.item_key
     ]
     parts += [

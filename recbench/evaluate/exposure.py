@@ -109,18 +109,12 @@ def popularity_bias(
             f"groups is {groups}; must be 1..{len(dataset.items)} for {len(dataset.items)} items"
         )
     held_out = torch.bincount(dataset.split(split).columns["item_index"], minlength=len(dataset.items))
-    shares = popularity_shares(
-        dataset.item_counts,
-        [dataset.item_counts, held_out, *(exposures(one, len(dataset.items)) for one in lists)],
-        groups,
-    )
-    frame = pd.DataFrame(
-        shares,
-        columns=["training", "held out", *names],
-        index=pd.RangeIndex(
-            1, groups + 1, name="popularity decile" if groups == 10 else f"popularity group of {groups}"
-        ),
-    )
+    shown = [exposures(one, len(dataset.items)) for one in lists]
+    counts = dataset.item_counts
+    shares = popularity_shares(counts, [counts, held_out, *shown], groups)
+    label = "popularity decile" if groups == 10 else f"popularity group of {groups}"
+    index = pd.RangeIndex(1, groups + 1, name=label)
+    frame = pd.DataFrame(shares, index=index, columns=["training", "held out", *names])
     frame.insert(0, "even", 1 / groups)
     return frame
 

@@ -16,15 +16,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core.checks import number, whole
 from ..core.registry import lookup
 from ..data.sets.dataset import Dataset
 from ..data.feed.loader import RankLoader
 from .cards import Card
 from .retrieval import at_rest, device_of
-from .row_baselines import fit_row_baselines
+from .row_baselines import fit_row_baselines, label_name
 from recbench.evaluate.row_metrics import (
     HIGHER_IS_BETTER,
     auc,
+    auc_parts,
     check_binary,
     check_probability,
     is_binary,
@@ -32,6 +34,7 @@ from recbench.evaluate.row_metrics import (
     user_auc,
     weighted_mean_auc,
 )
+from .significance import users_apart
 from ..metrics.xauc import XAUC
 from ..models.rank_model import METRIC_KINDS, Head, check_labels, in_words
 
@@ -131,7 +134,18 @@ def judged_label(model, dataset: Dataset, label: str | None = None) -> str:
             f"{type(model).__name__} was fitted on {fitted} and is judged by {label}; fit it on "
             f"{label}, e.g. fit_row_baselines(dataset, label={label!r})"
         )
-    return label or fitted or dataset.schema.label
+    return label_name(dataset, label or fitted)
+
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #effd60ce
+def _judged(model, column: str) -> tuple[Head, str] | None:
+    "A model's head of a label and the name of its probability; None: a baseline."
+    if not hasattr(model, "heads"): return None
+    head = next(head for head in model.heads if head.label == column)
+    if head.score is not None: return head, head.score
+    raise ValueError(
+        f"{type(model).__name__} gives no probability of {head.label}; its losses are "
+        f"{[loss.kind[0] for loss in head.losses]}"
+    )
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #bb596108
 def evaluate_rows(
@@ -145,24 +159,14 @@ def evaluate_rows(
         label: of the head that is judged; None: the first, or what a baseline was fitted on
     """
     column = judged_label(model, dataset, label)
-    truth = lookup(dataset.split(split).columns, column, "label column")
-    if hasattr(model, "heads"):
-        head = next(head for head in model.heads if head.label == column)
-        if head.score is None:
-            raise ValueError(
-                f"{type(model).__name__} gives no probability of {head.label}; its losses are "
-                f"{[loss.kind[0] for loss in head.losses]}"
-            )
-        truth = head.event(truth)
+    truth, judged = lookup(dataset.split(split).columns, column, "label column"), _judged(model, column)
+    if judged: truth = judged[0].event(truth)
     if not is_binary(truth):
         raise ValueError(
             f"column {column} of {split} holds {in_words(truth)}; AUC, GAUC and logloss need 0 and 1"
         )
-    probability = (
-        predict_split(model, dataset, split)[head.score]
-        if hasattr(model, "heads")
-        else np.asarray(model.predict_rows(dataset, split), np.float64)
-    )
+    if judged: probability = predict_split(model, dataset, split)[judged[1]]
+    else: probability = np.asarray(model.predict_rows(dataset, split), np.float64)
     protocol = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
     return RankEvaluation(
         name or type(model).__name__, protocol, probability, truth.numpy(), *units_of(dataset, split)
@@ -200,7 +204,7 @@ def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
         for name, higher in head_directions(head, dataset).items()
     }
     listed = {
-        name: METRIC_KINDS[kind].make(config, head.num_class).higher_is_better
+        name: bool(METRIC_KINDS[kind].make(config, head.num_class).higher_is_better)
         for head in model.heads
         for name, kind, config in head.named(head.metrics)
     }
@@ -215,24 +219,29 @@ def head_metrics(
     has_users: bool,
 ) -> dict[str, float]:
     "Metric -> value of one head of a model."
-    asked = asked_of(head, torch.from_numpy(label))
-    if asked == "event":
-        return RankEvaluation(
-            "the model",
-            "",
-            predictions[head.score],
-            head.event(torch.from_numpy(label)).numpy(),
-            unit,
-            has_users,
-        ).values()
+    labels = torch.from_numpy(label)
+    asked = asked_of(head, labels)
+    if asked == "value": return _errors(predictions[f"y{head.suffix}"], label)
+    if asked == "classes": return _class_metrics(predictions[f"probs{head.suffix}"], label)
+    assert head.score is not None   # of an event and of a grade there is a probability
     if asked == "grade":
-        return {
-            "xauc": float(XAUC()(torch.from_numpy(predictions[head.score]), torch.from_numpy(label)))
-        }
-    if asked == "value":
-        error = predictions[f"y{head.suffix}"] - label
-        return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.abs(error).mean())}
-    probability = predictions[f"probs{head.suffix}"]                                          # [R, C]
+        return {"xauc": float(XAUC()(torch.from_numpy(predictions[head.score]), labels))}
+    truth = head.event(labels).numpy()
+    return RankEvaluation(
+        "the model", "", predictions[head.score], truth, unit, has_users
+    ).values()
+
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #3ca7d312
+def _errors(value: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    "Root mean square and mean absolute error of predicted values [R]."
+    return {
+        "rmse": float(np.sqrt(np.mean((value - label) ** 2))),
+        "mae": float(np.abs(value - label).mean()),
+    }
+
+
+def _class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    "Logloss and accuracy of probabilities [R, C] of classes."
     own = np.take_along_axis(probability, label.astype(np.int64)[:, None], 1)
     return {
         "logloss": float(-np.log(np.maximum(own, 1e-7)).mean()),
@@ -367,6 +376,37 @@ def _per_unit(evaluation: RankEvaluation, units: int) -> list[tuple[np.ndarray, 
     over = users["rows"].where(users["auc"].notna(), 0).to_numpy(np.float64)
     return [((users["auc"].fillna(0) * over).to_numpy(), over), losses]
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #4894afda
+_QUANTITIES = (
+    "value", "low", "high", "difference", "difference low", "difference high", "users apart"
+)
+
+
+def _unit_parts(evaluation: RankEvaluation) -> np.ndarray:
+    "What each unit adds to each metric but for a factor, [U, metrics], in the order of `values`."
+    units = int(evaluation.unit.max()) + 1
+    parts = np.bincount(
+        evaluation.unit, auc_parts(evaluation.probability, evaluation.label), units
+    )
+    return np.stack([parts, *(total for total, _ in _per_unit(evaluation, units))], 1)
+
+
+def _units_apart(model: RankEvaluation, other: RankEvaluation) -> np.ndarray:
+    "How many units tell two models apart, of each metric [metrics]."
+    return users_apart(_unit_parts(model) - _unit_parts(other))
+
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #e496a1ae
+def _check_same_rows(everyone: list[RankEvaluation]) -> None:
+    model, names = everyone[0], [one.name for one in everyone]
+    if len(set(names)) < len(names):
+        raise ValueError(f"names are {names}; give each model its own with name=")
+    for other in everyone[1:]:
+        if other.protocol != model.protocol or not np.array_equal(other.label, model.label):
+            raise ValueError(
+                f"{other.name} [{other.protocol}] was not evaluated on the rows of {model.name} "
+                f"[{model.protocol}]"
+            )
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #44c4fead
 def compare_rows(
     model: RankEvaluation,
@@ -386,35 +426,23 @@ def compare_rows(
 
     Returns:
         rows "auc [protocol]"; columns (name, value | low | high), for others also difference,
-            difference low, difference high
+            difference low, difference high, users apart: how many tell the two apart
     """
-    if not 0 < confidence < 1: raise ValueError(f"confidence is {confidence}; must lie between 0 and 1")
-    if draws < 1: raise ValueError(f"draws is {draws}; must be at least 1")
-    everyone = [model, *others]
+    number("confidence", confidence, above=0, below=1), whole("draws", draws, 1)
+    everyone, tails = [model, *others], [(1 - confidence) / 2, (1 + confidence) / 2]
     _check_same_rows(everyone)
     points = np.array([list(one.values().values()) for one in everyone])
     drawn = resampled(everyone, draws, seed)
-    tails, frames = [(1 - confidence) / 2, (1 + confidence) / 2], []
-    quantities = ["value", "low", "high", "difference", "difference low", "difference high"]
-    for i, one in enumerate(everyone):
-        columns = [points[i], *_ends(drawn[i], tails)]
-        if i: columns += [points[0] - points[i], *_ends(drawn[0] - drawn[i], tails)]
-        names = pd.MultiIndex.from_product([[one.name], quantities[: len(columns)]])
+    frames = []
+    for one, point, draw in zip(everyone, points, drawn):
+        columns = [point, *_ends(draw, tails)]
+        if one is not model:
+            gap = [points[0] - point, *_ends(drawn[0] - draw, tails), _units_apart(model, one)]
+            columns += gap
+        names = pd.MultiIndex.from_product([[one.name], _QUANTITIES[: len(columns)]])
         frames.append(pd.DataFrame(np.stack(columns, 1), columns=names))
     labels = [f"{metric} [{model.protocol}]" for metric in model.values()]
     return pd.concat(frames, axis=1).set_axis(labels, axis=0)
-
-
-def _check_same_rows(everyone: list[RankEvaluation]) -> None:
-    model, names = everyone[0], [one.name for one in everyone]
-    if len(set(names)) < len(names):
-        raise ValueError(f"names are {names}; give each model its own with name=")
-    for other in everyone[1:]:
-        if other.protocol != model.protocol or not np.array_equal(other.label, model.label):
-            raise ValueError(
-                f"{other.name} [{other.protocol}] was not evaluated on the rows of {model.name} "
-                f"[{model.protocol}]"
-            )
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #a5220c90
 def evaluate_ranking(
@@ -460,6 +488,15 @@ def evaluate_ranking(
         frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values()]
     return frame
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #cca78b27
+def _wilson_95(share: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Wilson's 95 % interval of shares of so many rows, [bins] each."
+    z = 1.96
+    middle = share + z * z / (2 * rows)
+    half = z * np.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    low, high = (middle - half) / (1 + z * z / rows), (middle + half) / (1 + z * z / rows)
+    return np.minimum(low, share), np.maximum(high, share)   # of 0 and 1, whatever the last bit
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #00135a86
 def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """Predicted and observed share of positives by bin of the prediction, with 95 % intervals of the
@@ -479,22 +516,11 @@ def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10
     _, tie, count = np.unique(probability, return_inverse=True, return_counts=True)
     # of the middle row of each tie
     place = ((count.cumsum() - (count + 1) / 2) * bins // len(label)).astype(np.int64)
-    number = np.unique(place, return_inverse=True)[1][tie]
-    rows = np.bincount(number)
-    frame = pd.DataFrame(
-        {
-            "rows": rows,
-            "predicted": np.bincount(number, probability) / rows,
-            "observed": np.bincount(number, label) / rows,
-        },
+    which = np.unique(place, return_inverse=True)[1][tie]
+    rows = np.bincount(which)
+    predicted, observed = np.bincount(which, probability) / rows, np.bincount(which, label) / rows
+    low, high = _wilson_95(observed, rows)
+    return pd.DataFrame(
+        {"rows": rows, "predicted": predicted, "observed": observed, "low": low, "high": high},
         index=pd.RangeIndex(1, len(rows) + 1, name="bin"),
-    )
-    z, n = 1.96, frame["rows"]
-    middle, half = frame["observed"] + z * z / (2 * n), z * np.sqrt(
-        frame["observed"] * (1 - frame["observed"]) / n + z * z / (4 * n * n)
-    )
-    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-    # of 0 and 1, whatever the last bit
-    return frame.assign(
-        low=np.minimum(low, frame["observed"]), high=np.maximum(high, frame["observed"])
     )

@@ -15,14 +15,20 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .item_index import ItemIndex
+from .item_index import IndexKind, ItemIndex
 from .pictures import COLORS, new_axes
 
 # %% ../../nbs/70_evaluate/51_recall_latency.ipynb #8e227085
 # kind -> settings tried
-EFFORTS = {"exact": (1,), "flat": (1,), "ivf": (1, 2, 4, 8, 16, 32, 64), "hnsw": (16, 32, 64, 128, 256)}
+EFFORTS: Mapping[IndexKind, Sequence[int]] = {
+    "exact": (1,),
+    "flat": (1,),
+    "ivf": (1, 2, 4, 8, 16, 32, 64),
+    "hnsw": (16, 32, 64, 128, 256),
+}
 
 
 @contextmanager
@@ -51,22 +57,35 @@ def found_share(values: Tensor, exact: Tensor) -> float:
     return (values >= edge - 1e-5 * edge.abs().clamp(min=1e-3)).double().mean().item()
 
 
-def on_pareto(recall: Sequence[float], cost: Sequence[float]) -> np.ndarray:
+def on_pareto(recall: ArrayLike, cost: ArrayLike) -> np.ndarray:
     "Is there no other point with at least the recall and less cost, or more recall at the same cost?"
-    recall, cost = np.asarray(recall, dtype=float), np.asarray(cost, dtype=float)
+    found, spent = np.asarray(recall, dtype=float), np.asarray(cost, dtype=float)
     better = (
-        (recall[None] >= recall[:, None])
-        & (cost[None] <= cost[:, None])
-        & ((recall[None] > recall[:, None]) | (cost[None] < cost[:, None]))
+        (found[None] >= found[:, None])
+        & (spent[None] <= spent[:, None])
+        & ((found[None] > found[:, None]) | (spent[None] < spent[:, None]))
     )
-    return ~better.any(1)
+    return np.asarray(~better.any(axis=1))
+
+# %% ../../nbs/70_evaluate/51_recall_latency.ipynb #470ddfb8
+def _built(
+    item_emb: Tensor, efforts: Mapping[IndexKind, Sequence[int]], seed: int
+) -> tuple[list[ItemIndex], pd.DataFrame]:
+    "An index for each kind and setting, and a row for each: kind, effort, seconds to build."
+    indexes, lines = [], []
+    for kind, several in efforts.items():
+        for effort in several:
+            start = time.process_time()
+            indexes.append(ItemIndex(item_emb, kind, effort, seed))
+            lines.append((kind, effort, time.process_time() - start))
+    return indexes, pd.DataFrame(lines, columns=["kind", "effort", "build seconds"])
 
 # %% ../../nbs/70_evaluate/51_recall_latency.ipynb #f5a89514
 def recall_latency(
     item_emb: Tensor,
     user_emb: Tensor,
     k: int = 100,
-    efforts: Mapping[str, Sequence[int]] = EFFORTS,
+    efforts: Mapping[IndexKind, Sequence[int]] = EFFORTS,
     batch: int = 64,
     rounds: int = 3,
     seed: int = 0,
@@ -93,33 +112,16 @@ def recall_latency(
             f"efforts is {dict(efforts)}; give at least one setting of each kind, e.g. "
             f"{{'ivf': [1, 8]}}"
         )
-    exact, lines, times = ItemIndex(item_emb).search(user_emb, k)[1], [], []
+    exact = ItemIndex(item_emb).search(user_emb, k)[1]
     with one_thread():
-        for kind, effort in ((kind, effort) for kind, several in efforts.items() for effort in several):
-            start = time.process_time()
-            index = ItemIndex(item_emb, kind, effort, seed)
-            lines.append(
-                {
-                    "kind": kind,
-                    "effort": effort,
-                    "build seconds": time.process_time() - start,
-                    "index": index,
-                }
-            )
-        for _ in range(rounds):
-            times.append(
-                [
-                    timed(lambda users, index=line["index"]: index.search(users, k), user_emb, batch)
-                    for line in lines
-                ]
-            )
-    frame = pd.DataFrame(lines).drop(columns="index")
+        indexes, frame = _built(item_emb, efforts, seed)
+        searches = [lambda users, index=index: index.search(users, k) for index in indexes]
+        times = [[timed(search, user_emb, batch) for search in searches] for _ in range(rounds)]
     frame["recall"] = [
         found_share(torch.cat([values for _, values in found]), exact) for _, found in times[-1]
     ]
-    frame["microseconds"] = (
-        np.min([[seconds for seconds, _ in one] for one in times], axis=0) / len(user_emb) * 1e6
-    )
+    least = np.min([[seconds for seconds, _ in one] for one in times], axis=0)
+    frame["microseconds"] = least / len(user_emb) * 1e6
     frame["pareto"] = on_pareto(frame["recall"], frame["microseconds"])
     return frame[["kind", "effort", "recall", "microseconds", "build seconds", "pareto"]]
 

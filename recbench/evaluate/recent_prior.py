@@ -52,7 +52,7 @@ class RecentPrior:
 
     def __init__(self, model, dataset: Dataset, half_life: float, share: float = 0.1):
         columns, time = dataset.train.columns, dataset.schema.timestamp
-        if time not in columns:
+        if time is None or time not in columns:
             raise ValueError(
                 f"{dataset.name} has no column {time!r} of times; its rows have {sorted(columns)}"
             )

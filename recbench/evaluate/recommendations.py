@@ -118,18 +118,14 @@ def recommend(
     """
     if not 1 <= k <= len(dataset.items):
         raise ValueError(f"k is {k}; must be 1..{len(dataset.items)} for {len(dataset.items)} items")
-    seen, generator, asked = (
-        dataset.seen(split),
-        torch.Generator().manual_seed(seed),
-        asked_lists(dataset, split),
-    )
+    seen, asked = dataset.seen(split), asked_lists(dataset, split)
     if hasattr(model, "reaching"): model = model.reaching(k)
+    generator, lists = torch.Generator().manual_seed(seed), []
     with at_rest(model):
-        score, lists = scorer(model, dataset, split), []
+        score = scorer(model, dataset, split)
         for rows in asked.first.split(max(1, _BLOCK // len(dataset.items))):
-            scores = checked_scores(
-                score(rows), len(rows), dataset
-            ).clone()  # [B, I]; some models return a view of what they keep
+            # [B, I]; some models return a view of what they keep
+            scores = checked_scores(score(rows), len(rows), dataset).clone()
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf
             lists.append(top_items(scores, k, generator).cpu())
     return Recommendations(
@@ -158,22 +154,13 @@ def readable_lists(
         )
     rows = torch.linspace(0, len(lists.users) - 1, min(users, len(lists.users))).long()
     had = known_items(dataset, lists.split).take(lists.rows[rows]).to_lists()
-    found = names.astype(object).to_numpy()
-    columns = [
-        (
-            f"user {user}",
-            [
-                *([""] * (history - len(past[-history:]))),
-                *found[past[-history:]],
-                *(found[item] if item >= 0 else "" for item in shown),
-            ],
-        )
-        for user, past, shown in zip(lists.users[rows].tolist(), had, lists.items[rows].tolist())
-    ]
-    index = [
-        *(f"had -{place}" for place in range(history, 0, -1)),
-        *(f"{place}." for place in range(1, lists.k + 1)),
-    ]
-    return pd.DataFrame(dict(enumerate(column for _, column in columns)), index=index).set_axis(
-        [name for name, _ in columns], axis=1
-    )
+    called = {-1: "", **dict(enumerate(names.astype(object)))}
+    columns = {}
+    for place, (past, shown) in enumerate(zip(had, lists.items[rows].tolist())):
+        newest = past[len(past) - min(history, len(past)) :]
+        empty = [-1] * (history - len(newest))
+        columns[place] = [called[item] for item in (*empty, *newest, *shown)]
+    index = [f"had -{place}" for place in range(history, 0, -1)]
+    index += [f"{place}." for place in range(1, lists.k + 1)]
+    users_shown = [f"user {user}" for user in lists.users[rows].tolist()]
+    return pd.DataFrame(columns, index=index).set_axis(users_shown, axis=1)

@@ -53,7 +53,7 @@ def device_of(model) -> torch.device:
         else torch.device("cpu")
     )
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #bc97f891
 def embed_items(model, dataset: Dataset) -> Tensor:
     """Vectors of the whole catalogue, [I, D], on the model's device.
 
@@ -180,9 +180,8 @@ def split_ranks(
         lists, place = asked.of_row[rows].unique_consecutive(return_inverse=True)
         scores = checked_scores(score(asked.first[lists]), len(lists), dataset)          # [L, I]
         if len(lists) < len(rows): scores = scores[place.to(scores.device)]             # [B, I]
-        cells = tuple(
-            index.to(scores.device) for index in seen_cells(seen.take(asked.first[lists[place]]))
-        )
+        masked, items = seen_cells(seen.take(asked.first[lists[place]]))
+        cells = masked.to(scores.device), items.to(scores.device)
         parts.append(rank_counts(scores, targets[rows].to(scores.device), cells))
     back = order.argsort()
     greater, equal = (torch.cat(counts) for counts in zip(*parts))
@@ -223,6 +222,12 @@ def check_cut_offs(top_k: Sequence[int]) -> None:
         raise ValueError(f"top_k is {top_k!r}; must be a list of integers of at least 1, e.g. [10, 50]")
     for i, k in enumerate(top_k): whole(f"top_k[{i}]", k, 1)
 
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #5a6df2ba
+def _protocol(dataset: Dataset, split: str, several: bool) -> str:
+    "Candidates, split, mask, and whether a user has several lists."
+    held_out = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
+    return f"full, {held_out}, {dataset.masks}" + (", a list a history" if several else "")
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ae91dcd7
 def evaluation_of(
     name: str,
@@ -245,22 +250,20 @@ def evaluation_of(
         rows: int64, the rows of the split that count; None: all
     """
     asked = asked_lists(dataset, split)
-    kept = _distinct_targets(
-        dataset, split, asked, torch.arange(len(asked.of_row)) if rows is None else rows.cpu()
-    )
+    rows = torch.arange(len(asked.of_row)) if rows is None else rows.cpu()
+    kept = _distinct_targets(dataset, split, asked, rows)
     lists, place = asked.of_row[kept].unique_consecutive(return_inverse=True)
     greater, equal = greater[kept.to(greater.device)], equal[kept.to(equal.device)]
     owner = None if len(lists) == len(kept) else place.to(greater.device)  # a target for each list
-    values = {
+    by_metric = {
         f"{metric}@{k}": function(greater, equal, k, owner).numpy(force=True)
         for metric, function in METRICS.items()
         for k in top_k
     }
-    frame = pd.DataFrame(values, index=asked.users[lists].numpy())
+    frame = pd.DataFrame(by_metric, index=asked.users[lists].numpy())
     several = len(asked.users) > len(asked.users.unique_consecutive())
-    held_out = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
-    protocol = f"full, {held_out}, {dataset.masks}" + (", a list a history" if several else "")
-    return Evaluation(name, protocol, frame.groupby(level=0).mean() if several else frame)
+    values = frame.groupby(level=0).mean() if several else frame
+    return Evaluation(name, _protocol(dataset, split, several), values)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #5178d36e
 def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) -> Tensor:
@@ -313,6 +316,20 @@ def _check_same_users(evaluations: Sequence[Evaluation]) -> None:
                 f"{first.name} [{first.protocol}]"
             )
 
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #4352a0b3
+def _blocks(
+    model: Evaluation, others: Sequence[Evaluation]
+) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
+    "Name, quantities and values [U, metrics] of what has an interval."
+    means = ("value", "low", "high")
+    gaps = ("difference", "difference low", "difference high", "users apart")
+    own = model.values.to_numpy()
+    blocks: list[tuple[str, tuple[str, ...], np.ndarray]] = [(model.name, means, own)]
+    for other in others:
+        values = other.values.to_numpy()
+        blocks += [(other.name, means, values), (other.name, gaps, own - values)]
+    return blocks
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ad547c1d
 def compare(
     model: Evaluation,
@@ -338,32 +355,16 @@ def compare(
     _check_same_users([model, *others])
     blocks = _blocks(model, others)
     values = np.concatenate([block for *_, block in blocks], axis=1)
-    apart = np.repeat(
-        [quantities[0] == "difference" for _, quantities, _ in blocks], len(model.values.T)
-    )
+    gaps = [quantities[0] == "difference" for _, quantities, _ in blocks]
+    apart = np.repeat(gaps, len(model.values.T))
     numbers = np.stack(bootstrap_interval(values, confidence, draws, seed, apart))
     frames = []
     for (name, quantities, block), part in zip(blocks, np.split(numbers, len(blocks), axis=1)):
         if quantities[0] == "difference": part = np.concatenate([part, users_apart(block)[None]])
-        frames.append(
-            pd.DataFrame(part.T, columns=pd.MultiIndex.from_product([[name], quantities[: len(part)]]))
-        )
+        columns = pd.MultiIndex.from_product([[name], quantities[: len(part)]])
+        frames.append(pd.DataFrame(part.T, columns=columns))
     labels = [f"{metric} [{model.protocol}]" for metric in model.values]
     return pd.concat(frames, axis=1).set_axis(labels, axis=0)
-
-
-def _blocks(
-    model: Evaluation, others: Sequence[Evaluation]
-) -> list[tuple[str, tuple[str, ...], np.ndarray]]:
-    "Name, quantities and values [U, metrics] of what has an interval."
-    means = ("value", "low", "high")
-    gaps = ("difference", "difference low", "difference high", "users apart")
-    own = model.values.to_numpy()
-    blocks: list[tuple[str, tuple[str, ...], np.ndarray]] = [(model.name, means, own)]
-    for other in others:
-        values = other.values.to_numpy()
-        blocks += [(other.name, means, values), (other.name, gaps, own - values)]
-    return blocks
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #51bef7ee
 def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -> dict[str, object]:
@@ -373,7 +374,7 @@ def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -
         baselines: True fits them on training rows, a mapping holds them, False is none
         dataset: whose training rows are fitted
     """
-    return fit_baselines(dataset) if baselines is True else dict(baselines or {})
+    return dict(fit_baselines(dataset)) if baselines is True else dict(baselines or {})
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #1d40691b
 def judged_baselines(
@@ -386,12 +387,9 @@ def judged_baselines(
         dataset: whose rows are fitted
         split: "test" or "valid"
     """
-    fitted = fitted_baselines(baselines, dataset)
-    return (
-        with_refits(fitted, dataset)
-        if baselines is True and split == "test" and len(dataset.valid)
-        else fitted
-    )
+    if baselines is True and split == "test" and len(dataset.valid):
+        return dict(with_refits(fit_baselines(dataset), dataset))
+    return fitted_baselines(baselines, dataset)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #2db168bc
 def evaluate_retrieval(
@@ -429,7 +427,7 @@ def evaluate_retrieval(
     mine = evaluate(model, dataset, top_k, split, name)
     frame = compare(mine, others, confidence, draws, seed)
     if dataset.ceiling:
-        frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values]
+        frame["ceiling", "value"] = [dataset.ceiling.get(str(one), np.nan) for one in mine.values]
     return frame
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #a4973540

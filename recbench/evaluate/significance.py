@@ -155,10 +155,8 @@ def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> n
         [2, M], low and high
     """
     users, z, ends = len(values), ndtri((1 + confidence) / 2), _student(values, confidence)
-    most = np.abs(values).max(0)
-    sparse, one_size = _effective(values) <= users / 2, ((values == 0) | (np.abs(values) == most)).all(
-        0
-    )
+    size = np.abs(values)
+    sparse, one_size = _effective(values) <= users / 2, ((size == 0) | (size == size.max(0))).all(0)
     shares = ~signed & (values <= 1).all(0)
     turned = shares & ~sparse & (_effective(1 - values) <= users / 2)      # nearly all hits: few misses
     for chosen, interval in ((signed & (sparse | one_size), _gains), (~signed & sparse, _hits)):
@@ -166,9 +164,8 @@ def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> n
     if turned.any(): ends[:, turned] = 1 - _hits(1 - values[:, turned], z)[::-1]
     # no user differs: so many others may, up or down
     alike = shares & ~sparse & (values == values[0]).all(0) & (users > 1)
-    ends[:, alike] = values[0, alike] + wilson(np.zeros(1), users, z)[1] * np.stack(
-        [-values[0, alike], 1 - values[0, alike]]
-    )
+    same = values[0, alike]
+    ends[:, alike] = same + wilson(np.zeros(1), users, z)[1] * np.stack([-same, 1 - same])
     ends[:, shares] = ends[:, shares].clip(0, 1)
     return ends
 
@@ -198,11 +195,9 @@ def bootstrap_interval(
     signed = np.asarray((columns < 0).any(0) | difference)
     many, ends = told(columns, signed) >= ENOUGH, np.empty((2, columns.shape[1]))
     if many.any():
-        ends[:, many] = np.quantile(
-            _resampled_means(columns[:, many], draws, seed),
-            [(1 - confidence) / 2, (1 + confidence) / 2],
-            axis=0,
-        )
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+        means = _resampled_means(columns[:, many], draws, seed)
+        ends[:, many] = np.quantile(means, tails, axis=0)
     if not many.all(): ends[:, ~many] = few_interval(columns[:, ~many], signed[~many], confidence)
     low, high = ends.reshape(2, *values.shape[1:])
     mean = values.mean(0)

@@ -172,7 +172,7 @@ def seeds_of(run_dir: Path | str) -> str:
 # %% ../../nbs/90_explore/30_comparison.ipynb #10eaaffb
 def differences(settings: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     "A row for each run, a column for each setting in which two of them differ."
-    table = pd.DataFrame.from_dict(settings, orient="index").fillna("")
+    table = pd.DataFrame.from_dict(dict(settings), orient="index").fillna("")
     groups = {}
     for path in table.columns[table.nunique() > 1]:
         groups.setdefault((path.rsplit(".", 1)[-1], tuple(table[path])), path)
@@ -203,6 +203,20 @@ def config_names(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
         }
     return {run: names[first[key[run]]] for run in settings}
 
+# %% ../../nbs/90_explore/30_comparison.ipynb #f4fce5bb
+def _facts(self: "Comparison") -> dict[str, str]:
+    "How many runs of which configs, and what differs."
+    data = (
+        f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"])
+    )
+    sizes = [f"{config} ({len(runs)})" for config, runs in self.configs().items()]
+    return {
+        "runs": f"{len(self.runs)}, {len(self.tests)} of them tested",
+        "data": "; ".join(dict.fromkeys(data)),
+        "tested configs": "; ".join(sizes[:8]) + f" and {len(sizes) - 8} more" * (len(sizes) > 8),
+        "what differs": ", ".join(map(str, self.settings.columns)) or "nothing but the seed",
+    }
+
 # %% ../../nbs/90_explore/30_comparison.ipynb #2852556a
 @dataclass(frozen=True, repr=False)
 class Comparison(Card):
@@ -219,18 +233,7 @@ class Comparison(Card):
     histories: dict[str, list[dict]]
     tests: dict[str, Evaluation]
 
-    def facts(self) -> dict[str, str]:
-        "How many runs of which configs, and what differs."
-        data = (
-            f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"])
-        )
-        sizes = [f"{config} ({len(runs)})" for config, runs in self.configs().items()]
-        return {
-            "runs": f"{len(self.runs)}, {len(self.tests)} of them tested",
-            "data": "; ".join(dict.fromkeys(data)),
-            "tested configs": "; ".join(sizes[:8]) + f" and {len(sizes) - 8} more" * (len(sizes) > 8),
-            "what differs": ", ".join(map(str, self.settings.columns)) or "nothing but the seed",
-        }
+    facts = _facts
 
     def configs(self) -> dict[str, list[str]]:
         "Config -> its tested runs, the newest of those that share a seed."
@@ -304,11 +307,8 @@ def run_table(
         columns={"trainer.seed": "seed"}
     )
     best = comparison.runs.reindex(columns=list(metrics)).add_suffix(" (valid)")
-    table = (
-        about.join(comparison.settings)
-        .join(best)
-        .join(test_means(comparison).reindex(columns=list(metrics)))
-    )
+    tested = test_means(comparison).reindex(columns=list(metrics))
+    table = about.join(comparison.settings).join(best).join(tested)
     return table if bands is None else table.assign(band=band_flags(comparison, bands))
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #863e9611
@@ -363,10 +363,8 @@ def config_table(
     check_metric(comparison, metric)
     rows, means = {}, test_means(comparison)[metric]
     for config, members in comparison.configs().items():
-        of_seeds, values = (
-            means[members].to_numpy(),
-            config_values(comparison, config)[metric].to_numpy(),
-        )
+        of_seeds = means[members].to_numpy()
+        values = config_values(comparison, config)[metric].to_numpy()
         mean, low, high = bootstrap_interval(values, confidence, draws, seed)
         spread = of_seeds.std(ddof=1) if len(members) > 1 else np.nan
         ends = seed_interval(of_seeds, confidence)
@@ -400,7 +398,7 @@ def sign_flip_p(difference: np.ndarray, draws: int = 2000, seed: int = 0) -> np.
     """
     if np.isnan(difference).any():
         raise ValueError(f"difference has {np.isnan(difference).sum()} NaN; every user needs a value")
-    rng, reached = np.random.default_rng(seed), 1
+    rng, reached = np.random.default_rng(seed), np.ones(difference.shape[1], dtype=np.int64)
     target = np.abs(difference.sum(0)) * (1 - 1e-9)    # rounding must not turn a tie into a miss
     for rows in np.diff([*range(0, draws, max(1, _BLOCK // len(difference))), draws]):
         signs = 2.0 * rng.integers(0, 2, (rows, len(difference)), dtype=np.int8) - 1
@@ -518,6 +516,12 @@ def pair_table(
     table = pd.concat(parts[1:] or parts, ignore_index=True)
     return marked(table.assign(**{"p (Holm)": holm(table["p"].to_numpy(dtype=float))}))
 
+# %% ../../nbs/90_explore/30_comparison.ipynb #1b83477c
+def _is_band(band: Any) -> bool:
+    "Whether it is a mean and a tolerance of at least 0."
+    if not isinstance(band, dict) or set(band) != {"mean", "tolerance"}: return False
+    return all(isinstance(one, (int, float)) for one in band.values()) and band["tolerance"] >= 0
+
 # %% ../../nbs/90_explore/30_comparison.ipynb #02b88e1f
 def read_bands(path: Path | str) -> dict[str, dict[str, dict[str, float]]]:
     """Config -> metric -> mean and tolerance, checked.
@@ -533,12 +537,7 @@ def read_bands(path: Path | str) -> dict[str, dict[str, dict[str, float]]]:
         )
     for config, metrics in bands.items():
         for metric, band in (metrics or {}).items():
-            numbers = (
-                isinstance(band, dict)
-                and set(band) == {"mean", "tolerance"}
-                and all(isinstance(number, (int, float)) for number in band.values())
-            )
-            if not numbers or not band["tolerance"] >= 0:
+            if not _is_band(band):
                 raise ValueError(
                     f"{path}: {metric} of {config} is {band!r}; must be "
                     f"{{mean: number, tolerance: number of at least 0}}"
@@ -571,10 +570,10 @@ def bands_of(
         bands[config] = {}
         for metric in metrics:
             values = means.loc[members, metric]
-            half = reach * values.std() if tolerance is None else tolerance
+            half = float(reach * values.std() if tolerance is None else tolerance)
             bands[config][metric] = {
                 "mean": round(float(values.mean()), 6),
-                "tolerance": round(float(half), 6),
+                "tolerance": round(half, 6),
             }
     return bands
 
@@ -597,7 +596,7 @@ def band_flags(comparison: Comparison, bands: Mapping[str, Mapping]) -> pd.Serie
     "For each run: inside, outside and by what, or empty where no band is kept for its config."
     return pd.Series(
         {
-            run: band_flag(comparison.tests.get(run), bands.get(config))
+            run: band_flag(comparison.tests.get(str(run)), bands.get(config))
             for run, config in comparison.runs["config"].items()
         },
         dtype=object,

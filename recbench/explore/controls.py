@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from IPython.display import display
 from ipywidgets import HBox, ValueWidget, interactive
+from ipywidgets.widgets.widget_description import DescriptionWidget
 from matplotlib.figure import Figure
 
 from ..train.live_plot import Place, to_png
@@ -24,7 +25,7 @@ def make_control(name: str, abbreviation) -> ValueWidget:
         abbreviation: a control, (low, high[, step]), a list of choices, a bool, a number or a text
     """
     control = interactive.widget_from_abbrev(abbreviation)
-    if not isinstance(control, ValueWidget):
+    if not (isinstance(control, ValueWidget) and isinstance(control, DescriptionWidget)):
         raise ValueError(
             f"control {name!r} is {abbreviation!r}; give a widget, (low, high), a list, a bool, a "
             "number or a text"
@@ -48,7 +49,7 @@ class ControlRow(HBox):
         return ", ".join(f"{name} = {value}" for name, value in self.values().items())
 
     def _repr_mimebundle_(self, **kwargs):
-        return {**super()._repr_mimebundle_(**kwargs), "text/plain": self.caption()}
+        return {**(super()._repr_mimebundle_(**kwargs) or {}), "text/plain": self.caption()}
 
 # %% ../../nbs/90_explore/10_controls.ipynb #bdd87c50
 class Explorer:

@@ -93,8 +93,8 @@ def last_epoch(history: pd.DataFrame) -> pd.DataFrame:
 def fill_over_cut_offs(panel: Panel, chosen: pd.DataFrame, colors: dict[str, str], k: int):
     "Value at every cut-off of each series, and a mark at the chosen one."
     cut_offs = sorted(chosen["k"].unique())
-    for series, rows in last_epoch(chosen).sort_values("k").groupby("series", sort=False):
-        place = np.searchsorted(cut_offs, rows["k"])
+    for name, rows in last_epoch(chosen).sort_values("k").groupby("series", sort=False):
+        series, place = str(name), np.searchsorted(cut_offs, rows["k"])
         for x, value in zip(place, rows["value"]): panel.add(series, x, value, colors[series])
         if rows["epoch"].isna().all(): panel.drawn[series][1].set(lw=1.4, ls=(0, (4, 2)))
         if {"low", "high"} <= set(rows):

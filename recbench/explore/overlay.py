@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'validation_rows', 'mean_curves', 'fill_curves', 'fill_standing', 'picture_names', 'config_colors',
-           'draw_runs', 'run_explorer', 'draw_pair', 'pair_explorer']
+           'draw_runs', 'tested_metrics', 'run_explorer', 'draw_pair', 'pair_explorer']
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #da7a1674
 from collections.abc import Mapping
@@ -60,6 +60,23 @@ def fill_curves(panel: Panel, chosen: pd.DataFrame, colors: Mapping[str, str]):
         )
     write_labels(panel)
 
+# %% ../../nbs/90_explore/40_overlay.ipynb #08e9ed21
+def _draw_band(axes: Axes, y: float, band: Mapping[str, float] | None) -> None:
+    "The expected range of a config as a grey block; nothing without a band."
+    if not band: return
+    left, width = band["mean"] - band["tolerance"], 2 * band["tolerance"]
+    axes.barh(y, width, left=left, height=0.5, color="0.88", zorder=0)
+
+
+def _draw_config(axes: Axes, y: float, row: pd.Series, seeds: np.ndarray, color: str) -> None:
+    "Interval over users, mean and seeds of one config, its name at the right."
+    axes.plot([row["users low"], row["users high"]], [y, y], color=color, lw=2.2, alpha=0.6)
+    axes.plot(row["mean"], y, "|", color=color, ms=16, mew=2.5)
+    axes.plot(seeds, np.full(len(seeds), y), "o", color=color, ms=4.5, mec="white", mew=0.6)
+    place, font = ("axes fraction", "data"), dict(fontsize=9.5, fontweight="bold")
+    text = f"{row.name} {row['mean']:.3f}"
+    axes.annotate(text, (1.02, y), xycoords=place, va="center", color=color, **font)
+
 # %% ../../nbs/90_explore/40_overlay.ipynb #d1318996
 def fill_standing(
     axes: Axes,
@@ -71,43 +88,9 @@ def fill_standing(
 ):
     "Seeds, mean and interval of each row of a `config_table`."
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
-    for place, (config, row) in enumerate(table.iterrows()):
-        band = bands.get(config)
-        if band:
-            axes.barh(
-                -place,
-                2 * band["tolerance"],
-                left=band["mean"] - band["tolerance"],
-                height=0.5,
-                color="0.88",
-                zorder=0,
-            )
-        axes.plot(
-            [row["users low"], row["users high"]],
-            [-place, -place],
-            color=colors[config],
-            lw=2.2,
-            alpha=0.6,
-        )
-        axes.plot(row["mean"], -place, "|", color=colors[config], ms=16, mew=2.5)
-        axes.plot(
-            seeds[config],
-            np.full(len(seeds[config]), -place),
-            "o",
-            color=colors[config],
-            ms=4.5,
-            mec="white",
-            mew=0.6,
-        )
-        axes.annotate(
-            f"{config} {row['mean']:.3f}",
-            (1.02, -place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=colors[config],
-            fontsize=9.5,
-            fontweight="bold",
-        )
+    for place, config in enumerate(map(str, table.index)):
+        _draw_band(axes, -place, bands.get(config))
+        _draw_config(axes, -place, table.loc[config], seeds[config], colors[config])
     axes.set(
         ylim=(-len(table) + 0.4, 0.6),
         yticks=[],
@@ -166,26 +149,33 @@ def draw_runs(
         dpi: dots an inch
     """
     name, shown = f"{metric}@{k}", table.head(MOST)
+    configs = [str(config) for config in shown.index]
     figure = Figure(figsize=(11.8, 3.4), dpi=dpi)
     left, right = figure.add_axes((0.05, 0.17, 0.31, 0.71)), figure.add_axes((0.56, 0.17, 0.26, 0.71))
-    names, rows = picture_names(list(shown.index)), validation_rows(comparison)
-    colors = {
-        names[config]: color for config, color in config_colors(comparison, list(shown.index)).items()
-    }
-    chosen = rows[
-        (rows["metric"] == metric) & (rows["k"] == k) & rows["config"].isin(shown.index)
-    ].replace({"config": names})
+    names, rows = picture_names(configs), validation_rows(comparison)
+    colors = {names[config]: color for config, color in config_colors(comparison, configs).items()}
+    drawn = (rows["metric"] == metric) & (rows["k"] == k) & rows["config"].isin(configs)
+    chosen = rows[drawn].replace({"config": names})
     fill_curves(Panel(left, f"{name}, validation", "epoch", {}, smoothing), chosen, colors)
     means = test_means(comparison)[name]
     of = f", best {len(shown)} of {len(table)}" if len(table) > len(shown) else ""
-    seeds = {names[config]: means[comparison.configs()[config]].to_numpy() for config in shown.index}
-    kept = {
-        names[config]: bands[config][name]
-        for config in shown.index
-        if name in ((bands or {}).get(config) or {})
-    }
+    seeds = {names[config]: means[comparison.configs()[config]].to_numpy() for config in configs}
+    expected = {config: (bands or {}).get(config) or {} for config in configs}
+    kept = {names[config]: of_it[name] for config, of_it in expected.items() if name in of_it}
     fill_standing(right, shown.rename(index=names), seeds, colors, kept, f"{name}, test{of}")
     return figure
+
+# %% ../../nbs/90_explore/40_overlay.ipynb #9a411073
+def tested_metrics(comparison: Comparison) -> tuple[list[str], list[int]]:
+    """Metrics and cut-offs of the tested runs; refused where none was tested.
+
+    Args:
+        comparison: of `read_comparison`
+    """
+    names = [str(name).partition("@") for test in comparison.tests.values() for name in test.values]
+    if not names: raise ValueError("no run was tested; evaluate_run(run_dir, dataset) does it")
+    metrics = list(dict.fromkeys(metric for metric, at, _ in names if at))
+    return metrics, sorted({int(k) for _, at, k in names if at})
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #ba816d20
 def run_explorer(
@@ -208,9 +198,7 @@ def run_explorer(
         draws: resampled sets of users
         seed: of the draws
     """
-    found = tidy_history({}, {run: test.mean().to_dict() for run, test in comparison.tests.items()})
-    if found.empty: raise ValueError("no run was tested; evaluate_run(run_dir, dataset) does it")
-    metrics, cut_offs = list(found["metric"].unique()), sorted(found["k"].unique().tolist())
+    metrics, cut_offs = tested_metrics(comparison)
     k = k or cut_offs[0]
     if metric not in metrics:
         raise ValueError(f"metric {metric!r} is not among the tested ones: {metrics}")
@@ -247,14 +235,8 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
         color = PALETTE[0] if low > 0 else PALETTE[1] if high < 0 else "0.55"
         axes.plot([low, high], [-place, -place], color=color, lw=2.6, solid_capstyle="round")
         axes.plot(difference, -place, "o", color=color, ms=6)
-        axes.annotate(
-            f"{difference:+.4f}{mark}   p = {p:.4f}",
-            (1.03, -place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9.5,
-            color=color,
-        )
+        said, right = f"{difference:+.4f}{mark}   p = {p:.4f}", ("axes fraction", "data")
+        axes.annotate(said, (1.03, -place), xycoords=right, va="center", fontsize=9.5, color=color)
     axes.set_title(f"{first} minus {second}", loc="left", fontweight="bold", fontsize=12)
     axes.set(
         yticks=-np.arange(len(test)),
@@ -294,12 +276,8 @@ def pair_explorer(
     for name in (first, second):
         if name not in names:
             raise ValueError(f"{name!r} is no tested run and no config; there are {names}")
-    test = lru_cache(lambda *pair: paired_test(comparison, *pair, confidence, draws, seed))
-    metrics = list(
-        dict.fromkeys(
-            name.split("@")[0] for values in comparison.tests.values() for name in values.values
-        )
-    )
+    test = lru_cache(lambda a, b: paired_test(comparison, a, b, confidence, draws, seed))
+    metrics, _ = tested_metrics(comparison)
     controls = {
         "first": Dropdown(options=names, value=first),
         "second": Dropdown(options=names, value=second),

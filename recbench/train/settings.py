@@ -72,6 +72,10 @@ class MatchSettings(Config):
     "mask what the row's user took besides; popular items then get more than their share"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     "share of the target spread over the candidates"
+    variational_dropout: PositiveFloat | None = None
+    "price of keeping a feature; None: off"
+    mixed_precision: Literal["BF16", "FP16"] | None = None
+    "None: float32"
     schedule: Literal["constant", "cosine", "plateau"] | None = None
     "cosine: up over the first steps, then down to 0 at the last epoch"
     weight_decay: NonNegativeFloat | None = None
