@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from recbench.data import Negatives
+from recbench.data.feed.tree import category_tree
+from recbench.data.feed.tree_nodes import tree_features
 from recbench.data.published.planted import planted, planted_clicks
-from recbench.models import create_model, rank_config, recipe_of, usual_model
+from recbench.models import create_model, match_config, rank_config, recipe_of, usual_model
 from recbench.models.rank_configs import rank_features
 from recbench.train import CosineAnnealing, LearningRate, ReduceOnPlateau, Trainer
 
@@ -93,3 +95,84 @@ def test_what_is_named_wins_over_a_recipe(world, capsys):
         and "recipe: Recipe(embedding_dim=64" in capsys.readouterr().out
     )
     assert trainer.settings["recipe"] == recipe_of("HSTUMatch").changed()
+
+
+@pytest.mark.parametrize(
+    "name, width, spread",
+    [
+        ("DSSM", 16, None),
+        ("DSSMV2", 16, None),
+        ("DAT", 32, None),
+        ("MIND", 16, None),
+        ("SASRec", 64, 0.02),
+        ("HSTUMatch", 64, 0.02),
+    ],
+)
+def test_a_config_made_from_a_data_set_brings_the_recipes_tables(name, width, spread, world):
+    "Features of widths 8 and 16 come with it; the model and its training are the usual ones."
+    torch.manual_seed(0)
+    model, usual = create_model(match_config(name, world), world.features(), ["label"]), usual_model(
+        name, world
+    )
+    assert {(one.embedding_dim, one.init_std) for one in model.features} == {(width, spread)}
+    assert model.config.model == usual.config.model
+    states = model.state_dict(), usual.state_dict()
+    assert states[0].keys() == states[1].keys() and all(
+        torch.equal(states[0][key], states[1][key]) for key in states[0]
+    )
+    assert Trainer(model, world, **QUIET).settings == Trainer(usual, world, **QUIET).settings
+
+
+def test_sasrec_of_two_steps_trains_as_the_usual_one(world):
+    torch.manual_seed(0)
+    model = create_model(match_config("SASRec", world, layers=1), world.features(), ["label"])
+    weights = [weight.detach() for weight in model.sparse_parameters()[0]]
+    assert all(weight.shape[1] == 64 and abs(float(weight.std()) - 0.02) < 1e-3 for weight in weights)
+    trainer = Trainer(model, world, steps=5, recipe=recipe_of("SASRec"), **QUIET)
+    assert (
+        trainer.settings["recipe"] == recipe_of("SASRec").changed()
+        and trainer.settings["table_optimizer"] == "adam"
+    )
+    usual = Trainer(
+        usual_model("SASRec", world, layers=1), world, steps=5, recipe=recipe_of("SASRec"), **QUIET
+    )
+    assert losses(trainer) == losses(usual)
+
+
+def test_the_nodes_of_tdm_stand_on_its_recipes_tables(world):
+    tree = category_tree(world.item_frame["category"])
+    model = create_model(
+        match_config("TDM", world),
+        tree_features(world.features(), "item_id", tree),
+        ["label"],
+        tree=tree,
+    )
+    assert {(one.embedding_dim, one.init_std) for one in model.features} == {(32, 0.1)}
+
+
+@pytest.mark.parametrize("name", ["DeepFM", "DLRM", "MultiTowerDIN"])
+def test_a_ranking_config_made_from_a_data_set_brings_the_recipes_tables(name):
+    clicks = planted_clicks(users=60, items=100)
+    torch.manual_seed(0)
+    model, usual = create_model(rank_config(name, clicks), clicks.features(), ["click"]), usual_model(
+        name, clicks
+    )
+    assert {one.init_std for one in model.features} == {
+        0.1
+    } and model.config.model == usual.config.model
+    assert [one.embedding_dim for one in model.features] == [
+        one.embedding_dim for one in usual.features
+    ]
+    assert all(
+        torch.equal(mine, its)
+        for mine, its in zip(model.state_dict().values(), usual.state_dict().values(), strict=True)
+    )
+    assert Trainer(model, clicks, **QUIET).settings == Trainer(usual, clicks, **QUIET).settings
+
+
+def test_features_that_are_given_are_taken_as_they_are(world):
+    config = match_config("SASRec", world, world.features())
+    assert config.embedding_dim is None and config.init_std is None
+    assert {
+        one.embedding_dim for one in create_model(config, world.features(), ["label"]).features
+    } == {8, 16}

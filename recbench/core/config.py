@@ -1117,6 +1117,10 @@ class ModelConfig(Open):
     "metrics followed during training"
     variational_dropout: VariationalDropoutConfig | None = None
     "settings of the learned drop-out of features; None: there is none"
+    embedding_dim: PositiveInt | None = None
+    "width of every table of the model; None: as each feature says"
+    init_std: PositiveFloat | None = None
+    "spread of the tables' first weights; None: as each feature says"
     kernel: Literal["PYTORCH"] = "PYTORCH"
     "TorchEasyRec's field; only PYTORCH"
     use_pareto_loss_weight: Literal[False] = False

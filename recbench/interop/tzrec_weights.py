@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from .tzrec_config import SEQUENCE_SUFFIX
 from ..metrics.train_metric import TrainMetricWrapper
+from ..models.base import RENAMED
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #7e9976fe
 _TABLE = re.compile(
@@ -35,7 +36,7 @@ _RENAMES = (
     (r"^task_outputs\.(\d+)\.", r"task_towers.\1.linear."),
     (r"^_extraction_nets\.(\d+)\._", r"extraction_nets.\1."),
 )
-_ALIASES = ((r"^final\.", "final_dnn."), (r"^output_mlp\.", "output_linear."))
+_ALIASES = {"final": "final_mlp", **RENAMED}  # what stands in front of the first dot
 _ZERO_IF_ABSENT = re.compile(r".*\bhist_seq_mlp\.\d+\.0\.bias")  # versions of TorchEasyRec differ in it
 _LEFT_OUT = re.compile(
     r"(?:.*\.(?:feature_dim_repeat|windows_len|cumsum_windows_len)|"
@@ -55,8 +56,9 @@ def rename(name: str, places: set[str]) -> str:
         apart = f"{table[1]}tables.{table[3]}_{SEQUENCE_SUFFIX}.weight"
         return apart if table[2] and apart in places else f"{table[1]}tables.{table[3]}.weight"
     for old, new in _RENAMES: name = re.sub(old, new, name)
-    others = [name, *(re.sub(old, new, name) for old, new in _ALIASES)]
-    return next((other for other in others if other in places), name)
+    part, _, rest = name.partition(".")
+    other = f"{_ALIASES.get(part, part)}.{rest}"
+    return other if other in places and name not in places else name
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #310d3f1f
 def without_transposes(name: str, names: Container[str]) -> str:

@@ -32,11 +32,12 @@ from .multi_tower_din import MultiTowerDIN
 from .ple import PLE
 from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
-from .recipes import RECIPES, Recipe, recipe_of, usual_features, usual_model
+from .recipes import RECIPES, Recipe, recipe_of
 from .sasrec import SASRec
 from .sequence_model import SequenceMatchModel, SequenceTower
 from .simple_multi_task import SimpleMultiTask
 from .tdm import TDM
+from .usual import usual_features, usual_model
 from .wide_and_deep import WideAndDeep
 from .wukong import WuKong
 from .xdeepfm import xDeepFM

@@ -16,11 +16,14 @@ from ..core.config import DATTower, FeatureGroup, ModelConfig
 from ..core.registry import lookup
 from ..data.rows.batch import Batch
 from ..data.rows.features import Feature
+from ..layers.embedding_group import EmbeddingGroup
+from ..layers.embedding_tables import Tables
 from ..matching.chunked import row_shares
-from .match_model import MatchModel, MatchTower
+from .base import drop_features, group_dropout
+from .match_model import MatchModel, TowerNetwork
 
 # %% ../../nbs/60_models/32_dat.ipynb #14914cf5
-class AugmentedTower(MatchTower):
+class AugmentedTower(TowerNetwork):
     "A tower that reads its augmented vector beside its features, and hands it over."
 
     def __init__(
@@ -31,22 +34,15 @@ class AugmentedTower(MatchTower):
         groups: tuple[FeatureGroup, FeatureGroup],
         features: Sequence[Feature],
         model_config: ModelConfig,
-        tables=None,
+        tables: Tables | None = None,
     ):
-        group, augment = groups
-        super().__init__(
-            tower_config,
-            output_dim,
-            similarity,
-            group,
-            features,
-            model_config,
-            tables,
-            beside=[augment],
-        )
-        self.augment_input, width = augment.group_name, self.embedding_group.group_total_dim(
-            augment.group_name
-        )
+        group, names = EmbeddingGroup(features, groups, tables=tables), [
+            one.group_name for one in groups
+        ]
+        super().__init__(tower_config, output_dim, similarity, sum(map(group.group_total_dim, names)))
+        self.embedding_group = group
+        self.variational_dropout = group_dropout(group, names, model_config)
+        self.augment_input, width = names[1], group.group_total_dim(names[1])
         if width != output_dim:
             raise ValueError(
                 f"output_dim is {output_dim} and group {self.augment_input} is {width} wide; an "
@@ -57,9 +53,10 @@ class AugmentedTower(MatchTower):
         self, batch: Batch, grouped: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         "The tower's vectors, the augmented vectors as they are, and the penalties."
-        grouped, penalties = self.build_input(batch, grouped)
-        augmented = grouped[self.augment_input]
-        return self.project(torch.cat([grouped[self.input], augmented], 1)), augmented, penalties
+        read: dict[str, Tensor] = self.embedding_group(batch) if grouped is None else grouped
+        read, penalties = drop_features(self.variational_dropout, read)
+        augmented = read[self.augment_input]
+        return self.project(torch.cat([read[self.input], augmented], 1)), augmented, penalties
 
 # %% ../../nbs/60_models/32_dat.ipynb #07e88c9d
 def mimic_loss(
@@ -90,40 +87,25 @@ class DAT(MatchModel):
     With `share_embedding` features of one `embedding_name` read one table in both.
     """
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        settings = model_config.model
-        names = [
-            name
-            for tower in (settings.user_tower, settings.item_tower)
-            for name in (tower.input, tower.augment_input)
-        ]
+    def init_towers(self) -> None:
+        "A tower and an augmented vector for each side."
+        settings = self.config.model
+        towers = settings.user_tower, settings.item_tower
+        names = [name for tower in towers for name in (tower.input, tower.augment_input)]
         shared = self.shared_tables(*names)
-        self.user_tower, self.item_tower = (
-            self._tower(tower, shared) for tower in (settings.user_tower, settings.item_tower)
-        )
+        self.user_tower, self.item_tower = (self.make_tower(tower, shared) for tower in towers)
 
-    def _tower(self, tower: DATTower, tables) -> AugmentedTower:
-        groups, config = (
-            self.feature_group(tower.input),
-            self.feature_group(tower.augment_input),
-        ), self.config.model
-        return AugmentedTower(
-            tower,
-            config.output_dim,
-            config.similarity,
-            groups,
-            self.get_features_in_feature_groups(groups),
-            self.config,
-            tables,
-        )
+    def make_tower(self, tower: DATTower, tables: Tables | None) -> AugmentedTower:
+        """The tower of one side.
+
+        Args:
+            tower: its settings
+            tables: that both sides share; None: its own
+        """
+        groups = self.feature_group(tower.input), self.feature_group(tower.augment_input)
+        features, config = self.get_features_in_feature_groups(groups), self.config.model
+        sizes = config.output_dim, config.similarity
+        return AugmentedTower(tower, *sizes, groups, features, self.config, tables)
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """User vectors [B, D], item vectors [rows, D].

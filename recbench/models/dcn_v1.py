@@ -6,14 +6,10 @@
 __all__ = ['DCNV1']
 
 # %% ../../nbs/60_models/46_dcn_v1.ipynb #aca6740d
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.cross import Cross
 from ..layers.mlp import MLP
 from .rank_model import RankModel
@@ -22,23 +18,17 @@ from .rank_model import RankModel
 class DCNV1(RankModel):
     "Cross layers and an MLP over one group."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config, self.group = model_config.model, self.read_groups()[0]
+    def init_network(self) -> None:
+        "Cross layers, the MLP beside them, and the network above both."
+        config, self.group = self.config.model, self.read_groups()[0]
         dim = self.embedding_group.group_total_dim(self.group)
-        self.cross, self.deep = Cross(dim, config.cross.cross_num), MLP(dim, **config.deep.model_dump())
-        self.final_dnn = MLP(dim + self.deep.output_dim, **config.final.model_dump())
-        self.output_linear = nn.Linear(self.final_dnn.output_dim, self.num_class, bias=False)
+        self.cross = Cross(dim, config.cross.cross_num)
+        self.deep_mlp = MLP(dim, **config.deep.model_dump())
+        self.final_mlp = MLP(dim + self.deep_mlp.output_dim, **config.final.model_dump())
+        self.output_linear = nn.Linear(self.final_mlp.output_dim, self.num_class, bias=False)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         x = self.build_input(batch)[self.group]
         return self.output_to_prediction(
-            self.output_linear(self.final_dnn(torch.cat([self.cross(x), self.deep(x)], 1)))
+            self.output_linear(self.final_mlp(torch.cat([self.cross(x), self.deep_mlp(x)], 1)))
         )

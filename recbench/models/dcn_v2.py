@@ -6,14 +6,10 @@
 __all__ = ['DCNV2']
 
 # %% ../../nbs/60_models/47_dcn_v2.ipynb #ac60edcc
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.cross import CrossV2
 from ..layers.mlp import MLP
 from .rank_model import RankModel
@@ -22,34 +18,23 @@ from .rank_model import RankModel
 class DCNV2(RankModel):
     "Cross layers of matrices over one group, with an MLP before, beside or after them."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config, self.group = model_config.model, self.read_groups()[0]
+    def init_network(self) -> None:
+        "Cross layers above `backbone`, the MLP `deep` beside them, and `final` above both."
+        config, self.group = self.config.model, self.read_groups()[0]
         dim = self.embedding_group.group_total_dim(self.group)
         self.backbone = MLP(dim, **config.backbone.model_dump()) if config.backbone else None
-        self.cross = CrossV2(
-            self.backbone.output_dim if config.backbone else dim,
-            config.cross.cross_num,
-            config.cross.low_rank,
-        )
-        self.deep = MLP(dim, **config.deep.model_dump()) if config.deep else None
-        joined = self.cross.output_dim + (self.deep.output_dim if config.deep else 0)
-        self.final_dnn = MLP(joined, **config.final.model_dump()) if config.final else None
-        self.output_linear = nn.Linear(
-            self.final_dnn.output_dim if config.final else joined, self.num_class, bias=False
-        )
+        crossed = self.backbone.output_dim if self.backbone else dim
+        self.cross = CrossV2(crossed, config.cross.cross_num, config.cross.low_rank)
+        self.deep_mlp = MLP(dim, **config.deep.model_dump()) if config.deep else None
+        width = self.cross.output_dim + (self.deep_mlp.output_dim if self.deep_mlp else 0)
+        self.final_mlp = MLP(width, **config.final.model_dump()) if config.final else None
+        if self.final_mlp: width = self.final_mlp.output_dim
+        self.output_linear = nn.Linear(width, self.num_class, bias=False)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         x = self.build_input(batch)[self.group]
         crossed = self.cross(x if self.backbone is None else self.backbone(x))
-        joined = crossed if self.deep is None else torch.cat([crossed, self.deep(x)], 1)
+        joined = crossed if self.deep_mlp is None else torch.cat([crossed, self.deep_mlp(x)], 1)
         return self.output_to_prediction(
-            self.output_linear(joined if self.final_dnn is None else self.final_dnn(joined))
+            self.output_linear(joined if self.final_mlp is None else self.final_mlp(joined))
         )

@@ -6,14 +6,10 @@
 __all__ = ['DeepFM']
 
 # %% ../../nbs/60_models/41_deepfm.ipynb #e03428c9
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.fm import FactorizationMachine
 from .wide_and_deep import WideAndDeep
 
@@ -24,15 +20,9 @@ class DeepFM(WideAndDeep):
     """
     optional_groups = ("fm",)
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
+    def init_network(self) -> None:
+        "The networks, and the factorization machine, which has no weights."
+        super().init_network()
         self.fm = FactorizationMachine()
 
     @property
@@ -53,8 +43,8 @@ class DeepFM(WideAndDeep):
         )
         if self.final_mlp is None:
             return self.output_to_prediction(
-                wide + products.sum(1, keepdim=True) + self.output_mlp(deep)
+                wide + products.sum(1, keepdim=True) + self.output_linear(deep)
             )
         return self.output_to_prediction(
-            self.output_mlp(self.final_mlp(torch.cat([wide, products, deep], 1)))
+            self.output_linear(self.final_mlp(torch.cat([wide, products, deep], 1)))
         )

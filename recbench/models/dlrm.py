@@ -6,15 +6,11 @@
 __all__ = ['FieldModel', 'DLRM']
 
 # %% ../../nbs/60_models/44_dlrm.ipynb #469241d3
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from ..core.config import MLPConfig
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.dot_interaction import InteractionArch
 from ..layers.mlp import MLP
 from .rank_model import RankModel
@@ -32,28 +28,27 @@ class FieldModel(RankModel, abstract=True):
         "`sparse`; or the only group there is."
         return list(self.feature_groups) if len(self.feature_groups) == 1 else ["sparse"]
 
-    def init_fields(self, dense_mlp: MLPConfig | None) -> None:
-        "The network of the numbers, and widths; what does not fit is refused."
-        self.sparse_group = self.read_groups()[0]
-        self.width, has_dense = self.field_dim(self.sparse_group), len(self.feature_groups) > 1
+    def check_dense(self, dense_mlp: MLPConfig | None) -> None:
+        "Refuse numbers without a network that makes a field of them, and the other way round."
+        has_dense = len(self.feature_groups) > 1
         if has_dense != (dense_mlp is not None):
             raise ValueError(
                 f"dense_mlp is {'missing beside' if has_dense else 'set without'} a group dense; give "
                 "both or none"
             )
-        if has_dense and dense_mlp.hidden_units[-1] != self.width:
+        if dense_mlp and dense_mlp.hidden_units[-1] != self.width:
             raise ValueError(
                 f"dense_mlp ends in width {dense_mlp.hidden_units[-1]}; the fields of group "
                 f"{self.sparse_group} have width {self.width}, and it must be the same"
             )
-        self.dense_mlp = (
-            MLP(self.embedding_group.group_total_dim("dense"), **dense_mlp.model_dump())
-            if has_dense
-            else None
-        )
-        self.field_num = (
-            self.embedding_group.group_total_dim(self.sparse_group) // self.width + has_dense
-        )
+
+    def init_fields(self, dense_mlp: MLPConfig | None) -> None:
+        "The network of the numbers, and widths; what does not fit is refused."
+        dim, self.sparse_group = self.embedding_group.group_total_dim, self.read_groups()[0]
+        self.width = self.field_dim(self.sparse_group)
+        self.check_dense(dense_mlp)
+        self.dense_mlp = MLP(dim("dense"), **dense_mlp.model_dump()) if dense_mlp else None
+        self.field_num = dim(self.sparse_group) // self.width + (dense_mlp is not None)
 
     def fields(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         "All fields [B, F, D], the numbers' first, and the numbers' field [B, D] or None."
@@ -67,26 +62,19 @@ class FieldModel(RankModel, abstract=True):
 class DLRM(FieldModel):
     "Groups `sparse` and `dense`, or one group of ids."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config = model_config.model
+    def init_network(self) -> None:
+        "Products of the fields, and the network above them."
+        config = self.config.model
         self.init_fields(config.dense_mlp)
         self.interaction = InteractionArch(self.field_num)
         self.arch_with_sparse, has_dense = config.arch_with_sparse, self.dense_mlp is not None
         beside = (has_dense + (self.field_num - has_dense) * self.arch_with_sparse) * self.width
         self.final_mlp = MLP(self.interaction.output_dim + beside, **config.final.model_dump())
-        self.output_mlp = nn.Linear(self.final_mlp.output_dim, self.num_class)
+        self.output_linear = nn.Linear(self.final_mlp.output_dim, self.num_class)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         fields, dense = self.fields(batch)
         products = self.interaction(fields)  # [B, F(F-1)/2]
         beside = fields.flatten(1) if self.arch_with_sparse else dense
         joined = products if beside is None else torch.cat([products, beside], 1)
-        return self.output_to_prediction(self.output_mlp(self.final_mlp(joined)))
+        return self.output_to_prediction(self.output_linear(self.final_mlp(joined)))

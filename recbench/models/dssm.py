@@ -6,14 +6,11 @@
 __all__ = ['DSSM']
 
 # %% ../../nbs/60_models/30_dssm.ipynb #f83d1bf6
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from ..core.config import ModelConfig, Tower
+from ..core.config import Tower
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 from .match_model import MatchModel, MatchTower
 
 # %% ../../nbs/60_models/30_dssm.ipynb #1ddb6350
@@ -23,38 +20,30 @@ class DSSM(MatchModel):
     With `share_embedding` features of one `embedding_name` read one table in both towers.
     """
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        shared = self.shared_tables(
-            model_config.model.user_tower.input, model_config.model.item_tower.input
-        )
-        self.user_tower = self._tower(model_config.model.user_tower, shared)
-        self.item_tower = self._tower(model_config.model.item_tower, shared)
+    def init_towers(self) -> None:
+        "A tower for each side."
+        config = self.config.model
+        shared = self.shared_tables(config.user_tower.input, config.item_tower.input)
+        self.user_tower = self.make_tower(config.user_tower, shared)
+        self.item_tower = self.make_tower(config.item_tower, shared)
         widths = self.user_tower.output_dim, self.item_tower.output_dim
         if widths[0] != widths[1]:
             raise ValueError(
-                f"output_dim is {model_config.model.output_dim} and the towers are {widths[0]} and "
-                f"{widths[1]} wide; without a linear map they must be of one width"
+                f"output_dim is {config.output_dim} and the towers are {widths[0]} and {widths[1]} "
+                "wide; without a linear map they must be of one width"
             )
 
-    def _tower(self, tower: Tower, tables: EmbeddingTables | None) -> MatchTower:
+    def make_tower(self, tower: Tower, tables: Tables | None) -> MatchTower:
+        """The tower of one side.
+
+        Args:
+            tower: its settings
+            tables: that both sides share; None: its own
+        """
         group, config = self.feature_group(tower.input), self.config.model
-        return MatchTower(
-            tower,
-            config.output_dim,
-            config.similarity,
-            group,
-            self.get_features_in_feature_groups([group]),
-            self.config,
-            tables,
-        )
+        features = self.get_features_in_feature_groups([group])
+        sizes = config.output_dim, config.similarity
+        return MatchTower(tower, *sizes, group, features, self.config, tables)
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """User vectors [B, D], item vectors [rows, D], and penalties by loss name.

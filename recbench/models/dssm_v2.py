@@ -6,18 +6,16 @@
 __all__ = ['DropoutTower', 'DSSMV2']
 
 # %% ../../nbs/60_models/31_dssm_v2.ipynb #94142bb1
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from ..core.config import ModelConfig, Tower
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup
-from .match_model import MatchModel, MatchTowerWoEG, drop_features, group_dropout
+from .base import drop_features, group_dropout
+from .match_model import MatchModel, TowerNetwork
 
 # %% ../../nbs/60_models/31_dssm_v2.ipynb #c364f6ff
-class DropoutTower(MatchTowerWoEG):
+class DropoutTower(TowerNetwork):
     "A tower that drops features of its group, which comes in, where the config asks for it."
 
     def __init__(
@@ -42,24 +40,15 @@ class DropoutTower(MatchTowerWoEG):
 class DSSMV2(MatchModel):
     "Two towers above one embedding group."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        settings, towers = model_config.model, (
-            model_config.model.user_tower,
-            model_config.model.item_tower,
-        )
+    def init_towers(self) -> None:
+        "One embedding group, and a tower for each side above it."
+        settings = self.config.model
+        towers = settings.user_tower, settings.item_tower
         groups = [self.feature_group(tower.input) for tower in towers]
         self.embedding_group = EmbeddingGroup(self.get_features_in_feature_groups(groups), groups)
         self.user_tower, self.item_tower = (
             DropoutTower(
-                tower, settings.output_dim, settings.similarity, self.embedding_group, model_config
+                tower, settings.output_dim, settings.similarity, self.embedding_group, self.config
             )
             for tower in towers
         )

@@ -15,7 +15,7 @@ from ..core.config import FeatureGroup
 from ..data.rows.batch import BASE, Batch
 from ..data.rows.features import Feature
 from ..layers.embedding_group import slice_feature
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 from ..layers.hstu import HSTUEncoder
 from ..layers.sequences import Ragged, newest, pack
 from .sequence_model import SequenceMatchModel, SequenceTower
@@ -29,7 +29,7 @@ class HSTUUserTower(SequenceTower):
         settings: config.HSTUUserTowerConfig,
         feature_group: FeatureGroup,
         features: Sequence[Feature],
-        tables: EmbeddingTables | None = None,
+        tables: Tables | None = None,
     ):
         super().__init__(settings.input, settings.max_seq_len, feature_group, features, tables)
         self.timestamp = settings.timestamp
@@ -41,6 +41,7 @@ class HSTUUserTower(SequenceTower):
 
         Exact as whole numbers before they become float32.
         """
+        if self.timestamp is None: raise ValueError("timestamp of user_tower names no column of times")
         column = slice_feature(batch.sparse_features[BASE], self.timestamp)
         times = pack(column.values[:, None], column.lengths)
         starts = (column.lengths.cumsum(0) - column.lengths).clamp(max=max(len(column.values) - 1, 0))
@@ -58,7 +59,7 @@ class HSTUMatch(SequenceMatchModel):
     "Sequential match model of pointwise attention."
 
     def make_user_tower(
-        self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
+        self, group: FeatureGroup, features: Sequence[Feature], tables: Tables | None
     ) -> HSTUUserTower:
         "The user tower."
         return HSTUUserTower(self.config.model.user_tower, group, features, tables)

@@ -6,13 +6,9 @@
 __all__ = ['MaskNet']
 
 # %% ../../nbs/60_models/45_mask_net.ipynb #1a457e55
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.mask_net import MaskNetModule
 from .rank_model import RankModel
 
@@ -20,16 +16,9 @@ from .rank_model import RankModel
 class MaskNet(RankModel):
     "Mask blocks over one group."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config, self.group = model_config.model.mask_net_module, self.read_groups()[0]
+    def init_network(self) -> None:
+        "The mask blocks, and the logits above them."
+        config, self.group = self.config.model.mask_net_module, self.read_groups()[0]
         dims = list(self.embedding_group.group_feature_dims(self.group).values())
         top = config.top_mlp.model_dump() if config.top_mlp else None
         self.mask_net_layer = MaskNetModule(

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MATCH_CONFIGS', 'SEQUENCE_MODELS', 'FeatureSides', 'sides_of', 'MatchChoices', 'dssm', 'dssm_v2', 'dat', 'history_of',
-           'mind', 'sasrec', 'hstu_match', 'tdm', 'match_config']
+           'checked_sides', 'mind', 'sasrec', 'hstu_match', 'tdm', 'match_config']
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #b2f6452b
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recbench.core.config import (
     BinaryCrossEntropyConfig,
@@ -16,13 +16,13 @@ from recbench.core.config import (
     Loss,
     ModelConfig,
     SoftmaxCrossEntropyConfig,
-    VariationalDropoutConfig,
 )
 from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
-from ..data.rows.features import Feature
+from ..data.rows.features import Feature, SequenceFeature, with_embedding_dim
 from ..data.feed.tree_nodes import LEVEL
-from .rank_configs import group
+from .rank_configs import dropout_config, group
+from .recipes import recipe_of
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #2843676a
 class FeatureSides(NamedTuple):
@@ -36,7 +36,7 @@ class FeatureSides(NamedTuple):
     item: list[Feature]
     user_key: Feature | None
     item_key: Feature | None
-    history: Feature | None
+    history: SequenceFeature | None
     timed: bool
 
     @property
@@ -60,7 +60,7 @@ def sides_of(dataset: Dataset, features: Sequence[Feature]) -> FeatureSides:
     histories = [
         feature
         for feature in sides["user"]
-        if feature.is_sequence and item_key is not None and feature.table == item_key.table
+        if isinstance(feature, SequenceFeature) and item_key and feature.table == item_key.table
     ]
     return FeatureSides(
         **sides,
@@ -102,7 +102,7 @@ class MatchChoices(NamedTuple):
     heads: int = 2
     sequence_dropout: float = 0.2
 
-    def mlp(self, units: Sequence[int] | None = None) -> dict | None:
+    def mlp(self, units: Sequence[int] | None = None) -> dict[str, Any] | None:
         "Settings of a network, None where it has no layer."
         units = list(self.hidden_units if units is None else units)
         return (
@@ -111,7 +111,7 @@ class MatchChoices(NamedTuple):
             else None
         )
 
-    def meeting(self, similarity: str = "COSINE", **usual) -> dict:
+    def meeting(self, similarity: str = "COSINE", **usual: Any) -> dict[str, Any]:
         "Settings of how the towers meet."
         chosen = {
             name: getattr(self, name) for name in ("similarity", "temperature", "share_embedding")
@@ -127,7 +127,7 @@ class MatchChoices(NamedTuple):
         return usual | {name: value for name, value in chosen.items() if value is not None}
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #3bd970c8
-def dssm(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def dssm(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "Groups user and item."
     towers = {f"{side}_tower": {"input": side, "mlp": sizes.mlp()} for side in ("user", "item")}
     return {
@@ -136,26 +136,26 @@ def dssm(sides: FeatureSides, sizes: MatchChoices) -> dict:
     }
 
 
-def dssm_v2(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def dssm_v2(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "The same groups; tables are shared by name in any case."
     settings = dssm(sides, sizes._replace(share_embedding=None))
     return {"feature_groups": settings["feature_groups"], "dssm_v2": settings["dssm"]}
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #5b6c2745
-def dat(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def dat(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "Groups user and item, and one of the id alone beside each."
-    keys = {"user": sides.user_key, "item": sides.item_key}
-    if None in keys.values():
+    user, item = sides.user_key, sides.item_key
+    if user is None or item is None:
         raise ValueError(
             "DAT needs the keys of user and item among the features; it has "
             f"{[feature.name for feature in (*sides.user, *sides.item)]}"
         )
-    plain, width = dssm(sides, sizes), {side: key.embedding_dim for side, key in keys.items()}
-    if width["user"] != width["item"]:
+    if user.embedding_dim != item.embedding_dim:
         raise ValueError(
-            f"embedding_dim of {keys['user'].name} is {width['user']}, of {keys['item'].name} "
-            f"{width['item']}; DAT's augmented vectors have one width"
+            f"embedding_dim of {user.name} is {user.embedding_dim}, of {item.name} "
+            f"{item.embedding_dim}; DAT's augmented vectors have one width"
         )
+    plain, keys = dssm(sides, sizes), {"user": user, "item": item}
     towers = {
         f"{side}_tower": {**plain["dssm"][f"{side}_tower"], "augment_input": f"{side}_augment"}
         for side in keys
@@ -166,11 +166,11 @@ def dat(sides: FeatureSides, sizes: MatchChoices) -> dict:
     ]
     return {
         "feature_groups": [*plain["feature_groups"], *augments],
-        "dat": {**plain["dssm"], **towers, "output_dim": width["item"]},
+        "dat": {**plain["dssm"], **towers, "output_dim": item.embedding_dim},
     }
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #61c53f20
-def history_of(sides: FeatureSides, model_name: str) -> Feature:
+def history_of(sides: FeatureSides, model_name: str) -> SequenceFeature:
     "The history, or an error that says what was looked for."
     if sides.history is not None: return sides.history
     raise ValueError(
@@ -179,8 +179,18 @@ def history_of(sides: FeatureSides, model_name: str) -> Feature:
         f"the user's side has {[feature.name for feature in sides.user]}"
     )
 
+# %% ../../nbs/60_models/61_match_configs.ipynb #7c2d0b04
+def checked_sides(model_name: str, dataset: Dataset, features: Sequence[Feature]) -> FeatureSides:
+    "`sides_of` the features; a side without any is refused."
+    sides = sides_of(dataset, features)
+    if sides.user and sides.item: return sides
+    raise ValueError(
+        f"{dataset.name} has {len(sides.user)} features of users and {len(sides.item)} of items; "
+        f"{model_name} needs some of both"
+    )
+
 # %% ../../nbs/60_models/61_match_configs.ipynb #275cf862
-def mind(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def mind(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "Groups user, history and item."
     history = history_of(sides, "MIND")
     if not sides.profile:
@@ -215,9 +225,10 @@ def mind(sides: FeatureSides, sizes: MatchChoices) -> dict:
     }
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #cc742a83
-def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "Groups history and item, the item's key alone."
-    history = history_of(sides, "SASRec")
+    history, key = history_of(sides, "SASRec"), sides.item_key
+    assert key is not None  # the history reads its table
     user = {
         "input": "history",
         "max_seq_len": sizes.max_seq_len or history.max_length,
@@ -226,7 +237,7 @@ def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict:
         "feed_forward_dim": 4 * history.embedding_dim,
         "dropout_ratio": sizes.sequence_dropout,
     }
-    groups = [group("history", [history], "JAGGED_SEQUENCE"), group("item", [sides.item_key])]
+    groups = [group("history", [history], "JAGGED_SEQUENCE"), group("item", [key])]
     return {
         "feature_groups": groups,
         "sasrec": {
@@ -237,12 +248,13 @@ def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict:
     }
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #ed327279
-def hstu_match(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def hstu_match(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     """Groups history and item, the item's key alone.
 
     With a bias for the time between two positions where times are known.
     """
-    history = history_of(sides, "HSTUMatch")
+    history, key = history_of(sides, "HSTUMatch"), sides.item_key
+    assert key is not None  # the history reads its table
     length, width = sizes.max_seq_len or history.max_length, history.embedding_dim
     layer = {
         "embedding_dim": width,
@@ -271,19 +283,20 @@ def hstu_match(sides: FeatureSides, sizes: MatchChoices) -> dict:
         },
         **({"timestamp": "history_time"} if sides.timed else {}),
     }
-    groups = [group("history", [history], "JAGGED_SEQUENCE"), group("item", [sides.item_key])]
+    groups = [group("history", [history], "JAGGED_SEQUENCE"), group("item", [key])]
     return {
         "feature_groups": groups,
         "hstu_match": {"user_tower": user, "item_tower": {"input": "item"}, **meeting},
     }
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #922943cf
-def tdm(sides: FeatureSides, sizes: MatchChoices) -> dict:
+def tdm(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "Groups node and history, the latter with the node's id as query."
-    history = history_of(sides, "TDM")
+    history, key = history_of(sides, "TDM"), sides.item_key
+    assert key is not None  # the history reads its table
     groups = [
         FeatureGroup(group_name="node", feature_names=[LEVEL]),
-        group("history", [sides.item_key, history], "SEQUENCE"),
+        group("history", [key, history], "SEQUENCE"),
     ]
     settings = {
         "newest_first": True,
@@ -309,41 +322,33 @@ MATCH_CONFIGS: OpenTable[Callable[[FeatureSides, MatchChoices], dict]] = OpenTab
 # learn at every position of a history; an epoch is a pass over histories
 SEQUENCE_MODELS = "SASRec", "HSTUMatch"
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #7c2d0b02
 def match_config(
     model_name: str,
     dataset: Dataset,
     features: Sequence[Feature] | None = None,
     label_smoothing: float = 0.0,
     variational_dropout: float | None = None,
-    **sizes,
+    **sizes: Any,
 ) -> ModelConfig:
     """Config of a matching model for a data set.
 
     Args:
         dataset: that the model is made for
         model_name: a key of MATCH_CONFIGS
-        features: None: those of the data set
+        features: None: those of the data set, with the tables and arguments of the model's recipe
         label_smoothing: share of the target spread over the candidates
         variational_dropout: price of keeping a feature; None switches it off
-        sizes: of `MatchChoices`
+        sizes: of `MatchChoices`; they win over the recipe's
     """
-    build = lookup(MATCH_CONFIGS, model_name, "matching model")
+    build, tables = lookup(MATCH_CONFIGS, model_name, "matching model"), {}
+    if features is None:
+        recipe = recipe_of(model_name, dataset)
+        tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
+        features = with_embedding_dim(tuple(recipe.reads(dataset.features())), **tables)
+        sizes = recipe.architecture | sizes
     for name in sizes: lookup(dict.fromkeys(MatchChoices._fields), name, "size")
-    sides = sides_of(dataset, dataset.features() if features is None else features)
-    if not sides.user or not sides.item:
-        raise ValueError(
-            f"{dataset.name} has {len(sides.user)} features of users and {len(sides.item)} of items; "
-            f"{model_name} needs some of both"
-        )
-    dropout = (
-        None
-        if variational_dropout is None
-        else VariationalDropoutConfig(regularization_lambda=variational_dropout)
-    )
-    softmax = {
-        "losses": [
-            Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig(label_smoothing=label_smoothing))
-        ]
-    }
-    return ModelConfig(**softmax | build(sides, MatchChoices(**sizes)), variational_dropout=dropout)
+    loss = Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig(label_smoothing=label_smoothing))
+    fields: dict[str, Any] = {"losses": [loss], **tables}
+    fields |= build(checked_sides(model_name, dataset, features), MatchChoices(**sizes))
+    return ModelConfig(**fields, variational_dropout=dropout_config(variational_dropout))

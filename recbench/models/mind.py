@@ -18,9 +18,10 @@ from ..data.rows.batch import Batch
 from ..data.rows.features import Feature
 from ..layers.capsule import CapsuleLayer
 from ..layers.embedding_group import EmbeddingGroup
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 from ..layers.mlp import MLP
-from .match_model import MatchModel, MatchTower, drop_features, group_dropout
+from .base import drop_features, group_dropout
+from .match_model import MatchModel, MatchTower
 
 # %% ../../nbs/60_models/33_mind.ipynb #58980900
 def label_aware_attention(
@@ -87,7 +88,7 @@ class InterestTower(nn.Module):
         history: FeatureGroup,
         features: Sequence[Feature],
         model_config: ModelConfig,
-        tables: EmbeddingTables | None = None,
+        tables: Tables | None = None,
     ):
         super().__init__()
         self.input, self.history, self.similarity = user.group_name, history.group_name, similarity
@@ -146,45 +147,20 @@ class MIND(MatchModel):
     With `share_embedding` features of one `embedding_name` read one table on both sides.
     """
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        settings = model_config.model
-        user, history, item = (
-            self.feature_group(name)
-            for name in (
-                settings.user_tower.input,
-                settings.user_tower.history_input,
-                settings.item_tower.input,
-            )
-        )
-        check_history(history, self.get_features_in_feature_groups([history]))
-        shared, sides = self.shared_tables(user.group_name, history.group_name, item.group_name), (
-            settings.output_dim,
-            settings.similarity,
-        )
+    def init_towers(self) -> None:
+        "The interests of the user, and a plain tower of the item."
+        settings = self.config.model
+        tower, sides = settings.user_tower, (settings.output_dim, settings.similarity)
+        user, history = self.feature_group(tower.input), self.feature_group(tower.history_input)
+        item = self.feature_group(settings.item_tower.input)
+        read = self.get_features_in_feature_groups
+        check_history(history, read([history]))
+        shared = self.shared_tables(user.group_name, history.group_name, item.group_name)
         self.user_tower = InterestTower(
-            settings.user_tower,
-            *sides,
-            user,
-            history,
-            self.get_features_in_feature_groups([user, history]),
-            model_config,
-            shared,
+            tower, *sides, user, history, read([user, history]), self.config, shared
         )
         self.item_tower = MatchTower(
-            settings.item_tower,
-            *sides,
-            item,
-            self.get_features_in_feature_groups([item]),
-            model_config,
-            shared,
+            settings.item_tower, *sides, item, read([item]), self.config, shared
         )
 
     def towers(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

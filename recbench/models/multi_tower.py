@@ -6,14 +6,10 @@
 __all__ = ['MultiTower']
 
 # %% ../../nbs/60_models/42_multi_tower.ipynb #2949656b
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.mlp import MLP
 from .rank_model import RankModel
 
@@ -21,35 +17,23 @@ from .rank_model import RankModel
 class MultiTower(RankModel):
     "A tower for each group that the config names."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        inputs = [tower.input for tower in model_config.model.towers]
-        if len(set(inputs)) < len(inputs):
-            raise ValueError(
-                f"towers read the groups {', '.join(inputs)}; each tower needs a group of its own"
-            )
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        dim, config = self.embedding_group.group_total_dim, model_config.model
-        self.towers = nn.ModuleDict(
-            {
-                tower.input: (
-                    MLP(dim(tower.input), **tower.mlp.model_dump()) if tower.mlp else nn.Identity()
-                )
-                for tower in config.towers
-            }
-        )
+    def init_network(self) -> None:
+        "The towers, and the network above what they give together."
+        dim, config, towers = self.embedding_group.group_total_dim, self.config.model, {}
+        for tower in config.towers:
+            mlp = MLP(dim(tower.input), **tower.mlp.model_dump()) if tower.mlp else nn.Identity()
+            towers[tower.input] = mlp
+        self.towers = nn.ModuleDict(towers)
         self.final_mlp = MLP(self.joined_dim(), **config.final.model_dump())
-        self.output_mlp = nn.Linear(self.final_mlp.output_dim, self.num_class)
+        self.output_linear = nn.Linear(self.final_mlp.output_dim, self.num_class)
 
     def read_groups(self) -> list[str]:
-        "The groups of the towers."
-        return [tower.input for tower in self.config.model.towers]
+        "The groups of the towers, each read by one of them."
+        inputs = [tower.input for tower in self.config.model.towers]
+        if len(set(inputs)) == len(inputs): return inputs
+        raise ValueError(
+            f"towers read the groups {', '.join(inputs)}; each tower needs a group of its own"
+        )
 
     def joined_dim(self) -> int:
         "Columns that the towers give together."
@@ -68,4 +52,4 @@ class MultiTower(RankModel):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         joined = torch.cat(self.join(self.build_input(batch)), 1)
-        return self.output_to_prediction(self.output_mlp(self.final_mlp(joined)))
+        return self.output_to_prediction(self.output_linear(self.final_mlp(joined)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.config import DINTower, ModelConfig
+from ..core.config import DINTower
 from ..core.registry import lookup
 from ..data.rows.features import Feature
 from ..layers.din import DINEncoder
@@ -21,17 +21,10 @@ from .multi_tower import MultiTower
 class MultiTowerDIN(MultiTower):
     "Towers, and an attention tower for each sequence group that the config names."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        dim = self.embedding_group.group_total_dim
-        towers = model_config.model.din_towers
+    def init_network(self) -> None:
+        "The towers, and attention over each sequence."
+        super().init_network()
+        dim, towers = self.embedding_group.group_total_dim, self.config.model.din_towers
         self.din_towers = nn.ModuleList(
             DINEncoder(
                 dim(f"{tower.input}.sequence"),
@@ -58,6 +51,14 @@ class MultiTowerDIN(MultiTower):
                 f"{self.feature_groups[pooled[0]].group_type}; must be SEQUENCE or JAGGED_SEQUENCE"
             )
         return [*super().read_groups(), *names]
+
+    def table_features(self, features: Sequence[Feature]) -> list[Feature]:
+        "As for all models; what an attention tower hands on (`values`) keeps its own width."
+        kept = {name for tower in self.config.model.din_towers for name in tower.values}
+        return [
+            new.model_copy(update={"embedding_dim": old.embedding_dim}) if old.name in kept else new
+            for old, new in zip(features, super().table_features(features))
+        ]
 
     def value_columns(self, tower: DINTower) -> Tensor:
         """Columns of a position that the tower gives, int64 [w].

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..core.config import FeatureGroup, SASRecTower
 from ..data.rows.features import Feature
 from ..layers.causal_attention import TransformerBlock
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 from ..layers.sequences import Ragged, longest
 from .sequence_model import SequenceMatchModel, SequenceTower
 
@@ -27,13 +27,12 @@ class SASRecUserTower(SequenceTower):
         settings: SASRecTower,
         feature_group: FeatureGroup,
         features: Sequence[Feature],
-        tables: EmbeddingTables | None = None,
+        tables: Tables | None = None,
     ):
         super().__init__(settings.input, settings.max_seq_len, feature_group, features, tables)
         dim = self.output_dim = self.sequence_dim
-        self.place, self.dropout = nn.Embedding(settings.max_seq_len, dim), nn.Dropout(
-            settings.dropout_ratio
-        )
+        self.place = nn.Embedding(settings.max_seq_len, dim)
+        self.dropout = nn.Dropout(settings.dropout_ratio)
         nn.init.normal_(self.place.weight, std=0.02)
         block = (
             dim,
@@ -42,9 +41,8 @@ class SASRecUserTower(SequenceTower):
             settings.activation,
             settings.dropout_ratio,
         )
-        self.blocks, self.norm = nn.ModuleList(
-            TransformerBlock(*block) for _ in range(settings.num_layers)
-        ), nn.LayerNorm(dim)
+        blocks = (TransformerBlock(*block) for _ in range(settings.num_layers))
+        self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim)
 
     def encode(self, sequence: Ragged) -> Tensor:
         "Vectors [V, D] of all positions."
@@ -61,7 +59,7 @@ class SASRec(SequenceMatchModel):
     """
 
     def make_user_tower(
-        self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
+        self, group: FeatureGroup, features: Sequence[Feature], tables: Tables | None
     ) -> SASRecUserTower:
         "The user tower."
         return SASRecUserTower(self.config.model.user_tower, group, features, tables)

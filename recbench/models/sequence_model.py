@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.config import FeatureGroup, ModelConfig
+from ..core.config import FeatureGroup
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
+from ..data.rows.features import Feature, SequenceFeature
 from ..layers.embedding_group import EmbeddingGroup
-from ..layers.embedding_tables import EmbeddingTables
+from ..layers.embedding_tables import Tables
 from ..layers.sequences import Ragged, last_position, newest, pack
 from .match_model import MatchModel, MatchTower
 
@@ -31,7 +31,11 @@ class SequenceTower(nn.Module):
         feature_group: what the tower reads
         features: of the data set
         tables: tables of a model whose towers share them; None: its own
+
+    Attributes:
+        output_dim: width of a position after `encode`
     """
+    output_dim: int
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class SequenceTower(nn.Module):
         max_seq_len: int,
         feature_group: FeatureGroup,
         features: Sequence[Feature],
-        tables: EmbeddingTables | None = None,
+        tables: Tables | None = None,
     ):
         super().__init__()
         if feature_group.group_type != "JAGGED_SEQUENCE":
@@ -47,11 +51,8 @@ class SequenceTower(nn.Module):
                 f"group_type of {input} is {feature_group.group_type}; this tower reads a "
                 "JAGGED_SEQUENCE"
             )
-        self.input, self.max_seq_len, self.embedding_group = (
-            input,
-            max_seq_len,
-            EmbeddingGroup(features, [feature_group], tables=tables),
-        )
+        self.input, self.max_seq_len = input, max_seq_len
+        self.embedding_group = EmbeddingGroup(features, [feature_group], tables=tables)
         plan = self.embedding_group.plan(input)
         if plan.query:
             raise ValueError(
@@ -59,7 +60,7 @@ class SequenceTower(nn.Module):
                 "this tower reads sequences only"
             )
         self.sequence_dim = self.embedding_group.group_total_dim(f"{input}.sequence")
-        self.longest = max(feature.max_length for feature in features if feature.is_sequence)
+        self.longest = max(one.max_length for one in features if isinstance(one, SequenceFeature))
 
     def encode(self, sequence: Ragged) -> Tensor:
         """Vectors [V, D] of all positions.
@@ -79,8 +80,8 @@ class SequenceTower(nn.Module):
             batch: features, labels, weights and candidates of the rows
             grouped: tensors by group, as an `EmbeddingGroup` gives them; None: read here
         """
-        grouped = self.embedding_group(batch) if grouped is None else grouped
-        sequence = pack(grouped[f"{self.input}.sequence"], grouped[f"{self.input}.sequence_length"])
+        read: dict[str, Tensor] = self.embedding_group(batch) if grouped is None else grouped
+        sequence = pack(read[f"{self.input}.sequence"], read[f"{self.input}.sequence_length"])
         return newest(sequence, self.max_seq_len) if self.longest > self.max_seq_len else sequence
 
     def forward(self, batch: Batch, grouped: dict[str, Tensor] | None = None) -> Ragged:
@@ -125,43 +126,31 @@ def user_embedding(self: "SequenceMatchModel", batch: Batch) -> Tensor:
 class SequenceMatchModel(MatchModel, abstract=True):
     "Match model whose user is a history read in order; subclasses make the user tower."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
+    def init_towers(self) -> None:
+        "The user tower, the item tower on the same tables where they are shared, and a linear map."
+        config, width = self.config.model, self.config.model.output_dim
+        groups = [self.feature_group(tower.input) for tower in (config.user_tower, config.item_tower)]
+        own = [self.get_features_in_feature_groups([group]) for group in groups]
+        shared, sides = self.shared_tables(*(group.group_name for group in groups)), config.similarity
+        self.user_tower = self.make_user_tower(groups[0], own[0], shared)
+        self.item_tower = MatchTower(
+            config.item_tower, width, sides, groups[1], own[1], self.config, shared
+        )
+        self.output = nn.Linear(self.user_tower.output_dim, width) if width else nn.Identity()
+        self.check_widths()
+
+    def check_widths(self) -> None:
+        "Refuse weights of rows, which have no place here, and towers of two widths."
         if self.sample_weights:
             raise ValueError(
                 f"sample_weights is {self.sample_weights}; a history has a target at each position and "
                 "no weight for them, leave it out"
             )
-        config = model_config.model
-        groups = [self.feature_group(tower.input) for tower in (config.user_tower, config.item_tower)]
-        own = [self.get_features_in_feature_groups([group]) for group in groups]
-        shared = self.shared_tables(*(group.group_name for group in groups))
-        self.user_tower = self.make_user_tower(groups[0], own[0], shared)
-        self.item_tower = MatchTower(
-            config.item_tower,
-            config.output_dim,
-            config.similarity,
-            groups[1],
-            own[1],
-            model_config,
-            shared,
-        )
-        self.output = (
-            nn.Linear(self.user_tower.output_dim, config.output_dim)
-            if config.output_dim
-            else nn.Identity()
-        )
-        if not config.output_dim and self.user_tower.output_dim != self.item_tower.output_dim:
+        user, item = self.user_tower.output_dim, self.item_tower.output_dim
+        if not self.config.model.output_dim and user != item:
             raise ValueError(
-                f"output_dim is 0 with users of width {self.user_tower.output_dim} and items of width "
-                f"{self.item_tower.output_dim}; give both one width, or an output_dim"
+                f"output_dim is 0 with users of width {user} and items of width {item}; give both one "
+                "width, or an output_dim"
             )
 
     @property
@@ -170,7 +159,7 @@ class SequenceMatchModel(MatchModel, abstract=True):
         return self.user_tower.max_seq_len
 
     def make_user_tower(
-        self, group: FeatureGroup, features: Sequence[Feature], tables: EmbeddingTables | None
+        self, group: FeatureGroup, features: Sequence[Feature], tables: Tables | None
     ) -> SequenceTower:
         """The user tower.
 

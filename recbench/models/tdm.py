@@ -8,13 +8,14 @@ __all__ = ['item_vectors', 'newest_first', 'Embedded', 'read_groups', 'sequence'
 
 # %% ../../nbs/60_models/35_tdm.ipynb #6d3ff535
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, ModelConfig
 from ..data.rows.batch import Batch
+from ..data.rows.eager import eager
 from ..data.sets.dataset import Dataset
 from ..data.rows.features import Feature
 from ..data.feed.tree import Tree
@@ -22,7 +23,6 @@ from ..data.feed.tree_nodes import LEVEL, item_feature, node_ids, node_means, tr
 from ..layers.mlp import MLP
 from ..layers.multi_window_din import MultiWindowDINEncoder
 from .rank_model import RankModel
-from ..data.rows.eager import eager
 
 # %% ../../nbs/60_models/35_tdm.ipynb #b08ab75b
 def newest_first(sequence: Tensor, lengths: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -201,6 +201,10 @@ class TDM(RankModel):
         sample_weights: weight columns of the batch
         tree: what it is trained on and searched by
     """
+    multiwindow_din: MultiWindowDINEncoder
+    deep_mlp: MLP
+    output_linear: nn.Linear
+    sides: dict[str, str]
 
     def __init__(
         self,
@@ -209,7 +213,7 @@ class TDM(RankModel):
         labels: Sequence[str],
         sample_weights: Sequence[str] | None = None,
         tree: Tree | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.tree = tree
@@ -222,7 +226,7 @@ class TDM(RankModel):
 def leaf_vectors(model: TDM, dataset: Dataset) -> Tensor:
     "Rows [I, D] of the items in the table of their ids: what a learnt tree is made of."
     own = item_feature(dataset.features("item"), dataset.schema.item_key)
-    table = next(name for name in model.embedding_group.tables if name.startswith(own.table))
+    table = next(name for name in model.embedding_group.tables.sizes if name.startswith(own.table))
     return model.state_dict()[f"embedding_group.tables.{table}.weight"][_item_ids(dataset)]
 
 
@@ -232,6 +236,8 @@ item_vectors = leaf_vectors   # old name, importable for one version
 def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     "The model with another tree: the same weights, inner nodes as the means of the items below."
     own = item_feature(dataset.features("item"), dataset.schema.item_key)
+    rows = own.num_buckets
+    assert rows is not None  # the table is there
     old = [
         (
             feature.model_copy(update={"num_buckets": own.num_buckets})
@@ -250,14 +256,14 @@ def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     new, ids = type(model)(
         model.config, features, model.labels, model.sample_weights, tree=tree
     ), _item_ids(dataset)
-    inner, fresh = node_ids(tree, ids, own.num_buckets - 1)[:-len(ids)], new.state_dict()
+    inner, fresh = node_ids(tree, ids, rows - 1)[:-len(ids)], new.state_dict()
     for name, weight in model.state_dict().items():
         if name not in fresh: continue
         if name.startswith(f"embedding_group.tables.{own.table}"):
             fresh[name] = torch.cat(
                 [
-                    weight[: own.num_buckets],
-                    weight.new_zeros(len(fresh[name]) - own.num_buckets, weight.shape[1]),
+                    weight[:rows],
+                    weight.new_zeros(len(fresh[name]) - rows, weight.shape[1]),
                 ]
             )
             fresh[name][inner] = node_means(tree, weight[ids])[:len(inner)]
@@ -270,6 +276,8 @@ def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
 # %% ../../nbs/60_models/35_tdm.ipynb #56754e90
 def with_vectors(model: TDM, dataset: Dataset, vectors: Tensor) -> TDM:
     "The model with given vectors [I, D] of the items, inner nodes as their means."
+    if model.tree is None:
+        raise ValueError("tree of the model is None; give the one that it is made of")
     own = item_feature(dataset.features("item"), dataset.schema.item_key)
     state = model.state_dict()
     for name in state:
@@ -280,4 +288,6 @@ def with_vectors(model: TDM, dataset: Dataset, vectors: Tensor) -> TDM:
 
 
 def _item_ids(dataset: Dataset) -> Tensor:
-    return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)].long()
+    singles, place = dataset.items.singles, dataset.items.single_names.index(dataset.schema.item_key)
+    assert singles is not None  # the key is among them
+    return singles[:, place].long()

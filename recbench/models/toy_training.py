@@ -47,6 +47,7 @@ def toy_model(
     )
     torch.manual_seed(0)
     made = create_model(config, toy_features(embedding_dim), ["click"])
+    assert isinstance(made, RankModel)
     made.init_loss()
     return made
 
@@ -72,7 +73,7 @@ def learn_toy(model: RankModel, steps: int = 150, learning_rate: float = 0.01) -
     for step in range(steps):
         train = toy_clicks(1000, seed=2 + step)
         optimizer.zero_grad()
-        sum(model.loss(model.predict(train), train).values()).backward()
+        model.total(model.loss(model.predict(train), train)).backward()
         optimizer.step()
     return Learned(before, judge(), float(toy_floor(new)))
 

@@ -6,13 +6,9 @@
 __all__ = ['WuKong']
 
 # %% ../../nbs/60_models/49_wukong.ipynb #07cbf37d
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.mlp import MLP
 from ..layers.wukong import WuKongLayer
 from .dlrm import FieldModel
@@ -21,16 +17,9 @@ from .dlrm import FieldModel
 class WuKong(FieldModel):
     "Groups `sparse` and `dense`, or one group of ids."
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config = model_config.model
+    def init_network(self) -> None:
+        "The layers, fields in and fields out, and the network above the last one."
+        config = self.config.model
         self.init_fields(config.dense_mlp)
         made = [layer.lcb_feature_num + layer.fmb_feature_num for layer in config.wukong_layers]
         self.wukong_layers = nn.ModuleList(
@@ -38,10 +27,10 @@ class WuKong(FieldModel):
             for fields, layer in zip([self.field_num, *made], config.wukong_layers)
         )
         self.final_mlp = MLP(made[-1] * self.width, **config.final.model_dump())
-        self.output_mlp = nn.Linear(self.final_mlp.output_dim, self.num_class)
+        self.output_linear = nn.Linear(self.final_mlp.output_dim, self.num_class)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         fields, _ = self.fields(batch)
         for layer in self.wukong_layers:
             fields = layer(fields)  # [B, L+M, D]
-        return self.output_to_prediction(self.output_mlp(self.final_mlp(fields.flatten(1))))
+        return self.output_to_prediction(self.output_linear(self.final_mlp(fields.flatten(1))))

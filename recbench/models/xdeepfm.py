@@ -6,17 +6,14 @@
 __all__ = ['xDeepFM']
 
 # %% ../../nbs/60_models/48_xdeepfm.ipynb #22f0d607
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from ..core.config import ModelConfig
 from ..data.rows.batch import Batch
-from ..data.rows.features import Feature
 from ..layers.cin import CIN
 from ..layers.mlp import MLP
 from .rank_model import RankModel
+from .wide_and_deep import check_wide
 
 # %% ../../nbs/60_models/48_xdeepfm.ipynb #26c1f221
 class xDeepFM(RankModel):
@@ -24,35 +21,26 @@ class xDeepFM(RankModel):
 
     groups = ("wide", "deep")
 
-    def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs,
-    ):
-        super().__init__(model_config, features, labels, sample_weights, **kwargs)
-        config, dim = model_config.model, self.embedding_group.group_total_dim
-        if self.feature_group("wide").group_type != "WIDE":
-            raise ValueError(
-                f"group_type of group 'wide' is {self.feature_group('wide').group_type}; must be WIDE"
-            )
+    def init_network(self) -> None:
+        "Compressed products, the MLP beside them, and the network above both."
+        config, dim = self.config.model, self.embedding_group.group_total_dim
+        check_wide(self.feature_group("wide"))
         self.width = self.field_dim("wide")
-        self.cin, self.deep = CIN(dim("wide") // self.width, config.cin.cin_layer_size), MLP(
-            dim("deep"), **config.deep.model_dump()
-        )
+        self.cin = CIN(dim("wide") // self.width, config.cin.cin_layer_size)
+        self.deep_mlp = MLP(dim("deep"), **config.deep.model_dump())
         self.linear_term = (
             nn.Linear(self.width, self.num_class, bias=False) if config.linear_term else None
         )
-        self.final_dnn = MLP(self.cin.output_dim + self.deep.output_dim, **config.final.model_dump())
-        self.output_linear = nn.Linear(self.final_dnn.output_dim, self.num_class)
+        self.final_mlp = MLP(
+            self.cin.output_dim + self.deep_mlp.output_dim, **config.final.model_dump()
+        )
+        self.output_linear = nn.Linear(self.final_mlp.output_dim, self.num_class)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.build_input(batch)
         fields = grouped["wide"].unflatten(1, (-1, self.width))  # [B, F, D]
         output = self.output_linear(
-            self.final_dnn(torch.cat([self.cin(fields), self.deep(grouped["deep"])], 1))
+            self.final_mlp(torch.cat([self.cin(fields), self.deep_mlp(grouped["deep"])], 1))
         )
         return self.output_to_prediction(
             output if self.linear_term is None else output + self.linear_term(fields.sum(1))

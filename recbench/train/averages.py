@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core.checks import number
-from ..models.base import embedding_tables
+from ..models.base import current_name, embedding_tables
 
 # %% ../../nbs/80_train/27_averages.ipynb #822a59ea
 def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -75,6 +75,8 @@ def on_start(self: "ExponentialAverage", trainer) -> None:
         trainer: that calls
     """
     if not trainer.step: self.steps, self.averages, self.swapped = 0, {}, False
+    named = {current_name(trainer.model, name): value for name, value in self.averages.items()}
+    self.averages = named  # a state of an earlier version has earlier names
 
 
 def on_step(self: "ExponentialAverage", trainer, step: int, loss: Tensor) -> None:
