@@ -72,11 +72,11 @@ def may_replace(new: Any, old: Any) -> bool:
     return name == old_name and "__main__" in (module, old_module)
 
 # %% ../../nbs/00_core/10_registry.ipynb #3efffce9
-class OpenTable(UserDict[str, _T]):
+class OpenTable(UserDict[Any, _T]):
     """A dict that other modules add to, `table[key] = thing`, in which each key is taken once.
 
     Args:
-        kind: what it holds, for errors: "loss"
+        kind: what it holds, for errors: "loss"; its keys are names, or classes
         entries: what it holds from the start
         reserved: names that cannot become keys
 
@@ -85,12 +85,12 @@ class OpenTable(UserDict[str, _T]):
     """
 
     def __init__(
-        self, kind: str, entries: Mapping[str, _T] | None = None, reserved: Collection[str] = ()
+        self, kind: str, entries: Mapping[Any, _T] | None = None, reserved: Collection[str] = ()
     ):
         self.kind, self.reserved = kind, set(reserved)
         super().__init__(entries or {})
 
-    def __setitem__(self, key: str, thing: _T) -> None:
+    def __setitem__(self, key: Any, thing: _T) -> None:
         if key in self.reserved:
             raise ValueError(f"{key!r} cannot be the key of a {self.kind}: the config has a field or "
                              "method of that name; choose another key")

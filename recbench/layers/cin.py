@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .mlp import make_activation
+from .own_gradient import once_differentiable
 
 # %% ../../nbs/20_layers/63_cin.ipynb #99304ff3
 def pooled_products(x: Tensor, x_0: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -31,7 +32,7 @@ def _products(x: Tensor, x_0: Tensor) -> Tensor:
 
 def _blocks(x: Tensor, weight: Tensor) -> range:
     """Starts of blocks with about a million products on a CPU (4 MB), more where memory is wide and
-    each step is a launch.
+    each step is a launch. Not `eager`: the size follows from the device's caches, traced or not.
     """
     return range(0, len(x), max(1, 2 ** (20 if x.device.type == "cpu" else 26) // weight.shape[1]))
 
@@ -49,7 +50,7 @@ class _WeighedProducts(torch.autograd.Function):
         return out
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (gradient,) = grad_outputs
         x, x_0, weight = ctx.saved_tensors
@@ -68,8 +69,8 @@ class _WeighedProducts(torch.autograd.Function):
 # %% ../../nbs/20_layers/63_cin.ipynb #2829cc1c
 def weighed_products(x: Tensor, x_0: Tensor, weight: Tensor) -> Tensor:
     "Weighted sums of all products: x [R, H], x_0 [R, F], weight [O, H*F] -> [R, O]."
-    if torch.compiler.is_compiling():
-        return F.linear(_products(x, x_0), weight)  # a graph for export has no loop over rows
+    # not `eager`: a GPU takes the blocks too; only a graph has no loop over rows
+    if torch.compiler.is_compiling(): return F.linear(_products(x, x_0), weight)
     return _WeighedProducts.apply(x, x_0, weight)
 
 # %% ../../nbs/20_layers/63_cin.ipynb #5aa98f9e

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.rows.features import RawFeature
+from ..data.rows.features import Feature, RawFeature
 
 # %% ../../nbs/20_layers/25_dense_embedding.ipynb #4d9e0222
 class MLPEmbedding(nn.Module):
@@ -84,7 +84,7 @@ class AutoDis(nn.Module):
         return (self.weights(numbers) @ self.meta_emb).transpose(0, 1).flatten(1)       # [B, F * D]
 
 # %% ../../nbs/20_layers/25_dense_embedding.ipynb #3c5828e3
-def dense_blocks(features: Sequence[RawFeature]) -> list[list[RawFeature]]:
+def dense_blocks(features: Sequence[Feature]) -> list[list[RawFeature]]:
     "Features with a dense embedding, those together that one module embeds; the rest is left out."
     blocks: dict[Hashable, list[RawFeature]] = {}
     for feature in features:

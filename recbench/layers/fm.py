@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from .own_gradient import once_differentiable
 
 # %% ../../nbs/20_layers/60_fm.ipynb #33bc2dce
 class _PairSum(torch.autograd.Function):

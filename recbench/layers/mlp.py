@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from ..data.rows.eager import eager
+from .own_gradient import once_differentiable
 
 # %% ../../nbs/20_layers/10_mlp.ipynb #5080a282
 class BatchNorm(nn.BatchNorm1d):
@@ -87,10 +89,9 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         plain = (
             self.is_aligned
-            or not input.is_cpu
+            or not eager(input)
             or not torch.is_grad_enabled()
             or torch.is_autocast_enabled("cpu")
-            or torch.compiler.is_compiling()
         )
         if plain: return super().forward(input)
         rows = _AlignedLinear.apply(input.flatten(0, -2), self.weight, self.bias)

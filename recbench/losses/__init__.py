@@ -7,8 +7,8 @@ __all__ = ['LOSSES', 'BinaryCrossEntropy', 'BinaryFocalLoss', 'CircleLoss', 'dra
            'F1ReweightedLoss', 'hardest_mean', 'joint_logit', 'JRCLoss', 'L2Loss', 'ListwiseDistillLoss',
            'ListwiseRankLoss', 'LogLoss', 'loss_names', 'LossSet', 'MultiSimilarityLoss', 'OrderCalibrateLoss',
            'PairwiseFocalLoss', 'PairwiseHingeLoss', 'PairwiseLogisticLoss', 'PairwiseLoss',
-           'ParetoEfficientMultiTaskLoss', 'RandomWeighting', 'shifted_scores', 'SigmoidL2Loss', 'SoftmaxCrossEntropy',
-           'SupportVectorSoftmaxLoss', 'UncertaintyWeighting', 'weighted_mean', 'ZILNLoss']
+           'ParetoEfficientMultiTaskLoss', 'RandomWeighting', 'RowLoss', 'shifted_scores', 'SigmoidL2Loss',
+           'SoftmaxCrossEntropy', 'SupportVectorSoftmaxLoss', 'UncertaintyWeighting', 'weighted_mean', 'ZILNLoss']
 
 # %% ../../nbs/40_losses/99_losses.ipynb #7a167639
 from ..core.moved import keep_old_paths
@@ -29,7 +29,7 @@ from .loss_set import LossSet, loss_names
 from .softmax import SoftmaxCrossEntropy
 from .support_vector import SupportVectorSoftmaxLoss, draw_shifts, shifted_scores
 from .loss_weighting import RandomWeighting, UncertaintyWeighting
-from .sample_weights import hardest_mean, weighted_mean
+from .sample_weights import RowLoss, hardest_mean, weighted_mean
 from .ziln import ZILNLoss, expected_amount
 
 # %% ../../nbs/40_losses/99_losses.ipynb #c6badaff
@@ -95,6 +95,7 @@ _all_ = [
     "PairwiseLoss",
     "ParetoEfficientMultiTaskLoss",
     "RandomWeighting",
+    "RowLoss",
     "shifted_scores",
     "SigmoidL2Loss",
     "SoftmaxCrossEntropy",

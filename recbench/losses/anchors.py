@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..layers.own_gradient import once_differentiable
 from .sessions import check_rows, first_of_run
 from .sample_weights import full_precision
 
@@ -114,7 +115,7 @@ class AnchorMean(torch.autograd.Function):
         return loss / max(len(unit), 1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (grad_loss,) = grad_outputs
         return grad_loss * ctx.saved_tensors[0], None, None, None, None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .pointwise import check_share, smooth_labels
-from .sample_weights import row_by_row, weighted_mean
+from .sample_weights import RowLoss, row_by_row, weighted_mean
 
 # %% ../../nbs/40_losses/20_f1.ipynb #fd750e3b
 @torch.no_grad()
@@ -38,8 +38,10 @@ def negative_weight(
     return torch.where(needed > 0, found / needed, 0)
 
 # %% ../../nbs/40_losses/20_f1.ipynb #bb99634a
-class F1ReweightedLoss(torch.nn.Module):
+class F1ReweightedLoss(RowLoss):
     """Cross-entropy with the weight of negatives that raises F-beta; 0 in a batch without a positive.
+
+    Reads logits [B] and labels [B]; 1 is positive, anything else negative.
 
     Args:
         beta_square: above 1: recall counts more, negatives less
@@ -53,21 +55,7 @@ class F1ReweightedLoss(torch.nn.Module):
             "label_smoothing", label_smoothing
         )
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted mean over the rows.
-
-        Args:
-            logits: [B]
-            labels: [B]; 1 is positive, anything else negative
-            sample_weight: [B]
-            session_ids: changes nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         logits, labels = row_by_row(logits, labels)
         cross_entropy = F.binary_cross_entropy_with_logits(
             logits, smooth_labels(labels, self.label_smoothing), reduction="none"

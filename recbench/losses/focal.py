@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from .pointwise import check_share, smooth_labels
-from .sample_weights import check_ohem_ratio, hardest_mean, row_by_row, weighted_mean
+from recbench.losses.sample_weights import (
+    RowLoss,
+    check_ohem_ratio,
+    hardest_mean,
+    row_by_row,
+    weighted_mean,
+)
 
 # %% ../../nbs/40_losses/18_focal.ipynb #25a07c01
 def focal_factor(
@@ -32,8 +38,10 @@ def focal_factor(
     ) * torch.exp(-gamma * F.softplus(-logits))
 
 # %% ../../nbs/40_losses/18_focal.ipynb #083852bc
-class BinaryFocalLoss(torch.nn.Module):
+class BinaryFocalLoss(RowLoss):
     """Cross-entropy with less weight for easy rows.
+
+    Reads logits [B] and labels [B], 0 or 1 or between.
 
     Args:
         gamma: power of the error; 0 for none
@@ -69,21 +77,7 @@ class BinaryFocalLoss(torch.nn.Module):
         )
         return (factor.detach() if self.detach_weight else factor) * cross_entropy
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted mean over the rows, or mean of the hardest.
-
-        Args:
-            logits: [B]
-            labels: [B], 0 or 1 or between
-            sample_weight: [B]
-            session_ids: changes nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         terms = self.terms(*row_by_row(logits, labels))
         if self.ohem_ratio == 1: return weighted_mean(terms, sample_weight)
         return hardest_mean(terms, self.ohem_ratio, sample_weight)

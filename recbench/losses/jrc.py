@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .sessions import check_rows, segment_ids, segment_logsumexp
-from .sample_weights import full_precision, weighted_mean
+from .sample_weights import RowLoss, full_precision, weighted_mean
 from ..matching.similarity import ensure
 
 # %% ../../nbs/40_losses/40_jrc.ipynb #b691a4c5
@@ -76,8 +76,12 @@ RANDOM_WEIGHTS = {
 WEIGHT_STRATEGIES = ("fixed", *RANDOM_WEIGHTS, "uncertainty")
 
 # %% ../../nbs/40_losses/40_jrc.ipynb #db8cad81
-class JRCLoss(torch.nn.Module):
+class JRCLoss(RowLoss):
     """Softmax cross-entropy across each row plus a contest down each column of a session.
+
+    Reads logits [B, 2] and labels int64 [B], 0 or 1. Sample weights weigh a row's own terms; a row of
+    weight 0 is
+    still there to be beaten.
 
     Args:
         alpha: share of the cross-entropy under "fixed", in [0, 1]
@@ -96,21 +100,7 @@ class JRCLoss(torch.nn.Module):
         self.contest = session_contest if same_label else opposite_contest
         if weight_strategy == "uncertainty": self.log_variance = torch.nn.Parameter(torch.zeros(2))
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted means of both kinds of terms, combined by the strategy.
-
-        Args:
-            logits: [B, 2]
-            labels: int64 [B], 0 or 1
-            sample_weight: [B], weighs a row's own terms; a row of weight 0 is still there to be beaten
-            session_ids: int64 [B], any order; None: the batch is one session
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         if logits.ndim != 2 or logits.shape[1] != 2:
             raise ValueError(f"logits has shape {tuple(logits.shape)}; must be [B, 2]")
         check_rows(len(logits), labels=labels)

@@ -12,7 +12,7 @@ import math
 import torch
 
 from .sessions import check_rows, segment_ids, segment_logsumexp, segment_sum
-from .sample_weights import row_by_row
+from .sample_weights import RowLoss, row_by_row
 
 # %% ../../nbs/40_losses/44_listwise.ipynb #61b328f2
 def list_log_shares(logits: torch.Tensor, ids: torch.Tensor, sessions: int) -> torch.Tensor:
@@ -69,8 +69,12 @@ def check_listwise(temperature: float, transform: str | None, known: dict) -> No
         raise ValueError(f"transform is {transform!r}; must be one of {', '.join(known)}, or None")
 
 # %% ../../nbs/40_losses/44_listwise.ipynb #66de8a22
-class ListwiseRankLoss(torch.nn.Module):
+class ListwiseRankLoss(RowLoss):
     """Cross-entropy of label shares and softmax shares in each session (ListNet, Cao et al. 2007).
+
+    Reads logits [B] and labels [B], relevance >= 0 or the logits of a teacher. Mean over sessions;
+    sample weights
+    weigh a row's own term.
 
     Args:
         temperature: divides the logits, and the labels if they are logits; > 0
@@ -93,21 +97,7 @@ class ListwiseRankLoss(torch.nn.Module):
         self.temperature, self.label_is_logits, self.transform = temperature, label_is_logits, transform
         self.scale = torch.nn.Parameter(torch.ones(())) if scale_logits else None
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mean over sessions.
-
-        Args:
-            logits: [B]
-            labels: [B], relevance >= 0, or the logits of a teacher
-            sample_weight: [B], weighs a row's own term
-            session_ids: int64 [B], any order; None: the batch is one session
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         logits, labels = row_by_row(logits, labels.detach())
         ids, sessions = segment_ids(session_ids, len(logits), logits.device)
         if self.scale is not None: logits = logits * self.scale.abs()
@@ -127,9 +117,13 @@ class ListwiseRankLoss(torch.nn.Module):
         return RELEVANCE_TRANSFORMS[self.transform](labels) if self.transform else labels
 
 # %% ../../nbs/40_losses/44_listwise.ipynb #05ee6e2c
-class ListwiseDistillLoss(torch.nn.Module):
+class ListwiseDistillLoss(RowLoss):
     """Cross-entropy of shares made from a teacher's positions and the student's softmax shares in each
     session.
+
+    Reads logits [B] of the student and labels [B], positions of the teacher, 1 is best. Mean over
+    sessions; sample
+    weights weigh a row's own term.
 
     Args:
         temperature: divides the student's logits, > 0
@@ -153,21 +147,7 @@ class ListwiseDistillLoss(torch.nn.Module):
             transform,
         )
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Mean over sessions.
-
-        Args:
-            logits: [B], of the student
-            labels: [B], positions of the teacher, 1 is best
-            sample_weight: [B], weighs a row's own term
-            session_ids: int64 [B], any order; None: the batch is one session
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         logits, labels = row_by_row(logits, labels.detach())
         ids, sessions = segment_ids(session_ids, len(logits), logits.device)
         target = self.preference(labels)

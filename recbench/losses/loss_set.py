@@ -92,8 +92,9 @@ class LossSet(nn.Module):
                 f"values name {', '.join(values)}; the losses are {', '.join(self.losses)}"
             )
         if self.random: return self.random(dict(values))
-        learned = self.uncertainty.log_variance if self.uncertainty else ()
+        rule = self.uncertainty
         return {
-            name: self.uncertainty.weigh(name, value) if name in learned else self.weights[name] * value
+            name: rule.weigh(name, value) if rule and name in rule.log_variance
+            else self.weights[name] * value
             for name, value in values.items()
         }

@@ -8,14 +8,16 @@ __all__ = ['Rule', 'logistic_rule', 'PairMean', 'kept_pairs', 'largest', 'hardes
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #d202c6cd
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from ..layers.own_gradient import once_differentiable
 from .sessions import RowsBelow, check_rows, pair_blocks, rows_below
-from .sample_weights import weighted_mean
+from .sample_weights import RowLoss, weighted_mean
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #e2d7d8ee
 Rule = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -53,7 +55,7 @@ class PairMean(torch.autograd.Function):
         return (total / pairs).to(scores.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (incoming,) = grad_outputs
         return ctx.saved_tensors[0] * incoming, None, None, None, None
@@ -124,13 +126,17 @@ def pair_mean(
         else sample_weight.to(scores.dtype)[below.order]
     )
     if ohem_ratio < 1: return hardest_pair_mean(scores, weight, below, rule, limit, ohem_ratio)
-    return PairMean.apply(
-        scores, weight, below._replace(count=below.count.masked_fill(weight == 0, 0)), rule, limit
-    )
+    counted = replace(below, count=below.count.masked_fill(weight == 0, 0))
+    return PairMean.apply(scores, weight, counted, rule, limit)
 
 # %% ../../nbs/40_losses/32_pairwise.ipynb #e24e4760
-class OrderedPairLoss(torch.nn.Module):
-    "A loss over all pairs of a session whose labels differ; sample weights are constants."
+class OrderedPairLoss(RowLoss):
+    """A loss over all pairs of a session whose labels differ; sample weights are constants.
+
+    Reads logits [B] and labels [B], clicks or grades; a pair has the weight of its upper row. Sum of
+    the weighted
+    terms over the number of pairs with a weight, 0 without any.
+    """
     limit = inf  # pairs with d at or above it are left out
 
     def __init__(self, temperature: float = 1.0, ohem_ratio: float = 1.0):
@@ -148,21 +154,7 @@ class OrderedPairLoss(torch.nn.Module):
         "What the rule takes differences of, in float32 or float64."
         return (logits if logits.dtype == torch.float64 else logits.float()) / self.temperature
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Sum of the weighted terms over the number of pairs with a weight; 0 without any.
-
-        Args:
-            logits: [B]
-            labels: [B], clicks or grades
-            sample_weight: [B], a pair has the weight of its upper row
-            session_ids: int64 [B]; None: the batch is one session
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         check_rows(
             len(logits), logits=logits, labels=labels, sample_weight=sample_weight,
             session_ids=session_ids

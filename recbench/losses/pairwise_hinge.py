@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .pairwise import OrderedPairLoss, check_margin
+from ..layers.own_gradient import once_differentiable
 from .sessions import RowsBelow, first_of_run, rows_below, run_starts
 
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #aba31b39
@@ -120,7 +121,7 @@ class HingeMean(torch.autograd.Function):
         return ((weight * (number * (passed + margin) - total)).sum() / pairs).to(scores.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (incoming,) = grad_outputs
         return ctx.saved_tensors[0] * incoming, None, None, None

@@ -9,7 +9,7 @@ __all__ = ['smooth_labels', 'check_share', 'BinaryCrossEntropy', 'L2Loss', 'Sigm
 import torch
 import torch.nn.functional as F
 
-from .sample_weights import full_precision, row_by_row, weighted_mean
+from .sample_weights import RowLoss, full_precision, row_by_row, weighted_mean
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #af760142
 def smooth_labels(labels: torch.Tensor, share: float) -> torch.Tensor:
@@ -23,8 +23,10 @@ def check_share(name: str, share: float) -> float:
     return share
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #d0498477
-class BinaryCrossEntropy(torch.nn.Module):
+class BinaryCrossEntropy(RowLoss):
     """Cross-entropy of a binary label and a logit.
+
+    Reads logits [B] and labels [B], 0 or 1 or between.
 
     Args:
         label_smoothing: in [0, 1), the share of the way from the label to one half
@@ -34,21 +36,7 @@ class BinaryCrossEntropy(torch.nn.Module):
         super().__init__()
         self.label_smoothing = check_share("label_smoothing", label_smoothing)
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted mean over the rows.
-
-        Args:
-            logits: [B]
-            labels: [B], 0 or 1 or between
-            sample_weight: [B]
-            session_ids: rows do not interact, so sessions change nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         logits, labels = row_by_row(logits, labels)
         return weighted_mean(
             F.binary_cross_entropy_with_logits(
@@ -58,51 +46,31 @@ class BinaryCrossEntropy(torch.nn.Module):
         )
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #fa1c6c39
-class L2Loss(torch.nn.Module):
-    "Squared difference of a label and a prediction."
+class L2Loss(RowLoss):
+    """Squared difference of a label and a prediction.
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted mean over the rows.
+    Reads predicted values [B] in the place of logits, and labels [B].
+    """
 
-        Args:
-            logits: [B], the predicted value itself
-            labels: [B]
-            sample_weight: [B]
-            session_ids: changes nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         values, labels = row_by_row(logits, labels)
         return weighted_mean((values - labels).square(), sample_weight)
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #ba069aef
 class SigmoidL2Loss(L2Loss):
-    "Squared difference of a label and the sigmoid of a logit."
+    """Squared difference of a label and the sigmoid of a logit.
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted mean over the rows.
+    Reads logits [B] and labels [B] in [0, 1].
+    """
 
-        Args:
-            logits: [B]
-            labels: [B], in [0, 1]
-            sample_weight: [B]
-            session_ids: changes nothing
-
-        Returns:
-            scalar
-        """
-        return super().forward(full_precision(logits).sigmoid(), labels, sample_weight=sample_weight)
+    def _value(self, logits, labels, sample_weight, session_ids):
+        return super()._value(full_precision(logits).sigmoid(), labels, sample_weight, session_ids)
 
 # %% ../../nbs/40_losses/15_pointwise.ipynb #06357e15
-class LogLoss(torch.nn.Module):
+class LogLoss(RowLoss):
     """Cross-entropy of a binary label and a probability.
+
+    Reads probabilities [B] in the place of logits, and labels [B], 0 or 1 or between.
 
     Args:
         eps: in (0, 0.5), added inside both logarithms
@@ -113,21 +81,7 @@ class LogLoss(torch.nn.Module):
         if not 0 < eps < 0.5: raise ValueError(f"eps is {eps}; must lie in (0, 0.5)")
         self.eps = eps
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted mean over the rows.
-
-        Args:
-            logits: [B], probabilities
-            labels: [B], 0 or 1 or between
-            sample_weight: [B]
-            session_ids: changes nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         prob, labels = row_by_row(logits, labels)
         return weighted_mean(
             -labels * (prob + self.eps).log() - (1 - labels) * (1 - prob + self.eps).log(),

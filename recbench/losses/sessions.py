@@ -8,7 +8,7 @@ __all__ = ['CHUNK', 'check_rows', 'segment_ids', 'segment_sum', 'segment_max', '
 
 # %% ../../nbs/40_losses/30_sessions.ipynb #a62377d6
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -92,7 +92,8 @@ def segment_logsumexp(values: torch.Tensor, ids: torch.Tensor, segments: int) ->
     return (total.masked_fill(empty, 1).log() + highest).masked_fill(empty, -torch.inf)
 
 # %% ../../nbs/40_losses/30_sessions.ipynb #6b8ff120
-class RowsBelow(NamedTuple):
+@dataclass(frozen=True)
+class RowsBelow:
     """Rows sorted by session and label, and where the rows below each of them lie.
 
     Attributes:

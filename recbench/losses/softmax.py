@@ -9,11 +9,13 @@ __all__ = ['SoftmaxCrossEntropy']
 import torch
 import torch.nn.functional as F
 
-from .sample_weights import weighted_mean
+from .sample_weights import RowLoss, weighted_mean
 
 # %% ../../nbs/40_losses/10_softmax.ipynb #aced6f53
-class SoftmaxCrossEntropy(torch.nn.Module):
+class SoftmaxCrossEntropy(RowLoss):
     """Softmax cross-entropy over classes.
+
+    Reads logits [B, C] and labels int64 [B], 0..C-1.
 
     Args:
         label_smoothing: share of the target spread over all classes, in [0, 1)
@@ -25,21 +27,7 @@ class SoftmaxCrossEntropy(torch.nn.Module):
             raise ValueError(f"label_smoothing is {label_smoothing}; must lie in [0, 1)")
         self.label_smoothing = label_smoothing
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Sum of the weighted terms over the number of non-zero weights.
-
-        Args:
-            logits: [B, C]
-            labels: int64 [B], 0..C-1
-            sample_weight: [B]
-            session_ids: rows do not interact, so sessions change nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         return weighted_mean(
             F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing),
             sample_weight,

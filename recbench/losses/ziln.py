@@ -11,7 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from .sample_weights import full_precision, weighted_mean
+from .sample_weights import RowLoss, full_precision, weighted_mean
 
 # %% ../../nbs/40_losses/22_ziln.ipynb #1d46f837
 MIN_SIGMA = math.sqrt(1e-7)
@@ -37,8 +37,12 @@ def lognormal_nll(amounts: torch.Tensor, mu: torch.Tensor, sigma: torch.Tensor) 
     return log + sigma.log() + 0.5 * math.log(2 * math.pi) + ((log - mu) / sigma).square() / 2
 
 # %% ../../nbs/40_losses/22_ziln.ipynb #d3ab837d
-class ZILNLoss(torch.nn.Module):
+class ZILNLoss(RowLoss):
     """Zero-inflated lognormal: does a row buy, and for how much.
+
+    Reads logits [B, 3]: purchase logit, mean of the log amount, its raw deviation; labels [B] are
+    amounts, 0 for
+    no purchase. The weighted sum of the four `parts`.
 
     Args:
         classification_weight: factor of the term of buying at all
@@ -86,21 +90,7 @@ class ZILNLoss(torch.nn.Module):
             weighted_mean(raw.square(), sample_weight),
         ]
 
-    def forward(
-        self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
-        session_ids: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Weighted sum of the four terms.
-
-        Args:
-            logits: [B, 3]: purchase logit, mean of the log amount, its raw deviation
-            labels: [B], amounts, 0 for no purchase
-            sample_weight: [B]
-            session_ids: changes nothing
-
-        Returns:
-            scalar
-        """
+    def _value(self, logits, labels, sample_weight, session_ids):
         if logits.ndim != 2 or logits.shape != (len(labels), 3):
             raise ValueError(
                 f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; must be [B, "

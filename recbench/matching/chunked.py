@@ -8,9 +8,12 @@ __all__ = ['row_shares', 'matching_cross_entropy', 'softmax_matching_loss', 'cor
            'check_columns', 'masked_cells', 'chunked_in_batch_cross_entropy']
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #11585c18
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
+from ..layers.own_gradient import once_differentiable
 from .corrections import accidental_hits
 from .similarity import absent_cells, check_widths, ensure
 
@@ -204,44 +207,32 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx, user, item, present, share, smoothing, chunk, log_q, target, hits, needs_grad):
         interests = user.shape[1]
         buffer = user.new_empty(min(chunk, len(user)) * interests, len(item))
-        grads = (torch.empty_like(user), torch.zeros_like(item)) if needs_grad else ()
+        grads = [torch.empty_like(user), torch.zeros_like(item)] if needs_grad else []
         loss = user.new_zeros(())
         for i, cells in enumerate(block_hits(hits, len(user), chunk)):
             block = slice(i * chunk, (i + 1) * chunk)
             part = user[block].flatten(0, 1)
-            gradient = torch.mm(part, item.T, out=buffer[:len(part)])
-            each = gradient.view(-1, interests, len(item))
-            scores = (
-                each[:, 0]
-                if interests == 1
-                else sum_interests(each, None if present is None else present[block])
+            scores = torch.mm(part, item.T, out=buffer[:len(part)])   # becomes the scores' gradient
+            each = scores.view(-1, interests, len(item))
+            seen = each[:, 0] if interests == 1 else sum_interests(
+                each, None if present is None else present[block]
             )
-            positive = correct_block(scores, target[block], log_q)
-            terms, total, mass = exponentiate_block(scores, positive, cells, smoothing)
+            positive = correct_block(seen, target[block], log_q)
+            terms, total, mass = exponentiate_block(seen, positive, cells, smoothing)
             loss += (terms * share[block]).sum()
             if not needs_grad: continue
-            scores = differentiate_block(scores, total, target[block], cells, smoothing, mass)
-            if interests > 1: each.mul_(scores[:, None])
+            slope = differentiate_block(seen, total, target[block], cells, smoothing, mass)
+            if interests > 1: each.mul_(slope[:, None])
             factor = (share[block] / total).repeat_interleave(interests)[:, None]
-            torch.mm(gradient, item, out=grads[0][block].flatten(0, 1)).mul_(factor)
-            grads[1].addmm_(gradient.T, part * factor)
+            torch.mm(scores, item, out=grads[0][block].flatten(0, 1)).mul_(factor)
+            grads[1].addmm_(scores.T, part * factor)
         ctx.save_for_backward(*grads)
         return loss
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_loss):
-        return (
-            *(grad_loss * grad for grad in ctx.saved_tensors),
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return *(grad_outputs[0] * grad for grad in ctx.saved_tensors), *[None] * 8
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #437d0c1e
 def check_settings(temperature: float | torch.Tensor, label_smoothing: float, chunk: int) -> None:

@@ -8,7 +8,7 @@ __all__ = ['ensure', 'check_widths', 'in_batch_similarity', 'check_cells', 'hard
 # %% ../../nbs/30_matching/20_similarity.ipynb #f1377b86
 import torch
 
-from ..data.rows.eager import eager
+from ..data.rows.eager import assert_on_device, eager
 
 # %% ../../nbs/30_matching/20_similarity.ipynb #90d12c40
 def ensure(holds: torch.Tensor, values: torch.Tensor, message: str) -> None:
@@ -20,7 +20,7 @@ def ensure(holds: torch.Tensor, values: torch.Tensor, message: str) -> None:
         values: [n, ...], what was checked
         message: what is allowed
     """
-    if not eager(holds): torch._assert_async(holds.all(), message)
+    if not eager(holds): assert_on_device(holds.all(), message)
     elif not holds.all(): raise ValueError(f"{message}; got {values[~holds][:3].tolist()}")
 
 # %% ../../nbs/30_matching/20_similarity.ipynb #c7763214

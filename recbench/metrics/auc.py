@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..data.rows.eager import eager
 from recbench.metrics.rows import (
     RowMetric,
     binary_rows,
@@ -99,7 +100,7 @@ def score_bin(scores: Tensor, bins: int = 2 * BINS) -> Tensor:
     """
     side, edge = bins // 4, scores.clamp(0, 1)
     outside = scores != edge                                                               # a NaN is
-    if scores.is_cpu and not outside.any(): return logit_bin(scores.logit(), bins - 2 * side) + side
+    if eager(scores) and not outside.any(): return logit_bin(scores.logit(), bins - 2 * side) + side
     # the logit of 0 or 1 would be slow
     inside = logit_bin(scores.masked_fill(outside, 0.5).logit(), bins - 2 * side) + side
     beyond = (

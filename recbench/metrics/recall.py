@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ..data.rows.eager import eager
+
 # %% ../../nbs/50_metrics/10_recall.ipynb #a9623205
 def _hits_by_counting(
     scores: Tensor,  # [R, C] candidates of some rows
@@ -51,7 +53,7 @@ _FEW_POSITIVES = 2     # a row; beyond, one threshold is cheaper than a count fo
 
 def _expected_hits(scores: Tensor, target: Tensor, positives: Tensor, k: int) -> Tensor:
     "Scalar float64; on a CPU few positives are counted one by one, all else goes by threshold."
-    few = scores.is_cpu and positives <= _FEW_POSITIVES * len(scores)
+    few = eager(scores) and positives <= _FEW_POSITIVES * len(scores)
     return (_hits_by_counting if few else _hits_by_threshold)(scores, target, k)
 
 # %% ../../nbs/50_metrics/10_recall.ipynb #fb7b8dcd

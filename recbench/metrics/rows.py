@@ -11,6 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
+from ..data.rows.eager import eager
+
 # %% ../../nbs/50_metrics/05_rows.ipynb #018d4997
 def same_length(**columns: Tensor) -> list[Tensor]:
     "The columns, flattened and detached; different numbers of rows are refused by name."
@@ -23,7 +25,7 @@ def same_length(**columns: Tensor) -> list[Tensor]:
 def binary_rows(preds: Tensor, target: Tensor, **more: Tensor) -> list[Tensor]:
     "Flat columns with bool `target`; on a CPU other labels than 0 and 1 are refused."
     preds, target, *rest = same_length(preds=preds, target=target, **more)
-    if target.is_cpu and target.dtype != torch.bool:
+    if eager(target) and target.dtype != torch.bool:
         odd = (target != 0) & (target != 1)
         if odd.any(): raise ValueError(f"target has the value {target[odd][0].item()}; must be 0 or 1")
     return [preds, target.bool(), *rest]
@@ -40,7 +42,7 @@ def probability_rows(
 # %% ../../nbs/50_metrics/05_rows.ipynb #e025555f
 def check_probabilities(preds: Tensor, instead: str) -> None:
     "On a CPU, refuse predictions outside 0..1; a NaN is no number and passes."
-    if not preds.is_cpu: return
+    if not eager(preds): return
     odd = (preds < 0) | (preds > 1)
     if odd.any():
         raise ValueError(f"preds has the value {preds[odd][0].item():g}; must lie in 0..1, {instead}")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -144,7 +144,7 @@ def build_features(pipeline: PipelineConfig, data: Dataset, applied: Collection[
     ]
 
 # %% ../../nbs/80_train/90_build.ipynb #99bd6ade
-SAMPLERS = {
+SAMPLERS: dict[str, Literal["sampled", "sampled_v2", "hard", "hard_v2"]] = {
     "negative_sampler": "sampled",
     "negative_sampler_v2": "sampled_v2",
     "hard_negative_sampler": "hard",

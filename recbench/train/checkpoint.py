@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -248,32 +248,36 @@ class FolderLock:
     "Holds a folder for one training; a second one is refused, naming the first."
 
     def __init__(self, folder: Path | str):
-        self.path, self.file = Path(folder) / "lock", None
+        self.path = Path(folder) / "lock"
+        self.file: IO[str] | None = None   # open and locked
 
     def __enter__(self) -> "FolderLock":
-        try:self.file = self.path.open("a+", encoding="utf-8")
+        try: file = self.path.open("a+", encoding="utf-8")
         except OSError as error: raise CheckpointError(f"cannot write in {self.path.parent}: "
                                                        f"{error.strerror}") from error
         # `is_locked` of another process may hold it for a moment
-        if not _try_lock(self.file, fcntl.LOCK_EX, tries=3):
-            self.file.close()
+        if not _try_lock(file, fcntl.LOCK_EX, tries=3):
+            file.close()
             raise CheckpointError(
                 f"{self.path.parent} is in use by process "
                 f"{self.path.read_text(encoding='utf-8').strip()}; "
                 "give each training a folder of its own"
             )
-        self.file.truncate(0)
-        self.file.write(f"{os.getpid()}\n")
-        self.file.flush()
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        self.file = file
         return self
 
-    def __exit__(self, *error) -> None: self.file.close()
+    def __exit__(self, *error) -> None:
+        if self.file: self.file.close()
 
     def check(self) -> None:
         """Refuse to go on when the folder was removed, or removed and made again, under a living
         process.
         """
-        try:same = os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        try:
+            same = self.file and os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
         except OSError: same = False
         if not same:
             raise CheckpointError(

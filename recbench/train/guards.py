@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ def batch_to_state(batch: Batch) -> dict[str, dict]:
 # %% ../../nbs/80_train/45_guards.ipynb #d89697f6
 def batch_from_state(state: Mapping[str, Mapping]) -> Batch:
     "The batch that `batch_to_state` was given."
-    parts = {
+    parts: dict[str, Any] = {
         part: {name: _whole(value) for name, value in values.items()}
         for part, values in state.items()
         if part != "candidates"

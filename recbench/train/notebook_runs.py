@@ -32,7 +32,7 @@ def _begin(name: str, folder: Path | str, call: str) -> IO[str]:
         if path.read_text(encoding="utf-8") == call and (file := _taken(path)): return file
     path = new_run_dir(name, folder) / CALL
     path.write_text(call, encoding="utf-8")
-    return _taken(path)
+    return _taken(path) or _begin(name, folder, call)   # another process was quicker: a run more
 
 # %% ../../nbs/80_train/65_notebook_runs.ipynb #f4168e42
 def run_notebook(

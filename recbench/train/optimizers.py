@@ -127,7 +127,8 @@ def fuse_tables(
             )
     rates: dict[Tables, dict[str, float]] = {tables: {} for tables in embedding_tables(model)}
     for key, (tables, name) in table_names(model).items():
-        if owners[key].learning_rate: rates[tables][name] = owners[key].learning_rate
+        rate = owners[key].learning_rate
+        if rate: rates[tables][name] = rate
     for tables, own in rates.items():
         if tables.is_fused and own:
             raise ValueError(

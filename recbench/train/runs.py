@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,7 @@ from ..evaluate.item_index import ItemIndex
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
 from ..models.guests import guest_modules, need_guests
+from ..models.match_model import MatchModel
 from ..models.tdm import TDM
 from .best import best_epoch
 from recbench.train.checkpoint import (
@@ -608,6 +609,7 @@ class Recorder:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", keep)
         self.lock: FolderLock | None = None
         self.waiting: list[tuple[int, Tensor]] = []
+        self.saved = self.flushed = 0.0   # when, of the monotonic clock
         # of the run in the folder: its id; whether it ever had a checkpoint
         self.run: str | None = None
         self.has_saved = False
@@ -675,11 +677,11 @@ def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, 
     _check_columns(rows, [feature.name for feature in schema.side("user")], windows)
     own = [feature.table for feature in schema.side("item") if feature.name == schema.item_key]
     cut = {
-        name: [
-            items[-feature.max_length :]
-            for items in item_lists(rows[name if name in rows else "history"])
-        ]
+        name: pd.Series(
+            [items[-feature.max_length :] for items in item_lists(rows[source])], rows.index, object
+        )
         for name, feature in windows.items()
+        for source in [name if name in rows else "history"]
     }
     borrowed = {
         feature.table: vocabularies[own[0]]
@@ -715,7 +717,7 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -
     ]
     model = lookup(MODELS, part["class"], "model")(
         ModelConfig.from_dict(part["config"]),
-        Schema(features=features).features,
+        Schema.model_validate({"features": features}).features,
         part["labels"],
         part["sample_weights"],
         **parts,
@@ -738,10 +740,8 @@ def best_items(
     """
     if isinstance(self.model, TDM):
         return TreeIndex(self.model, self, max(beam, k)).find(users, k, seen)[:2]
-    with torch.no_grad():
-        return ItemIndex(self.item_vectors).search(
-            self.model.user_embedding(make_batch(users)), k, seen
-        )
+    with torch.no_grad(): queries = cast(MatchModel, self.model).user_embedding(make_batch(users))
+    return ItemIndex(self.item_vectors).search(queries, k, seen)
 
 # %% ../../nbs/80_train/60_runs.ipynb #714a2ea9
 def recommend_items(
@@ -929,9 +929,8 @@ class Run(Card):
         "[I, D], of the whole catalogue."
         with torch.no_grad():
             blocks = torch.arange(len(self.items)).split(8192)
-            return torch.cat(
-                [self.model.item_embedding(make_batch(self.items.take(rows))) for rows in blocks]
-            )
+            model = cast(MatchModel, self.model)   # a ranking model has no such method
+            return torch.cat([model.item_embedding(make_batch(self.items.take(i))) for i in blocks])
 
     facts = run_facts
     recommend = recommend_items

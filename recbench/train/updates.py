@@ -6,7 +6,8 @@
 __all__ = ['clip_gradients', 'loss_scaler', 'state_dict', 'load_state_dict', 'Updates']
 
 # %% ../../nbs/80_train/26_updates.ipynb #2105f6b7
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ def state_dict(self: "Updates") -> dict[str, Tensor | float | int]:
     return {"waiting": self.waiting, **gradients, **scaler}
 
 # %% ../../nbs/80_train/26_updates.ipynb #6bdb1499
-def load_state_dict(self: "Updates", state: dict[str, Tensor | float | int]) -> None:
+def load_state_dict(self: "Updates", state: Mapping[str, Any]) -> None:
     """Go on where `state_dict` was taken.
 
     Args:
