@@ -7,8 +7,9 @@ __all__ = ['dense_parameters', 'update', 'swap', 'applied', 'on_start', 'on_step
            'state_dict', 'load_state_dict', 'ExponentialAverage']
 
 # %% ../../nbs/80_train/27_averages.ipynb #9ccb68a6
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +126,7 @@ def state_dict(self: "ExponentialAverage") -> dict[str, Tensor | int]:
     return {"steps": self.steps, **{f"average.{name}": value for name, value in self.averages.items()}}
 
 
-def load_state_dict(self: "ExponentialAverage", state: dict[str, Tensor | int]) -> None:
+def load_state_dict(self: "ExponentialAverage", state: Mapping[str, Any]) -> None:
     """Go on where `state_dict` was taken.
 
     Args:

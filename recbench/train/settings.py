@@ -40,7 +40,7 @@ class MatchSettings(Config):
     "read the times of the history too (HSTUMatch on movielens-100k or movielens-1m)"
     init_std: PositiveFloat | None = None
     "spread of the tables' first weights"
-    dropout: float | None = Field(None, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     "in the hidden layers of towers over features"
     output_dim: NonNegativeInt | None = None
     "width in which user and item meet; 0: that of the last layer, or of the embeddings"
@@ -54,9 +54,9 @@ class MatchSettings(Config):
     "of SASRec and HSTUMatch"
     heads: PositiveInt | None = None
     "of their attention"
-    sequence_dropout: float | None = Field(None, ge=0, lt=1)
+    sequence_dropout: float | None = Field(default=None, ge=0, lt=1)
     "in their layers"
-    branches: int = Field(2, ge=2)
+    branches: int = Field(default=2, ge=2)
     "of the tree of TDM, which is made of the items' features"
     beam: PositiveInt = 32
     "nodes of each level that its search keeps"
@@ -70,7 +70,7 @@ class MatchSettings(Config):
     "mask negatives that are their row's positive"
     mask_known: bool = False
     "mask what the row's user took besides; popular items then get more than their share"
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     "share of the target spread over the candidates"
     variational_dropout: PositiveFloat | None = None
     "price of keeping a feature; None: off"
