@@ -12,6 +12,7 @@ from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
+import reference_cross_modal
 import reference_hstu
 import reference_layers
 import reference_losses
@@ -26,6 +27,7 @@ from reference_common import Report, Unsupported
 CHECKERS = {
     pattern: check
     for part in (
+        reference_cross_modal,
         reference_hstu,
         reference_layers,
         reference_losses,

@@ -16,6 +16,7 @@ from conftest import ROOT, SHARED, tail
 from reference_common import Report
 
 GOLDEN, EASYREC = SHARED / "golden" / "torcheasyrec", SHARED / "golden" / "easyrec"
+EASYREC_MODELS = SHARED / "golden" / "easyrec_models"
 COUNTS = r"(\d+) passed, (\d+) failed, (\d+) unsupported"
 needs_golden = pytest.mark.skipif(
     not GOLDEN.is_dir(), reason="no reference numbers: ../shared/golden/torcheasyrec is not there"
@@ -43,6 +44,12 @@ def test_torcheasyrec():
 def test_easyrec():
     said, passed, failed, _ = check(EASYREC)
     assert failed == 0 and passed > 0, said[-3000:]
+
+
+@pytest.mark.skipif(not EASYREC_MODELS.is_dir(), reason="no reference numbers: ../shared/golden/easyrec_models is not there")
+def test_easyrec_models():
+    said, passed, failed, _ = check(EASYREC_MODELS)
+    assert failed == 0 and passed >= 4, said[-3000:]
 
 
 @needs_golden

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['Accuracy', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', 'BinaryCrossEntropyConfig', 'BinaryFocalLoss',
            'BinaryFocalLossConfig', 'cache_dir', 'Capsule', 'check_parameters', 'check_stack', 'Choice', 'CIN',
-           'CINConfig', 'Config', 'Cross', 'CrossConfig', 'CrossV2', 'CrossV2Config', 'data_dirs', 'DataConfig',
-           'DATConfig', 'DATTower', 'DBMTLConfig', 'DCNV1Config', 'DCNV2Config', 'DeepFMConfig', 'DINEncoder',
-           'DINEncoderConfig', 'DINTower', 'DLRMConfig', 'DSSMConfig', 'DSSMV2Config', 'EvalConfig', 'ExportConfig',
-           'ExtractionNetworkConfig', 'F1ReweightedLoss', 'F1ReweightedLossConfig', 'FeatureConfig', 'FeatureGroup',
-           'GroupedAUC', 'GroupedAUCConfig', 'GroupedXAUC', 'GroupedXAUCConfig', 'HSTU', 'HSTUMatchConfig',
-           'HSTUUserTower', 'HSTUUserTowerConfig', 'JRCLoss', 'JRCLossConfig', 'keep_freed_memory', 'keep_old_paths',
-           'L2Loss', 'L2LossConfig', 'ListwiseDistillLoss', 'ListwiseDistillLossConfig', 'ListwiseRankLoss',
+           'CINConfig', 'CMBFConfig', 'CoMetricLearningI2IConfig', 'Config', 'Cross', 'CrossConfig', 'CrossModalConfig',
+           'HighwayConfig', 'CrossV2', 'CrossV2Config', 'data_dirs', 'DataConfig', 'DATConfig', 'DATTower',
+           'DBMTLConfig', 'DCNV1Config', 'DCNV2Config', 'DeepFMConfig', 'DINEncoder', 'DINEncoderConfig', 'DINTower',
+           'DLRMConfig', 'DSSMConfig', 'DSSMV2Config', 'EvalConfig', 'ExportConfig', 'ExtractionNetworkConfig',
+           'F1ReweightedLoss', 'F1ReweightedLossConfig', 'FeatureConfig', 'FeatureGroup', 'GroupedAUC',
+           'GroupedAUCConfig', 'GroupedXAUC', 'GroupedXAUCConfig', 'HSTU', 'HSTUMatchConfig', 'HSTUUserTower',
+           'HSTUUserTowerConfig', 'JRCLoss', 'JRCLossConfig', 'keep_freed_memory', 'keep_old_paths', 'L2Loss',
+           'L2LossConfig', 'ListwiseDistillLoss', 'ListwiseDistillLossConfig', 'ListwiseRankLoss',
            'ListwiseRankLossConfig', 'lookup', 'Loss', 'LossSettings', 'MaskBlock', 'MaskBlockConfig', 'MaskNetConfig',
            'MaskNetModule', 'MaskNetModuleConfig', 'MeanAbsoluteError', 'MeanSquaredError', 'Metric', 'MetricSettings',
            'MINDConfig', 'MINDUserTower', 'MLP', 'MLPConfig', 'MMoEConfig', 'ModelConfig', 'ModelSettings',
@@ -159,6 +160,8 @@ from recbench.core.pipeline import (
 )
 from .registry import OpenTable, lookup
 from .stack import check_stack
+from .cross_modal_config import CMBFConfig, CrossModalConfig
+from .metric_config import CoMetricLearningI2IConfig, HighwayConfig
 from recbench.core.task_config import (
     DBMTLConfig,
     ExtractionNetworkConfig,
@@ -190,9 +193,13 @@ _all_ = [
     "Choice",
     "CIN",
     "CINConfig",
+    "CMBFConfig",
+    "CoMetricLearningI2IConfig",
     "Config",
     "Cross",
     "CrossConfig",
+    "CrossModalConfig",
+    "HighwayConfig",
     "CrossV2",
     "CrossV2Config",
     "data_dirs",

@@ -22,6 +22,7 @@ from recbench.core.config import (
     Share,
     TrainMetric,
 )
+from .cross_modal_config import CrossModalConfig
 from .registry import nearest
 
 # %% ../../nbs/00_core/64_task_config.ipynb #81c478b2
@@ -163,6 +164,8 @@ class DBMTLConfig(TasksConfig, key="dbmtl"):
     "Tasks that read each other above a shared bottom, as their probabilities depend on each other."
     mask_net: MaskNetModuleConfig | None = None
     "mask blocks over the features, the lowest part"
+    bottom_cmbf: CrossModalConfig | None = None
+    "in its place: image, text and table tokens of the groups `image`, `text`, `general` and `other`"
     bottom_mlp: MLPConfig | None = None
     "layers that all tasks share"
     expert_mlp: MLPConfig | None = None
@@ -182,6 +185,8 @@ class DBMTLConfig(TasksConfig, key="dbmtl"):
                     f"relation_tower_names of {tower.tower_name} is {tower.relation_tower_names} but "
                     "relation_mlp is not set, so nothing would read them; set it, or leave them out"
                 )
+        if self.bottom_cmbf and self.mask_net:
+            raise ValueError("bottom_cmbf and mask_net are both set; the lowest part is one of them")
         if self.gate_mlp and not self.expert_mlp:
             raise ValueError("gate_mlp is set but expert_mlp is not; without experts there is no gate")
         return self

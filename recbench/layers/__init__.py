@@ -7,7 +7,7 @@ __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Ta
            'Ragged', 'SequenceEncoder', 'DINEncoder', 'MultiWindowDINEncoder', 'PoolingEncoder', 'SelfAttentionEncoder',
            'CausalSelfAttention', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer', 'RelativeBias',
            'hstu_attention', 'hstu_mask', 'SimpleAttention', 'VariationalDropout', 'CapsuleLayer', 'CIN', 'Cross',
-           'CrossV2', 'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine', 'Intervention',
+           'CrossV2', 'CrossModal', 'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine', 'Intervention',
            'FieldLayerNorm', 'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock', 'LinearCompressBlock',
            'WuKongLayer', 'table_configs']
 
@@ -16,6 +16,7 @@ from .capsule import CapsuleLayer
 from .causal_attention import CausalSelfAttention, TransformerBlock, by_length
 from .cin import CIN
 from .cross import Cross, CrossV2
+from .cross_modal import CrossModal
 from .dense_embedding import AutoDis, MLPEmbedding
 from .din import DINEncoder
 from .dot_interaction import InteractionArch
@@ -67,6 +68,7 @@ _all_ = [
     "CIN",
     "Cross",
     "CrossV2",
+    "CrossModal",
     "InteractionArch",
     "MMoE",
     "ExtractionNet",
