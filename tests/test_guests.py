@@ -203,6 +203,14 @@ REFUSED = [
     ("class A(my_nets.DSSMConfig, key='my net'): pass", "key of A is 'my net'; must be a name"),
     ("my_nets.LOSSES['l2_loss'] = my_nets.Absolute", "the loss 'l2_loss' is L2Loss of recbench.losses"),
     (
+        "class DSSM(my_nets.DSSM): pass",
+        "the model 'DSSM' is DSSM of recbench.models.dssm, and DSSM of __main__ would take its place",
+    ),
+    (
+        "L2Loss = type('L2Loss', (my_nets.Absolute,), {}); my_nets.LOSSES['l2_loss'] = L2Loss",
+        "the loss 'l2_loss' is L2Loss of recbench.losses.pointwise, and L2Loss of __main__ would",
+    ),
+    (
         "import her_nets",
         "the model 'half_dssm' is HalfDSSMConfig of my_nets, and HalfDSSMConfig of her_nets",
     ),
@@ -212,6 +220,19 @@ REFUSED = [
         "HalfDSSMConfig: scale is 'x'; must be a number",
     ),
 ]
+
+
+def test_a_cell_that_runs_twice_defines_its_model_twice(tmp_path):
+    (tmp_path / "my_nets.py").write_text(MODULE)
+    said = python(tmp_path, """
+        import my_nets
+        from recbench.models import MODELS
+        cell = "class MyNetConfig(my_nets.DSSMConfig, key='my_net'): pass\\nclass MyNet(my_nets.DSSM): pass"
+        for _ in range(2):
+            exec(cell)
+            print(MODELS["MyNet"] is MyNet, my_nets.DSSMConfig.table["my_net"] is MyNetConfig)
+    """)
+    assert said.splitlines() == ["True True"] * 2
 
 
 @pytest.fixture(scope="module")

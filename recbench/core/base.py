@@ -19,16 +19,8 @@ from types import FrameType, NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from .documents import parse_yaml
@@ -181,6 +173,7 @@ class Config(Formats, BaseModel):
     @classmethod
     def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
         "Pydantic takes True for 1 and `\"3\"` for 3; here they are slips."
+        assert info.field_name is not None
         if plain_types(cls.model_fields[info.field_name].annotation) <= {int, float, NoneType}:
             for part in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(part, (bool, str)):
@@ -271,7 +264,7 @@ def _read(config: "type[Open]", name: str, value: Any) -> Any:
     kind = config.added[name]
     return value if isinstance(value, kind) else kind.from_dict(value)
 
-
+# %% ../../nbs/00_core/50_base.ipynb #70a18774
 class Open(Config):
     """Base of configs that read fields they do not declare from the table `added` of settings."""
     model_config = ConfigDict(extra="allow")

@@ -23,14 +23,26 @@ def _limits(least: float | None, most: float | None) -> str:
     return f" of at most {most}" if least is None else f" in {least}..{most}"
 
 
+def _inside(
+    value: Any,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> bool:
+    "Does a number lie within its limits? NaN lies in none."
+    if least is not None and not value >= least or most is not None and not value <= most: return False
+    return (above is None or value > above) and (below is None or value < below)
+
+# %% ../../nbs/00_core/15_checks.ipynb #ba8a3772
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """The value as `int`.
 
     `ValueError` for truth values, fractions, text, and what lies outside of the limits.
     """
-    inside = isinstance(value, Integral) and not isinstance(value, bool)
-    inside = inside and (least is None or value >= least) and (most is None or value <= most)
-    if not inside: _refuse(name, value, f"a whole number{_limits(least, most)}")
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not (integer and _inside(value, least, most)):
+        _refuse(name, value, f"a whole number{_limits(least, most)}")
     return int(value)
 
 # %% ../../nbs/00_core/15_checks.ipynb #6fea8a5d
@@ -54,8 +66,7 @@ def number(
         above: a limit that is itself refused
     """
     good = isinstance(value, Real) and not isinstance(value, bool) and _finite(value)
-    good = good and (least is None or value >= least) and (most is None or value <= most)
-    good = good and (above is None or value > above) and (below is None or value < below)
+    good = good and _inside(value, least, most, above, below)
     ends = {"above": above, "at least": least, "below": below, "at most": most}
     limits = "".join(f", {word} {end}" for word, end in ends.items() if end is not None)
     if not good: _refuse(name, value, f"a finite number{limits}")

@@ -20,11 +20,10 @@ def place_of(loc: tuple[str | int, ...]) -> str:
     Args:
         loc: names of fields and positions in lists, outermost first
     """
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(
-        "."
-    )
+    said = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return said.removeprefix(".")
 
-
+# %% ../../nbs/00_core/38_faults.ipynb #619e405c
 def _classes(annotation: Any) -> list[type]:
     "Classes with fields that an annotation mentions."
     if hasattr(annotation, "__pydantic_fields__"): return [annotation]
@@ -56,7 +55,7 @@ def unknown_field(name: str, known: list[str], what: str = "field") -> str:
     hint = nearest(name.rpartition(".")[2], known)
     return f"unknown {what} {name!r}; {hint}known: {', '.join(known) or 'none'}"
 
-
+# %% ../../nbs/00_core/38_faults.ipynb #a1d01ab7
 def sentence(fault: Mapping[str, Any], config: type) -> str:
     """One fault in one line.
 

@@ -72,7 +72,7 @@ def _fits_generic(value: Any, base: str, inner: ast.expr) -> bool:
         )
     return base not in _SIMPLE or isinstance(value, _SIMPLE[base])
 
-
+# %% ../../nbs/00_core/20_paths.ipynb #38bd97e2
 def _fits(value: Any, annotation: ast.expr) -> bool:
     "Does a value fit an annotation? One that cannot be judged is taken to fit."
     match annotation:
@@ -87,17 +87,14 @@ def _fits(value: Any, annotation: ast.expr) -> bool:
     return True
 
 # %% ../../nbs/00_core/20_paths.ipynb #5f9d6aea
-def _assignments(cell: str) -> dict[str, ast.AST]:
+def _assignments(cell: str) -> dict[str, ast.Assign | ast.AnnAssign]:
     "Name to statement of each plain assignment at the top level of a cell."
-    pairs = [
-        (getattr(s, "target", None) or s.targets[0], s)
-        for s in ast.parse(cell).body
-        if isinstance(s, (ast.Assign, ast.AnnAssign))
-    ]
+    found = [s for s in ast.parse(cell).body if isinstance(s, (ast.Assign, ast.AnnAssign))]
+    pairs = [(s.target if isinstance(s, ast.AnnAssign) else s.targets[0], s) for s in found]
     return {target.id: statement for target, statement in pairs if isinstance(target, ast.Name)}
 
 
-def _annotation(statement: ast.AST) -> ast.expr:
+def _annotation(statement: ast.Assign | ast.AnnAssign) -> ast.expr:
     "The declared type of a parameter, or the type of its default."
     if isinstance(statement, ast.AnnAssign): return statement.annotation
     try: default = ast.literal_eval(statement.value)
@@ -108,7 +105,8 @@ def _annotation(statement: ast.AST) -> ast.expr:
 def _value(node: ast.expr) -> Any:
     "An injected value; papermill writes NaN and infinities as `float('nan')`."
     match node:
-        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=text)]): return float(text)
+        case ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str() as text)]):
+            return float(text)
     return ast.literal_eval(node)
 
 
@@ -120,13 +118,27 @@ def _text_hint(name: str, value: Any, kind: ast.expr) -> str:
     return f"; pass it as text: papermill -r {name} {value}, from Python {name}={str(value)!r}"
 
 # %% ../../nbs/00_core/20_paths.ipynb #65546dc4
+def _declared(cell: str) -> dict[str, ast.expr]:
+    "Type of each parameter that a cell declares."
+    return {name: _annotation(statement) for name, statement in _assignments(cell).items()}
+
+
+def _check_parameter(name: str, value: Any, kinds: Mapping[str, ast.expr]) -> None:
+    "Refuse (TypeError) a name that is not declared and a value that does not fit its type."
+    if name not in kinds:
+        hint = nearest(name, list(kinds))
+        raise TypeError(f"unknown parameter {name!r}; {hint}known: {', '.join(kinds)}")
+    if _fits(value, kinds[name]): return
+    hint = _text_hint(name, value, kinds[name])
+    raise TypeError(f"parameter {name} is {value!r}; its type is {ast.unparse(kinds[name])}{hint}")
+
+# %% ../../nbs/00_core/20_paths.ipynb #63b5b1ea
 def check_parameters(
     cells: list[str],
     known: Mapping[str, str] | None = None,
     moved: Mapping[str, str] | None = None,
 ) -> None:
-    """Refuse (TypeError) injected parameters whose name is unknown or whose value does not fit its
-    type.
+    """Refuse (TypeError) injected parameters that are unknown or whose value does not fit their type.
 
     Args:
         cells: the cells run so far: IPython's `In`
@@ -137,21 +149,9 @@ def check_parameters(
     if True not in injected: return
     last = len(cells) - 1 - injected[::-1].index(True)
     declared = next((cell for cell, skip in zip(cells[last::-1], injected[last::-1]) if not skip), "")
-    kinds = (
-        {name: _annotation(s) for name, s in _assignments(declared).items()}
-        if known is None
-        else {n: ast.parse(k, mode="eval").body for n, k in known.items()}
-    )
+    if known is None: kinds = _declared(declared)
+    else: kinds = {name: ast.parse(kind, mode="eval").body for name, kind in known.items()}
     for name, statement in _assignments(cells[last]).items():
         if name not in kinds and name in (moved or {}):
             raise TypeError(f"{name!r} is no parameter any more; write {(moved or {})[name]}")
-        if name not in kinds:
-            raise TypeError(
-                f"unknown parameter {name!r}; {nearest(name, list(kinds))}known: {', '.join(kinds)}"
-            )
-        value = _value(statement.value)
-        if not _fits(value, kinds[name]):
-            raise TypeError(
-                f"parameter {name} is {value!r}; its type is "
-                f"{ast.unparse(kinds[name])}{_text_hint(name, value, kinds[name])}"
-            )
+        if statement.value is not None: _check_parameter(name, _value(statement.value), kinds)

@@ -21,7 +21,8 @@ def _torch_tag() -> str:
     out.
     """
     spec = util.find_spec("torch")
-    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8") if spec else ""
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    text = (folder / "version.py").read_text(encoding="utf-8") if folder else ""
     cuda = re.search(r"^cuda\b.*?=\s*'([\d.]+)'", text, re.MULTILINE)
     return f"+cu{cuda[1].replace('.', '')}" if cuda else "+cpu"
 
@@ -30,7 +31,7 @@ def installed_versions() -> dict[str, str]:
     "Package name to installed version, of the packages that have to match."
     versions = {}
     for name in _PACKAGES:
-        try:versions[name] = metadata.version(name)
+        try: versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError: continue
     if "torch" in versions and not re.search(r"\+(cpu|cu)", versions["torch"]):
         versions["torch"] = versions["torch"].split("+")[0] + _torch_tag()
@@ -39,7 +40,7 @@ def installed_versions() -> dict[str, str]:
 # %% ../../nbs/00_core/30_stack.ipynb #5b5d33f9
 def _minor(version: str) -> int:
     "The second number of a version."
-    return int(re.match(r"\d+\.(\d+)", version)[1])
+    return int(re.findall(r"\d+", version)[1])
 
 
 def pip_line(torch_version: str) -> str:
@@ -55,6 +56,24 @@ def pip_line(torch_version: str) -> str:
             "torchmetrics==1.0.3")
 
 # %% ../../nbs/00_core/30_stack.ipynb #a844da30
+def _needed(versions: Mapping[str, str], cpu: bool) -> dict[str, str]:
+    "Packages that torch asks for, and how their version begins."
+    minor = f"1.{_minor(versions['torch']) - 5}."
+    only_cpu = "fbgemm-gpu" not in versions and "fbgemm-gpu-cpu" in versions
+    return {"torchrec": minor, "fbgemm-gpu-cpu" if cpu or only_cpu else "fbgemm-gpu": minor}
+
+
+def _twice(versions: Mapping[str, str], cpu: bool) -> str:
+    "What is wrong with an fbgemm that stands beside torch or the other one; '' when nothing is."
+    if cpu and "fbgemm-gpu" in versions:
+        return (f"fbgemm-gpu {versions['fbgemm-gpu']} is built for CUDA and torch {versions['torch']} "
+                "is not: its library cannot be loaded; uninstall it")
+    if not cpu and {"fbgemm-gpu", "fbgemm-gpu-cpu"} <= set(versions):
+        return (f"fbgemm-gpu-cpu {versions['fbgemm-gpu-cpu']} stands beside fbgemm-gpu and both write "
+                "the same files; uninstall it and install fbgemm-gpu again")
+    return ""
+
+# %% ../../nbs/00_core/30_stack.ipynb #b761cab4
 def stack_problems(versions: Mapping[str, str]) -> list[str]:
     """One sentence for each thing that does not match; none when all is well.
 
@@ -62,33 +81,16 @@ def stack_problems(versions: Mapping[str, str]) -> list[str]:
         versions: package name to version
     """
     if "torch" not in versions: return ["torch is not installed"]
-    n, tagged = _minor(versions["torch"]) - 5, re.search(r"\+(cpu|cu)", versions["torch"])
+    tagged = re.search(r"\+(cpu|cu)", versions["torch"])
     cpu = tagged[1] == "cpu" if tagged else "fbgemm-gpu" not in versions
-    fbgemm = (
-        "fbgemm-gpu-cpu"
-        if cpu or "fbgemm-gpu" not in versions and "fbgemm-gpu-cpu" in versions
-        else "fbgemm-gpu"
-    )
+    found = lambda name: versions.get(name, "is not installed")
     problems = [
-        f"{name} {versions.get(name, 'is not installed')}; torch {versions['torch']} needs 1.{n}"
-        for name in ("torchrec", fbgemm)
-        if not versions.get(name, "").startswith(f"1.{n}.")
+        f"{name} {found(name)}; torch {versions['torch']} needs {start.rstrip('.')}"
+        for name, start in _needed(versions, cpu).items() if not found(name).startswith(start)
     ]
-    if cpu and "fbgemm-gpu" in versions:
-        problems.append(
-            f"fbgemm-gpu {versions['fbgemm-gpu']} is built for CUDA and torch {versions['torch']} is "
-            "not: its library cannot be loaded; uninstall it"
-        )
-    if not cpu and {"fbgemm-gpu", "fbgemm-gpu-cpu"} <= set(versions):
-        problems.append(
-            f"fbgemm-gpu-cpu {versions['fbgemm-gpu-cpu']} stands beside fbgemm-gpu and both write the "
-            "same files; uninstall it and install fbgemm-gpu again"
-        )
-    if versions.get("torchmetrics") != "1.0.3":
-        problems.append(
-            f"torchmetrics {versions.get('torchmetrics', 'is not installed')}; torchrec needs 1.0.3"
-        )
-    return problems
+    problems += filter(None, [_twice(versions, cpu)])
+    if found("torchmetrics") == "1.0.3": return problems
+    return [*problems, f"torchmetrics {found('torchmetrics')}; torchrec needs 1.0.3"]
 
 # %% ../../nbs/00_core/30_stack.ipynb #65f5d2dd
 def check_stack(versions: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -104,15 +106,9 @@ def check_stack(versions: Mapping[str, str] | None = None) -> dict[str, str]:
     found = dict(installed_versions() if versions is None else versions)
     problems = stack_problems(found)
     if not problems: return found
-    raise ImportError(
-        "\n  ".join(
-            [
-                "the packages below torch do not match:",
-                *problems,
-                f"run: {pip_line(found['torch']) if 'torch' in found else 'pip install torch==2.13.*'}",
-            ]
-        )
-    )
+    command = pip_line(found["torch"]) if "torch" in found else "pip install torch==2.13.*"
+    said = ["the packages below torch do not match:", *problems, f"run: {command}"]
+    raise ImportError("\n  ".join(said))
 
 # %% ../../nbs/00_core/30_stack.ipynb #0a8c299e
 def main() -> None:

@@ -65,7 +65,7 @@ def message_name(config: type, names: dict[str, type]) -> str:
     while names.setdefault(name, config) is not config: name += "_"
     return name
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #ae0d7b58
 def _add_field(message, name: str, number: int, annotation: Any, names: dict[str, type]) -> Any:
     "Add one field to a message descriptor; return the config class it refers to, if any."
     kind, repeated = peel(annotation)
@@ -101,7 +101,7 @@ def _add_message(file, config: type, names: dict[str, type]) -> list[type]:
     ]
     return [kind for kind in kinds if kind is not None]
 
-
+# %% ../../nbs/00_core/40_textproto.ipynb #a6fc0140
 def message_class(config: type, names: dict[str, type] | None = None) -> type:
     """The protobuf message class that has the fields of a config class.
 

@@ -51,7 +51,7 @@ def load_dataset(name: str | Path, task: str | None = None, **options) -> Datase
         options: of that data set
     """
     if Path(name).is_dir() and str(name) not in DATASETS: return load_folder(name, **options)
-    tables = {None: RANK_DATASETS | DATASETS, "retrieval": DATASETS, "rank": RANK_DATASETS}
+    tables = {None: {**RANK_DATASETS, **DATASETS}, "retrieval": DATASETS, "rank": RANK_DATASETS}
     if task not in tables: raise ValueError(f"task is {task!r}; allowed are 'retrieval' and 'rank'")
     return lookup(
         tables[task], str(name), "data set or folder" if task is None else f"data set for {task}"
