@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Drawn', 'CandidateSource', 'apart', 'Marks', 'InBatch', 'SharedNegatives', 'Mixed', 'Sampled', 'Hard', 'Full',
-           'share_of', 'with_stranger', 'candidate_source', 'pair_batch']
+           'share_of', 'with_stranger', 'hard_lists', 'candidate_source', 'pair_batch']
 
 # %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #9d3d8315
 import math
@@ -24,11 +24,7 @@ from ..rows.table import Jagged, Table
 from ..sets.dataset import Dataset
 from .hard_negatives_v2 import both
 from recbench.data.feed.negatives import (
-    HardNegativeSampler,
-    Negatives,
-    NegativeSampler,
-    expected_log_count,
-    observed_log_count,
+    HardNegativeSampler, Negatives, NegativeSampler, expected_log_count, observed_log_count,
     popularity_weights,
 )
 from .negatives_v2 import known_among
@@ -44,14 +40,14 @@ class Drawn(NamedTuple):
     candidates: Candidates
     items: Tensor | None
 
-
+# %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #b3677af7
 class CandidateSource(Protocol):
-    """Draws the item rows of a batch.
+    "Draws the item rows of a batch."
 
-    Attributes:
-        streams: what draws, by the name its state is saved under
-    """
-    streams: Mapping[str, RandomStream]
+    @property
+    def streams(self) -> Mapping[str, RandomStream]:
+        "What draws, by the name its state is saved under."
+        ...
 
     def draw(self, users: Tensor, positives: Tensor) -> Drawn:
         """Item rows of one batch.
@@ -69,7 +65,7 @@ def apart(dataset: Dataset, negatives: Negatives) -> Jagged | None:
     What the user took if asked for, and hard items, which count where they are hard; None: nothing.
     """
     known = dataset.consumed("train") if negatives.mask_known else None
-    if not (negatives.layout == "hard" and negatives.log_q): return known
+    if not (negatives.layout == "hard" and negatives.log_q) or dataset.dislikes is None: return known
     return dataset.dislikes if known is None else both(dataset.dislikes, known, len(dataset.items))
 
 # %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #2df012a5
@@ -208,14 +204,24 @@ def with_stranger(lists: Jagged) -> Jagged:
     "Lists of all users and behind them an empty one, of those that the data set does not have."
     return Jagged(lists.values, F.pad(lists.starts, (0, 1)), F.pad(lists.lengths, (0, 1)))
 
+
+def hard_lists(dataset: Dataset, negatives: Negatives) -> Jagged:
+    """Hard items of each user; a data set without any is refused.
+
+    Args:
+        dataset: whose dislikes they are
+        negatives: for the error
+    """
+    if dataset.dislikes is not None: return dataset.dislikes
+    raise ValueError(
+        f"negatives.kind is {negatives.kind!r} but data set {dataset.name} has no dislikes; "
+        "allowed are 'in_batch', 'sampled', 'mixed', 'full'"
+    )
+
 # %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #84f3e645
 def candidate_source(
-    dataset: Dataset,
-    negatives: Negatives = Negatives(),
-    seed: int = 0,
-    counts: Tensor | None = None,
-    share: Tensor | None = None,
-    strangers: bool = False,
+    dataset: Dataset, negatives: Negatives = Negatives(), seed: int = 0, counts: Tensor | None = None,
+    share: Tensor | None = None, strangers: bool = False,
 ) -> CandidateSource:
     """What draws the negatives of a data set.
 
@@ -228,24 +234,19 @@ def candidate_source(
         strangers: user index U stands for a user whom the data set does not have, without any list
     """
     instance("negatives", negatives, Negatives, "Negatives(kind='full')")
-    if negatives.layout == "hard" and dataset.dislikes is None:
-        raise ValueError(
-            f"negatives.kind is {negatives.kind!r} but data set {dataset.name} has no dislikes; "
-            "allowed are 'in_batch', 'sampled', 'mixed', 'full'"
-        )
     if negatives.layout == "full": return Full()
     counts = dataset.item_counts if counts is None else counts
     lists = with_stranger if strangers else lambda lists: lists
+    hard = None
+    if negatives.layout == "hard":
+        hard = HardNegativeSampler(lists(hard_lists(dataset, negatives)), negatives.num_hard, seed + 1)
     known = apart(dataset, negatives)
     marks = Marks(negatives, None if known is None else lists(known), len(dataset.items))
     if negatives.layout == "in_batch":
         return InBatch(marks, share_of(counts) if share is None else share)
     sampler = NegativeSampler(popularity_weights(counts, negatives.power), negatives.num_sample, seed)
-    if negatives.layout != "hard":
-        return {"mixed": Mixed, "sampled": Sampled}[negatives.layout](marks, sampler)
-    return Hard(
-        marks, sampler, HardNegativeSampler(lists(dataset.dislikes), negatives.num_hard, seed + 1)
-    )
+    if hard is not None: return Hard(marks, sampler, hard)
+    return (Mixed if negatives.layout == "mixed" else Sampled)(marks, sampler)
 
 # %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #304466d5
 def pair_batch(base: Table, catalogue: Table, drawn: Drawn) -> Batch:

@@ -78,13 +78,8 @@ class HardNegativeSamplerV2:
     """
 
     def __init__(
-        self,
-        weights: Tensor | int,
-        user_items: Jagged,
-        hard_items: Jagged,
-        num_sample: int,
-        num_hard: int,
-        seed: int = 0,
+        self, weights: Tensor | int, user_items: Jagged, hard_items: Jagged, num_sample: int,
+        num_hard: int, seed: int = 0,
     ):
         self.soft = NegativeSamplerV2(weights, user_items, num_sample, seed)
         self.hard = HardNegativeSampler(
@@ -103,10 +98,8 @@ class HardNegativeSamplerV2:
         items, cells = self.hard.sample(users)
         log_prob = torch.cat([soft.log_prob, self.hard.log_chance(users[cells[:, 0]])])
         return Draw(
-            torch.cat([soft.items, items]),
-            log_prob,
-            *known_among(self.apart, users, soft.items, self.soft.size),
-            cells,
+            torch.cat([soft.items, items]), log_prob,
+            *known_among(self.apart, users, soft.items, self.soft.size), cells,
         )
 
     def state_dict(self) -> dict[str, dict]:

@@ -34,10 +34,8 @@ def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:
     """
     own = [name for name in WINDOWS if name in table.jagged]
     if not own:
-        raise ValueError(
-            f"the rows have lists {sorted(table.jagged)} and no window on the past; build the data set "
-            "with max_history or max_recent above 0"
-        )
+        raise ValueError(f"the rows have lists {sorted(table.jagged)} and no window on the past; "
+                         "build the data set with max_history or max_recent above 0")
     rest = replace(
         table, jagged={name: column for name, column in table.jagged.items() if name not in own}
     ).take(rows)
@@ -47,9 +45,7 @@ def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:
     for name, length in lengths.items():
         window, left = table.jagged[name], torch.minimum(length, longest - lag)
         moved[name] = Jagged(
-            window.values,
-            window.starts.index_select(0, rows) + length - lag - left,
-            left,
+            window.values, window.starts.index_select(0, rows) + length - lag - left, left,
             window.weights,
         ).packed()
     return replace(rest, jagged={name: moved.get(name, rest.jagged.get(name)) for name in table.jagged})

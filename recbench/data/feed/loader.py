@@ -15,7 +15,7 @@ from ...core.checks import instance, whole
 from ...core.registry import lookup
 from ..rows.batch import Batch, make_batch
 from ..rows.features import Schema
-from ..rows.random_streams import RandomStream
+from ..rows.random_streams import Stateful
 from ..sets.dataset import Dataset
 from .candidate_source import candidate_source, pair_batch, share_of
 from .negatives import Negatives
@@ -38,10 +38,9 @@ class RowLoader:
         whole("batch_size", batch_size, 1, 2**31 - 1), whole("seed", seed, 0, 2**63 - 2)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.generator = torch.Generator().manual_seed(seed)
-        # before this epoch's shuffling; batches of it handed out
-        self.epoch_start, self.position = (self.generator.get_state(), 0)
-        # what else is drawn, by the name its state is saved under
-        self.streams: dict[str, RandomStream] = ({})
+        self.epoch_start = self.generator.get_state()   # before this epoch's shuffling
+        self.position = 0                               # batches of it handed out
+        self.streams: Mapping[str, Stateful] = {}       # what else has a state to save, by name
 
     def batch(self, rows: Tensor) -> Batch:
         "The batch of the given training rows."
@@ -78,8 +77,7 @@ class RowLoader:
     def state_dict(self) -> dict:
         "Position between two batches, for `load_state_dict`."
         return {
-            "epoch_start": self.epoch_start.clone(),
-            "position": self.position,
+            "epoch_start": self.epoch_start.clone(), "position": self.position,
             **{name: stream.state_dict() for name, stream in self.streams.items()},
         }
 
@@ -106,29 +104,23 @@ class RankLoader(RowLoader):
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        batch_size: int = 512,
-        seed: int = 0,
-        labels: Sequence[str] | None = None,
-        sample_weights: Sequence[str] | None = None,
+        self, dataset: Dataset, batch_size: int = 512, seed: int = 0,
+        labels: Sequence[str] | None = None, sample_weights: Sequence[str] | None = None,
         features: Collection[str] | None = None,
     ):
         super().__init__(dataset, batch_size, seed)
         own, columns = dataset.schema, dataset.train.columns
-        self.labels = list(filter(None, [own.label]) if labels is None else labels)
-        self.sample_weights = (
-            [name for name in [own.sample_weight] if name in columns]
-            if sample_weights is None
-            else list(sample_weights)
-        )
+        if labels is None: labels = [own.label] if own.label else []
+        if sample_weights is None:
+            weight = own.sample_weight
+            sample_weights = [weight] if weight is not None and weight in columns else []
+        self.labels, self.sample_weights = list(labels), list(sample_weights)
         for name in (*self.labels, *self.sample_weights):
             lookup(columns, name, "label or weight column")
         self.features = features
-        if not self.labels:
-            raise ValueError(
-                f"data set {dataset.name} has no label column; name one in its schema, or give labels"
-            )
+        if self.labels: return
+        raise ValueError(f"data set {dataset.name} has no label column; name one in its schema, or "
+                         "give labels")
 
     def batch(self, rows: Tensor, split: str = "train") -> Batch:
         """The batch of the given rows, labels and weights included.
@@ -155,9 +147,9 @@ class RankLoader(RowLoader):
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #194df43e
 def add_labels(batch: Batch, schema: Schema, columns: Mapping[str, Tensor], rows: Tensor) -> Batch:
     "The batch with label and weight of its rows, as far as the data set has them."
-    if schema.label in columns: batch.labels[schema.label] = columns[schema.label][rows]
-    weight = schema.sample_weight
-    if weight in columns: batch.sample_weights[weight] = columns[weight][rows]
+    label, weight = schema.label, schema.sample_weight
+    if label is not None and label in columns: batch.labels[label] = columns[label][rows]
+    if weight is not None and weight in columns: batch.sample_weights[weight] = columns[weight][rows]
     return batch
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #d702ad87

@@ -48,14 +48,13 @@ def near_vectors(dataset: Dataset, dim: int = 32, width: int = 4, std: float = 0
     Returns:
         float32 [I, D]; 0 for an item without a pair
     """
-    counts = near_counts(dataset, width).tocoo()
-    if not 1 <= dim < counts.shape[0]:
-        raise ValueError(f"dim is {dim}; must be 1..{counts.shape[0] - 1} for {counts.shape[0]} items")
+    counts, size = near_counts(dataset, width).tocoo(), len(dataset.items)
+    if not 1 <= dim < size: raise ValueError(f"dim is {dim}; must be 1..{size - 1} for {size} items")
     often = np.asarray(counts.sum(1)).ravel()
     by_chance = often[counts.row] * often[counts.col]
     counts.data = np.maximum(np.log(counts.data * often.sum() / by_chance), 0)
-    left, values, right = svds(counts.tocsr(), k=dim, rng=0)
-    # a decomposition leaves the signs open
-    sign = np.sign(left[np.abs(left).argmax(0), np.arange(dim)])
+    left, values, _ = svds(counts.tocsr(), k=dim, rng=0)
+    assert left is not None
+    sign = np.sign(left[np.abs(left).argmax(0), np.arange(dim)])  # a decomposition leaves it open
     vectors = torch.from_numpy(left * sign * np.sqrt(values)).float()
     return std * vectors / vectors.std().clamp(min=torch.finfo(torch.float32).tiny)

@@ -94,11 +94,9 @@ class NegativeSamplerV2:
             pairs[drawable] // self.size, minlength=max(len(user_items), 1)
         )
         if left.min() < num_sample:
-            raise ValueError(
-                f"num_sample is {num_sample} and user {int(left.argmin())} leaves {int(left.min())} of "
-                f"{self.shared.drawable} drawable items; lower num_sample to at most that, "
-                "or use kind 'full'"
-            )
+            raise ValueError(f"num_sample is {num_sample} and user {int(left.argmin())} leaves "
+                             f"{int(left.min())} of {self.shared.drawable} drawable items; lower "
+                             "num_sample to at most that, or use kind 'full'")
 
     @property
     def probabilities(self) -> Tensor:
@@ -112,10 +110,8 @@ class NegativeSamplerV2:
             users: int64 [B]
         """
         if len(users) and not 0 <= users.min() <= users.max() < len(self.user_items):
-            raise ValueError(
-                f"users lie in {int(users.min())}..{int(users.max())}; user_items has users "
-                f"0..{len(self.user_items) - 1}"
-            )
+            raise ValueError(f"users lie in {int(users.min())}..{int(users.max())}; user_items has "
+                             f"users 0..{len(self.user_items) - 1}")
         items, log_prob = self.shared.sample()
         return Draw(items, log_prob, *known_among(self.user_items, users, items, self.size))
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...core.checks import whole
 from ...core.registry import lookup
 from ..rows.batch import Batch, join
+from ..rows.features import SequenceFeature
 from ..sets.dataset import Dataset
 from .candidate_source import Drawn, candidate_source, pair_batch, share_of
 from .loader import RowLoader
@@ -82,7 +83,9 @@ class Steps(NamedTuple):
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #a342b1dc
 def item_ids(dataset: Dataset) -> Tensor:
     "The id of each row of the catalogue in the items' own table, int64 [I]."
-    return dataset.items.singles[:, dataset.items.single_names.index(dataset.schema.item_key)].long()
+    items = dataset.items
+    assert items.singles is not None
+    return items.singles[:, items.single_names.index(dataset.schema.item_key)].long()
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #2bb174fa
 def event_steps(dataset: Dataset) -> Steps:
@@ -92,21 +95,13 @@ def event_steps(dataset: Dataset) -> Steps:
             f"{dataset.name} has no times, so its histories have no order; a model that reads "
             "them in order needs a timestamp column, others such as DSSM and MIND do not"
         )
-    events, order = dataset.train.columns, dataset.event_order("train")
-    items, times, users = (
-        events[name][order] for name in ("item_index", dataset.schema.timestamp, "user_index")
-    )
-    asks = count_asked(
-        users, events[dataset.moment][order] if dataset.moment else torch.arange(len(order))
-    )
-    return Steps(
-        item_ids(dataset)[items],
-        items,
-        times,
-        asks,
-        torch.bincount(users, minlength=len(dataset.users)),
-        torch.arange(len(dataset.users)),
-    )
+    assert dataset.schema.timestamp is not None
+    events, order, size = dataset.train.columns, dataset.event_order("train"), len(dataset.users)
+    names = ("item_index", dataset.schema.timestamp, "user_index")
+    items, times, users = (events[name][order] for name in names)
+    moments = events[dataset.moment][order] if dataset.moment else torch.arange(len(order))
+    lengths, asks = torch.bincount(users, minlength=size), count_asked(users, moments)
+    return Steps(item_ids(dataset)[items], items, times, asks, lengths, torch.arange(size))
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #6ed9bf3e
 def row_steps(dataset: Dataset, *splits: str) -> Steps:
@@ -115,27 +110,19 @@ def row_steps(dataset: Dataset, *splits: str) -> Steps:
     What a longer one holds is left out.
     """
     tables = [dataset.split(name) for name in splits]
-    users, items = (
-        torch.cat([table.columns[key] for table in tables]) for key in ("user_index", "item_index")
-    )
+    keys = ("user_index", "item_index")
+    users, items = (torch.cat([table.columns[key] for table in tables]) for key in keys)
     lists = [table.jagged["history"].packed() for table in tables]
     lengths = torch.cat([part.lengths for part in lists]) + 1
     ends = lengths.cumsum(0)
-    ids, is_item = torch.empty(int(lengths.sum()), dtype=torch.int64), torch.zeros(
-        int(lengths.sum()), dtype=torch.bool
-    )
+    is_item = torch.zeros(int(lengths.sum()), dtype=torch.bool)
     is_item[ends - 1] = True
-    ids[is_item], ids[~is_item] = (
-        item_ids(dataset)[items],
-        torch.cat([part.values for part in lists]).long(),
-    )
+    ids = torch.empty(len(is_item), dtype=torch.int64)
+    ids[is_item], ids[~is_item] = item_ids(dataset)[items], torch.cat([p.values for p in lists]).long()
     found = dataset.item_of_id[ids].index_copy(0, ends - 1, items)
     longer, asks_once = _overlaps(dataset, users, ids, lengths)
-    asks = (
-        (F.pad(found[1:], (0, 1), value=-1) >= 0)
-        & ~is_item
-        & (~asks_once.repeat_interleave(lengths) | F.pad(is_item[1:], (0, 1)))
-    )
+    asks = (F.pad(found[1:], (0, 1), value=-1) >= 0) & ~is_item
+    asks &= ~asks_once.repeat_interleave(lengths) | F.pad(is_item[1:], (0, 1))
     kept = (~longer).repeat_interleave(lengths)
     return Steps(ids[kept], found[kept], None, asks[kept].long(), lengths[~longer], users[~longer])
 
@@ -144,7 +131,8 @@ def _overlaps(dataset: Dataset, users: Tensor, ids: Tensor, lengths: Tensor) -> 
     """Rows [R] whose sequence is a longer row's history, and rows that shall ask for their item alone,
     as others ask for what is before it.
     """
-    most = next(feature.max_length for feature in dataset.features("user") if feature.name == "history")
+    most = next(feature.max_length for feature in dataset.features("user")
+                if isinstance(feature, SequenceFeature) and feature.name == "history")
     starts = lengths.cumsum(0) - lengths
     owned = lambda first, size: fingerprint(Jagged(ids, first, size)) + users * 3202034522624059733
     before, whole = owned(starts, lengths - 1), owned(starts, lengths)
@@ -184,12 +172,8 @@ class SequenceLoader(RowLoader):
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        batch_size: int = 128,
-        negatives: Negatives = Negatives(kind="full"),
-        seed: int = 0,
-        max_length: int = 200,
+        self, dataset: Dataset, batch_size: int = 128, negatives: Negatives = Negatives(kind="full"),
+        seed: int = 0, max_length: int = 200,
     ):
         super().__init__(dataset, batch_size, seed)
         self.negatives, self.max_length = negatives, whole("max_length", max_length, 1, 2**31 - 1)

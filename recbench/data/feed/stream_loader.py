@@ -17,7 +17,7 @@ from ..sets.dataset import Dataset
 from .candidate_source import candidate_source, pair_batch
 from .negatives import Negatives
 from ..sets.stream import ParquetStream
-from ..rows.random_streams import RandomStream
+from ..rows.random_streams import Stateful
 from ..rows.table import Table
 
 # %% ../../../nbs/10_data/40_feed/55_stream_loader.ipynb #5954c3e8
@@ -28,6 +28,7 @@ def looked_up(index: Tensor, ids: Tensor) -> Tensor:
 # %% ../../../nbs/10_data/40_feed/55_stream_loader.ipynb #56cacd8b
 def column_of(table: Table, name: str) -> Tensor:
     "Ids of a single feature, int64 [rows]."
+    assert table.singles is not None
     return table.singles[:, table.single_names.index(name)].long()
 
 # %% ../../../nbs/10_data/40_feed/55_stream_loader.ipynb #07241dd4
@@ -43,15 +44,12 @@ class StreamLoader:
     """
 
     def __init__(
-        self,
-        stream: ParquetStream,
-        dataset: Dataset,
-        negatives: Negatives | None = None,
+        self, stream: ParquetStream, dataset: Dataset, negatives: Negatives | None = None,
         item_counts: Tensor | None = None,
     ):
         self.stream, self.dataset, self.negatives = stream, dataset, negatives
         self.batch_size, self.user_index, self.source = stream.batch_size, None, None
-        self.streams: dict[str, ParquetStream | RandomStream] = {"stream": stream}
+        self.streams: dict[str, Stateful] = {"stream": stream}
         if negatives is None: return
         self.source = candidate_source(dataset, negatives, stream.seed, item_counts, strangers=True)
         self.streams |= self.source.streams
@@ -94,9 +92,10 @@ class StreamLoader:
         """
         batch = make_batch(table) if self.source is None else self.with_negatives(table)
         schema, columns = self.dataset.schema, table.columns
-        if schema.label in columns: batch.labels[schema.label] = columns[schema.label].contiguous()
-        weight = schema.sample_weight
-        if weight in columns: batch.sample_weights[weight] = columns[weight].float()
+        label, weight = schema.label, schema.sample_weight
+        if label is not None and label in columns: batch.labels[label] = columns[label].contiguous()
+        if weight is not None and weight in columns:
+            batch.sample_weights[weight] = columns[weight].float()
         return batch
 
     def with_negatives(self, table: Table) -> Batch:
@@ -105,25 +104,21 @@ class StreamLoader:
         Args:
             table: encoded rows
         """
-        assert self.source is not None
+        assert self.source is not None and table.singles is not None
         schema, names = self.dataset.schema, list(table.single_names)
         items = looked_up(self.item_index, column_of(table, schema.item_key))
         if (items < 0).any():
-            raise ValueError(
-                f"{int((items < 0).sum())} rows of the stream have an item that is not in the "
-                f"catalogue; the first is row {int((items < 0).nonzero()[0])} of a batch"
-            )
+            raise ValueError(f"{int((items < 0).sum())} rows of the stream have an item that is not "
+                             f"in the catalogue; the first is row {int((items < 0).nonzero()[0])} of "
+                             "a batch")
         users = torch.full_like(items, len(self.dataset.users))   # strangers, where nobody asks
         if self.user_index is not None:
             found = looked_up(self.user_index, column_of(table, schema.user_key))
             users = found.where(found >= 0, users)
         others = [place for place, name in enumerate(names) if name != schema.item_key]
         base = replace(
-            table,
-            single_names=tuple(names[place] for place in others),
-            singles=table.singles[:, others] if others else None,
-            columns={},
-            block=None,
+            table, single_names=tuple(names[place] for place in others),
+            singles=table.singles[:, others] if others else None, columns={}, block=None,
         )
         return pair_batch(base, self.dataset.items, self.source.draw(users, items))
 

@@ -46,13 +46,9 @@ def expand_rows(own: Tensor, above: Tensor, negatives: Tensor) -> tuple[Tensor, 
 # %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #9e8fa6bb
 def only_lists(table: Table, names: Collection[str] | None) -> Table:
     "The table with the lists and sequences that are wanted; None: all."
-    return (
-        table
-        if names is None
-        else replace(
-            table, jagged={name: column for name, column in table.jagged.items() if name in names}
-        )
-    )
+    if names is None: return table
+    wanted = {name: column for name, column in table.jagged.items() if name in names}
+    return replace(table, jagged=wanted)
 
 # %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #0dc62e5e
 class TDMLoader(RowLoader):
@@ -72,29 +68,19 @@ class TDMLoader(RowLoader):
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        tree: Tree,
-        layer_num_sample: Sequence[int],
-        batch_size: int = 64,
-        weights: Tensor | None = None,
-        remain_ratio: float = 1.0,
-        probability_type: str = "UNIFORM",
-        seed: int = 0,
-        label: str = "label",
-        features: Collection[str] | None = None,
+        self, dataset: Dataset, tree: Tree, layer_num_sample: Sequence[int], batch_size: int = 64,
+        weights: Tensor | None = None, remain_ratio: float = 1.0, probability_type: str = "UNIFORM",
+        seed: int = 0, label: str = "label", features: Collection[str] | None = None,
     ):
         super().__init__(dataset, batch_size, seed)
-        self.tree, self.sampler = tree, TDMSampler(
-            tree, layer_num_sample, weights, remain_ratio, probability_type, seed
-        )
+        self.tree = tree
+        self.sampler = TDMSampler(tree, layer_num_sample, weights, remain_ratio, probability_type, seed)
         self.streams = {"sampler": self.sampler}
         self.layer_num_sample, self.weights, self.features = list(layer_num_sample), weights, features
         self.remain_ratio, self.probability_type = remain_ratio, probability_type
         self.nodes = only_lists(node_table(dataset, tree), features)
-        self.users, self.events = only_lists(dataset.users, features), only_lists(
-            dataset.train, features
-        )
+        self.users = only_lists(dataset.users, features)
+        self.events = only_lists(dataset.train, features)
         self.label, self.weight = dataset.schema.label or label, dataset.schema.sample_weight
 
     def batch(self, rows: Tensor) -> Batch:
@@ -110,11 +96,10 @@ class TDMLoader(RowLoader):
         )
         if self.label in columns: label[:len(rows)] = columns[self.label].float()
         batch = make_batch(
-            join([self.users.take(columns["user_index"]), events]),
-            self.nodes.take(nodes),
+            join([self.users.take(columns["user_index"]), events]), self.nodes.take(nodes),
             Candidates("owned", owner=owner),
         )
         batch.labels[self.label] = label
-        if self.weight in columns:
+        if self.weight is not None and self.weight in columns:
             batch.sample_weights[self.weight] = columns[self.weight].float()[owner]
         return batch

@@ -113,67 +113,66 @@ def tree_features(features: Sequence[Feature], item_key: str, tree: Tree) -> lis
     """
     own = item_feature(features, item_key)
     inner = int(tree.codes[-len(tree.items) - 1]) + 1 if tree.levels > 1 else 0
-    grown = [
-        (
-            feature.model_copy(update={"num_buckets": own.num_buckets + inner})
-            if feature.is_sparse and feature.table == own.table
-            else feature
-        )
-        for feature in features
-    ]
-    return [
-        *grown,
-        IdFeature(name=LEVEL, side="item", num_buckets=tree.levels, embedding_dim=own.embedding_dim),
-    ]
+    room = {"num_buckets": (own.num_buckets or 0) + inner}
+    shared = lambda feature: feature.is_sparse and feature.table == own.table
+    grown = [feature.model_copy(update=room) if shared(feature) else feature for feature in features]
+    level = IdFeature(
+        name=LEVEL, side="item", num_buckets=tree.levels, embedding_dim=own.embedding_dim
+    )
+    return [*grown, level]
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #c9a37393
 class Catalogue(Protocol):
     "What is known of the items: a data set, or a run that has left it behind."
-    schema: Schema
-    vocabularies: Mapping[str, Vocabulary]
-    items: Table
+
+    @property
+    def schema(self) -> Schema:
+        "Features, and which of them is the item's id."
+        ...
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        "Vocabulary of each table that has one."
+        ...
+
+    @property
+    def items(self) -> Table:
+        "Item features, [I] rows."
+        ...
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #4d76a0a4
-def node_table(
-    catalogue: Catalogue,
-    tree: Tree,
-) -> Table:
-    "Item features of all nodes, a row a node: what inner nodes have is what is typical below."
+def _node_ids(catalogue: Catalogue, tree: Tree, missing: Mapping[str, int | None]) -> Tensor:
+    "Single ids of all nodes and their level, int64 [M, F + 1]."
+    items, schema = catalogue.items, catalogue.schema
+    own = item_feature(schema.side("item"), schema.item_key)
+    assert items.singles is not None and own.num_buckets is not None
+    columns = []
+    for name, values in zip(items.single_names, items.singles.long().unbind(1)):
+        if name == own.name: columns.append(node_ids(tree, values, own.num_buckets - 1))
+        else: columns.append(_column(tree, values, missing[name]))
+    return torch.stack([*columns, tree.level], 1)
+
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #40d74003
+def node_table(catalogue: Catalogue, tree: Tree) -> Table:
+    """Item features of all nodes, a row a node: what inner nodes have is what is typical below.
+
+    Args:
+        catalogue: features and rows of the items
+        tree: its leaves are these items
+    """
     items, inner = catalogue.items, len(tree) - len(tree.items)
     if len(items) != len(tree.items):
-        raise ValueError(
-            f"the tree has {len(tree.items)} leaves and the catalogue {len(items)} items; they must be "
-            "the same"
-        )
-    own, by_name = item_feature(catalogue.schema.side("item"), catalogue.schema.item_key), {
-        feature.name: feature for feature in catalogue.schema.side("item")
-    }
-    missing = {
-        name: 0 if feature.table in catalogue.vocabularies else None
-        for name, feature in by_name.items()
-    }
-    columns = [
-        (
-            _column(tree, items.singles[:, place].long(), missing[name])
-            if name != own.name
-            else node_ids(tree, items.singles[:, place].long(), own.num_buckets - 1)
-        )
-        for place, name in enumerate(items.single_names)
-    ]
+        raise ValueError(f"the tree has {len(tree.items)} leaves and the catalogue {len(items)} items; "
+                         "they must be the same")
+    known = catalogue.vocabularies      # 0 stands for a value that is not in one
+    missing = {f.name: 0 if f.table in known else None for f in catalogue.schema.side("item")}
     jagged = {
         name: _lists(tree, column.packed(), inner, missing[name])
         for name, column in items.jagged.items()
     }
     dense = None if items.dense is None else node_means(tree, items.dense)
-    return Table(
-        len(tree),
-        (*items.single_names, LEVEL),
-        torch.stack([*columns, tree.level], 1),
-        jagged,
-        items.dense_names,
-        items.dense_dims,
-        dense,
-    )
+    names, singles = (*items.single_names, LEVEL), _node_ids(catalogue, tree, missing)
+    return Table(len(tree), names, singles, jagged, items.dense_names, items.dense_dims, dense)
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #bb0ecbb9
 def _column(tree: Tree, values: Tensor, missing: int | None) -> Tensor:
@@ -192,7 +191,8 @@ def _lists(tree: Tree, column: Jagged, inner: int, missing: int | None) -> Jagge
     nodes, modes = node_modes(tree, column.values, column.lengths, missing)
     leaves = column.take(tree.items)
     lengths = torch.cat([torch.zeros(inner, dtype=torch.int64).index_fill(0, nodes, 1), leaves.lengths])
-    weights = None if column.weights is None else torch.cat([torch.ones(len(nodes)), leaves.weights])
+    weights = None
+    if leaves.weights is not None: weights = torch.cat([torch.ones(len(nodes)), leaves.weights])
     return Jagged(
         torch.cat([modes[nodes.argsort()], leaves.values]),
         lengths.cumsum(0) - lengths,

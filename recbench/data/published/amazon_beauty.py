@@ -28,8 +28,7 @@ _NAMES = {"sequences.txt": "Beauty.txt", "item2attributes.json": "Beauty_item2at
 _SCHEMA = Schema(
     timestamp="position",
     features=(
-        IdFeature(name="user_id"),
-        IdFeature(name="item_id", side="item"),
+        IdFeature(name="user_id"), IdFeature(name="item_id", side="item"),
         IdFeature(name="attributes", side="item", value_dim=0, pooling="mean"),
     ),
 )
@@ -39,10 +38,7 @@ def _from_source(folder: Path) -> dict[str, bytes]:
     import pooch
     files = {
         name: pooch.retrieve(
-            _SOURCE + theirs,
-            f"sha256:{_SHA256[name]}",
-            path=folder,
-            downloader=http_downloader(),
+            _SOURCE + theirs, f"sha256:{_SHA256[name]}", path=folder, downloader=http_downloader(),
         )
         for name, theirs in _NAMES.items()
     }
@@ -56,23 +52,19 @@ def read_sequences(text: str) -> pd.DataFrame:
     """
     lines = [line.split() for line in text.splitlines()]
     wrong = [
-        number
-        for number, line in enumerate(lines, 1)
+        number for number, line in enumerate(lines, 1)
         if len(line) < 2 or not all(word.isdigit() for word in line)
     ]
     if wrong:
-        raise ValueError(
-            f"sequences.txt, line {wrong[0]} ({len(wrong)} such lines): "
-            f"{' '.join(lines[wrong[0] - 1])!r}; a line must be a user and one or more items, all "
-            "integers"
-        )
+        raise ValueError(f"sequences.txt, line {wrong[0]} ({len(wrong)} such lines): "
+                         f"{' '.join(lines[wrong[0] - 1])!r}; a line must be a user and one or more "
+                         "items, all integers")
     lengths = np.array([len(line) - 1 for line in lines])
     positions = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths) + 1
     return pd.DataFrame(
         {
             "user_id": np.repeat([int(line[0]) for line in lines], lengths),
-            "item_id": [int(item) for line in lines for item in line[1:]],
-            "position": positions,
+            "item_id": [int(item) for line in lines for item in line[1:]], "position": positions,
         }
     )
 

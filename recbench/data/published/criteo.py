@@ -44,15 +44,13 @@ def criteo_dataset(
     ready = pd.DataFrame(
         {
             "label": rows["label"].astype("int64"),
-            **{column: list(squash(rows[column])) for column in NUMBERS},
-            **hashes,
+            **{column: list(squash(rows[column])) for column in NUMBERS}, **hashes,
         }
     )
     features = (
         *(RawFeature(name=column, value_dim=2) for column in NUMBERS),
         *(
-            IdFeature(name=column, embedding_dim=embedding_dim)
-            for column in HASHES
+            IdFeature(name=column, embedding_dim=embedding_dim) for column in HASHES
             if hashes[column].iloc[: ends[0]].notna().any()
         ),
     )

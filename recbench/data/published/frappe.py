@@ -17,16 +17,7 @@ from .fetch import find_files
 
 # %% ../../../nbs/10_data/30_published/70_frappe.ipynb #b65b2891
 FIELDS = (
-    "user",
-    "item",
-    "daytime",
-    "weekday",
-    "isweekend",
-    "homework",
-    "cost",
-    "weather",
-    "country",
-    "city",
+    "user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city",
 )
 _TABLES = {
     "frappe_train_resampled_negatives.parquet": (
@@ -37,9 +28,7 @@ _TABLES = {
     ),
 }
 _PUBLISHED = {
-    "train": "frappe.train.libfm",
-    "valid": "frappe.validation.libfm",
-    "test": "frappe.test.libfm",
+    "train": "frappe.train.libfm", "valid": "frappe.validation.libfm", "test": "frappe.test.libfm",
 }
 
 
@@ -51,10 +40,8 @@ def read_libfm(text: str, fields: tuple[str, ...] = FIELDS) -> pd.DataFrame:
     lines = [line.split() for line in text.splitlines()]
     wrong = [number for number, line in enumerate(lines, 1) if len(line) != len(fields) + 1]
     if wrong:
-        raise ValueError(
-            f"line {wrong[0]} ({len(wrong)} such lines) has {len(lines[wrong[0] - 1])} columns; a line "
-            f"is a label and {len(fields)} fields"
-        )
+        raise ValueError(f"line {wrong[0]} ({len(wrong)} such lines) has {len(lines[wrong[0] - 1])} "
+                         f"columns; a line is a label and {len(fields)} fields")
     rows = pd.DataFrame(
         [[float(line[0]) > 0, *(int(pair.split(":")[0]) for pair in line[1:])] for line in lines],
         columns=["label", *fields],
@@ -68,8 +55,7 @@ def read_frappe() -> dict[str, pd.DataFrame]:
     if folder:
         train, rest = (pd.read_parquet(folder / name) for name in _TABLES)
         parts = {
-            "train": train,
-            "valid": rest[rest["split"] == "validation"],
+            "train": train, "valid": rest[rest["split"] == "validation"],
             "test": rest[rest["split"] == "test"],
         }
         return {
@@ -78,8 +64,7 @@ def read_frappe() -> dict[str, pd.DataFrame]:
         }
     folder = next(
         (
-            place / "frappe"
-            for place in data_dirs()
+            place / "frappe" for place in data_dirs()
             if all((place / "frappe" / file).is_file() for file in _PUBLISHED.values())
         ),
         None,
@@ -101,8 +86,7 @@ def frappe_dataset(parts: dict[str, pd.DataFrame], embedding_dim: int = 16) -> D
     "Rows of the three parts with their ten fields."
     features = [
         IdFeature(name=name, side="item" if name == "item" else "user", embedding_dim=embedding_dim)
-        for name in parts["train"].columns
-        if name != "label"
+        for name in parts["train"].columns if name != "label"
     ]
     schema = Schema(
         features=tuple(features), user_key="user", item_key="item", timestamp=None, label="label"
@@ -110,16 +94,8 @@ def frappe_dataset(parts: dict[str, pd.DataFrame], embedding_dim: int = 16) -> D
     everyone = pd.concat(parts.values())
     users, items = (pd.DataFrame({key: sorted(everyone[key].unique())}) for key in ("user", "item"))
     return build_dataset(
-        "frappe",
-        schema,
-        parts["train"],
-        parts["valid"],
-        parts["test"],
-        users,
-        items,
-        protocol="rows, published 70/20/10",
-        max_history=0,
-        max_recent=0,
+        "frappe", schema, parts["train"], parts["valid"], parts["test"], users, items,
+        protocol="rows, published 70/20/10", max_history=0, max_recent=0,
     )
 
 # %% ../../../nbs/10_data/30_published/70_frappe.ipynb #f022862c

@@ -60,12 +60,10 @@ def _rebuilt(folder: Path) -> MovieLens1M:
     between = pd.concat([low, high], axis=1).mean(axis=1)
     ratings = pd.DataFrame(
         {
-            "user_id": raw["user_id"].astype("int64"),
-            "item_id": raw["movie_id"].astype("int64"),
+            "user_id": raw["user_id"].astype("int64"), "item_id": raw["movie_id"].astype("int64"),
             "position": raw["chrono_pos"].astype("int64"),
             "timestamp": raw["timestamp"].astype("float64").fillna(between),
-            "liked": raw["liked"].fillna(0) == 1,
-            "early": raw["in_first80"] == 1,
+            "liked": raw["liked"].fillna(0) == 1, "early": raw["in_first80"] == 1,
             "late": raw["in_first80"] == 0,
         }
     )
@@ -122,12 +120,8 @@ def read_movielens_1m() -> MovieLens1M:
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #82338257
 _SCHEMA = Schema(
     features=(
-        IdFeature(name="user_id"),
-        IdFeature(name="gender"),
-        IdFeature(name="age"),
-        IdFeature(name="occupation"),
-        IdFeature(name="zip3"),
-        IdFeature(name="item_id", side="item"),
+        IdFeature(name="user_id"), IdFeature(name="gender"), IdFeature(name="age"),
+        IdFeature(name="occupation"), IdFeature(name="zip3"), IdFeature(name="item_id", side="item"),
         IdFeature(name="release_year", side="item"),
         IdFeature(name="genres", side="item", value_dim=0, pooling="mean"),
     )
@@ -141,10 +135,8 @@ def _last_film(
 ) -> Dataset:
     "Every rating; ties in the order of the file, which `position` counts, or neutral."
     if not validation:
-        raise ValueError(
-            "validation is False; under leave-last each user's last film but one validates, "
-            "allowed is True"
-        )
+        raise ValueError("validation is False; under leave-last each user's last film but one "
+                         "validates, allowed is True")
     rows = tables.ratings[tables.ratings["position"] > 0]
     items = tables.items[tables.items["item_id"].isin(rows["item_id"])]
     if ties == "file":
@@ -153,24 +145,12 @@ def _last_film(
             raise ValueError(f"tie_seed is {tie_seed} and ties is 'file'; a seed is for 'neutral'")
         parts = leave_last(rows, timestamp="position")
         return build_dataset(
-            "movielens-1m",
-            _SEQUENCES,
-            *parts,
-            tables.users,
-            items,
-            protocol="leave-last, ties in file order",
-            **windows,
+            "movielens-1m", _SEQUENCES, *parts, tables.users, items,
+            protocol="leave-last, ties in file order", **windows,
         )
     return build_dataset(
-        "movielens-1m",
-        _SCHEMA,
-        *leave_last(rows, ties=ties, tie_seed=tie_seed),
-        tables.users,
-        items,
-        protocol="leave-last",
-        ties=ties,
-        tie_seed=tie_seed,
-        **windows,
+        "movielens-1m", _SCHEMA, *leave_last(rows, ties=ties, tie_seed=tie_seed), tables.users, items,
+        protocol="leave-last", ties=ties, tie_seed=tie_seed, **windows,
     )
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #cf7d4e81
@@ -195,19 +175,9 @@ def _after_date(
     items = tables.items[tables.items["item_id"].isin(likes["item_id"])]
     others = rated[~rated["liked"] & rated["item_id"].isin(likes["item_id"])]
     return build_dataset(
-        "movielens-1m",
-        _SCHEMA,
-        train,
-        pd.concat(held) if validation else None,
-        test,
-        tables.users,
-        items,
-        protocol="global-time",
-        dislikes=others[others["timestamp"] < train["timestamp"].max()],
-        masked=others,
-        ties=ties,
-        tie_seed=tie_seed,
-        **windows,
+        "movielens-1m", _SCHEMA, train, pd.concat(held) if validation else None, test, tables.users,
+        items, protocol="global-time", dislikes=others[others["timestamp"] < train["timestamp"].max()],
+        masked=others, ties=ties, tie_seed=tie_seed, **windows,
     )
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #2b3a38ae

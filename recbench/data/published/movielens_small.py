@@ -40,36 +40,31 @@ def _texts() -> dict[str, bytes]:
         return {name: files.read(f"ml-latest-small/{name}") for name in _FILES}
 
 # %% ../../../nbs/10_data/30_published/35_movielens_small.ipynb #5a88383e
+def _nonempty(names: list[str]) -> list[str]: return [name for name in names if name]
+
+
 def _films(movies: pd.DataFrame, tags: pd.DataFrame) -> pd.DataFrame:
     "Title, year, genres, and the tags in small letters."
     by_film = (
-        tags.assign(tag=tags["tag"].str.lower())
-        .groupby("movieId")["tag"]
+        tags.assign(tag=tags["tag"].str.lower()) .groupby("movieId")["tag"]
         .agg(lambda words: sorted(set(words)))
     )
     genres = (
-        movies["genres"]
-        .where(movies["genres"] != "(no genres listed)", "")
-        .str.split("|")
-        .map(lambda names: [name for name in names if name])
+        movies["genres"] .where(movies["genres"] != "(no genres listed)", "") .str.split("|")
+        .map(_nonempty)
     )
     year = movies["title"].str.extract(r"\((\d{4})\)\s*$")[0]
     return pd.DataFrame(
         {
-            "movieId": movies["movieId"],
-            "title": movies["title"],
-            "year": year,
-            "genres": genres,
-            "tags": movies["movieId"]
-            .map(by_film)
+            "movieId": movies["movieId"], "title": movies["title"], "year": year, "genres": genres,
+            "tags": movies["movieId"] .map(by_film)
             .map(lambda words: words if isinstance(words, list) else []),
         }
     )
 
 # %% ../../../nbs/10_data/30_published/35_movielens_small.ipynb #8901732f
 _FEATURES = (
-    IdFeature(name="userId"),
-    IdFeature(name="movieId", side="item"),
+    IdFeature(name="userId"), IdFeature(name="movieId", side="item"),
     IdFeature(name="year", side="item"),
     IdFeature(name="genres", side="item", value_dim=0, pooling="mean"),
     IdFeature(name="tags", side="item", value_dim=0, pooling="mean"),
@@ -94,8 +89,7 @@ def movielens_small(
     if found != _ROWS:
         warnings.warn(
             f"this edition of ml-latest-small has {found:,} ratings, not the {_ROWS:,} of September "
-            "2018; numbers of the two do not compare",
-            stacklevel=2,
+            "2018; numbers of the two do not compare", stacklevel=2,
         )
     return movielens_small_dataset(frames, split, min_label, verbose, ties=ties, tie_seed=tie_seed)
 

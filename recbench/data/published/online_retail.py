@@ -97,21 +97,11 @@ def online_retail_dataset(
         "CustomerID"
     )
     dataset = build_dataset(
-        "online-retail",
-        _SCHEMA,
-        train,
-        held["valid"],
-        held["test"],
-        customers,
-        _products(bought),
-        protocol=f"global-time {valid}/{test} new items",
-        moment="InvoiceDate",
-        **windows,
+        "online-retail", _SCHEMA, train, held["valid"], held["test"], customers, _products(bought),
+        protocol=f"global-time {valid}/{test} new items", moment="InvoiceDate", **windows,
     )
     account = {
-        "read": len(lines),
-        "train": len(train),
-        **{name: len(part) for name, part in held.items()},
+        "read": len(lines), "train": len(train), **{name: len(part) for name, part in held.items()},
         "no purchase": len(lines) - len(bought),
         "bought before or unknown": len(middle) + len(late) - sum(map(len, held.values())),
     }

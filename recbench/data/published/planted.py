@@ -122,24 +122,17 @@ def _draw_items(
     tags, by_tag = _draw_tags(items, rng)
     by_brand, quality = rng.permutation(_globe(len(_BRANDS))), rng.normal(0.0, 0.7, len(_BRANDS))
     place = _unit(
-        _globe(len(_CATEGORIES))[category]
-        + 0.3 * by_brand[brand]
-        + 0.3 * by_tag
+        _globe(len(_CATEGORIES))[category] + 0.3 * by_brand[brand] + 0.3 * by_tag
         + 0.1 * rng.standard_normal((items, 3))
     )
     log_price = (
-        3.0
-        + 0.8 * rng.standard_normal(len(_CATEGORIES))[category]
-        + 0.5 * quality[brand]
+        3.0 + 0.8 * rng.standard_normal(len(_CATEGORIES))[category] + 0.5 * quality[brand]
         + 0.5 * rng.standard_normal(items)
     )
     number = np.arange(1, items + 1)
     frame = pd.DataFrame(
         {
-            "item_id": number,
-            "category": _CATEGORIES[category],
-            "brand": _BRANDS[brand],
-            "tags": tags,
+            "item_id": number, "category": _CATEGORIES[category], "brand": _BRANDS[brand], "tags": tags,
             "price": np.exp(log_price).round(2),
         }
     )
@@ -348,14 +341,10 @@ def planted_frames(
     # 0: leads to the last click
     to_end = np.bincount(user, weights=click).astype(np.int64)[user] - 1 - step
     impressions = pd.DataFrame({
-        "user_id": user + 1,
-        "item_id": item + 1,
-        "timestamp": _event_times(user, rng),
-        "click": click,
+        "user_id": user + 1, "item_id": item + 1, "timestamp": _event_times(user, rng), "click": click,
         "conversion": click * (rng.random(len(user)) < bought),
         "split": pd.Categorical.from_codes(2 - np.minimum(to_end, 2), dtype=_SPLITS),
-        "click_probability": world.click_pairs(user, item),
-        "conversion_probability": bought,
+        "click_probability": world.click_pairs(user, item), "conversion_probability": bought,
     })
     return PlantedFrames(user_frame, item_frame, impressions, world)
 
@@ -399,8 +388,7 @@ def expected_ranking(
         **{f"recall@{k}": float(recall[at]) for k, at in last.items()},
         **{f"hit_rate@{k}": float(recall[at]) for k, at in last.items()},
         **{f"ndcg@{k}": float(gain[at]) for k, at in last.items()},
-        **{f"mrr@{k}": float(reciprocal[at]) for k, at in last.items()},
-        "mrr": float(reciprocal[-1]),
+        **{f"mrr@{k}": float(reciprocal[at]) for k, at in last.items()}, "mrr": float(reciprocal[-1]),
     }
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #8058ba60
@@ -504,15 +492,8 @@ def planted(
     made = frames.impressions.loc[frames.impressions["click"] == 1, ["user_id", "item_id", "timestamp"]]
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     return build_dataset(
-        "planted",
-        _SCHEMA,
-        *leave_last(made),
-        frames.users,
-        catalogue,
-        protocol="leave-last",
-        max_history=max_history,
-        max_recent=max_recent,
-        ceiling=ceiling(frames, top_k),
+        "planted", _SCHEMA, *leave_last(made), frames.users, catalogue, protocol="leave-last",
+        max_history=max_history, max_recent=max_recent, ceiling=ceiling(frames, top_k),
         dislikes=_dislikes(frames.impressions),
     )
 
@@ -536,17 +517,7 @@ def planted_clicks(
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     best = {name: value for name, value in ceiling(frames, (1,)).items() if name in ("auc", "logloss")}
     return build_dataset(
-        "planted",
-        _SCHEMA.model_copy(update={"label": "click"}),
-        train,
-        valid,
-        test,
-        frames.users,
-        catalogue,
-        protocol="rows, by user's clicks",
-        max_history=max_history,
-        max_recent=0,
-        ceiling=best,
-        label_windows="click" if max_history else None,
-        more_labels=["conversion"],
+        "planted", _SCHEMA.model_copy(update={"label": "click"}), train, valid, test, frames.users,
+        catalogue, protocol="rows, by user's clicks", max_history=max_history, max_recent=0,
+        ceiling=best, label_windows="click" if max_history else None, more_labels=["conversion"],
     )

@@ -22,14 +22,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
-from .candidates import DOCUMENTED, Candidates
+from .candidates import DOCUMENTED, Candidates, Kind
 from .eager import eager
 from .table import Table
 
@@ -67,6 +67,9 @@ class FeatureReader(Protocol):
         ...
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #cfa78a88
+_Keyed = TypeVar("_Keyed", KeyedJaggedTensor, KeyedTensor)
+
+
 def slice_feature(ids: KeyedJaggedTensor, key: str) -> Ids:
     "Values, lengths [rows] and weights of one feature."
     i = ids.keys().index(key)
@@ -79,7 +82,7 @@ def slice_feature(ids: KeyedJaggedTensor, key: str) -> Ids:
     )
 
 
-def _holder(parts: Mapping[str, KeyedJaggedTensor | KeyedTensor], name: str):
+def _holder(parts: Mapping[str, _Keyed], name: str) -> _Keyed:
     "The tensor that has the feature."
     for part in parts.values():
         if name in part.keys(): return part
@@ -163,7 +166,7 @@ class _OldKeys(dict):
         if found is None: raise KeyError(key)
         return found
 
-    def get(self, key: str, default: Tensor | None = None) -> Tensor | None:
+    def get(self, key: str, default: Any = None) -> Any:
         try: return self[key]
         except KeyError: return default
 
@@ -198,7 +201,7 @@ class Batch:
         if self.candidates is not None:
             self.additional_infos = _OldKeys(self.additional_infos, self.candidates)
 
-    def competing(self, kind: str = "first") -> Candidates:
+    def competing(self, kind: Kind = "first") -> Candidates:
         """Who competes here, for a model that expects positives at `kind`, "diagonal" or "first".
 
         Of a batch made by hand what its `additional_infos` say. Refuses candidates of the other kind.
@@ -206,10 +209,9 @@ class Batch:
         found = self.candidates
         if found is None: return Candidates.from_infos(self.additional_infos, kind)
         if found.kind != kind and found.kind in ("diagonal", "first"):
-            raise ValueError(
-                f"candidates of the batch are of kind {found.kind!r} and the model reads {kind!r}; "
-                "negatives 'in_batch' and 'mixed' need in_batch_negative=True, others False"
-            )
+            raise ValueError(f"candidates of the batch are of kind {found.kind!r} and the model reads "
+                             f"{kind!r}; negatives 'in_batch' and 'mixed' need "
+                             "in_batch_negative=True, others False")
         return found
 
     places, single, ragged, numbers = places, single, ragged, numbers
@@ -219,16 +221,14 @@ class Batch:
         "Rows B of data group `__BASE__`."
         if BASE in self.sparse_features: return self.sparse_features[BASE].stride()
         return (
-            len(self.dense_features[BASE].values())
-            if BASE in self.dense_features
+            len(self.dense_features[BASE].values()) if BASE in self.dense_features
             else len(next(iter(self.labels.values())))
         )
 
     def _map(self, change) -> "Batch":
         parts = {
             name: {key: change(value) for key, value in part.items()}
-            for name, part in vars(self).items()
-            if name != "candidates"
+            for name, part in vars(self).items() if name != "candidates"
         }
         return Batch(**parts, candidates=self.candidates and self.candidates.moved(change))
 
@@ -255,51 +255,38 @@ def _pin(value: Tensor | KeyedTensor | KeyedJaggedTensor | JaggedTensor):
         return JaggedTensor(value.values().pin_memory(), lengths=value.lengths().pin_memory())
     return value.pin_memory()
 
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #42d0c849
+def _whole(parts: list[Tensor]) -> Tensor:
+    "The parts one after the other, a single one as it is."
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _all_weights(columns: Sequence[Ids]) -> Tensor | None:
+    "Weights of all ids, 1 where a feature has none; None: no feature has any."
+    if all(column.weights is None for column in columns): return None
+    ones = lambda column: torch.ones_like(column.values, dtype=torch.float32)
+    return torch.cat([ones(c) if c.weights is None else c.weights for c in columns])
+
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #91cdcab8
 def to_sparse(table: Table) -> KeyedJaggedTensor | None:
     """All ids of the table as one `KeyedJaggedTensor`.
 
     Single ids first, ragged columns after; None without any.
     """
-    rows = len(table)
-    names, sizes, values, lengths, weights = (
-        list(table.single_names),
-        [rows] * len(table.single_names),
-        [],
-        [],
-        [],
-    )
-    if table.singles is not None:
-        values.append(feature_by_feature(table.singles))
-        lengths.append(_ones(len(values[0])))
-        weights.append(None)
-    for name, column in table.jagged.items():
-        packed = column.packed()
-        names.append(name)
-        sizes.append(len(packed.values))
-        values.append(packed.values)
-        lengths.append(packed.lengths)
-        weights.append(packed.weights)
+    rows, names, columns = len(table), [*table.single_names, *table.jagged], []
     if not names: return None
-    if any(weight is not None for weight in weights):
-        all_weights = torch.cat(
-            [
-                torch.ones_like(v, dtype=torch.float32) if w is None else w
-                for v, w in zip(values, weights)
-            ]
-        )
-    else:
-        all_weights = None
-    whole = lambda parts: parts[0] if len(parts) == 1 else torch.cat(parts)
-    return KeyedJaggedTensor(
-        names,
-        whole(values),
-        all_weights,
-        whole(lengths),
-        stride=rows,
-        length_per_key=sizes,
-        offset_per_key=[0, *accumulate(sizes)],
-    )
+    if table.singles is not None:
+        ids = feature_by_feature(table.singles)
+        columns.append(Ids(ids, _ones(len(ids))))
+    for column in table.jagged.values():
+        packed = column.packed()
+        columns.append(Ids(packed.values, packed.lengths, packed.weights))
+    sizes = [rows] * len(table.single_names)
+    sizes += [len(column.values) for column in columns[len(columns) - len(table.jagged):]]
+    values, lengths = (_whole([column[part] for column in columns]) for part in (0, 1))
+    offsets = [0, *accumulate(sizes)]
+    return KeyedJaggedTensor(names, values, _all_weights(columns), lengths, stride=rows,
+                             length_per_key=sizes, offset_per_key=offsets)
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #99f8cb71
 @lru_cache(maxsize=8)
@@ -326,49 +313,47 @@ def to_dense(table: Table) -> KeyedTensor | None:
 
     None without any.
     """
-    return (
-        None
-        if table.dense is None
-        else KeyedTensor(list(table.dense_names), list(table.dense_dims), table.dense)
-    )
+    if table.dense is None: return None
+    return KeyedTensor(list(table.dense_names), list(table.dense_dims), table.dense)
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #33783f5b
-def join(tables: Sequence[Table]) -> Table:
-    "Tables of the same rows as one; a feature that stands in two of them is refused."
+def _beside(matrices: list[Tensor]) -> Tensor | None:
+    return torch.cat(matrices, 1) if len(matrices) > 1 else matrices[0] if matrices else None
+
+
+def _check_join(tables: Sequence[Table]) -> None:
+    "Refuse tables of different numbers of rows, and a feature that stands in two of them."
     if len({len(table) for table in tables}) != 1:
         raise ValueError(f"tables to join have {[len(t) for t in tables]} rows; they must agree")
     names = [
         name for table in tables for name in (*table.single_names, *table.jagged, *table.dense_names)
     ]
-    if len(names) != len(set(names)):
-        raise ValueError(
-            f"features {sorted({n for n in names if names.count(n) > 1})} stand in two of the "
-            "tables to join"
-        )
-    singles, dense, blocks = (
-        [part for part in parts if part is not None]
-        for parts in zip(*((table.singles, table.dense, table.block) for table in tables))
-    )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice: raise ValueError(f"features {twice} stand in two of the tables to join")
+
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #995311b7
+def join(tables: Sequence[Table]) -> Table:
+    "Tables of the same rows as one; a feature that stands in two of them is refused."
+    _check_join(tables)
+    blocks = [table.block for table in tables if table.block is not None]
     block = blocks[0] if len(blocks) == 1 else None
     # a part of a block that is left behind
-    alone = lambda part: (part if part is None or block is not None else part.contiguous())
+    alone = lambda part: part if block is not None else part.contiguous()
+    singles = _beside([table.singles for table in tables if table.singles is not None])
+    dense = _beside([table.dense for table in tables if table.dense is not None])
     return Table(
         len(tables[0]),
         sum((table.single_names for table in tables), ()),
-        alone(_beside(singles)),
+        None if singles is None else alone(singles),
         {name: column for table in tables for name, column in table.jagged.items()},
         sum((table.dense_names for table in tables), ()),
         sum((table.dense_dims for table in tables), ()),
-        alone(_beside(dense)),
+        None if dense is None else alone(dense),
         {name: alone(column) for table in tables for name, column in table.columns.items()},
         block,
     )
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #33ea972c
-def _beside(matrices: Sequence[Tensor]) -> Tensor | None:
-    return torch.cat(matrices, 1) if len(matrices) > 1 else matrices[0] if matrices else None
-
-
 def make_batch(
     base: Table | None = None,
     negatives: Table | None = None,

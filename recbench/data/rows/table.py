@@ -52,8 +52,7 @@ class Jagged:
         shift = self.starts.index_select(0, rows) - (ends - lengths)
         return (
             torch.arange(total, device=rows.device)
-            + torch.repeat_interleave(shift, lengths, output_size=total),
-            lengths,
+            + torch.repeat_interleave(shift, lengths, output_size=total), lengths,
         )
 
     def take(self, rows: Tensor) -> "Jagged":
@@ -120,9 +119,7 @@ class Table:
     def __repr__(self) -> str:
         lists = [f"{name} ({int(column.lengths.sum()):,})" for name, column in self.jagged.items()]
         parts = {
-            "ids": self.single_names,
-            "lists": lists,
-            "numbers": self.dense_names,
+            "ids": self.single_names, "lists": lists, "numbers": self.dense_names,
             "columns": self.columns,
         }
         names = [f"{part}: {', '.join(found)}" for part, found in parts.items() if found]
@@ -135,9 +132,8 @@ class Table:
             name: one of `single_names`; another is refused
         """
         if self.singles is None or name not in self.single_names:
-            raise ValueError(
-                f"{name!r} is no single id of this table; it has {list(self.single_names)}"
-            )
+            raise ValueError(f"{name!r} is no single id of this table; it has "
+                             f"{list(self.single_names)}")
         return self.singles[:, self.single_names.index(name)].long()
 
     def take(self, rows: Tensor) -> "Table":
@@ -216,9 +212,7 @@ def block_table(
         columns: others, which do not lie in the block
     """
     ids, numbers, floats = (
-        len(single_names),
-        len(single_names) + sum(dense_dims),
-        block.view(torch.float32),
+        len(single_names), len(single_names) + sum(dense_dims), block.view(torch.float32),
     )
     inside = {name: floats[:, numbers + place] for place, name in enumerate(column_names)}
     return Table(
@@ -325,8 +319,7 @@ def flat_lists(feature: Feature, column: pa.Array) -> tuple[Tensor, pa.Array, pa
         none = pa.array([], pa.int64())
         return lengths, none, none if feature.is_weighted else None
     fits = (
-        pa.types.is_struct(flat.type) and flat.type.num_fields == 2
-        if feature.is_weighted
+        pa.types.is_struct(flat.type) and flat.type.num_fields == 2 if feature.is_weighted
         else not pa.types.is_nested(flat.type)
     )
     if not fits:

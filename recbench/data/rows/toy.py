@@ -38,8 +38,7 @@ def toy_clicks(rows: int = 2000, seed: int = 0) -> Batch:
     """
     rule, make = torch.Generator().manual_seed(42), torch.Generator().manual_seed(seed)
     weight, p, q = (
-        torch.randn(_VALUES, generator=rule),
-        torch.randn(_VALUES, 2, generator=rule),
+        torch.randn(_VALUES, generator=rule), torch.randn(_VALUES, 2, generator=rule),
         torch.randn(_VALUES, 2, generator=rule),
     )
     ids, x = torch.randint(_VALUES, (rows, 3), generator=make), torch.randn(rows, 1, generator=make)

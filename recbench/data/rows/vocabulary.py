@@ -43,9 +43,8 @@ class Vocabulary:
         """
         ids = np.asarray(ids)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
-            raise ValueError(
-                f"ids of {self.name} span {ids.min()}..{ids.max()}; allowed are 0..{len(self) - 1}"
-            )
+            raise ValueError(f"ids of {self.name} span {ids.min()}..{ids.max()}; allowed are "
+                             f"0..{len(self) - 1}")
         return [None if i == 0 else self.tokens[i - 1] for i in ids]
 
 # %% ../../../nbs/10_data/10_rows/20_vocabulary.ipynb #d97ccd2e
@@ -62,13 +61,11 @@ def fit_vocabulary(name: str, values: np.ndarray | pd.Series) -> Vocabulary:
         examples = [
             next(token for token in tokens if type(token) is kind) for kind in sorted(kinds, key=str)
         ]
-        raise ValueError(
-            f"{name} holds ids of several types, e.g. {' and '.join(map(repr, examples))}; the ids of "
-            "one table must be of one kind"
-        )
+        raise ValueError(f"{name} holds ids of several types, e.g. "
+                         f"{' and '.join(map(repr, examples))}; the ids of one table must be of one "
+                         "kind")
     tokens = tokens.sort_values()
     if not len(tokens):
-        raise ValueError(
-            f"column {name} holds no value in the training rows; a vocabulary needs at least one"
-        )
+        raise ValueError(f"column {name} holds no value in the training rows; a vocabulary needs at "
+                         "least one")
     return Vocabulary(name, tokens)

@@ -185,8 +185,7 @@ def pair_rows(
     """
     def take(table: Table, rows: Tensor) -> Table:
         wanted = (
-            table
-            if lists is None
+            table if lists is None
             else replace(
                 table, jagged={name: column for name, column in table.jagged.items() if name in lists}
             )
@@ -513,19 +512,15 @@ def _check_frames(
             raise ValueError(f"split {name} is empty; every split needs at least one row")
         missing = [key for key in (schema.user_key, schema.item_key, *more) if key not in frame]
         if missing:
-            raise ValueError(
-                f"columns {missing} are missing in {name}; it has {sorted(map(str, frame.columns))}"
-            )
+            raise ValueError(f"columns {missing} are missing in {name}; it has "
+                             f"{sorted(map(str, frame.columns))}")
     for key, frame in ((schema.user_key, users), (schema.item_key, items)):
         if key not in frame:
-            raise ValueError(
-                f"column {key!r} is missing; the table has {sorted(map(str, frame.columns))}"
-            )
+            raise ValueError(f"column {key!r} is missing; the table has "
+                             f"{sorted(map(str, frame.columns))}")
         if frame[key].duplicated().any():
-            raise ValueError(
-                f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in its table; "
-                f"every {key} needs one row"
-            )
+            raise ValueError(f"{key} {frame[key][frame[key].duplicated()].iloc[0]!r} stands twice in "
+                             f"its table; every {key} needs one row")
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #6fe79227
 def _windows(schema: Schema, max_history: int, max_recent: int) -> dict[str, int]:
@@ -634,16 +629,14 @@ def _with_windows(schema: Schema, windows: Mapping[str, int], labels: int = 0) -
     beside it.
     """
     ids = [
-        feature
-        for feature in schema.features
+        feature for feature in schema.features
         if feature.name == schema.item_key and isinstance(feature, IdFeature)
     ]
     if not ids: return schema
     extra = tuple(
         SequenceFeature(
             name=name, embedding_name=ids[0].table if name == "history" else None, max_length=size,
-            num_buckets=ids[0].num_buckets, embedding_dim=ids[0].embedding_dim,
-            init_std=ids[0].init_std
+            num_buckets=ids[0].num_buckets, embedding_dim=ids[0].embedding_dim, init_std=ids[0].init_std
         )
         for name, size in windows.items()
     )
@@ -721,8 +714,7 @@ class _Rules:
         if self.by_row or (trains and self.timed):
             return history_windows(rows, past, trains, max_history, strict)
         return (
-            other_windows(past, max_history)
-            if trains
+            other_windows(past, max_history) if trains
             else shared_windows(rows, past, max_history, strict if by_time else ())
         )
 
@@ -737,19 +729,15 @@ def _row_keys(
         for key, table in ((schema.user_key, users), (schema.item_key, items))
     )
     columns = {
-        "time": schema.timestamp if rules.timed else None,
-        "moment": rules.moment,
-        "label": rules.labels,
-        "taken": rules.positives,
+        "time": schema.timestamp if rules.timed else None, "moment": rules.moment,
+        "label": rules.labels, "taken": rules.positives,
     }
     tie = tie_keys(
         users[schema.user_key].iloc[user], items[schema.item_key].iloc[item], rules.ties, rules.tie_seed
     )
     return pd.DataFrame(
         {
-            "user": user,
-            "item": item,
-            "tie": tie,
+            "user": user, "item": item, "tie": tie,
             **{
                 key: _numbers(name, frame[column], None).numpy() if column else 0
                 for key, column in columns.items()
@@ -812,15 +800,13 @@ def _past_columns(
     if rules.positives: rows = rows[rows["taken"] > 0]
     of = lambda column: torch.from_numpy(rows[column].to_numpy(np.int64, copy=True))[order]
     sequences = {
-        "": item_ids[of("item")],
-        **({"_time": of("time")} if rules.times else {}),
+        "": item_ids[of("item")], **({"_time": of("time")} if rules.times else {}),
         **({"_label": of("label")} if rules.labels else {}),
     }
     kept = {name: window.lengths.clamp(max=size) for name, size in past.windows.items()}
     return {
         f"{name}{end}": Jagged(values, window.starts + window.lengths - size, size)
-        for end, values in sequences.items()
-        for name, size in kept.items()
+        for end, values in sequences.items() for name, size in kept.items()
     }
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c89f7cae
@@ -872,10 +858,8 @@ def build_dataset(
     _check_frames(schema, given, users, items, [*filter(None, (moment, label_windows, positives))])
     splits = {"train": train, "valid": train.iloc[:0] if valid is None else valid, "test": test}
     if offers_seen and masked is not None:
-        raise ValueError(
-            "offers_seen is True and masked is given; give one of them, evaluation masks nothing where "
-            "seen items are offered"
-        )
+        raise ValueError("offers_seen is True and masked is given; give one of them, evaluation "
+                         "masks nothing where seen items are offered")
     wanting = {"label_windows": label_windows, "positives": positives, "moment": moment}
     timed = _check_times(schema.timestamp, splits, ties, tie_seed, wanting, time_windows)
     rules = _Rules(timed, ties, tie_seed, moment, label_windows, positives, time_windows)
@@ -901,26 +885,12 @@ def build_dataset(
         None if frame is None else _pairs(schema, frame, tables["train"], users, items)
     )
     return Dataset(
-        name,
-        whole,
-        ", ".join(filter(None, (protocol, ties_name(ties, tie_seed), no_time))),
-        tables["train"],
-        tables["valid"],
-        tables["test"],
-        users=encode_table(of_users, users, vocabularies),
-        items=item_table,
-        user_frame=users,
-        item_frame=items,
-        vocabularies=vocabularies,
-        ceiling=ceiling,
-        dislikes=pairs(dislikes),
-        masked=pairs(masked),
-        offers_seen=offers_seen,
-        row_sequences=_row_sequences(schema),
-        ties=ties,
-        tie_seed=tie_seed,
-        moment=moment,
-        by_time=by_time,
+        name, whole, ", ".join(filter(None, (protocol, ties_name(ties, tie_seed), no_time))),
+        tables["train"], tables["valid"], tables["test"],
+        users=encode_table(of_users, users, vocabularies), items=item_table, user_frame=users,
+        item_frame=items, vocabularies=vocabularies, ceiling=ceiling, dislikes=pairs(dislikes),
+        masked=pairs(masked), offers_seen=offers_seen, row_sequences=_row_sequences(schema), ties=ties,
+        tie_seed=tie_seed, moment=moment, by_time=by_time,
     )
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #022fb802
@@ -946,23 +916,17 @@ def _check_times(
     missing = [name for name, frame in splits.items() if timestamp not in frame]
     if not missing: return True
     if len(missing) < len(splits):
-        raise ValueError(
-            f"column {timestamp!r} is missing in {missing} and stands in the other splits; give it in "
-            "all of them or in none"
-        )
+        raise ValueError(f"column {timestamp!r} is missing in {missing} and stands in the other "
+                         "splits; give it in all of them or in none")
     asked = {name: value for name, value in wanting.items() if value} | (
         {} if ties == "neutral" else {"ties": ties}
     )
     for name, value in asked.items():
-        raise ValueError(
-            f"{name} is {value!r}, which needs times, and the events have no column {timestamp!r}; "
-            "name the timestamp in the schema"
-        )
+        raise ValueError(f"{name} is {value!r}, which needs times, and the events have no column "
+                         f"{timestamp!r}; name the timestamp in the schema")
     if time_windows:
-        raise ValueError(
-            f"time_windows is True and the events have no column {timestamp!r}; name the "
-            "timestamp in the schema"
-        )
+        raise ValueError(f"time_windows is True and the events have no column {timestamp!r}; name the "
+                         "timestamp in the schema")
     return False
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c2e64d37

@@ -36,10 +36,8 @@ class Source:
         """
         if self.table.schema.get_field_index(name) < 0:
             names = self.table.column_names
-            raise ValueError(
-                f"{self.name} ({len(self):,} rows) has no column {name!r}; {nearest(name, names)}it "
-                f"has {', '.join(names)}"
-            )
+            raise ValueError(f"{self.name} ({len(self):,} rows) has no column {name!r}; "
+                             f"{nearest(name, names)}it has {', '.join(names)}")
         chunks = self.table[name]
         # which copies even a single one
         column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
@@ -58,8 +56,7 @@ class Source:
         where = (
             (f" ({len(places):,} such rows, first: {self.column(column)[places[0]].as_py()!r} at row "
              f"{places[0]})")
-            if places
-            else ""
+            if places else ""
         )
         raise ValueError(f"{self.name} ({len(self):,} rows), column {column!r}: {what}{where}")
 
@@ -71,18 +68,14 @@ _FAULTS = pa.ArrowException, OSError, MemoryError, UnicodeDecodeError
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
     with path.open("rb") as file: head, size = file.read(4), path.stat().st_size
     if head != b"PAR1":
-        raise ValueError(
-            f"{path.name} is not a Parquet file: it has {size:,} bytes and begins with {head!r}; CSV "
-            "files must end in .csv or .tsv"
-        )
+        raise ValueError(f"{path.name} is not a Parquet file: it has {size:,} bytes and begins with "
+                         f"{head!r}; CSV files must end in .csv or .tsv")
     with path.open("rb") as file:
         file.seek(-4, 2)
         tail = file.read(4)
     if size < 12 or tail != b"PAR1":
-        raise ValueError(
-            f"{path.name} is cut off: the end of the Parquet file is missing after {size:,} bytes; "
-            "copy or write it again"
-        )
+        raise ValueError(f"{path.name} is cut off: the end of the Parquet file is missing after "
+                         f"{size:,} bytes; copy or write it again")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             known = file.schema_arrow.names
@@ -166,8 +159,7 @@ def read_file(
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"{path.name} is missing in "
-            f"{path.parent.name or path.parent}; "
+            f"{path.name} is missing in " f"{path.parent.name or path.parent}; "
             f"{nearest(path.name, [other.name for other in path.parent.glob('*')])}"
         )
     if not path.stat().st_size: raise ValueError(f"{path.name} is empty (0 bytes)")
@@ -176,8 +168,7 @@ def read_file(
     try:
         source = _checked(Source(path.name, table))
         return (
-            Source(path.name, _with_zeros(path, source.table, numbers))
-            if is_csv
+            Source(path.name, _with_zeros(path, source.table, numbers)) if is_csv
             else as_text(source, text)
         )
     except UnicodeDecodeError as error:
@@ -215,11 +206,9 @@ def _plain_frame(name: str, frame: Any) -> pd.DataFrame | pa.Table:
     """
     if isinstance(frame, pd.DataFrame):
         if not isinstance(frame.columns, pd.MultiIndex): return frame
-        raise ValueError(
-            f"{name} has columns of several levels, e.g. {frame.columns[0]}; give them "
-            "one name each, e.g. frame.columns = ['_'.join(map(str, column)) for column in "
-            "frame.columns]"
-        )
+        raise ValueError(f"{name} has columns of several levels, e.g. {frame.columns[0]}; give them "
+                         "one name each, e.g. frame.columns = ['_'.join(map(str, column)) for column "
+                         "in frame.columns]")
     if isinstance(frame, pa.Table): return frame
     if hasattr(frame, "__arrow_c_stream__") and not isinstance(frame, pd.Series): return pa.table(frame)
     if isinstance(frame, (list, tuple)) and all(isinstance(row, Mapping) for row in frame):

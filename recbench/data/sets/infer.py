@@ -28,44 +28,15 @@ from .telling import codes, holds_item, of_item, tells_item, tells_label
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #70b96672
 _NAMES = {
     "user_key": (
-        "userid",
-        "user",
-        "uid",
-        "customerid",
-        "customer",
-        "visitorid",
-        "memberid",
-        "sessionid",
-        "accountid",
-        "reviewerid",
+        "userid", "user", "uid", "customerid", "customer", "visitorid", "memberid", "sessionid",
+        "accountid", "reviewerid",
     ),
     "item_key": (
-        "itemid",
-        "item",
-        "iid",
-        "movieid",
-        "productid",
-        "product",
-        "articleid",
-        "videoid",
-        "songid",
-        "trackid",
-        "bookid",
-        "asin",
-        "sku",
-        "stockcode",
-        "film",
-        "movie",
+        "itemid", "item", "iid", "movieid", "productid", "product", "articleid", "videoid", "songid",
+        "trackid", "bookid", "asin", "sku", "stockcode", "film", "movie",
     ),
     "timestamp": (
-        "timestamp",
-        "time",
-        "ts",
-        "datetime",
-        "date",
-        "eventtime",
-        "createdat",
-        "invoicedate",
+        "timestamp", "time", "ts", "datetime", "date", "eventtime", "createdat", "invoicedate",
         "unixtime",
     ),
     "label": ("label", "rating", "click", "clicked", "target", "score", "stars", "purchased", "liked"),
@@ -217,9 +188,7 @@ def _ids(
             )
         )
     same = (
-        pa.types.is_integer(inner.type)
-        and pa.types.is_integer(scene.keys.type)
-        or is_text(inner.type)
+        pa.types.is_integer(inner.type) and pa.types.is_integer(scene.keys.type) or is_text(inner.type)
         and is_text(scene.keys.type)
     )
     known = pc.sum(pc.is_in(inner, scene.keys.cast(inner.type))).as_py() or 0 if same else 0
@@ -227,8 +196,7 @@ def _ids(
     table = table_name(scene.key) if reads_items else _own_table(name)
     note = (
         f"{name}: {other:,} of {len(inner):,} values are no item of the data, read as unknown"
-        if reads_items and other
-        else ""
+        if reads_items and other else ""
     )
     return Verdict(
         SequenceFeature(name=name, side=side, max_length=max(50, longest), embedding_name=table),
@@ -260,9 +228,7 @@ def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene
         pieces = pc.utf8_trim_whitespace(pc.list_flatten(lists))
         words = mark == " " and not pc.all(pc.match_substring_regex(pieces, "^[0-9]+$")).as_py()
         if (
-            words
-            or mark == scene.separator
-            or 2 * longer < len(values)
+            words or mark == scene.separator or 2 * longer < len(values)
             or 2 * pc.count_distinct(pieces).as_py() > len(pieces)
         ):
             continue
@@ -326,8 +292,7 @@ def _text(name: str, values: pa.Array, side: Side, in_events: bool, scene: Scene
                  "it is one"
         )
     whole = (
-        in_events
-        and pa.types.is_integer(scene.keys.type)
+        in_events and pa.types.is_integer(scene.keys.type)
         and pc.all(pc.match_substring_regex(pieces, "^-?[0-9]{1,18}$")).as_py()
     )
     longest = pc.max(pc.list_value_length(pc.split_pattern(present, scene.separator))).as_py()
@@ -381,14 +346,12 @@ def judged(name: str, scene: Scene) -> Verdict:
     lists = values if not single else _divided(values, scene.separator)
     plain = single and not any(fits(values.type) for fits, _ in _OTHER)
     code = (
-        codes(values)
-        if plain or not single and not pa.types.is_nested(values.type.value_type)
+        codes(values) if plain or not single and not pa.types.is_nested(values.type.value_type)
         else None
     )
     number = (
         values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        if plain and pa.types.is_primitive(values.type) and not pa.types.is_null(values.type)
-        else None
+        if plain and pa.types.is_primitive(values.type) and not pa.types.is_null(values.type) else None
     )
     if code is not None and name not in scene.read:
         told = tells_label(code, scene.label, number) if scene.label is not None else 0
@@ -420,8 +383,7 @@ def judged(name: str, scene: Scene) -> Verdict:
                 )
             )
         )
-        if held >= _TOLD
-        else found
+        if held >= _TOLD else found
     )
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #05973250
@@ -437,8 +399,7 @@ def _together(sources: Mapping[str, Source]) -> Source:
     if "events" in sources: return sources["events"]
     parts = [sources[name] for name in ("train", "valid", "test") if name in sources]
     names = [
-        name
-        for name in parts[0].table.column_names
+        name for name in parts[0].table.column_names
         if all(name in part.table.column_names for part in parts)
     ]
     columns = {}
@@ -494,10 +455,8 @@ def infer_sources(sources: Mapping[str, Source], read: Collection[str] = (), **g
     found = _verdicts(sources, scene, used)
     unknown = next((name for name in read if name not in found), None)
     if unknown:
-        raise ValueError(
-            f"read names {unknown!r}, which is no column to be read; "
-            f"{nearest(unknown, list(found))}they are {', '.join(found)}"
-        )
+        raise ValueError(f"read names {unknown!r}, which is no column to be read; "
+                         f"{nearest(unknown, list(found))}they are {', '.join(found)}")
     keys = [
         IdFeature(name=name, side=side, embedding_name=_own_table(name))
         for name, side in zip(_keys(roles), SIDES)
@@ -521,29 +480,24 @@ def _verdicts(sources: Mapping[str, Source], scene: Scene, used: set[str]) -> di
         for table in ("users", "items")
     }
     users = {
-        name: typed(sources["users"], name, "user", scene)
-        for name in names["users"]
+        name: typed(sources["users"], name, "user", scene) for name in names["users"]
         if name not in used
     }
     items = {
-        name: typed(sources["items"], name, "item", scene)
-        for name in names["items"]
+        name: typed(sources["items"], name, "item", scene) for name in names["items"]
         if name not in used | users.keys()
     }
     here = [name for name in scene.events.table.column_names if name not in used]
     events = {
-        name: _with_gaps(judged(name, scene), scene)
-        for name in here
+        name: _with_gaps(judged(name, scene), scene) for name in here
         if name not in users and name not in items
     }
     doubles = {
-        f"{name} of items": Verdict(why="the users have one of that name")
-        for name in names["items"]
+        f"{name} of items": Verdict(why="the users have one of that name") for name in names["items"]
         if name in users
     }
     doubles |= {
-        f"{name} of events": Verdict(why="read from its own table")
-        for name in here
+        f"{name} of events": Verdict(why="read from its own table") for name in here
         if name not in events
     }
     return users | events | items | doubles
@@ -585,10 +539,8 @@ def infer_schema(
     frames = {"events": events, "users": users, "items": items}
     return infer_sources(
         {
-            name: read_frame(name, frame, given.get("text", ()))
-            for name, frame in frames.items()
+            name: read_frame(name, frame, given.get("text", ())) for name, frame in frames.items()
             if frame is not None
         },
-        read,
-        **given,
+        read, **given,
     )

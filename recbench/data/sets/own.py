@@ -113,10 +113,8 @@ def _divided(source: Source, name: str, values: pa.Array, separator: str, intege
     printed = pc.match_substring_regex(values, r"^\s*[\[({].*[\])}]\s*$")
     if pc.any(printed).as_py():
         source.refuse(
-            name,
-            f"holds lists printed as text; write Parquet, or the values with {separator!r} "
-            "between them",
-            printed,
+            name, f"holds lists printed as text; write Parquet, or the values with {separator!r} "
+            "between them", printed,
         )
     lists = pc.split_pattern(values, separator)
     parents, pieces = pc.list_parent_indices(lists).cast(pa.int64()), pc.utf8_trim_whitespace(
@@ -129,8 +127,7 @@ def _divided(source: Source, name: str, values: pa.Array, separator: str, intege
         rows = pa.array(range(len(values)), pa.int64())
         if pc.any(other).as_py():
             source.refuse(
-                name,
-                f"parts at {separator!r} must be integers, as the other ids of its table are",
+                name, f"parts at {separator!r} must be integers, as the other ids of its table are",
                 pc.is_in(rows, parents.filter(other)),
             )
         pieces = pieces.cast(pa.int64())
@@ -300,11 +297,10 @@ def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame)
         examples = " and ".join(
             repr(value) for value in twice[twice[key] == twice[key].iloc[0]][feature.name].iloc[:2]
         )
-        raise ValueError(
-            f"column {feature.name!r} of the events differs within {twice[key].nunique():,} items, "
-            f"e.g. {examples} for {twice[key].iloc[0]!r}; a feature of the items must have one value "
-            "for each, or stand in a table of items"
-        )
+        raise ValueError(f"column {feature.name!r} of the events differs within "
+                         f"{twice[key].nunique():,} items, e.g. {examples} for "
+                         f"{twice[key].iloc[0]!r}; a feature of the items must have one value for "
+                         "each, or stand in a table of items")
     values = first.set_index(key)[feature.name].reindex(items[key])
     whole = pd.api.types.is_integer_dtype(rows[feature.name].dtype) and values.isna().any()
     return (values.astype("Int64") if whole else values).reset_index(drop=True)
@@ -314,22 +310,17 @@ def _event_frame(
     source: Source, schema: SchemaFile, features: list[Feature], split: str | None, integers: set[str]
 ) -> pd.DataFrame:
     roles = {
-        schema.user_key: (_key_column,),
-        schema.item_key: (_key_column,),
-        schema.timestamp: (_time_column,),
-        schema.label: (_number_column,),
-        schema.sample_weight: (_number_column, 0),
-        split: (_split_column,),
-        schema.moment: (_time_column,),
-        schema.label_windows: (_number_column,),
+        schema.user_key: (_key_column,), schema.item_key: (_key_column,),
+        schema.timestamp: (_time_column,), schema.label: (_number_column,),
+        schema.sample_weight: (_number_column, 0), split: (_split_column,),
+        schema.moment: (_time_column,), schema.label_windows: (_number_column,),
     } | {schema.timestamp: (_time_column,)}
     columns = {
         name: _tried(check, source, name, name, *args) for name, (check, *args) in roles.items() if name
     }
     columns |= {
         feature.name: _tried(_feature_column, source, feature.name, feature, schema.separator, integers)
-        for feature in features
-        if feature.name not in columns
+        for feature in features if feature.name not in columns
     }
     return _frame(columns)
 
@@ -352,10 +343,9 @@ def _side_frame(
     if name not in sources:
         missing = [feature.name for feature in features if feature.name != key]
         if missing:
-            raise ValueError(
-                f"features {missing} belong to the {name}, but there is no table of {name}, nor "
-                "columns of the events; give one, or take them out of the schema"
-            )
+            raise ValueError(f"features {missing} belong to the {name}, but there is no table of "
+                             f"{name}, nor columns of the events; give one, or take them out of the "
+                             "schema")
         keys = pd.DataFrame({key: events[key].drop_duplicates().sort_values(ignore_index=True)})
         return keys
     source = sources[name]
@@ -367,8 +357,7 @@ def _side_frame(
         columns
         | {
             feature.name: _tried(_feature_column, source, feature.name, feature, separator, integers)
-            for feature in features
-            if feature.name != key
+            for feature in features if feature.name != key
         }
     )
 
@@ -436,10 +425,8 @@ def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd
     parts = {name: events[events[schema.split] == name] for name in ("train", "valid", "test")}
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:
-        raise ValueError(
-            f"{name} ({len(events):,} positive rows), column {schema.split!r}: split "
-            f"{' and '.join(empty)} is empty, no positive row has it"
-        )
+        raise ValueError(f"{name} ({len(events):,} positive rows), column {schema.split!r}: split "
+                         f"{' and '.join(empty)} is empty, no positive row has it")
     return parts
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #56dbc7ea
@@ -510,7 +497,7 @@ def _encoded(
         }
     parts = {split: _with_events(part, schema) for split, part in parts.items()}
     dataset = build_dataset(
-        name, schema.schema(), parts["train"], parts["valid"], parts["test"], users, items,
+        name, schema.for_models(), parts["train"], parts["valid"], parts["test"], users, items,
         protocol=_protocol(schema), max_history=0 if by_row else schema.max_history,
         max_recent=0 if by_row else schema.max_recent, positives=positives, moment=schema.moment,
         time_windows=schema.time_windows, label_windows=schema.label_windows, ties=schema.ties,
@@ -518,11 +505,8 @@ def _encoded(
         offers_seen=schema.repeats == "keep" and schema.rows == "positives"
     )
     account = {
-        "read": read,
-        **{split: len(part) for split, part in parts.items()},
-        "dislikes": len(dislikes),
-        "dislikes too late": len(turned_down) - len(dislikes),
-        "repeats": repeats,
+        "read": read, **{split: len(part) for split, part in parts.items()}, "dislikes": len(dislikes),
+        "dislikes too late": len(turned_down) - len(dislikes), "repeats": repeats,
     }
     return replace(dataset, account=account)
 
@@ -545,24 +529,15 @@ def account_line(account: Mapping[str, int]) -> str:
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f180139d
 def _unknown_line(dataset: Dataset) -> str:
     names = [
-        feature.name
-        for feature in dataset.features()
-        if isinstance(feature, IdFeature)
-        and not feature.is_list
-        and feature.table in dataset.vocabularies
+        feature.name for feature in dataset.features() if isinstance(feature, IdFeature)
+        and not feature.is_list and feature.table in dataset.vocabularies
     ]
     tables = {
-        "users": dataset.users,
-        "items": dataset.items,
-        "valid": dataset.valid,
-        "test": dataset.test,
+        "users": dataset.users, "items": dataset.items, "valid": dataset.valid, "test": dataset.test,
     }
     zeros = {
-        f"{name} {count:,} of {len(table):,} {where}": count
-        for where, table in tables.items()
-        for name in names
-        if name in table.single_names
-        for count in [int((table.ids(name) == 0).sum())]
+        f"{name} {count:,} of {len(table):,} {where}": count for where, table in tables.items()
+        for name in names if name in table.single_names for count in [int((table.ids(name) == 0).sum())]
     }
     return "out of vocabulary: " + (", ".join(text for text, count in zeros.items() if count) or "none")
 
@@ -705,8 +680,7 @@ def _raw_lines(
 ) -> list[str]:
     "Numbers that reach a model as they are, and are large."
     raw = [
-        one
-        for one in schema.features
+        one for one in schema.features
         if isinstance(one, RawFeature) and not one.scale and not one.boundaries and one.value_dim == 1
     ]
     found = {
@@ -715,14 +689,12 @@ def _raw_lines(
     }
     largest = {
         name: float(np.abs(column.to_numpy(np.float64, na_value=np.nan)).max())
-        for name, column in found.items()
-        if len(column)
+        for name, column in found.items() if len(column)
     }
     return [
         (f"{name} reaches the model as it is, up to {value:.3g}, and drowns the other numbers; give it "
          "scale: standard or log")
-        for name, value in largest.items()
-        if value > 1000
+        for name, value in largest.items() if value > 1000
     ]
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #489e73b3
@@ -822,8 +794,7 @@ def dataset_from_sources(
     everything = pd.concat(frames.values(), ignore_index=True)
     doubts = [
         *told_lines(schema, parts, users, len(items), of_users, of_events),
-        *_raw_lines(schema, users, items, everything),
-        *_label_lines(schema, everything),
+        *_raw_lines(schema, users, items, everything), *_label_lines(schema, everything),
     ]
     for doubt in doubts: warnings.warn(f"{name}: {doubt}", stacklevel=4)
     if verbose: print("\n".join([describe(dataset, parts, schema), *doubts]))
@@ -848,23 +819,17 @@ def dataset_from_frames(
         given: fields of `SchemaFile` that the schema shall have: split=Split(...), min_label=4
     """
     if isinstance(events, Mapping) and not {"train", "valid", "test"} >= events.keys():
-        raise ValueError(
-            f"events is a dict of {', '.join(map(str, events))}; must be a frame, or a dict of frames "
-            "train, valid and test; of columns make one first: pandas.DataFrame(events)"
-        )
+        raise ValueError(f"events is a dict of {', '.join(map(str, events))}; must be a frame, or a "
+                         "dict of frames train, valid and test; of columns make one first: "
+                         "pandas.DataFrame(events)")
     if events is None:
-        raise ValueError(
-            "events is None; must be a frame with a row for each interaction, or a dict of frames "
-            "train, valid and test"
-        )
+        raise ValueError("events is None; must be a frame with a row for each interaction, or a dict "
+                         "of frames train, valid and test")
     if schema is not None and read:
-        raise ValueError(
-            f"read is {list(read)} and a schema is given; it reads what its features name, so add "
-            "them there"
-        )
+        raise ValueError(f"read is {list(read)} and a schema is given; it reads what its features "
+                         "name, so add them there")
     frames = {
-        **(events if isinstance(events, Mapping) else {"events": events}),
-        "users": users,
+        **(events if isinstance(events, Mapping) else {"events": events}), "users": users,
         "items": items,
     }
     text = given.get("text", getattr(schema, "text", ()))
@@ -885,9 +850,8 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
     folder = Path(folder)
     schema = read_schema(folder / "schema.yaml")
     if schema.files is None:
-        raise ValueError(
-            "schema.yaml: files is missing; name at least events, e.g. files: {events: events.parquet}"
-        )
+        raise ValueError("schema.yaml: files is missing; name at least events, e.g. files: {events: "
+                         "events.parquet}")
     names = {name: value for name, value in schema.files.model_dump().items() if value}
     text = given.get("text", schema.text)
     numbers = [
@@ -896,8 +860,7 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
     ]
     sources = {
         name: (
-            _read_files(folder, value, text, numbers)
-            if name == "events"
+            _read_files(folder, value, text, numbers) if name == "events"
             else read_file(folder / value, None, text, numbers)
         )
         for name, value in names.items()
@@ -929,11 +892,9 @@ def _read_files(
         None,
     )
     if odd:
-        raise ValueError(
-            f"{odd.name} has no column "
-            f"{sorted(set(table.column_names) - set(odd.table.column_names))}, which others of "
-            f"{', '.join(names)} have"
-        )
+        raise ValueError(f"{odd.name} has no column "
+                         f"{sorted(set(table.column_names) - set(odd.table.column_names))}, which "
+                         f"others of {', '.join(names)} have")
     return Source("+".join(names), table)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ebe8b845
@@ -953,8 +914,6 @@ def _from_sources(
     )
     for column in schema.text:
         if column not in columns:
-            raise ValueError(
-                f"text names {column!r}, which no table has; "
-                f"{nearest(column, columns)}they have {', '.join(columns)}"
-            )
+            raise ValueError(f"text names {column!r}, which no table has; "
+                             f"{nearest(column, columns)}they have {', '.join(columns)}")
     return dataset_from_sources(name, schema, sources, verbose)

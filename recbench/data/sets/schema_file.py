@@ -9,7 +9,7 @@ __all__ = ['Files', 'read_feature', 'write_feature', 'explain', 'SchemaFile', 's
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -42,21 +42,17 @@ class Files(BaseModel):
     def _one_file(cls, fields: Any) -> Any:
         return (
             {**fields, "events": (fields["events"],)}
-            if isinstance(fields, dict) and isinstance(fields.get("events"), str)
-            else fields
+            if isinstance(fields, dict) and isinstance(fields.get("events"), str) else fields
         )
 
     @model_validator(mode="after")
     def _check(self) -> "Files":
         given = [name for name in ("train", "valid", "test") if getattr(self, name)]
         if bool(self.events) == bool(given) or (given and len(given) < 3):
-            raise ValueError(
-                f"files has events={list(self.events)} and {given}; give either events, or all of "
-                "train, valid and test"
-            )
+            raise ValueError(f"files has events={list(self.events)} and {given}; give either events, "
+                             "or all of train, valid and test")
         for name in (
-            *self.events,
-            *filter(None, (self.train, self.valid, self.test, self.users, self.items)),
+            *self.events, *filter(None, (self.train, self.valid, self.test, self.users, self.items)),
         ):
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"files names {name!r}; files must lie in the folder of the schema")
@@ -163,36 +159,29 @@ class SchemaFile(Schema):
     @model_validator(mode="after")
     def _check_roles(self) -> "SchemaFile":
         if self.min_label is not None and self.label is None:
-            raise ValueError(
-                f"min_label is {self.min_label}, but no label is named; label must be a column of "
-                "the events"
-            )
+            raise ValueError(f"min_label is {self.min_label}, but no label is named; label must be a "
+                             "column of the events")
         for name in ("moment", "label_windows", "time_windows"):
             if getattr(self, name) and self.timestamp is None:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, but no timestamp is named; timestamp must be "
-                    "a column of the events"
-                )
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but no timestamp is named; "
+                                 "timestamp must be a column of the events")
         check_ties(self.ties, self.tie_seed)
         if self.label_windows and self.rows != "all":
-            raise ValueError(
-                f"label_windows is {self.label_windows!r} and rows is {self.rows!r}; histories of "
-                "positives have one label, allowed is rows: all"
-            )
+            raise ValueError(f"label_windows is {self.label_windows!r} and rows is {self.rows!r}; "
+                             "histories of positives have one label, allowed is rows: all")
         if self.timestamp is None and self.ties != "neutral":
-            raise ValueError(
-                f"ties is {self.ties!r}, but no timestamp is named; without times there is no order, "
-                "and one by item id would tell the answer"
-            )
+            raise ValueError(f"ties is {self.ties!r}, but no timestamp is named; without times there "
+                             "is no order, and one by item id would tell the answer")
         if self.rows == "all" and self.label is None:
-            raise ValueError(
-                "rows is 'all', but no label is named; label must be a column of the events"
-            )
+            raise ValueError("rows is 'all', but no label is named; label must be a column of the "
+                             "events")
         return self
 
-    def schema(self) -> Schema:
+    def for_models(self) -> Schema:
         "Only what a model reads."
         return Schema(**{field: getattr(self, field) for field in Schema.model_fields})
+
+    if not TYPE_CHECKING: schema = for_models  # old name, for one version; pydantic has one too
 
     def __str__(self) -> str: return schema_yaml(self)
 
@@ -211,21 +200,17 @@ def schema_yaml(schema: SchemaFile) -> str:
     "The schema as YAML, a line a feature; `read_schema` reads it back."
     fields = schema.model_dump(mode="json", exclude_defaults=True, exclude={"features", "notes"})
     roles = {
-        role: getattr(schema, role)
-        for role in ("user_key", "item_key", "timestamp", "label", "split")
+        role: getattr(schema, role) for role in ("user_key", "item_key", "timestamp", "label", "split")
         if role != "label" or schema.label
     }
     if isinstance(schema.split, Split):
         roles["split"] = schema.split.model_dump(
-            mode="json",
-            include={"kind"}
+            mode="json", include={"kind"}
             | ({"fractions"} if schema.split.kind != "leave-last" else set())
             | schema.split.model_fields_set,
         )
     fields = {
-        **{name: fields[name] for name in ("name", "files") if name in fields},
-        **roles,
-        **fields,
+        **{name: fields[name] for name in ("name", "files") if name in fields}, **roles, **fields,
         "split": roles["split"],
     }
     if schema.files:
@@ -236,8 +221,7 @@ def schema_yaml(schema: SchemaFile) -> str:
     return (
         "\n".join(
             [
-                *(f"{name}: {_written(value)}" for name, value in fields.items()),
-                "features:",
+                *(f"{name}: {_written(value)}" for name, value in fields.items()), "features:",
                 *(f"- {_written(write_feature(feature))}" for feature in schema.features),
                 *(["notes:"] if schema.notes else []),
                 *(f"- {json.dumps(note, ensure_ascii=False)}" for note in schema.notes),

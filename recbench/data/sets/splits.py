@@ -63,9 +63,8 @@ def leave_last(
     by_user = ordered.groupby(user_key, sort=False)[user_key]
     from_end = by_user.cumcount(ascending=False).where(by_user.transform("size") >= 3, 2)
     if (from_end >= 2).all():
-        raise ValueError(
-            f"no user of {len(frame)} rows has 3 of them; leave-last needs at least one such user"
-        )
+        raise ValueError(f"no user of {len(frame)} rows has 3 of them; leave-last needs at least one "
+                         "such user")
     return ordered[from_end >= 2], ordered[from_end == 1], ordered[from_end == 0]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #d7a92da6
@@ -112,10 +111,8 @@ def split_by_time(
         _cut_times(times, fractions) if cuts is None else (_as_time(cut, times) for cut in cuts)
     )
     if not first < second:
-        raise ValueError(
-            f"cuts are {first} and {second}; the first must lie before the second (timestamps run from "
-            f"{times.min()} to {times.max()})"
-        )
+        raise ValueError(f"cuts are {first} and {second}; the first must lie before the second "
+                         f"(timestamps run from {times.min()} to {times.max()})")
     return frame[times < first], frame[(times >= first) & (times < second)], frame[times >= second]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #2eca4a51
@@ -150,8 +147,7 @@ def split_by_user_time(
     test = np.floor(size * fractions[2] + 1e-9)  # 10 * 0.1 is one row, whatever floating point says
     held = np.floor(size * (fractions[1] + fractions[2]) + 1e-9)
     return (
-        ordered[from_end >= held],
-        ordered[(from_end >= test) & (from_end < held)],
+        ordered[from_end >= held], ordered[(from_end >= test) & (from_end < held)],
         ordered[from_end < test],
     )
 
@@ -258,8 +254,7 @@ class Split(BaseModel):
                 f"{cut:%Y-%m-%d}" if isinstance(cut, datetime) else f"{cut:.12g}" for cut in self.cuts
             )
         return (
-            f"{self.kind} "
-            + "/".join(f"{100 * share:.4g}" for share in self.fractions)
+            f"{self.kind} " + "/".join(f"{100 * share:.4g}" for share in self.fractions)
             + (f" seed {self.seed}" if self.kind == "random" else "")
         )
 
@@ -275,9 +270,8 @@ class Split(BaseModel):
             keys = [user_key, item_key, *([timestamp] if timestamp else [])]
             parts = split_random(frame, self.fractions, self.seed, keys)
         elif timestamp is None:
-            raise ValueError(
-                f"split {self.name!r} needs a timestamp column; name one, or use kind 'random'"
-            )
+            raise ValueError(f"split {self.name!r} needs a timestamp column; name one, or use kind "
+                             "'random'")
         elif self.kind == "global-time":
             parts = split_by_time(frame, self.fractions, self.cuts, timestamp)
         elif self.kind == "leave-last":
@@ -288,10 +282,8 @@ class Split(BaseModel):
             )
         empty = [part for part, rows in zip(("train", "valid", "test"), parts) if not len(rows)]
         if empty:
-            raise ValueError(
-                f"split {self.name!r} of {len(frame)} rows leaves {' and '.join(empty)} empty; change "
-                "its fractions or cuts"
-            )
+            raise ValueError(f"split {self.name!r} of {len(frame)} rows leaves {' and '.join(empty)} "
+                             "empty; change its fractions or cuts")
         return parts
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #544ed040

@@ -24,17 +24,8 @@ from ..rows.features import Feature, RawFeature
 from .files import Source
 from ..rows.random_streams import stream_seed
 from recbench.data.rows.table import (
-    Jagged,
-    Table,
-    block_table,
-    concatenate,
-    encode_flat,
-    encode_tokens,
-    is_list_type,
-    lay_out,
-    lies_in,
-    same_part,
-    scaled,
+    Jagged, Table, block_table, concatenate, encode_flat, encode_tokens, is_list_type, lay_out, lies_in,
+    same_part, scaled,
 )
 from ..rows.vocabulary import Vocabulary
 
@@ -70,16 +61,14 @@ def _numbers(source: Source, name: str, column: pa.Array, width: int = 1) -> np.
         lengths = pc.fill_null(pc.list_value_length(column), -1)
         if pc.any(pc.not_equal(lengths, width)).as_py():
             source.refuse(
-                name,
-                f"must hold {width} numbers in every row, as value_dim says",
+                name, f"must hold {width} numbers in every row, as value_dim says",
                 pc.not_equal(lengths, width),
             )
         flat = pc.list_flatten(column)
     else:
         flat = column
     if not (
-        pa.types.is_integer(flat.type)
-        or pa.types.is_floating(flat.type)
+        pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)
         or pa.types.is_boolean(flat.type)
     ):
         source.refuse(name, f"holds {column.type}; must be numbers")
@@ -258,31 +247,24 @@ class ParquetStream:
 
     def __post_init__(self):
         if self.batch_size < 1 or self.buffer_rows < self.batch_size:
-            raise ValueError(
-                f"batch_size is {self.batch_size}, buffer_rows {self.buffer_rows}; must be 1 <= "
-                "batch_size <= buffer_rows"
-            )
+            raise ValueError(f"batch_size is {self.batch_size}, buffer_rows {self.buffer_rows}; must "
+                             "be 1 <= batch_size <= buffer_rows")
         unknown = [
-            one.name
-            for one in self.features
+            one.name for one in self.features
             if one.is_sparse and one.table not in self.vocabularies and not one.num_buckets
         ]
         if unknown:
-            raise ValueError(
-                f"features {unknown} have neither a vocabulary nor num_buckets; give vocabularies, "
-                "e.g. those of a data set"
-            )
+            raise ValueError(f"features {unknown} have neither a vocabulary nor num_buckets; give "
+                             "vocabularies, e.g. those of a data set")
         self.epoch, self.row = 0, 0
         self.contents = {Path(path): _contents(Path(path)) for path in self.paths}
         self.groups = [
             (path, group, contents.row_group(group).num_rows)
-            for path, contents in self.contents.items()
-            for group in range(contents.num_row_groups)
+            for path, contents in self.contents.items() for group in range(contents.num_row_groups)
         ]
         self.rows = sum(rows for _, _, rows in self.groups)
         self.wide = {
-            name
-            for name in self.columns
+            name for name in self.columns
             if any(_is_wide(contents, name) for contents in self.contents.values())
         }
         if not self.rows:
@@ -313,9 +295,7 @@ class ParquetStream:
 
     def _identity(self) -> dict[str, Any]:
         return {
-            "seed": self.seed,
-            "batch_size": self.batch_size,
-            "buffer_rows": self.buffer_rows,
+            "seed": self.seed, "batch_size": self.batch_size, "buffer_rows": self.buffer_rows,
             "groups": [[path.name, group, rows] for path, group, rows in self.groups],
         }
 
@@ -323,9 +303,8 @@ class ParquetStream:
         "Go on where the state was taken; `ValueError` if files or settings differ."
         other = [name for name, value in self._identity().items() if state.get(name) != value]
         if other:
-            raise ValueError(
-                f"the position was taken with another {', '.join(other)}; it means nothing here"
-            )
+            raise ValueError(f"the position was taken with another {', '.join(other)}; it means "
+                             "nothing here")
         self.epoch, self.row = state["epoch"], state["row"]
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #98d1412a
@@ -402,8 +381,7 @@ class _Reader:
                 # what Arrow held for the last group would come on top of the next one's
                 pa.default_memory_pool().release_unused()
             self.group, self.at, self.parts = (
-                (one.path, one.group),
-                0,
+                (one.path, one.group), 0,
                 _parts(one, self.stream.contents[one.path], self.columns, size),
             )
         try:
