@@ -227,7 +227,8 @@ def test_a_cell_that_runs_twice_defines_its_model_twice(tmp_path):
     said = python(tmp_path, """
         import my_nets
         from recbench.models import MODELS
-        cell = "class MyNetConfig(my_nets.DSSMConfig, key='my_net'): pass\\nclass MyNet(my_nets.DSSM): pass"
+        cell = ("class MyNetConfig(my_nets.DSSMConfig, key='my_net'): pass\\n"
+                "class MyNet(my_nets.DSSM): pass")
         for _ in range(2):
             exec(cell)
             print(MODELS["MyNet"] is MyNet, my_nets.DSSMConfig.table["my_net"] is MyNetConfig)

@@ -23,7 +23,7 @@ from ..rows.table import Jagged, Table
 # of `build_dataset`
 WINDOWS = tuple(f"{window}{end}" for window in ("history", "recent") for end in ("", "_time", "_label"))
 
-
+# %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #4762c25e
 def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:
     """The rows, their windows ended so much earlier; the oldest item of a history stays.
 
@@ -36,18 +36,15 @@ def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:
     if not own:
         raise ValueError(f"the rows have lists {sorted(table.jagged)} and no window on the past; "
                          "build the data set with max_history or max_recent above 0")
-    rest = replace(
-        table, jagged={name: column for name, column in table.jagged.items() if name not in own}
-    ).take(rows)
+    others = {name: column for name, column in table.jagged.items() if name not in own}
+    rest = replace(table, jagged=others).take(rows)
     lengths = {name: table.jagged[name].lengths.index_select(0, rows) for name in own}
     longest = torch.stack(list(lengths.values())).amax(0)
     lag, moved = (share * longest).long(), {}
     for name, length in lengths.items():
         window, left = table.jagged[name], torch.minimum(length, longest - lag)
-        moved[name] = Jagged(
-            window.values, window.starts.index_select(0, rows) + length - lag - left, left,
-            window.weights,
-        ).packed()
+        starts = window.starts.index_select(0, rows) + length - lag - left
+        moved[name] = Jagged(window.values, starts, left, window.weights).packed()
     return replace(rest, jagged={name: moved.get(name, rest.jagged.get(name)) for name in table.jagged})
 
 # %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #90d1e73a

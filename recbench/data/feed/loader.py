@@ -167,8 +167,8 @@ class MatchLoader(RowLoader):
         self, dataset: Dataset, batch_size: int = 512, negatives: Negatives = Negatives(), seed: int = 0
     ):
         super().__init__(dataset, batch_size, seed)
-        self.source = candidate_source(dataset, negatives, seed)
-        self.negatives, self.share = negatives, share_of(dataset.item_counts)   # p, float64 [I]
+        self.negatives, self.source = negatives, candidate_source(dataset, negatives, seed)
+        self.share = share_of(dataset.item_counts)   # p, float64 [I]
         self.streams = {**self.source.streams}
 
     def batch(self, rows: Tensor) -> Batch:

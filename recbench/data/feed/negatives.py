@@ -118,7 +118,8 @@ def checked_weights(weights: Tensor, name: str = "weights") -> Tensor:
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #3bcd090a
 def whole_lengths(weights: Tensor) -> Tensor:
-    """Pieces of a line of 2^53 points in proportion to weights, int64 [I]; at least 1 for a weight above 0.
+    """Pieces of a line of 2^53 points in proportion to weights, int64 [I]; at least 1 for a weight
+    above 0.
 
     Args:
         weights: float64 [I], checked
@@ -156,8 +157,10 @@ class NegativeSampler(RandomStream):
         self.length = whole_lengths(checked_weights(given))
         self.end, self.drawable = self.length.cumsum(0), int((self.length > 0).sum())
         if num_sample > self.drawable:
-            raise ValueError(f"num_sample is {num_sample} and {self.drawable} items can be drawn; lower "
-                             "num_sample to at most that, or use kind 'full'")
+            raise ValueError(
+                f"num_sample is {num_sample} and {self.drawable} items can be drawn; lower "
+                "num_sample to at most that, or use kind 'full'"
+            )
         self.log_prob = self.probabilities.log().float()
         super().__init__(seed)
         self.num_sample = num_sample
@@ -258,13 +261,10 @@ class HardNegativeSampler(RandomStream):
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #a420fdb0
 def expected_log_count(
-    items: Tensor,
-    batch_size: int = 1,
-    batch_prob: Tensor | None = None,
-    num_sample: int = 0,
-    sample_prob: Tensor | None = None,
+    items: Tensor, batch_size: int = 1, batch_prob: Tensor | None = None, num_sample: int = 0,
+    sample_prob: Tensor | None = None
 ) -> Tensor:
-    """Log expected number of negative columns that hold each column's item.
+    """Log expected number of negative columns that hold each column's item, float32 [C].
 
     Args:
         items: int64 [C], item of each column
@@ -272,18 +272,13 @@ def expected_log_count(
         batch_prob: [I], frequency of each item among training positives
         num_sample: N: how many columns the sampler adds
         sample_prob: [I], probability of each item in the sampler
-
-    Returns:
-        float32 [C]
     """
     in_batch = 0 if batch_prob is None else (batch_size - 1) * batch_prob[items].double()
     sampled = 0 if sample_prob is None else num_sample * sample_prob[items].double()
     count = torch.as_tensor(in_batch + sampled, dtype=torch.float64).expand(len(items))
     if eager(items) and not (count > 0).all():
-        raise ValueError(
-            f"items {items[count <= 0][:3].tolist()} have an expected count of 0; an item that stands "
-            "in a column has a positive one, give the probabilities it was drawn from"
-        )
+        raise ValueError(f"items {items[count <= 0][:3].tolist()} have an expected count of 0; an item "
+                         "in a column has a positive one, give the probabilities it was drawn from")
     return count.log().float()
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #f1123fbe

@@ -138,6 +138,13 @@ def level_of(codes: Tensor, branches: int) -> Tensor:
     return torch.bucketize(codes, torch.tensor(firsts), right=True) - 1
 
 # %% ../../../nbs/10_data/40_feed/30_tree.ipynb #0f04e6e4
+def _check_codes(codes: Tensor) -> None:
+    if codes.ndim == 1 and len(codes) and int(codes.min()) >= 0: return
+    least = f", the least {int(codes.min())}" if codes.numel() else ""
+    raise ValueError(f"codes are {list(codes.shape)} numbers{least}; give one code of at least 0 for "
+                     "each of one or more items")
+
+# %% ../../../nbs/10_data/40_feed/30_tree.ipynb #e3ad3592
 def tree_from_codes(codes: Tensor, branches: int = 2) -> Tree:
     """The tree with every item on the last level.
 
@@ -146,10 +153,7 @@ def tree_from_codes(codes: Tensor, branches: int = 2) -> Tree:
         branches: n, children of a node at most
     """
     whole("branches", branches, 2)
-    if codes.ndim != 1 or not len(codes) or int(codes.min()) < 0:
-        raise ValueError(f"codes are {list(codes.shape)} "
-                         f"numbers{f', the least {int(codes.min())}' if codes.numel() else ''}; give "
-                         "one code of at least 0 for each of one or more items")
+    _check_codes(codes)
     levels = level_of(codes, branches)
     for level in range(int(levels.max())):
         codes = torch.where(levels <= level, codes * branches + 1, codes)
@@ -203,18 +207,14 @@ def _divide(x: Tensor, part: Tensor, shares: Tensor, rounds: int) -> Tensor:
     "Cluster of each row within its part, int64 [I]; cluster j of part s gets shares[s, j] rows."
     parts, branches = shares.shape
     bounds = shares.cumsum(1)
-    cluster = torch.searchsorted(
-        bounds[part], _rank_in(part, _spread_direction(x, part, parts)).unsqueeze(1), right=True
-    )[:, 0]
+    rank = _rank_in(part, _spread_direction(x, part, parts)).unsqueeze(1)
+    cluster = torch.searchsorted(bounds[part], rank, right=True)[:, 0]
     for _ in range(rounds):
         key = part * branches + cluster
-        centres = x.new_zeros(parts * branches, x.shape[1]).index_add(0, key, x) / torch.bincount(
-            key, minlength=parts * branches
-        ).clamp(min=1).unsqueeze(1)
-        # [I, n]
-        far = torch.stack(
-            [(x - centres[part * branches + j]).square().sum(1) for j in range(branches)], 1
-        )
+        sizes = torch.bincount(key, minlength=parts * branches).clamp(min=1).unsqueeze(1)
+        centres = x.new_zeros(parts * branches, x.shape[1]).index_add(0, key, x) / sizes
+        far = [(x - centres[part * branches + j]).square().sum(1) for j in range(branches)]
+        far = torch.stack(far, 1)                                                           # [I, n]
         cluster, free = torch.full_like(part, branches - 1), torch.ones_like(part, dtype=torch.bool)
         for j in range(branches - 1):
             loss = torch.where(free, far[:, j] - far[:, j + 1:].amin(1), torch.inf)
@@ -235,21 +235,14 @@ def cluster_tree(vectors: Tensor, branches: int = 2, rounds: int = 10) -> Tree:
     if vectors.ndim != 2 or not vectors.isfinite().all():
         raise ValueError(f"vectors are {list(vectors.shape)} with {int((~vectors.isfinite()).sum())} "
                          "numbers that are not finite; give finite ones, [I, D]")
-    x, codes, part = (
-        vectors.detach().float().cpu(), torch.zeros(len(vectors), dtype=torch.int64),
-        torch.zeros(len(vectors), dtype=torch.int64),
-    )
-    sizes = torch.tensor([len(x)])
+    x, codes = vectors.detach().float().cpu(), torch.zeros(len(vectors), dtype=torch.int64)
+    part, sizes, ends = torch.zeros_like(codes), torch.tensor([len(x)]), torch.arange(branches + 1)
     while int(sizes.max()) > 1:
-        # [S, n]
-        shares = (sizes.unsqueeze(1) * torch.arange(1, branches + 1) // branches).diff(
-            dim=1, prepend=torch.zeros(len(sizes), 1, dtype=torch.int64)
-        )
+        shares = (sizes.unsqueeze(1) * ends // branches).diff(dim=1)                       # [S, n]
         cluster = _divide(x, part, shares, rounds)
         codes = torch.where(sizes[part] > 1, codes * branches + branches - cluster, codes)
-        _, part, sizes = torch.unique(
-            part * branches + cluster, return_inverse=True, return_counts=True
-        )
+        key = part * branches + cluster
+        _, part, sizes = torch.unique(key, return_inverse=True, return_counts=True)
     return tree_from_codes(codes, branches)
 
 # %% ../../../nbs/10_data/40_feed/30_tree.ipynb #69504a6c

@@ -65,15 +65,12 @@ def _most_frequent(keys: Tensor, values: Tensor, first: Tensor) -> tuple[Tensor,
 def node_modes(
     tree: Tree, values: Tensor, lengths: Tensor, missing: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Most frequent value below each inner node.
+    """Most frequent value below each inner node: nodes int64 [N] that have any, and values int64 [N].
 
     Args:
         values: int64 [V], all items' values, one item after the other
         lengths: int64 [I], how many each item has
         missing: a value that counts as none
-
-    Returns:
-        node int64 [N] and value int64 [N]; a node without any value is not among them
     """
     owner, place = torch.arange(len(lengths)).repeat_interleave(lengths), torch.arange(len(values))
     known = torch.ones_like(values, dtype=torch.bool) if missing is None else values != missing
@@ -81,9 +78,8 @@ def node_modes(
     for _ in range(tree.levels - 1):
         nodes = tree.parent[nodes]
         found.append(_most_frequent(nodes, values[known], place[known]))
-    nodes, modes = (
-        (torch.cat(parts[::-1]) for parts in zip(*found)) if found else (nodes[:0], nodes[:0])
-    )
+    if not found: return nodes[:0], nodes[:0]
+    nodes, modes = (torch.cat(parts[::-1]) for parts in zip(*found))
     return nodes, modes
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #68900785
@@ -152,7 +148,7 @@ def _node_ids(catalogue: Catalogue, tree: Tree, missing: Mapping[str, int | None
         else: columns.append(_column(tree, values, missing[name]))
     return torch.stack([*columns, tree.level], 1)
 
-# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #40d74003
+# %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #8612d38a
 def node_table(catalogue: Catalogue, tree: Tree) -> Table:
     """Item features of all nodes, a row a node: what inner nodes have is what is typical below.
 

@@ -33,7 +33,7 @@ _SCHEMA = Schema(
     ),
 )
 
-
+# %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #35c770ae
 def _from_source(folder: Path) -> dict[str, bytes]:
     import pooch
     files = {
@@ -51,10 +51,8 @@ def read_sequences(text: str) -> pd.DataFrame:
     `ValueError` names a line that is not integers, or holds no item.
     """
     lines = [line.split() for line in text.splitlines()]
-    wrong = [
-        number for number, line in enumerate(lines, 1)
-        if len(line) < 2 or not all(word.isdigit() for word in line)
-    ]
+    good = lambda line: len(line) > 1 and all(word.isdigit() for word in line)
+    wrong = [number for number, line in enumerate(lines, 1) if not good(line)]
     if wrong:
         raise ValueError(f"sequences.txt, line {wrong[0]} ({len(wrong)} such lines): "
                          f"{' '.join(lines[wrong[0] - 1])!r}; a line must be a user and one or more "

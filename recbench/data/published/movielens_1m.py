@@ -52,10 +52,8 @@ def _rebuilt(folder: Path) -> MovieLens1M:
 
     An unknown timestamp is put between its neighbours, an unknown judgement counts as no like.
     """
-    raw = pd.concat(
-        [pd.read_parquet(folder / name) for name in _SHA256 if name.endswith(".parquet")],
-        ignore_index=True,
-    )
+    files = [folder / name for name in _SHA256 if name.endswith(".parquet")]
+    raw = pd.concat(map(pd.read_parquet, files), ignore_index=True)
     low, high = raw["ts_lo"].astype("float64"), raw["ts_hi"].astype("float64")
     between = pd.concat([low, high], axis=1).mean(axis=1)
     ratings = pd.DataFrame(
@@ -67,10 +65,8 @@ def _rebuilt(folder: Path) -> MovieLens1M:
             "late": raw["in_first80"] == 0,
         }
     )
-    users, movies = pd.read_csv(folder / "users.csv", dtype={"zipcode": str}), pd.read_csv(
-        folder / "movies.csv"
-    )
-    return MovieLens1M(ratings, _people(users), _films(movies))
+    users = pd.read_csv(folder / "users.csv", dtype={"zipcode": str})
+    return MovieLens1M(ratings, _people(users), _films(pd.read_csv(folder / "movies.csv")))
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #77caa549
 def _people(users: pd.DataFrame) -> pd.DataFrame:
@@ -160,17 +156,14 @@ def _after_date(
 ) -> Dataset:
     """Likes before the date train, their newest tenth validates (or trains too).
 
-    Later likes of users with five earlier ratings are the test.
+    Later ones are the test.
     """
     rated = tables.ratings[tables.ratings["early"]]
     likes = rated[rated["liked"]].fillna({"timestamp": 0})
     train, *held = split_by_time(likes, (0.9, 0.05, 0.05)) if validation else (likes,)
     later = tables.ratings[tables.ratings["late"] & tables.ratings["liked"]]
-    known = (
-        later["user_id"].isin(likes["user_id"])
-        & (later["user_id"].map(rated["user_id"].value_counts()) >= 5)
-        & later["item_id"].isin(likes["item_id"])
-    )
+    known = later["user_id"].isin(likes["user_id"]) & later["item_id"].isin(likes["item_id"])
+    known &= later["user_id"].map(rated["user_id"].value_counts()) >= 5
     test = later[known].fillna({"timestamp": float(_CUT)})
     items = tables.items[tables.items["item_id"].isin(likes["item_id"])]
     others = rated[~rated["liked"] & rated["item_id"].isin(likes["item_id"])]
@@ -192,8 +185,7 @@ def movielens_1m(
         max_history: as the sequence papers have it
         time_windows: True: the times of the history beside it; under leave-last these are positions
         validation: False, of global-time: no rows to choose by, all before the date train
-        ties: ratings of one second; None: leave-last as the file has them, as the papers do,
-            global-time neutral
+        ties: order within a second; None: leave-last as the file, like the papers, global-time neutral
         tie_seed: another neutral order
     """
     if protocol not in ("leave-last", "global-time"):

@@ -71,6 +71,15 @@ _FEATURES = (
 )
 
 
+def _warn_of_edition(found: int) -> None:
+    "The file is replaced by its makers now and then; numbers of two editions do not compare."
+    if found == _ROWS: return
+    warnings.warn(
+        f"this edition of ml-latest-small has {found:,} ratings, not the {_ROWS:,} of September "
+        "2018; numbers of the two do not compare", stacklevel=3,
+    )
+
+# %% ../../../nbs/10_data/30_published/35_movielens_small.ipynb #5b9075fa
 def movielens_small(
     split: Split = Split(), min_label: float = 4.0, verbose: bool = False, ties: Ties = "neutral",
     tie_seed: int = 0
@@ -85,12 +94,7 @@ def movielens_small(
         tie_seed: another neutral order
     """
     frames = {name: pd.read_csv(BytesIO(text)) for name, text in _texts().items()}
-    found = len(frames["ratings.csv"])
-    if found != _ROWS:
-        warnings.warn(
-            f"this edition of ml-latest-small has {found:,} ratings, not the {_ROWS:,} of September "
-            "2018; numbers of the two do not compare", stacklevel=2,
-        )
+    _warn_of_edition(len(frames["ratings.csv"]))
     return movielens_small_dataset(frames, split, min_label, verbose, ties=ties, tie_seed=tie_seed)
 
 # %% ../../../nbs/10_data/30_published/35_movielens_small.ipynb #244e5733

@@ -121,21 +121,12 @@ def _draw_items(
     category, brand = rng.integers(len(_CATEGORIES), size=items), rng.integers(len(_BRANDS), size=items)
     tags, by_tag = _draw_tags(items, rng)
     by_brand, quality = rng.permutation(_globe(len(_BRANDS))), rng.normal(0.0, 0.7, len(_BRANDS))
-    place = _unit(
-        _globe(len(_CATEGORIES))[category] + 0.3 * by_brand[brand] + 0.3 * by_tag
-        + 0.1 * rng.standard_normal((items, 3))
-    )
-    log_price = (
-        3.0 + 0.8 * rng.standard_normal(len(_CATEGORIES))[category] + 0.5 * quality[brand]
-        + 0.5 * rng.standard_normal(items)
-    )
-    number = np.arange(1, items + 1)
-    frame = pd.DataFrame(
-        {
-            "item_id": number, "category": _CATEGORIES[category], "brand": _BRANDS[brand], "tags": tags,
-            "price": np.exp(log_price).round(2),
-        }
-    )
+    near = _globe(len(_CATEGORIES))[category] + 0.3 * by_brand[brand] + 0.3 * by_tag
+    place = _unit(near + 0.1 * rng.standard_normal((items, 3)))
+    level = 3.0 + 0.8 * rng.standard_normal(len(_CATEGORIES))[category] + 0.5 * quality[brand]
+    log_price, number = level + 0.5 * rng.standard_normal(items), np.arange(1, items + 1)
+    frame = pd.DataFrame({"item_id": number, "category": _CATEGORIES[category], "brand": _BRANDS[brand],
+                          "tags": tags, "price": np.exp(log_price).round(2)})
     frame["title"] = frame["category"] + " " + frame["item_id"].astype(str) + " by " + frame["brand"]
     return frame, place, np.log(frame["price"].to_numpy()), quality[brand]
 
@@ -211,14 +202,11 @@ def _skipped_items(
     exposure: np.ndarray, click: np.ndarray, order: np.ndarray, user: np.ndarray, step: np.ndarray,
     rng: np.random.Generator
 ) -> np.ndarray:
-    """One item for each (user, step), by exposure times the chance to be skipped, among items not
-    clicked before that step.
-    """
+    "One item a (user, step), by exposure and chance to be skipped, among those not clicked before."
     width = click.shape[1]
     share = (exposure * (1 - click)).cumsum(1)
-    ladder = (
-        share / share[:, -1:] + np.arange(len(click))[:, None]
-    ).ravel()  # rising through all users: one search serves all
+    # rising through all users: one search serves all
+    ladder = (share / share[:, -1:] + np.arange(len(click))[:, None]).ravel()
     position = np.full(click.shape, order.shape[1])
     np.put_along_axis(position, order, np.broadcast_to(np.arange(order.shape[1]), order.shape), axis=1)
     item, open_rows = np.empty(len(user), np.int64), np.arange(len(user))
@@ -243,16 +231,14 @@ def draw_stream(
     """
     order = click_order(exposure * click, int(counts.max()), rng)                   # [n, length]
     who, step = np.nonzero(np.arange(order.shape[1]) < counts[:, None])             # one entry a click
-    # impressions up to and with that click
-    length = _skip_counts(exposure, click, order, counts, rng) + 1
+    length = _skip_counts(exposure, click, order, counts, rng) + 1   # up to and with that click
     user, steps = np.repeat(who, length), np.repeat(step, length)
     is_click = np.zeros(len(user), np.int64)
     is_click[length.cumsum() - 1] = 1
     item = np.empty(len(user), np.int64)
     item[is_click == 1] = order[who, step]
-    item[is_click == 0] = _skipped_items(
-        exposure, click, order, user[is_click == 0], steps[is_click == 0], rng
-    )
+    others = is_click == 0
+    item[others] = _skipped_items(exposure, click, order, user[others], steps[others], rng)
     return Stream(user, item, is_click, steps)
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #84fc84de
@@ -318,7 +304,7 @@ def _check_size(users: int, items: int, seed: int, clicks: int, popularity: floa
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #ef7d0164
 _SPLITS = pd.CategoricalDtype(["train", "valid", "test"])
 
-
+# %% ../../../nbs/10_data/30_published/80_planted.ipynb #f6dad7f5
 def planted_frames(
     users: int = 1000, items: int = 500, seed: int = 0, clicks: int = 22, popularity: float = 0.6
 ) -> PlantedFrames:
@@ -379,16 +365,14 @@ def expected_ranking(
         recall@k, hit_rate@k, ndcg@k, mrr@k, mrr: means over the n rows
     """
     order = np.argsort(-(probability if score is None else score), axis=1, kind="stable")
-    # [I], chance that the click stands at this rank
-    hit = np.take_along_axis(probability, order, axis=1).mean(0)
+    hit = np.take_along_axis(probability, order, axis=1).mean(0)   # [I], of the click at this rank
     rank = np.arange(1, len(hit) + 1)
     recall, gain, reciprocal = hit.cumsum(), (hit / np.log2(rank + 1)).cumsum(), (hit / rank).cumsum()
     last = {k: min(k, len(hit)) - 1 for k in top_k}
+    sums = {"recall": recall, "hit_rate": recall, "ndcg": gain, "mrr": reciprocal}
     return {
-        **{f"recall@{k}": float(recall[at]) for k, at in last.items()},
-        **{f"hit_rate@{k}": float(recall[at]) for k, at in last.items()},
-        **{f"ndcg@{k}": float(gain[at]) for k, at in last.items()},
-        **{f"mrr@{k}": float(reciprocal[at]) for k, at in last.items()}, "mrr": float(reciprocal[-1]),
+        **{f"{name}@{k}": float(of[at]) for name, of in sums.items() for k, at in last.items()},
+        "mrr": float(reciprocal[-1]),
     }
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #8058ba60
@@ -437,19 +421,11 @@ def ceiling(frames: PlantedFrames, top_k: Sequence[int] = TOP_K) -> dict[str, fl
     """
     made = frames.impressions[frames.impressions["click"] == 1]
     users, items = len(frames.users), len(frames.items)
-    blocks = [
-        (
-            len(rows),
-            expected_ranking(next_click(frames.world, rows, _seen(made, rows, items)), top_k=top_k),
-        )
-        for rows in _blocks(users, items)
-    ]
-    ranking = {
-        name: sum(rows * metrics[name] for rows, metrics in blocks) / users for name in blocks[0][1]
-    }
-    shown = frames.impressions.loc[
-        frames.impressions["split"] == "test", "click_probability"
-    ].to_numpy()
+    law = lambda rows: next_click(frames.world, rows, _seen(made, rows, items))
+    blocks = [(len(rows), expected_ranking(law(rows), top_k=top_k)) for rows in _blocks(users, items)]
+    mean = lambda name: sum(rows * metrics[name] for rows, metrics in blocks) / users
+    ranking, test = {name: mean(name) for name in blocks[0][1]}, frames.impressions["split"] == "test"
+    shown = frames.impressions.loc[test, "click_probability"].to_numpy()
     bought = made.loc[made["split"] == "test", "conversion_probability"].to_numpy()
     return {**ranking, "auc": expected_auc(shown), "logloss": expected_logloss(shown),
             "conversion_auc": expected_auc(bought), "conversion_logloss": expected_logloss(bought)}
@@ -511,9 +487,8 @@ def planted_clicks(
         labels `click` and `conversion`; train ends with each user's last but two clicks
     """
     frames = planted_frames(users, items, seed, clicks, popularity)
-    train, valid, test = (
-        frames.impressions[frames.impressions["split"] == split] for split in ("train", "valid", "test")
-    )
+    rows = frames.impressions
+    train, valid, test = (rows[rows["split"] == split] for split in ("train", "valid", "test"))
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     best = {name: value for name, value in ceiling(frames, (1,)).items() if name in ("auc", "logloss")}
     return build_dataset(

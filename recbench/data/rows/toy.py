@@ -37,22 +37,16 @@ def toy_clicks(rows: int = 2000, seed: int = 0) -> Batch:
         seed: of the rows; the rule is always the same
     """
     rule, make = torch.Generator().manual_seed(42), torch.Generator().manual_seed(seed)
-    weight, p, q = (
-        torch.randn(_VALUES, generator=rule), torch.randn(_VALUES, 2, generator=rule),
-        torch.randn(_VALUES, 2, generator=rule),
-    )
+    weight = torch.randn(_VALUES, generator=rule)
+    p, q = (torch.randn(_VALUES, 2, generator=rule) for _ in range(2))
     ids, x = torch.randint(_VALUES, (rows, 3), generator=make), torch.randn(rows, 1, generator=make)
     lengths = torch.randint(6, (rows,), generator=make)
     seen = torch.randint(_VALUES, (int(lengths.sum()),), generator=make)
     owner = torch.arange(rows).repeat_interleave(lengths)
     known = torch.zeros(rows).index_add(0, owner, (seen == ids[owner, 1]).float()) > 0
     logit = weight[ids[:, 0]] + 2 * (p[ids[:, 0]] * q[ids[:, 1]]).sum(1) + x[:, 0] + 4 * known - 1
-    batch = make_batch(
-        Table(
-            rows, ("a", "b", "c"), ids,
-            {"history": Jagged(seen, lengths.cumsum(0) - lengths, lengths)}, ("x",), (1,), x
-        )
-    )
+    history = Jagged(seen, lengths.cumsum(0) - lengths, lengths)
+    batch = make_batch(Table(rows, ("a", "b", "c"), ids, {"history": history}, ("x",), (1,), x))
     batch.labels["click"] = (torch.rand(rows, generator=make) < logit.sigmoid()).float()
     batch.additional_infos["logit"] = logit
     return batch

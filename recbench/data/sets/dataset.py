@@ -184,24 +184,13 @@ def pair_rows(
         lists: lists and sequences that are wanted, the costly part; None: all
     """
     def take(table: Table, rows: Tensor) -> Table:
-        wanted = (
-            table if lists is None
-            else replace(
-                table, jagged={name: column for name, column in table.jagged.items() if name in lists}
-            )
-        )
-        return wanted.take(rows)
+        if lists is None: return table.take(rows)
+        wanted = {name: column for name, column in table.jagged.items() if name in lists}
+        return replace(table, jagged=wanted).take(rows)
     events = take(dataset.split(split), rows)
-    return join(
-        [
-            *(
-                take(table, events.columns[key])
-                for key, table in (("user_index", dataset.users), ("item_index", dataset.items))
-                if key in events.columns
-            ),
-            events,
-        ]
-    )
+    sides = (("user_index", dataset.users), ("item_index", dataset.items))
+    found = [take(table, events.columns[key]) for key, table in sides if key in events.columns]
+    return join([*found, events])
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #0f90000b
 def pair_batches(
@@ -216,7 +205,6 @@ def pair_batches(
     """
     for rows in torch.arange(len(dataset.split(split))).split(batch_size):
         yield rows, make_batch(pair_rows(dataset, split, rows))
-
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #d7e91872
 SPLITS = ("train", "valid", "test")
@@ -623,21 +611,17 @@ def _fitted(schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Schema:
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #e2e69fd8
 def _with_windows(schema: Schema, windows: Mapping[str, int], labels: int = 0) -> Schema:
-    """The schema with one more sequence feature a window.
+    """The schema with one more sequence feature a window, and with `labels` one for them beside it.
 
-    The long one reads the item's own table, a shorter one its own. With so many `labels`, one for them
-    beside it.
+    The long one reads the item's own table, a shorter one its own.
     """
-    ids = [
-        feature for feature in schema.features
-        if feature.name == schema.item_key and isinstance(feature, IdFeature)
-    ]
-    if not ids: return schema
+    named = [feature for feature in schema.features if feature.name == schema.item_key]
+    own = next((feature for feature in named if isinstance(feature, IdFeature)), None)
+    if own is None: return schema
+    table = lambda name: own.table if name == "history" else None
     extra = tuple(
-        SequenceFeature(
-            name=name, embedding_name=ids[0].table if name == "history" else None, max_length=size,
-            num_buckets=ids[0].num_buckets, embedding_dim=ids[0].embedding_dim, init_std=ids[0].init_std
-        )
+        SequenceFeature(name=name, embedding_name=table(name), max_length=size, init_std=own.init_std,
+                        num_buckets=own.num_buckets, embedding_dim=own.embedding_dim)
         for name, size in windows.items()
     )
     if labels:
@@ -708,15 +692,12 @@ class _Rules:
         "Order that sorts `past`, and the window of each row."
         strict = (["moment"] if self.moment else []) + (["time"] if self.by_row else [])
         if self.positives:
-            return history_windows(
-                rows, past[past["taken"] > 0].reset_index(drop=True), False, max_history, strict
-            )
+            taken = past[past["taken"] > 0].reset_index(drop=True)
+            return history_windows(rows, taken, False, max_history, strict)
         if self.by_row or (trains and self.timed):
             return history_windows(rows, past, trains, max_history, strict)
-        return (
-            other_windows(past, max_history) if trains
-            else shared_windows(rows, past, max_history, strict if by_time else ())
-        )
+        if trains: return other_windows(past, max_history)
+        return shared_windows(rows, past, max_history, strict if by_time else ())
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ee3fcda2
 def _row_keys(
@@ -724,10 +705,8 @@ def _row_keys(
     rules: _Rules
 ) -> pd.DataFrame:
     "Row numbers of user and item, and what orders the rows."
-    user, item = (
-        _index(name, key, frame[key], table).numpy()
-        for key, table in ((schema.user_key, users), (schema.item_key, items))
-    )
+    user = _index(name, schema.user_key, frame[schema.user_key], users).numpy()
+    item = _index(name, schema.item_key, frame[schema.item_key], items).numpy()
     columns = {
         "time": schema.timestamp if rules.timed else None, "moment": rules.moment,
         "label": rules.labels, "taken": rules.positives,
@@ -735,15 +714,9 @@ def _row_keys(
     tie = tie_keys(
         users[schema.user_key].iloc[user], items[schema.item_key].iloc[item], rules.ties, rules.tie_seed
     )
-    return pd.DataFrame(
-        {
-            "user": user, "item": item, "tie": tie,
-            **{
-                key: _numbers(name, frame[column], None).numpy() if column else 0
-                for key, column in columns.items()
-            },
-        }
-    )
+    numbers = lambda column: _numbers(name, frame[column], None).numpy() if column else 0
+    read = {key: numbers(column) for key, column in columns.items()}
+    return pd.DataFrame({"user": user, "item": item, "tie": tie, **read})
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #b98cec33
 def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
@@ -918,9 +891,8 @@ def _check_times(
     if len(missing) < len(splits):
         raise ValueError(f"column {timestamp!r} is missing in {missing} and stands in the other "
                          "splits; give it in all of them or in none")
-    asked = {name: value for name, value in wanting.items() if value} | (
-        {} if ties == "neutral" else {"ties": ties}
-    )
+    asked = {name: value for name, value in wanting.items() if value}
+    if ties != "neutral": asked["ties"] = ties
     for name, value in asked.items():
         raise ValueError(f"{name} is {value!r}, which needs times, and the events have no column "
                          f"{timestamp!r}; name the timestamp in the schema")

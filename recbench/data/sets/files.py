@@ -78,14 +78,11 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
                          f"{size:,} bytes; copy or write it again")
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            known = file.schema_arrow.names
-            return file.read(
-                [name for name in columns if name in known] if columns is not None else None
-            )
+            if columns is None: return file.read()
+            return file.read([name for name in columns if name in file.schema_arrow.names])
     except _FAULTS as error:
-        raise ValueError(
-            f"{path.name} is corrupt: {_sentence(error)}; copy or write it again"
-        ) from error
+        said = f"{path.name} is corrupt: {_sentence(error)}; copy or write it again"
+        raise ValueError(said) from error
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #df004761
 def _sentence(error: BaseException) -> str:

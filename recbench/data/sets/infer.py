@@ -43,7 +43,7 @@ _NAMES = {
     "sample_weight": ("sampleweight", "weight"),
 }
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #7500eb9f
 def _find(role: str, columns: Iterable[str]) -> str | None:
     """The column whose name stands first in the list for the role.
 
@@ -181,27 +181,18 @@ _NEARLY = .9     # of the values of lists that are items, from which on the list
 def _ids(
     name: str, side: Side, in_events: bool, inner: pa.Array, longest: int, scene: Scene
 ) -> Verdict:
+    own = _own_table(name)
     if not in_events:
         return Verdict(
-            IdFeature(
-                name=name, side=side, value_dim=0, pooling="mean", embedding_name=_own_table(name)
-            )
+            IdFeature(name=name, side=side, value_dim=0, pooling="mean", embedding_name=own)
         )
-    same = (
-        pa.types.is_integer(inner.type) and pa.types.is_integer(scene.keys.type) or is_text(inner.type)
-        and is_text(scene.keys.type)
-    )
+    same = any(kind(inner.type) and kind(scene.keys.type) for kind in (pa.types.is_integer, is_text))
     known = pc.sum(pc.is_in(inner, scene.keys.cast(inner.type))).as_py() or 0 if same else 0
     reads_items, other = known > 0 and known >= _NEARLY * len(inner), len(inner) - known
-    table = table_name(scene.key) if reads_items else _own_table(name)
-    note = (
-        f"{name}: {other:,} of {len(inner):,} values are no item of the data, read as unknown"
-        if reads_items and other else ""
-    )
-    return Verdict(
-        SequenceFeature(name=name, side=side, max_length=max(50, longest), embedding_name=table),
-        note=note,
-    )
+    table, length = table_name(scene.key) if reads_items else own, max(50, longest)
+    feature = SequenceFeature(name=name, side=side, max_length=length, embedding_name=table)
+    unknown = f"{name}: {other:,} of {len(inner):,} values are no item of the data, read as unknown"
+    return Verdict(feature, note=unknown if reads_items and other else "")
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #16a625d1
 def table_name(name: str) -> str:

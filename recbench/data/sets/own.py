@@ -75,26 +75,17 @@ def _key_column(source: Source, name: str) -> pa.Array:
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #c2949310
 def _list_column(source: Source, feature: Feature, separator: str, integers: bool) -> pa.Array:
-    """Lists of ids.
-
-    Text is divided at the separator, a missing list is an empty one, a missing value in a list is
-    refused.
-    """
-    values = source.column(feature.name)
+    "Lists of ids; text is divided at the separator, a missing list is empty, a missing value refused."
+    values, name = source.column(feature.name), feature.name
     if is_text(values.type):
-        values = _divided(
-            source, feature.name, values, separator, integers or bool(feature.num_buckets)
-        )
+        values = _divided(source, name, values, separator, integers or bool(feature.num_buckets))
     if not is_list_type(values.type):
-        source.refuse(
-            feature.name,
-            f"holds {values.type}; must be lists, or text with {separator!r} between values",
-        )
+        need = f"must be lists, or text with {separator!r} between values"
+        source.refuse(name, f"holds {values.type}; {need}")
     parents, inner = pc.list_parent_indices(values), pc.list_flatten(values)
     if pa.types.is_dictionary(inner.type): inner = inner.dictionary_decode()
-    in_row = lambda bad: pc.is_in(
-        pa.array(range(len(values)), pa.int64()), parents.cast(pa.int64()).filter(bad)
-    )
+    rows, parents = pa.array(range(len(values)), pa.int64()), parents.cast(pa.int64())
+    in_row = lambda bad: pc.is_in(rows, parents.filter(bad))
     if feature.is_weighted: return _pairs(source, feature, values)
     if inner.null_count:
         source.refuse(feature.name, "a list may not hold missing values", in_row(inner.is_null()))
@@ -286,17 +277,13 @@ def _lifted(schema: SchemaFile, sources: Mapping[str, Source], names: list[str])
 def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame) -> pd.Series:
     "The feature's value for each item, from the events; refused where an item has two."
     rows = events.loc[events[feature.name].notna(), [key, feature.name]]
-    code = (
-        codes(pa.array(rows[feature.name]))
-        if feature.is_list or isinstance(feature, RawFeature) and feature.value_dim > 1
-        else codes(rows[feature.name])
-    )
+    several = feature.is_list or isinstance(feature, RawFeature) and feature.value_dim > 1
+    code = codes(pa.array(rows[feature.name]) if several else rows[feature.name])
     first = rows.assign(code=code).drop_duplicates([key, "code"])
     twice = first[first[key].duplicated(keep=False)]
     if len(twice):
-        examples = " and ".join(
-            repr(value) for value in twice[twice[key] == twice[key].iloc[0]][feature.name].iloc[:2]
-        )
+        two = twice[twice[key] == twice[key].iloc[0]][feature.name].iloc[:2]
+        examples = " and ".join(map(repr, two))
         raise ValueError(f"column {feature.name!r} of the events differs within "
                          f"{twice[key].nunique():,} items, e.g. {examples} for "
                          f"{twice[key].iloc[0]!r}; a feature of the items must have one value for "
@@ -346,20 +333,14 @@ def _side_frame(
             raise ValueError(f"features {missing} belong to the {name}, but there is no table of "
                              f"{name}, nor columns of the events; give one, or take them out of the "
                              "schema")
-        keys = pd.DataFrame({key: events[key].drop_duplicates().sort_values(ignore_index=True)})
-        return keys
+        return pd.DataFrame({key: events[key].drop_duplicates().sort_values(ignore_index=True)})
     source = sources[name]
     columns = {key: _tried(_key_column, source, key, key)}
     twice = pa.array(pd.Series(columns[key].to_pandas()).duplicated().to_numpy())
     if pc.any(twice).as_py():
         source.refuse(key, f"every one of the {name} needs one row, these stand there again", twice)
-    return _frame(
-        columns
-        | {
-            feature.name: _tried(_feature_column, source, feature.name, feature, separator, integers)
-            for feature in features if feature.name != key
-        }
-    )
+    read = lambda one: _tried(_feature_column, source, one.name, one, separator, integers)
+    return _frame(columns | {one.name: read(one) for one in features if one.name != key})
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #29bc4e93
 def _check_types(
@@ -411,15 +392,9 @@ def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd
     "Train, valid, test; `name` is where the events came from."
     if isinstance(schema.split, Split):
         try:
-            return dict(
-                zip(
-                    ("train", "valid", "test"),
-                    schema.split(
-                        events, schema.user_key, schema.item_key, schema.timestamp, schema.ties,
-                        schema.tie_seed
-                    ),
-                )
-            )
+            parts = schema.split(events, schema.user_key, schema.item_key, schema.timestamp,
+                                 schema.ties, schema.tie_seed)
+            return dict(zip(("train", "valid", "test"), parts))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name} ({len(events):,} positive rows): {error}") from None
     parts = {name: events[events[schema.split] == name] for name in ("train", "valid", "test")}
@@ -645,7 +620,7 @@ def told_lines(
     schema: SchemaFile, parts: Mapping[str, pd.DataFrame], users: pd.DataFrame, items: int,
     of_users: Sequence[Feature], of_events: Sequence[Feature]
 ) -> list[str]:
-    """Columns on the user's side from which the item of the row, or in ranking its label, can be read.
+    """Sentences on user-side columns from which the row's item, or in ranking its label, can be read.
 
     Args:
         schema: roles of the columns
@@ -654,9 +629,6 @@ def told_lines(
         items: size of the catalogue
         of_users: features that stand in `users`
         of_events: features that stand in the rows
-
-    Returns:
-        a sentence for each such column
     """
     rows = pd.concat(parts.values(), ignore_index=True)
     lines = _of_events_lines(schema, rows, of_events) + _held_lines(schema, rows, of_events)
@@ -679,10 +651,8 @@ def _raw_lines(
     schema: SchemaFile, users: pd.DataFrame, items: pd.DataFrame, events: pd.DataFrame
 ) -> list[str]:
     "Numbers that reach a model as they are, and are large."
-    raw = [
-        one for one in schema.features
-        if isinstance(one, RawFeature) and not one.scale and not one.boundaries and one.value_dim == 1
-    ]
+    numbers = [one for one in schema.features if isinstance(one, RawFeature) and one.value_dim == 1]
+    raw = [one for one in numbers if not one.scale and not one.boundaries]
     found = {
         one.name: next(frame[one.name] for frame in (users, items, events) if one.name in frame)
         for one in raw
@@ -854,17 +824,10 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
                          "events.parquet}")
     names = {name: value for name, value in schema.files.model_dump().items() if value}
     text = given.get("text", schema.text)
-    numbers = [
-        *filter(None, (schema.timestamp, schema.label, schema.sample_weight)),
-        *(one.name for one in schema.features if isinstance(one, RawFeature)),
-    ]
-    sources = {
-        name: (
-            _read_files(folder, value, text, numbers) if name == "events"
-            else read_file(folder / value, None, text, numbers)
-        )
-        for name, value in names.items()
-    }
+    numbers = [*filter(None, (schema.timestamp, schema.label, schema.sample_weight))]
+    numbers += [one.name for one in schema.features if isinstance(one, RawFeature)]
+    sources = {"events": _read_files(folder, names.pop("events"), text, numbers)}
+    for name, value in names.items(): sources[name] = read_file(folder / value, None, text, numbers)
     return _from_sources(schema.name or folder.resolve().name, sources, schema, verbose, given)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #603624f7
@@ -886,7 +849,7 @@ def _read_files(
     try:
         table = pa.concat_tables([source.table for source in sources], promote_options="permissive")
     except pa.ArrowException as error:
-        raise ValueError(f"{', '.join(names)} do not fit " f"together: {error}") from error
+        raise ValueError(f"{', '.join(names)} do not fit together: {error}") from error
     odd = next(
         (source for source in sources if set(source.table.column_names) != set(table.column_names)),
         None,

@@ -42,21 +42,15 @@ def leave_last(
     frame: pd.DataFrame, user_key: str = "user_id", timestamp: str = "timestamp",
     item_key: str = "item_id", ties: Ties = "neutral", tie_seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Last row of each user to test, the one before to valid.
-
-    Users with fewer than 3 rows train with all of them; `ValueError` where no user has 3.
+    """Last row of each user to test, the one before to valid; users with fewer than 3 rows only train.
 
     Args:
-        frame: one row an interaction
+        frame: one row an interaction; its index is kept
         user_key: column of the users
         timestamp: column of the times
         item_key: column of the items
-        ties: what decides between rows of one timestamp; "item_id": the larger id is the later
-            row
+        ties: what decides between rows of one timestamp; "item_id": the larger id is the later row
         tie_seed: another neutral order
-
-    Returns:
-        train, valid, test; the index of `frame` is kept
     """
     _check_columns("frame", frame, [user_key, timestamp, item_key])
     ordered = _in_order(frame, user_key, timestamp, item_key, ties, tie_seed)
@@ -96,20 +90,16 @@ def split_by_time(
     """Rows before the first cut train, rows before the second validate, the rest is the test.
 
     Args:
-        frame: one row an interaction
+        frame: one row an interaction; order and index are kept
         fractions: of the rows, up to rows of one timestamp
         cuts: first timestamp of valid and of test, instead of fractions
         timestamp: column of the times
-
-    Returns:
-        train, valid, test; order and index of `frame` are kept
     """
     _check_columns("frame", frame, [timestamp])
     _check_fractions(fractions)
     times = frame[timestamp]
-    first, second = (
-        _cut_times(times, fractions) if cuts is None else (_as_time(cut, times) for cut in cuts)
-    )
+    if cuts is None: first, second = _cut_times(times, fractions)
+    else: first, second = (_as_time(cut, times) for cut in cuts)
     if not first < second:
         raise ValueError(f"cuts are {first} and {second}; the first must lie before the second "
                          f"(timestamps run from {times.min()} to {times.max()})")
@@ -128,16 +118,13 @@ def split_by_user_time(
     """The newest rows of each user to test, those before to valid.
 
     Args:
-        frame: one row an interaction
+        frame: one row an interaction; its index is kept
         fractions: of each user's rows; valid and test are rounded down
         user_key: column of the users
         timestamp: column of the times
         item_key: column of the items
         ties: what decides between rows of one timestamp, as in `leave_last`
         tie_seed: another neutral order
-
-    Returns:
-        train, valid, test; the index of `frame` is kept
     """
     _check_columns("frame", frame, [user_key, timestamp, item_key])
     _check_fractions(fractions)
@@ -156,24 +143,18 @@ def split_random(
     frame: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0,
     keys: Sequence[str] = ("user_id", "item_id", "timestamp")
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Rows drawn without regard to user or time.
-
-    The same ones whatever users and items are called and however the file is sorted.
+    """Rows drawn without regard to user or time, the same ones whatever users and items are called.
 
     Args:
-        frame: one row an interaction
+        frame: one row an interaction, in any order; its index is kept
         fractions: of the rows, three that sum to 1
         seed: of the draw
         keys: user, item, and further columns that tell rows apart
-
-    Returns:
-        train, valid, test; the index of `frame` is kept
     """
     _check_columns("frame", frame, list(keys))
     _check_fractions(fractions)
     order = np.random.default_rng(seed).permutation(len(frame))
-    # decides where nothing else tells rows apart
-    ordered = frame.sort_values(list(keys), kind="stable")
+    ordered = frame.sort_values(list(keys), kind="stable")   # where nothing else tells rows apart
     user, item, *others = (ordered[key] for key in keys)
     ranks = [pd.factorize(values, sort=True)[0] for values in others]
     ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
@@ -201,8 +182,7 @@ def leak_report(
     train: pd.DataFrame, valid: pd.DataFrame, test: pd.DataFrame, user_key: str = "user_id",
     item_key: str = "item_id", timestamp: str = "timestamp"
 ) -> pd.DataFrame:
-    """Counts of what a held-out split shares with the training rows, and of what training saw too
-    early.
+    """What a held-out split shares with the training rows, and what training saw too early, in counts.
 
     Args:
         train: training rows
@@ -213,8 +193,7 @@ def leak_report(
         timestamp: column of the times
 
     Returns:
-        one row a held-out split: sizes, users and items unseen in train, pairs seen in it,
-        training rows later than its first row
+        a row a split: sizes, users and items unseen in train, pairs seen, later training rows
     """
     parts = {"train": train, "valid": valid, "test": test}
     for name, part in parts.items(): _check_columns(name, part, [user_key, item_key, timestamp])

@@ -41,17 +41,13 @@ def _ids(
     if feature.table in vocabularies:
         return _named(source, encode_tokens, feature, column, vocabularies).numpy()
     if not pa.types.is_integer(column.type) or column.null_count:
-        source.refuse(
-            feature.name,
-            f"holds {column.type} with {column.null_count} missing; ids with num_buckets must be "
-            "integers without gaps",
-        )
+        source.refuse(feature.name, f"holds {column.type} with {column.null_count} missing; ids with "
+                                    "num_buckets must be integers without gaps")
     ids = column.to_numpy(zero_copy_only=False)
     size = feature.num_buckets or 0
     if len(ids) and (ids.min() < 0 or ids.max() >= size):
-        outside = (ids < 0) | (ids >= size)
-        source.refuse(feature.name, f"ids must lie in 0..{size - 1}, as "
-                                    "num_buckets says", pa.array(outside))
+        outside = pa.array((ids < 0) | (ids >= size))
+        source.refuse(feature.name, f"ids must lie in 0..{size - 1}, as num_buckets says", outside)
     return ids
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #4cc2591b
@@ -67,15 +63,12 @@ def _numbers(source: Source, name: str, column: pa.Array, width: int = 1) -> np.
         flat = pc.list_flatten(column)
     else:
         flat = column
-    if not (
-        pa.types.is_integer(flat.type) or pa.types.is_floating(flat.type)
-        or pa.types.is_boolean(flat.type)
-    ):
+    known = pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean
+    if not any(kind(flat.type) for kind in known):
         source.refuse(name, f"holds {column.type}; must be numbers")
     values = flat.to_numpy(zero_copy_only=False)
-    return values.astype(
-        np.result_type(values.dtype, np.float32) if values.dtype.kind == "f" else np.float64, copy=False
-    ).reshape(-1, width)
+    floats = np.result_type(values.dtype, np.float32) if values.dtype.kind == "f" else np.float64
+    return values.astype(floats, copy=False).reshape(-1, width)
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #7746dac7
 def _check_finite(source: Source, name: str, column: pa.Array, values: np.ndarray) -> np.ndarray:
@@ -450,7 +443,6 @@ def _iterate(self: ParquetStream) -> Iterator[Table]:
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #73f19db6
 #| export
-
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #86ba363c
 def stream_batches(
