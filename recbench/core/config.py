@@ -28,6 +28,7 @@ __all__ = ['OutputKind', 'LabelKind', 'Share', 'Ratio', 'Inner', 'LossWeightStra
            'ModelConfig']
 
 # %% ../../nbs/00_core/60_config.ipynb #031f0ba6
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -160,10 +161,8 @@ class SelfAttentionEncoderConfig(Config):
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
         if self.multihead_attn_dim % self.num_heads == 0: return self
-        raise ValueError(
-            f"multihead_attn_dim of {self.input} is {self.multihead_attn_dim}; it must be a multiple "
-            f"of num_heads, {self.num_heads}"
-        )
+        raise ValueError(f"multihead_attn_dim of {self.input} is {self.multihead_attn_dim}; it must be "
+                         f"a multiple of num_heads, {self.num_heads}")
 
 # %% ../../nbs/00_core/60_config.ipynb #35f4bfbf
 class SequenceEncoderConfig(Choice):
@@ -220,30 +219,21 @@ class FeatureGroup(Config):
 
     @model_validator(mode="after")
     def _check_sequences(self) -> Self:
-        names, inputs = self.sequence_names, [
-            encoder.kind[1].input for encoder in self.sequence_encoders
-        ]
+        names = self.sequence_names
+        inputs = [encoder.kind[1].input for encoder in self.sequence_encoders]
         where = f"of group {self.group_name!r}"
         if (names or inputs) and self.group_type != "DEEP":
-            raise ValueError(
-                f"group_type {where} is {self.group_type}; only DEEP groups hold sequence_groups and "
-                "sequence_encoders"
-            )
+            raise ValueError(f"group_type {where} is {self.group_type}; only DEEP groups hold "
+                             "sequence_groups and sequence_encoders")
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"sequence_groups {where} share a name ({', '.join(names)}); give each its own "
-                "group_name"
-            )
+            raise ValueError(f"sequence_groups {where} share a name ({', '.join(names)}); give each "
+                             "its own group_name")
         if set(inputs) - set(names):
-            raise ValueError(
-                f"sequence_encoders {where} read {', '.join(inputs)}; its sequence_groups are: "
-                f"{', '.join(names) or 'none'}"
-            )
+            raise ValueError(f"sequence_encoders {where} read {', '.join(inputs)}; its "
+                             f"sequence_groups are: {', '.join(names) or 'none'}")
         if set(names) - set(inputs):
-            raise ValueError(
-                f"sequence_groups {where} without an encoder: "
-                f"{', '.join(sorted(set(names) - set(inputs)))}"
-            )
+            raise ValueError(f"sequence_groups {where} without an encoder: "
+                             f"{', '.join(sorted(set(names) - set(inputs)))}")
         return self
 
 # %% ../../nbs/00_core/60_config.ipynb #71a2ed64
@@ -322,7 +312,7 @@ class SigmoidL2LossConfig(LossSettings):
     "Squared error of a probability."
     labels: ClassVar[LabelKind] = "share"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #dd031f5d
 class F1ReweightedLossConfig(LossSettings):
     "Cross entropy with the weight of negatives that raises F-beta."
     beta_square: PositiveFloat = 1.0
@@ -330,7 +320,7 @@ class F1ReweightedLossConfig(LossSettings):
     label_smoothing: Share = 0.0
     "labels are drawn to the middle by this share, from 0 to below 1"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #68c56fe2
 class ZILNLossConfig(LossSettings):
     "Zero-inflated lognormal: does a row buy, and for how much; three logits."
     output: ClassVar[OutputKind] = "purchase"
@@ -357,7 +347,7 @@ class PairwiseLossConfig(LossSettings):
     temperature: PositiveFloat = 1.0
     "divides the logits, above 0"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #211ed60d
 class PairwiseLogisticLossConfig(LossSettings):
     "Logistic loss of ordered pairs."
     labels: ClassVar[LabelKind] = "number"
@@ -594,7 +584,7 @@ class WindowMetric(OpenChoice):
     xauc: Annotated[XAUCConfig | None, OneOf("metric")] = None
     "settings of the metric XAUC"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #80692660
 class Metric(WindowMetric):
     "One of the metrics."
     multiclass_auc: Annotated[MulticlassAUCConfig | None, OneOf("metric")] = None
@@ -650,10 +640,8 @@ class TwoTowersConfig(ModelSettings):
     @model_validator(mode="after")
     def _check_inputs(self) -> Self:
         if self.user_tower.input != self.item_tower.input: return self
-        raise ValueError(
-            f"user_tower.input and item_tower.input are both {self.user_tower.input!r}; each tower "
-            "reads a feature group of its own"
-        )
+        raise ValueError(f"user_tower.input and item_tower.input are both {self.user_tower.input!r}; "
+                         "each tower reads a feature group of its own")
 
 # %% ../../nbs/00_core/60_config.ipynb #b27f0c66
 class DSSMConfig(TwoTowersConfig):
@@ -1066,6 +1054,16 @@ class TDMConfig(ModelSettings):
     "True: the first window holds the newest positions, which stand last in a history"
 
 # %% ../../nbs/00_core/60_config.ipynb #a74d0e10
+def _groups_read(model: Config) -> Iterator[tuple[str, str]]:
+    "Places in a model's settings that name a feature group, `user_tower.input`, and the group."
+    for field, value in model:
+        parts = {field: value}
+        if isinstance(value, list): parts = {f"{field}[{n}]": part for n, part in enumerate(value)}
+        for where, part in parts.items():
+            for place in ("input", "augment_input", "history_input"):
+                if (group := getattr(part, place, None)) is not None: yield f"{where}.{place}", group
+
+# %% ../../nbs/00_core/60_config.ipynb #6513aadc
 class ModelConfig(Open):
     "Everything a model is built from."
     added: ClassVar[OpenTable[type[Config]]] = ModelSettings.table
@@ -1148,20 +1146,10 @@ class ModelConfig(Open):
             raise ValueError(
                 f"feature_groups share a group_name ({', '.join(names)}); give each its own"
             )
-        for field, value in self.model:
-            towers = (
-                {field: value}
-                if not isinstance(value, list)
-                else {f"{field}[{place}]": tower for place, tower in enumerate(value)}
-            )
-            for where, tower in towers.items():
-                for place in ("input", "augment_input", "history_input"):
-                    group = getattr(tower, place, None)
-                    if group is not None and group not in names:
-                        raise ValueError(
-                            f"{where}.{place} is {group!r}; {nearest(group, names)}feature groups: "
-                            f"{', '.join(names) or 'none'}"
-                        )
+        for where, group in _groups_read(self.model):
+            if group in names: continue
+            raise ValueError(f"{where} is {group!r}; {nearest(group, names)}feature groups: "
+                             f"{', '.join(names) or 'none'}")
         return self
 
 # %% ../../nbs/00_core/60_config.ipynb #f91b89a9

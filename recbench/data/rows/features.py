@@ -65,10 +65,8 @@ class _Feature(Declared):
     @model_validator(mode="after")
     def _check_table(self) -> "_Feature":
         if self.is_sparse and "." in self.table:
-            raise ValueError(
-                f"embedding_name of {self.name} is {self.table!r}; a table's name holds no dot, give "
-                "another embedding_name"
-            )
+            raise ValueError(f"embedding_name of {self.name} is {self.table!r}; a table's name holds "
+                             "no dot, give another embedding_name")
         return self
 
     @property
@@ -197,27 +195,21 @@ def _check_dense_emb(feature: "RawFeature") -> None:
 def _check_scale(feature: "RawFeature") -> None:
     "A scale has one finite mean and one positive spread for each number, or none yet."
     if feature.scale and feature.boundaries:
-        raise ValueError(
-            f"boundaries and scale of {feature.name} are both set; its numbers become buckets or are "
-            "scaled, choose one"
-        )
+        raise ValueError(f"boundaries and scale of {feature.name} are both set; its numbers become "
+                         "buckets or are scaled, choose one")
     if not feature.scale and (feature.mean or feature.spread or feature.missing == "mean"):
-        raise ValueError(
-            f"{feature.name} has mean, spread or missing='mean' and no scale; scale must be "
-            "'standard' or 'log'"
-        )
+        raise ValueError(f"{feature.name} has mean, spread or missing='mean' and no scale; scale must "
+                         "be 'standard' or 'log'")
     if (feature.mean or feature.spread) and {len(feature.mean), len(feature.spread)} != {
         feature.value_dim
     }:
         raise ValueError(
             f"mean and spread of {feature.name} hold {len(feature.mean)} and {len(feature.spread)} "
-            "numbers; "
-            f"value_dim={feature.value_dim} of each"
+            "numbers; " f"value_dim={feature.value_dim} of each"
         )
     if not all(0 < spread < inf for spread in feature.spread):
-        raise ValueError(
-            f"spread of {feature.name} is {list(feature.spread)}; must be positive and finite"
-        )
+        raise ValueError(f"spread of {feature.name} is {list(feature.spread)}; must be positive and "
+                         "finite")
     if not all(map(isfinite, feature.mean)):
         raise ValueError(f"mean of {feature.name} is {list(feature.mean)}; must be finite")
 
@@ -283,7 +275,7 @@ class RawSequenceFeature(_Feature):
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #c00fea15
 Feature = IdFeature | SequenceFeature | RawFeature
 
-
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #09b8977b
 class Schema(Declared):
     "The features of a data set and the roles of its other columns."
     features: tuple[Feature, ...]
@@ -304,9 +296,8 @@ class Schema(Declared):
         names = [feature.name for feature in self.features]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(
-                f"features {twice} stand twice in the schema; every feature needs its own name"
-            )
+            raise ValueError(f"features {twice} stand twice in the schema; every feature needs its "
+                             "own name")
         return self
 
     def side(self, side: str) -> tuple[Feature, ...]:
