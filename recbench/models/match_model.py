@@ -69,7 +69,14 @@ class TowerNetwork(nn.Module):
 
 
 class MatchTowerWoEG(TowerNetwork):
-    "A tower without an embedding group: the group's tensors come in."
+    """A tower without an embedding group: the group's tensors come in.
+
+    Args:
+        tower_config: input and layers of the tower
+        output_dim: width of the vectors; 0: that of the last layer
+        similarity: INNER_PRODUCT or COSINE
+        in_features: width of what the tower reads
+    """
 
     def forward(self, grouped_features: dict[str, Tensor]) -> Tensor:
         "Vectors [rows, D] of `grouped_features`, tensors by group."

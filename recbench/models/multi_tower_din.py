@@ -53,7 +53,11 @@ class MultiTowerDIN(MultiTower):
         return [*super().read_groups(), *names]
 
     def table_features(self, features: Sequence[Feature]) -> list[Feature]:
-        "As for all models; what an attention tower hands on (`values`) keeps its own width."
+        """As for all models; what an attention tower averages (`values`) keeps its own width.
+
+        Args:
+            features: of the data set
+        """
         kept = {name for tower in self.config.model.din_towers for name in tower.values}
         return [
             new.model_copy(update={"embedding_dim": old.embedding_dim}) if old.name in kept else new
