@@ -1121,8 +1121,8 @@ class ModelConfig(Open):
     "spread of the tables' first weights; None: as each feature says"
     kernel: Literal["PYTORCH"] = "PYTORCH"
     "TorchEasyRec's field; only PYTORCH"
-    use_pareto_loss_weight: Literal[False] = False
-    "TorchEasyRec's field; only False"
+    use_pareto_loss_weight: bool = False
+    "TorchEasyRec's field: the same as task_weighting Pareto of a model of several tasks"
 
     @property
     def model(self) -> Any:
@@ -1136,7 +1136,13 @@ class ModelConfig(Open):
 
     @model_validator(mode="after")
     def _check_losses(self) -> Self:
-        check_loss_weights(self.losses, self.loss_weight_strategy)
+        towers = getattr(self.model, "task_towers", None)
+        for losses in [self.losses, *(tower.losses for tower in towers or [])]:
+            check_loss_weights(losses, self.loss_weight_strategy)
+        if self.use_pareto_loss_weight and towers is None:
+            raise ValueError(
+                f"use_pareto_loss_weight is True; it weighs tasks, and {self.model_type} has one"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ __all__ = ['TaskTowerConfig', 'RelationTowerConfig', 'check_names', 'tower_order
 
 # %% ../../nbs/00_core/64_task_config.ipynb #78fe5c09
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -115,6 +115,8 @@ class TasksConfig(ModelSettings):
     "Base of models of several tasks."
     task_towers: Annotated[list[TaskTowerConfig], Field(min_length=1)]
     "one for each task"
+    task_weighting: Literal["Fixed", "Pareto", "GradNorm", "PCGrad"] = "Fixed"
+    "Fixed: by each tower's weight; the others: from the tasks' gradients, anew in each step"
 
     @model_validator(mode="after")
     def _check_towers(self) -> Self:

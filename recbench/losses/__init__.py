@@ -16,6 +16,12 @@ from ..core.registry import OpenTable
 from .circle import CircleLoss
 from .f1 import F1ReweightedLoss
 from .focal import BinaryFocalLoss
+from recbench.losses.gradient_weights import (
+    GradientWeighting,
+    GradNorm,
+    pcgrad_weights,
+    shortest_mixture,
+)
 from .jrc import JRCLoss
 from .listwise import ListwiseDistillLoss, ListwiseRankLoss
 from .multi_similarity import MultiSimilarityLoss

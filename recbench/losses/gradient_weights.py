@@ -82,8 +82,9 @@ class GradNorm(nn.Module):
     def __init__(self, tasks: int, alpha: float = 0.5, learning_rate: float = 0.025):
         super().__init__()
         if alpha < 0 or learning_rate <= 0:
-            raise ValueError(f"alpha is {alpha} and learning_rate {learning_rate}; must be at least 0 and "
-                             "above 0")
+            raise ValueError(
+                f"alpha is {alpha} and learning_rate {learning_rate}; must be at least 0 and " "above 0"
+            )
         self.alpha, self.learning_rate = alpha, learning_rate
         self.register_buffer("weight", torch.ones(tasks, dtype=torch.float64))
         self.register_buffer("first", torch.full((tasks,), torch.nan, dtype=torch.float64))
@@ -121,7 +122,9 @@ class GradientWeighting(nn.Module):
         if method not in GRADIENT_METHODS:
             raise ValueError(f"method is {method!r}; must be one of {', '.join(GRADIENT_METHODS)}")
         if any(least) and method != "Pareto":
-            raise ValueError(f"least is {list(least)}; only Pareto keeps smallest weights, not {method}")
+            raise ValueError(
+                f"least is {list(least)}; only Pareto keeps smallest weights, not {method}"
+            )
         self.weigh = GRADIENT_METHODS[method]
         self.register_buffer("least", torch.tensor(least, dtype=torch.float64), persistent=False)
         self.grad_norm = GradNorm(len(least)) if method == "GradNorm" else None

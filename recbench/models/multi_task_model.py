@@ -155,7 +155,9 @@ def shared_by_tasks(
         losses: scalars of one graph, which stays
         parameters: that require gradients
     """
-    found = [torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses]
+    found = [
+        torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in losses
+    ]
     tasks = [sum(one is not None and bool(one.any()) for one in row) for row in zip(*found)]
     return [parameter for parameter, count in zip(parameters, tasks) if count > 1]
 
@@ -186,9 +188,11 @@ def total(self: "MultiTaskModel", losses: dict[str, Tensor]) -> Tensor:
         dense = [one for one in self.parameters() if one.requires_grad and id(one) not in tables]
         self.shared = shared_by_tasks(tasks, dense)
     if not self.shared:
-        raise ValueError(f"task_weighting is {self.config.model.task_weighting}, but the tasks of "
-                         f"{type(self).__name__} share tables only; choose Fixed, or a model with layers "
-                         "that tasks share")
+        raise ValueError(
+            f"task_weighting is {self.config.model.task_weighting}, but the tasks of "
+            f"{type(self).__name__} share tables only; choose Fixed, or a model with layers "
+            "that tasks share"
+        )
     values = torch.stack(tasks)
     self.task_weights = self.task_weighting(gradient_products(tasks, self.shared), values.detach())
     return plain + ((self.task_weights.to(values.dtype) - 1) * values).sum()
