@@ -8,11 +8,11 @@ __all__ = ['Accuracy', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', 'BinaryCrossEnt
            'CINConfig', 'CMBFConfig', 'CoMetricLearningI2IConfig', 'Config', 'Cross', 'CrossConfig', 'CrossModalConfig',
            'HighwayConfig', 'CrossV2', 'CrossV2Config', 'data_dirs', 'DataConfig', 'DATConfig', 'DATTower',
            'DBMTLConfig', 'DCNV1Config', 'DCNV2Config', 'DeepFMConfig', 'DINEncoder', 'DINEncoderConfig', 'DINTower',
-           'DLRMConfig', 'DSSMConfig', 'DSSMV2Config', 'EvalConfig', 'ExportConfig', 'ExtractionNetworkConfig',
-           'F1ReweightedLoss', 'F1ReweightedLossConfig', 'FeatureConfig', 'FeatureGroup', 'GroupedAUC',
-           'GroupedAUCConfig', 'GroupedXAUC', 'GroupedXAUCConfig', 'HSTU', 'HSTUMatchConfig', 'HSTUUserTower',
-           'HSTUUserTowerConfig', 'JRCLoss', 'JRCLossConfig', 'keep_freed_memory', 'keep_old_paths', 'L2Loss',
-           'L2LossConfig', 'ListwiseDistillLoss', 'ListwiseDistillLossConfig', 'ListwiseRankLoss',
+           'DLRMConfig', 'DropoutNetConfig', 'DSSMConfig', 'DSSMV2Config', 'EvalConfig', 'ExportConfig',
+           'ExtractionNetworkConfig', 'F1ReweightedLoss', 'F1ReweightedLossConfig', 'FeatureConfig', 'FeatureGroup',
+           'GroupedAUC', 'GroupedAUCConfig', 'GroupedXAUC', 'GroupedXAUCConfig', 'HSTU', 'HSTUMatchConfig',
+           'HSTUUserTower', 'HSTUUserTowerConfig', 'JRCLoss', 'JRCLossConfig', 'keep_freed_memory', 'keep_old_paths',
+           'L2Loss', 'L2LossConfig', 'ListwiseDistillLoss', 'ListwiseDistillLossConfig', 'ListwiseRankLoss',
            'ListwiseRankLossConfig', 'lookup', 'Loss', 'LossSettings', 'MaskBlock', 'MaskBlockConfig', 'MaskNetConfig',
            'MaskNetModule', 'MaskNetModuleConfig', 'MeanAbsoluteError', 'MeanSquaredError', 'Metric', 'MetricSettings',
            'MINDConfig', 'MINDUserTower', 'MLP', 'MLPConfig', 'MMoEConfig', 'ModelConfig', 'ModelSettings',
@@ -25,10 +25,10 @@ __all__ = ['Accuracy', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', 'BinaryCrossEnt
            'SASRecTower', 'SelfAttentionEncoder', 'SelfAttentionEncoderConfig', 'SequenceEncoder',
            'SequenceEncoderConfig', 'SequenceGroup', 'Settings', 'SigmoidL2Loss', 'SigmoidL2LossConfig',
            'SimpleAttention', 'SimpleAttentionConfig', 'SimpleMultiTaskConfig', 'SoftmaxCrossEntropy',
-           'SoftmaxCrossEntropyConfig', 'STU', 'TasksConfig', 'TaskTowerConfig', 'TDMConfig', 'Tower', 'tower_order',
-           'TrainConfig', 'TrainMetric', 'TwoTowersConfig', 'VariationalDropout', 'VariationalDropoutConfig',
-           'WideAndDeepConfig', 'WindowMetric', 'WuKongConfig', 'WuKongLayer', 'WuKongLayerConfig', 'XAUC',
-           'XAUCConfig', 'xDeepFMConfig', 'ZILNLoss', 'ZILNLossConfig']
+           'SoftmaxCrossEntropyConfig', 'SoftmaxNegativeMiningConfig', 'STU', 'TasksConfig', 'TaskTowerConfig',
+           'TDMConfig', 'Tower', 'tower_order', 'TrainConfig', 'TrainMetric', 'TwoTowersConfig', 'VariationalDropout',
+           'VariationalDropoutConfig', 'WideAndDeepConfig', 'WindowMetric', 'WuKongConfig', 'WuKongLayer',
+           'WuKongLayerConfig', 'XAUC', 'XAUCConfig', 'xDeepFMConfig', 'ZILNLoss', 'ZILNLossConfig']
 
 # %% ../../nbs/00_core/99_core.ipynb #a69850a8
 from .base import Choice, Config, OneOf, Settings
@@ -149,6 +149,7 @@ from recbench.core.config import (
 )
 from .heap import keep_freed_memory
 from .moved import keep_old_paths
+from .other_configs import DropoutNetConfig, SoftmaxNegativeMiningConfig
 from .paths import cache_dir, check_parameters, data_dirs, project_root
 from recbench.core.pipeline import (
     DataConfig,
@@ -214,6 +215,7 @@ _all_ = [
     "DINEncoderConfig",
     "DINTower",
     "DLRMConfig",
+    "DropoutNetConfig",
     "DSSMConfig",
     "DSSMV2Config",
     "EvalConfig",
@@ -303,6 +305,7 @@ _all_ = [
     "SimpleMultiTaskConfig",
     "SoftmaxCrossEntropy",
     "SoftmaxCrossEntropyConfig",
+    "SoftmaxNegativeMiningConfig",
     "STU",
     "TasksConfig",
     "TaskTowerConfig",

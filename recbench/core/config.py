@@ -247,11 +247,13 @@ class LossSettings(Settings):
 
     `output` says what the network's output is to the loss: the logit of a probability, those of
     classes, a value, or the three numbers of a purchase. `labels` says which labels it reads: 0 and 1,
-    classes, any finite number, numbers from 0 to 1, amounts of at least 0.
+    classes, any finite number, numbers from 0 to 1, amounts of at least 0. `mines`: it reads the vectors
+    of a whole batch, which models of two towers have.
     """
     table: ClassVar[OpenTable[type[Config]]] = OpenTable("loss")
     output: ClassVar[OutputKind] = "binary"
     labels: ClassVar[LabelKind] = "binary"
+    mines: ClassVar[bool] = False
 
 # %% ../../nbs/00_core/60_config.ipynb #72e92ac6
 Share = Annotated[float, Field(ge=0, lt=1)]

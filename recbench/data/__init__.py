@@ -7,12 +7,12 @@ __all__ = ['Batch', 'CandidateSource', 'Candidates', 'DATASETS', 'Dataset', 'Enc
            'HardNegativeSamplerV2', 'IdFeature', 'Jagged', 'LaggedHistoryLoader', 'LaterLoader', 'NegativeSampler',
            'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream', 'RankLoader',
            'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split', 'SequenceLoader',
-           'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'MatchLoader', 'TrainLoader', 'Tree', 'Vocabulary',
-           'build_dataset', 'build_rows', 'candidate_source', 'category_tree', 'cluster_tree', 'dataset_from_frames',
-           'equal_users', 'infer_schema', 'leak_line', 'leak_report', 'leave_last', 'load_dataset', 'load_encoding',
-           'load_folder', 'load_tree', 'near_counts', 'near_vectors', 'popularity_weights', 'read_schema',
-           'save_encoding', 'save_tree', 'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches',
-           'tree_features', 'with_embedding_dim']
+           'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'MatchLoader', 'PairLoader', 'TrainLoader', 'Tree',
+           'Vocabulary', 'build_dataset', 'build_rows', 'candidate_source', 'category_tree', 'cluster_tree',
+           'dataset_from_frames', 'equal_users', 'infer_schema', 'leak_line', 'leak_report', 'leave_last',
+           'load_dataset', 'load_encoding', 'load_folder', 'load_tree', 'near_counts', 'near_vectors',
+           'popularity_weights', 'read_schema', 'save_encoding', 'save_tree', 'split_by_time', 'split_by_user_time',
+           'split_random', 'stream_batches', 'tree_features', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from ..core.moved import keep_old_paths
@@ -32,7 +32,7 @@ from recbench.data.feed import (
     candidate_source, CandidateSource, category_tree, cluster_tree, equal_users,
     HardNegativeSampler, HardNegativeSamplerV2, LaggedHistoryLoader, LaterLoader, load_tree,
     MatchLoader, near_counts, near_vectors, Negatives, NegativeSampler, NegativeSamplerV2,
-    popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader, TDMLoader,
+    PairLoader, popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader, TDMLoader,
     TDMSampler, TrainLoader, Tree, tree_features,
 )
 
@@ -69,6 +69,7 @@ _all_ = [
     "TDMSampler",
     "Table",
     "MatchLoader",
+    "PairLoader",
     "TrainLoader",
     "Tree",
     "Vocabulary",

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_report', 'beyond_picture', 'cold_picture',
            'coverage', 'effective_items', 'embed_users', 'evaluate_beyond', 'evaluate_cold', 'exposures', 'gini',
-           'item_vectors', 'latency_picture', 'list_diversity', 'list_novelty', 'popularity_bias', 'popularity_picture',
-           'readable_lists', 'recall_latency', 'recommend', 'EASE', 'ItemIndex', 'ItemKNN', 'Markov', 'Popularity',
-           'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking', 'evaluate_rows',
-           'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines', 'with_refits',
-           'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
-           'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval', 'paired_interval']
+           'hide_history', 'item_vectors', 'latency_picture', 'list_diversity', 'list_novelty', 'popularity_bias',
+           'popularity_picture', 'readable_lists', 'recall_latency', 'recommend', 'EASE', 'ItemIndex', 'ItemKNN',
+           'Markov', 'Popularity', 'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking',
+           'evaluate_rows', 'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines',
+           'with_refits', 'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare',
+           'embed_items', 'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval',
+           'paired_interval']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #9a820a4e
 from recbench.evaluate.baselines import (
@@ -23,7 +24,7 @@ from recbench.evaluate.baselines import (
     with_refits,
 )
 from .beyond import beyond_picture, evaluate_beyond
-from .cold import cold_picture, evaluate_cold
+from .cold import cold_picture, evaluate_cold, hide_history
 from .diversity import item_vectors, list_diversity, list_novelty
 from recbench.evaluate.exposure import (
     coverage,
@@ -75,6 +76,7 @@ _all_ = [
     "evaluate_cold",
     "exposures",
     "gini",
+    "hide_history",
     "item_vectors",
     "latency_picture",
     "list_diversity",

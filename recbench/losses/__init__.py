@@ -8,7 +8,8 @@ __all__ = ['LOSSES', 'BinaryCrossEntropy', 'BinaryFocalLoss', 'CircleLoss', 'dra
            'ListwiseRankLoss', 'LogLoss', 'loss_names', 'LossSet', 'MultiSimilarityLoss', 'OrderCalibrateLoss',
            'PairwiseFocalLoss', 'PairwiseHingeLoss', 'PairwiseLogisticLoss', 'PairwiseLoss',
            'ParetoEfficientMultiTaskLoss', 'RandomWeighting', 'RowLoss', 'shifted_scores', 'SigmoidL2Loss',
-           'SoftmaxCrossEntropy', 'SupportVectorSoftmaxLoss', 'UncertaintyWeighting', 'weighted_mean', 'ZILNLoss']
+           'SoftmaxCrossEntropy', 'SoftmaxNegativeMiningLoss', 'SupportVectorSoftmaxLoss', 'UncertaintyWeighting',
+           'weighted_mean', 'ZILNLoss']
 
 # %% ../../nbs/40_losses/99_losses.ipynb #7a167639
 from ..core.moved import keep_old_paths
@@ -33,7 +34,12 @@ from .pareto import ParetoEfficientMultiTaskLoss
 from .pointwise import BinaryCrossEntropy, L2Loss, LogLoss, SigmoidL2Loss
 from .loss_set import LossSet, loss_names
 from .softmax import SoftmaxCrossEntropy
-from .support_vector import SupportVectorSoftmaxLoss, draw_shifts, shifted_scores
+from recbench.losses.support_vector import (
+    SoftmaxNegativeMiningLoss,
+    SupportVectorSoftmaxLoss,
+    draw_shifts,
+    shifted_scores,
+)
 from .loss_weighting import RandomWeighting, UncertaintyWeighting
 from .sample_weights import RowLoss, hardest_mean, weighted_mean
 from .ziln import ZILNLoss, expected_amount
@@ -54,6 +60,7 @@ LOSSES: OpenTable[type] = OpenTable("loss", {
     "pairwise_hinge_loss": PairwiseHingeLoss,
     "listwise_rank_loss": ListwiseRankLoss,
     "listwise_distill_loss": ListwiseDistillLoss,
+    "softmax_cross_entropy_with_negative_mining": SoftmaxNegativeMiningLoss,
     "CLASSIFICATION": BinaryCrossEntropy,
     "BINARY_CROSS_ENTROPY_LOSS": BinaryCrossEntropy,
     "SOFTMAX_CROSS_ENTROPY": SoftmaxCrossEntropy,
@@ -105,6 +112,7 @@ _all_ = [
     "shifted_scores",
     "SigmoidL2Loss",
     "SoftmaxCrossEntropy",
+    "SoftmaxNegativeMiningLoss",
     "SupportVectorSoftmaxLoss",
     "UncertaintyWeighting",
     "weighted_mean",

@@ -12,6 +12,7 @@ __all__ = ['Named', 'METRIC_KINDS', 'kinds_of', 'read_output', 'TaskSpace', 'Hea
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -360,11 +361,23 @@ def head_losses(
     return result
 
 
-def losses(self: "Heads", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    "Weighted losses of all heads by name."
-    found: dict[str, Tensor] = {}
+def losses(
+    self: "Heads",
+    predictions: dict[str, Tensor],
+    batch: Batch,
+    own: Mapping[str, Tensor] = MappingProxyType({}),
+) -> dict[str, Tensor]:
+    """Weighted losses of all heads by name.
+
+    Args:
+        predictions: by name
+        batch: with labels and weights
+        own: losses that the model computed itself, such as those over a batch, before they are weighed
+    """
+    found = dict(own)
     for head, named in zip(self, self.named_losses):
-        found |= self.head_losses(head, named, predictions, batch)
+        rest = [one for one in named if one[0] not in own]
+        if rest: found |= self.head_losses(head, rest, predictions, batch)
     return self.loss_set(found)
 
 # %% ../../nbs/60_models/24_heads.ipynb #859af301

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MATCH_CONFIGS', 'SEQUENCE_MODELS', 'FeatureSides', 'sides_of', 'MatchChoices', 'dssm', 'dssm_v2', 'dat', 'history_of',
-           'checked_sides', 'mind', 'sasrec', 'hstu_match', 'tdm', 'match_config']
+           'checked_sides', 'mind', 'sasrec', 'hstu_match', 'tdm', 'dropout_net', 'match_config']
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #b2f6452b
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from recbench.core.config import (
     ModelConfig,
     SoftmaxCrossEntropyConfig,
 )
+from ..core.other_configs import SoftmaxNegativeMiningConfig
 from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
 from ..data.rows.features import Feature, SequenceFeature, with_embedding_dim
@@ -88,6 +89,8 @@ class MatchChoices(NamedTuple):
         layers: of sequence models
         heads: of their attention
         sequence_dropout: in their layers
+        user_dropout_rate: of DropoutNet, share of rows whose user loses id and history
+        item_dropout_rate: of DropoutNet, share of rows whose item loses its id
     """
     hidden_units: Sequence[int] = (256, 128)
     dropout: float = 0.0
@@ -101,6 +104,8 @@ class MatchChoices(NamedTuple):
     layers: int = 2
     heads: int = 2
     sequence_dropout: float = 0.2
+    user_dropout_rate: float = 0.0
+    item_dropout_rate: float = 0.5
 
     def mlp(self, units: Sequence[int] | None = None) -> dict[str, Any] | None:
         "Settings of a network, None where it has no layer."
@@ -309,6 +314,31 @@ def tdm(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
         "losses": [Loss(binary_cross_entropy=BinaryCrossEntropyConfig())],
     }
 
+# %% ../../nbs/60_models/61_match_configs.ipynb #2c90e302
+def dropout_net(sides: FeatureSides, sizes: MatchChoices) -> dict:
+    "Groups of content and of preference, of each side those that have a feature."
+    own = {"user": (sides.user, sides.user_key), "item": (sides.item, sides.item_key)}
+    known = {"user": sides.history or sides.user_key, "item": sides.item_key}
+    *wide, width = sizes.hidden_units or (sizes.output_dim,)
+    layers = {"content": sizes.mlp([width]), "preference": sizes.mlp(wide or [width])}
+    groups, nets = [], {}
+    for side, (features, key) in own.items():
+        learnt = [one for one in features if one is key or one.is_sequence]
+        parts = {"content": [one for one in features if one not in learnt], "preference": learnt}
+        for part, found in parts.items():
+            if found:
+                groups.append(group(f"{side}_{part}", found))
+                nets[f"{side}_{part}"] = layers[part]
+        tell = known[side]
+        if tell is not None and learnt: nets[f"{side}_known"] = tell.name
+        nets[f"{side}_tower"] = sizes.mlp([width, sizes.output_dim])
+        nets[f"{side}_dropout_rate"] = getattr(sizes, f"{side}_dropout_rate")
+    if sizes.share_embedding is not None: nets["share_embedding"] = sizes.share_embedding
+    if sizes.temperature is not None: nets["scale"] = 1 / sizes.temperature
+    mining = SoftmaxNegativeMiningConfig()
+    losses = [Loss.from_dict({"softmax_cross_entropy_with_negative_mining": mining})]
+    return {"feature_groups": groups, "dropout_net": nets, "losses": losses}
+
 # %% ../../nbs/60_models/61_match_configs.ipynb #8cecb0ef
 MATCH_CONFIGS: OpenTable[Callable[[FeatureSides, MatchChoices], dict]] = OpenTable("matching model", {
     "DSSM": dssm,
@@ -318,6 +348,7 @@ MATCH_CONFIGS: OpenTable[Callable[[FeatureSides, MatchChoices], dict]] = OpenTab
     "SASRec": sasrec,
     "HSTUMatch": hstu_match,
     "TDM": tdm,
+    "DropoutNet": dropout_net,
 })
 # learn at every position of a history; an epoch is a pass over histories
 SEQUENCE_MODELS = "SASRec", "HSTUMatch"

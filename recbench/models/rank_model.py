@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_groups', 'input_groups', 'check_groups', 'input_features', 'init_input', 'build_input', 'field_dim',
-           'make_heads', 'init_heads', 'read_features', 'output_to_prediction', 'init_loss', 'loss', 'init_metric',
-           'update_metric', 'update_train_metric', 'RankModel']
+           'make_heads', 'check_no_mining', 'init_heads', 'read_features', 'output_to_prediction', 'init_loss', 'loss',
+           'init_metric', 'update_metric', 'update_train_metric', 'RankModel']
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #2fb3f086
 from collections.abc import Sequence
@@ -129,10 +129,21 @@ def make_heads(self: "RankModel") -> list[Head]:
     ]
 
 
+def check_no_mining(model: "RankModel", heads: Sequence[Head]) -> None:
+    "Refuse losses that read the vectors of a batch, which a ranking model does not have."
+    for head in heads:
+        if mining := [kind for _, kind, config in head.named(head.losses) if config.mines]:
+            raise ValueError(
+                f"losses are {mining}; {type(model).__name__} has no vectors of users and items to "
+                "mine negatives from, DropoutNet has"
+            )
+
+
 def init_heads(self: "RankModel") -> None:
     "Make the heads, and take their metrics in."
     by_name = {feature.name: feature for feature in self.features}
     heads = Heads(self.make_heads(), self.config.loss_weight_strategy, by_name)
+    check_no_mining(self, heads.heads)
     self.__dict__["heads"] = heads  # not a child: its modules are children here
     self.metric_modules, self.train_metric_modules = heads.metric_modules, heads.train_metric_modules
     self.num_class = heads[0].num_class

@@ -104,6 +104,7 @@ RECIPES: dict[str, Recipe] = {
     "SASRec": SEQUENCES,
     "HSTUMatch": SEQUENCES.model_copy(update={"learning_rate": 2e-3}),
     "TDM": TREE,
+    "DropoutNet": TOWERS,
     **dict.fromkeys(RANK_MODELS, RANKING),
 }
 
@@ -130,7 +131,7 @@ SPARSE_SEQUENCES = SEQUENCES.model_copy(
 )
 
 TUNED: dict[str, dict[str, Recipe]] = {
-    "movielens-1m": {"DSSM": MANY_ROWS},
+    "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
     "amazon-beauty": {"SASRec": SPARSE_SEQUENCES},
     "frappe": dict.fromkeys(RANK_MODELS, FRAPPE),

@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['candidate_source', 'CandidateSource', 'category_tree', 'cluster_tree', 'equal_users', 'HardNegativeSampler',
            'HardNegativeSamplerV2', 'LaggedHistoryLoader', 'LaterLoader', 'load_tree', 'MatchLoader', 'near_counts',
-           'near_vectors', 'Negatives', 'NegativeSampler', 'NegativeSamplerV2', 'popularity_weights', 'RankLoader',
-           'RowLoader', 'save_tree', 'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'TrainLoader', 'Tree',
-           'tree_features']
+           'near_vectors', 'Negatives', 'NegativeSampler', 'NegativeSamplerV2', 'PairLoader', 'popularity_weights',
+           'RankLoader', 'RowLoader', 'save_tree', 'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler',
+           'TrainLoader', 'Tree', 'tree_features']
 
 # %% ../../../nbs/10_data/40_feed/99_feed.ipynb #4830d1f9
 from .candidate_source import CandidateSource, candidate_source
 from .hard_negatives_v2 import HardNegativeSamplerV2
 from .lagged_history_loader import LaggedHistoryLoader, LaterLoader, equal_users
-from .loader import MatchLoader, RankLoader, RowLoader, TrainLoader
+from .loader import MatchLoader, PairLoader, RankLoader, RowLoader, TrainLoader
 from .near_items import near_counts, near_vectors
 from recbench.data.feed.negatives import (
     HardNegativeSampler, Negatives, NegativeSampler, popularity_weights,
@@ -31,7 +31,7 @@ _all_ = [
     "candidate_source", "CandidateSource", "category_tree", "cluster_tree", "equal_users",
     "HardNegativeSampler", "HardNegativeSamplerV2", "LaggedHistoryLoader", "LaterLoader",
     "load_tree", "MatchLoader", "near_counts", "near_vectors", "Negatives", "NegativeSampler",
-    "NegativeSamplerV2", "popularity_weights", "RankLoader", "RowLoader", "save_tree",
+    "NegativeSamplerV2", "PairLoader", "popularity_weights", "RankLoader", "RowLoader", "save_tree",
     "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "TrainLoader", "Tree",
     "tree_features",
 ]
