@@ -247,8 +247,8 @@ class LossSettings(Settings):
 
     `output` says what the network's output is to the loss: the logit of a probability, those of
     classes, a value, or the three numbers of a purchase. `labels` says which labels it reads: 0 and 1,
-    classes, any finite number, numbers from 0 to 1, amounts of at least 0. `mines`: it reads the vectors
-    of a whole batch, which models of two towers have.
+    classes, any finite number, numbers from 0 to 1, amounts of at least 0. `mines`: it reads the
+    vectors of a whole batch, which models of two towers have.
     """
     table: ClassVar[OpenTable[type[Config]]] = OpenTable("loss")
     output: ClassVar[OutputKind] = "binary"

@@ -32,8 +32,8 @@ from recbench.data.feed import (
     candidate_source, CandidateSource, category_tree, cluster_tree, equal_users,
     HardNegativeSampler, HardNegativeSamplerV2, LaggedHistoryLoader, LaterLoader, load_tree,
     MatchLoader, near_counts, near_vectors, Negatives, NegativeSampler, NegativeSamplerV2,
-    PairLoader, popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader, TDMLoader,
-    TDMSampler, TrainLoader, Tree, tree_features,
+    PairLoader, popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader,
+    TDMLoader, TDMSampler, TrainLoader, Tree, tree_features,
 )
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53

@@ -118,7 +118,7 @@ class RankTask:
         dataset: Dataset,
         negatives: Negatives | None,
         top_k: Sequence[int],
-    ) -> "RankTask":
+    ) -> "Task":
         """Refuses negatives, which a ranking model has no use for, and labels that its losses cannot
         read.
         """
@@ -155,14 +155,18 @@ class PairTask(RankTask):
 
     @classmethod
     def of(
-        cls, model: DropoutNet, dataset: Dataset, negatives: Negatives | None, top_k: Sequence[int]
-    ) -> "MatchTask | PairTask":
+        cls,
+        model: RankModel | DropoutNet,
+        dataset: Dataset,
+        negatives: Negatives | None,
+        top_k: Sequence[int],
+    ) -> "Task":
         "Refuses losses of rows without their label, and vectors of earlier batches as negatives."
+        labelled = model.labels[0] in dataset.train.columns
+        if labelled or not isinstance(model, DropoutNet):
+            return super().of(model, dataset, negatives, top_k)
         named = model.heads.named_losses[0]
         reading = [kind for _, kind, config in named if not config.mines]
-        if model.labels[0] in dataset.train.columns:
-            super().of(model, dataset, negatives, top_k)
-            return cls()
         if reading:
             raise ValueError(
                 f"losses {', '.join(reading)} read the label {model.labels[0]!r}, which {dataset.name} "
@@ -175,7 +179,9 @@ class PairTask(RankTask):
             )
         return MatchTask.of(model, dataset, negatives, top_k)
 
-    def loader(self, model: DropoutNet, dataset: Dataset, batch_size: int, seed: int) -> RankLoader:
+    def loader(
+        self, model: RankModel | DropoutNet, dataset: Dataset, batch_size: int, seed: int
+    ) -> RankLoader:
         "Batches of rows; with candidates where a loss mines negatives."
         mines = any(config.mines for _, _, config in model.heads.named_losses[0])
         kind = PairLoader if mines else RankLoader
