@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from .config import LossSettings, MLPConfig, ModelSettings, Share
+from .config import LossSettings, MLPConfig, ModelSettings, Ratio, Share
 
 # %% ../../nbs/00_core/66_other_configs.ipynb #8080016c
 class SoftmaxNegativeMiningConfig(LossSettings, key="softmax_cross_entropy_with_negative_mining"):
@@ -48,6 +48,8 @@ class DropoutNetConfig(ModelSettings, key="dropout_net"):
     "feature that says whether a user's preference is known; None: it always is"
     item_known: str | None = None
     "the same of items: an id other than 0, a list that is not empty, a number above 0"
+    item_unknown_weight: Ratio = 1.0
+    "at serving, length of the vectors of items whose preference is unknown; below 1: they rank lower"
     scale: PositiveFloat = 1 / 0.07
     "factor of the cosine: the logit is scale * cosine"
     learn_scale: bool = True

@@ -84,7 +84,7 @@ def linear_end(layers: MLPConfig, in_features: int) -> nn.Module:
 
 # %% ../../nbs/60_models/56_dropout_net.ipynb #b329795e
 class DropoutTower(nn.Module):
-    """One side: content and preference to a vector of length 1.
+    """One side: content and preference to a vector of length 1, `unknown_weight` for some at serving.
 
     Args:
         side: "user" or "item"
@@ -93,6 +93,9 @@ class DropoutTower(nn.Module):
         config: nets, tower and rate of the side
         known: feature that says whether a row's preference is known; None: it always is
         tables: tables of a model whose towers share them; None: its own
+
+    Attributes:
+        unknown_weight: at serving, length of the vectors of rows whose preference is unknown
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class DropoutTower(nn.Module):
     ):
         super().__init__()
         self.rate, self.known = getattr(config, f"{side}_dropout_rate"), known
+        self.unknown_weight = config.item_unknown_weight if side == "item" else 1.0
         self.embedding_group = EmbeddingGroup(features, list(groups), tables=tables)
         self.nets, width = nn.ModuleDict(), 0
         for name in (group.group_name for group in groups):
@@ -130,7 +134,7 @@ class DropoutTower(nn.Module):
     def forward(
         self, batch: Batch, grouped: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Vectors [rows, D] of length 1, and no penalties.
+        """Vectors [rows, D], and no penalties.
 
         Args:
             batch: features of the rows
@@ -142,7 +146,10 @@ class DropoutTower(nn.Module):
             part = read[name]
             mask = self.mask(batch, part) if name.endswith("_preference") else None
             parts.append(layers(part if mask is None else part * mask))
-        return F.normalize(self.tower(torch.cat(parts, 1)), dim=1), {}
+        vectors = F.normalize(self.tower(torch.cat(parts, 1)), dim=1)
+        if self.training or self.known is None or self.unknown_weight == 1: return vectors, {}
+        lengths = known_rows(batch, self.known).float().clamp(min=self.unknown_weight)
+        return vectors * lengths[:, None], {}
 
 # %% ../../nbs/60_models/56_dropout_net.ipynb #91cf0835
 SIDES = ("user", "item")
