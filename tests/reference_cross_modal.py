@@ -39,13 +39,14 @@ def here(name: str) -> str:
     return name
 
 
-def weights(stored: dict) -> dict[str, Tensor]:
-    "TensorFlow stores kernels [in, out]."
-    return {here(name): (tensor(value).T if name.endswith("kernel") else tensor(value).reshape(tensor(value).shape[-2:]) if "map_matrix" in name else tensor(value)).double() for name, value in stored.items()}
+def weight(name: str, stored: list) -> Tensor:
+    "A tensor as recbench has it; TensorFlow stores kernels [in, out], and one table as [1, rows, width]."
+    value = tensor(stored).double()
+    return value.T if name.endswith("kernel") else value[0] if name == "img_map_matrix" else value
 
 
 def settings(config: str) -> CrossModalConfig:
-    "EasyRec's towers have `multi_head_num` heads each; their own number of heads is a factor of the width there."
+    "EasyRec's towers have `multi_head_num` heads each; their own number of heads only widens them there."
     own = {name: int(value) for name, value in re.findall(r"(\w+): (\d+)", config)}
     heads = own["multi_head_num"]
     for side in ("text", "image"):
@@ -66,8 +67,9 @@ def check_case(case: dict) -> None:
     tabular = torch.tensor(inputs["general"]).double().unflatten(1, (-1, dim))
     texts = [padded(text) for text in inputs.get("text", [])]
     sizes = (image.shape[2], 1) if image is not None else (0, 0)
-    layer = CrossModal(config, *sizes, dim, tabular.shape[1], [dim] * len(texts), [config.max_position_embeddings] * len(texts))
-    layer.double().eval().load_state_dict(weights(case["weights"]), strict=True)
+    layer = CrossModal(config, *sizes, dim, tabular.shape[1], [dim] * len(texts), [8] * len(texts))
+    state = {here(name): weight(name, stored) for name, stored in case["weights"].items()}
+    layer.double().eval().load_state_dict(state, strict=True)
     output, expected = layer(image, texts, tabular), torch.tensor(case["output"], dtype=torch.float64)
     assert_close(output.detach(), expected, rtol=1e-6, atol=1e-6)
 

@@ -46,7 +46,7 @@ def test_easyrec():
     assert failed == 0 and passed > 0, said[-3000:]
 
 
-@pytest.mark.skipif(not EASYREC_MODELS.is_dir(), reason="no reference numbers: ../shared/golden/easyrec_models is not there")
+@pytest.mark.skipif(not EASYREC_MODELS.is_dir(), reason="no ../shared/golden/easyrec_models")
 def test_easyrec_models():
     said, passed, failed, _ = check(EASYREC_MODELS)
     assert failed == 0 and passed >= 4, said[-3000:]

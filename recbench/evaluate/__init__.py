@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_report', 'beyond_picture', 'cold_picture',
-           'coverage', 'effective_items', 'embed_users', 'evaluate_beyond', 'evaluate_cold', 'exposures', 'gini',
-           'hide_history', 'item_vectors', 'latency_picture', 'list_diversity', 'list_novelty', 'popularity_bias',
-           'popularity_picture', 'readable_lists', 'recall_latency', 'recommend', 'EASE', 'ItemIndex', 'ItemKNN',
-           'Markov', 'Popularity', 'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking',
-           'evaluate_rows', 'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines',
-           'with_refits', 'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare',
-           'embed_items', 'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval',
-           'paired_interval']
+           'compare_item_to_item', 'coverage', 'effective_items', 'embed_users', 'evaluate_beyond', 'evaluate_cold',
+           'evaluate_item_to_item', 'exposures', 'gini', 'hide_history', 'item_vectors', 'latency_picture',
+           'list_diversity', 'list_novelty', 'popularity_bias', 'popularity_picture', 'readable_lists',
+           'recall_latency', 'recommend', 'EASE', 'ItemIndex', 'ItemToItem', 'ItemKNN', 'Markov', 'Popularity',
+           'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking', 'evaluate_rows',
+           'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines', 'with_refits',
+           'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
+           'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval', 'paired_interval']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #9a820a4e
 from recbench.evaluate.baselines import (
@@ -34,6 +34,7 @@ from recbench.evaluate.exposure import (
     popularity_bias,
     popularity_picture,
 )
+from .item_to_item import ItemToItem, compare_item_to_item, evaluate_item_to_item
 from .item_index import ItemIndex, merge_interests, to_ids
 from recbench.evaluate.ranking import (
     RankEvaluation,
@@ -69,11 +70,13 @@ _all_ = [
     "beam_report",
     "beyond_picture",
     "cold_picture",
+    "compare_item_to_item",
     "coverage",
     "effective_items",
     "embed_users",
     "evaluate_beyond",
     "evaluate_cold",
+    "evaluate_item_to_item",
     "exposures",
     "gini",
     "hide_history",
@@ -88,6 +91,7 @@ _all_ = [
     "recommend",
     "EASE",
     "ItemIndex",
+    "ItemToItem",
     "ItemKNN",
     "Markov",
     "Popularity",

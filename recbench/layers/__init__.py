@@ -7,9 +7,9 @@ __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Ta
            'Ragged', 'SequenceEncoder', 'DINEncoder', 'MultiWindowDINEncoder', 'PoolingEncoder', 'SelfAttentionEncoder',
            'CausalSelfAttention', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer', 'RelativeBias',
            'hstu_attention', 'hstu_mask', 'SimpleAttention', 'VariationalDropout', 'CapsuleLayer', 'CIN', 'Cross',
-           'CrossV2', 'CrossModal', 'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine', 'Intervention',
-           'FieldLayerNorm', 'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock', 'LinearCompressBlock',
-           'WuKongLayer', 'table_configs']
+           'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine',
+           'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock',
+           'LinearCompressBlock', 'WuKongLayer', 'table_configs']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
 from .capsule import CapsuleLayer
@@ -25,6 +25,7 @@ from .embedding_tables import EmbeddingTables, Lookup, Tables
 from .experts import MMoE
 from .extraction import ExtractionNet
 from .fm import FactorizationMachine
+from .highway import Highway
 from .hstu import HSTUEncoder, RelativeBias, STULayer, hstu_attention, hstu_mask
 from .intervention import Intervention
 from .mask_net import FieldLayerNorm, MaskBlock, MaskNetModule
@@ -69,6 +70,7 @@ _all_ = [
     "Cross",
     "CrossV2",
     "CrossModal",
+    "Highway",
     "InteractionArch",
     "MMoE",
     "ExtractionNet",

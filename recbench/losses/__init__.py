@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'BinaryCrossEntropy', 'BinaryFocalLoss', 'CircleLoss', 'draw_shifts', 'ESMMLoss', 'expected_amount',
-           'F1ReweightedLoss', 'hardest_mean', 'joint_logit', 'JRCLoss', 'L2Loss', 'ListwiseDistillLoss',
+           'F1ReweightedLoss', 'hardest_mean', 'InfoNCELoss', 'joint_logit', 'JRCLoss', 'L2Loss', 'ListwiseDistillLoss',
            'ListwiseRankLoss', 'LogLoss', 'loss_names', 'LossSet', 'MultiSimilarityLoss', 'OrderCalibrateLoss',
            'PairwiseFocalLoss', 'PairwiseHingeLoss', 'PairwiseLogisticLoss', 'PairwiseLoss',
            'ParetoEfficientMultiTaskLoss', 'RandomWeighting', 'RowLoss', 'shifted_scores', 'SigmoidL2Loss',
@@ -23,6 +23,7 @@ from recbench.losses.gradient_weights import (
     pcgrad_weights,
     shortest_mixture,
 )
+from .info_nce import InfoNCELoss
 from .jrc import JRCLoss
 from .listwise import ListwiseDistillLoss, ListwiseRankLoss
 from .multi_similarity import MultiSimilarityLoss
@@ -92,6 +93,7 @@ _all_ = [
     "expected_amount",
     "F1ReweightedLoss",
     "hardest_mean",
+    "InfoNCELoss",
     "joint_logit",
     "JRCLoss",
     "L2Loss",

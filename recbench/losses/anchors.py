@@ -77,12 +77,15 @@ def class_numbers(groups: list[torch.Tensor], dtype: torch.dtype) -> torch.Tenso
     )
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #28b92f2e
-def relations(block: slice, classes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positives and negatives of some anchors; an anchor is neither to itself.
+def relations(
+    block: slice, classes: torch.Tensor, items: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positives and negatives of some anchors; an anchor is neither to itself, nor to the same item.
 
     Args:
         block: anchors
         classes: [B]
+        items: [B]; rows of one item are neither positives nor negatives of each other. None: no two are
 
     Returns:
         [b, B] each, 1 or 0
@@ -90,6 +93,9 @@ def relations(block: slice, classes: torch.Tensor) -> tuple[torch.Tensor, torch.
     positive = classes[block, None].repeat(1, len(classes)).eq_(classes)
     negative = 1 - positive
     positive.diagonal(block.start).fill_(0)
+    if items is not None:
+        apart = items[block, None] != items
+        positive.mul_(apart), negative.mul_(apart)
     return positive, negative
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #0fc49fbb
@@ -102,30 +108,34 @@ class AnchorMean(torch.autograd.Function):
     "Mean of the anchors' terms that holds one block of similarities at a time."
 
     @staticmethod
-    def forward(ctx, unit, classes, weigh, rows, needs_grad):
-        loss, grad = unit.new_zeros(()), torch.zeros_like(unit)
+    def forward(ctx, unit, classes, items, weigh, rows, needs_grad, paired_only):
+        loss, grad, count = unit.new_zeros(()), torch.zeros_like(unit), unit.new_zeros(())
         for start in range(0, len(unit), rows):
             block = slice(start, start + rows)
-            terms, weights = weigh(unit[block] @ unit.T, *relations(block, classes))
-            loss += terms.sum()
+            positive, negative = relations(block, classes, items)
+            counts = positive.amax(1, keepdim=True) if paired_only else 1
+            terms, weights = weigh(unit[block] @ unit.T, positive, negative)
+            loss += (terms * counts).sum()
+            count += counts.sum() if paired_only else len(terms)
             if not needs_grad: continue
+            if paired_only: weights = weights * counts
             grad[block].addmm_(weights, unit)
             grad.addmm_(weights.T, unit[block])
-        ctx.save_for_backward(grad.div_(max(len(unit), 1)))
-        return loss / max(len(unit), 1)
+        ctx.save_for_backward(grad.div_(count.clamp_(min=1)))
+        return loss / count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (grad_loss,) = grad_outputs
-        return grad_loss * ctx.saved_tensors[0], None, None, None, None
+        return grad_loss * ctx.saved_tensors[0], *[None] * 6
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #2b94dafd
 def anchor_mean(
     embeddings: torch.Tensor, labels: torch.Tensor, session_ids: torch.Tensor | None, weigh: Weigh,
-    cells: int = CELLS
+    cells: int = CELLS, item_ids: torch.Tensor | None = None, paired_only: bool = False
 ) -> torch.Tensor:
-    """Mean over all anchors of a loss of cosines, without a B x B matrix.
+    """Mean over anchors of a loss of cosines, without a B x B matrix.
 
     Args:
         embeddings: [B, D], of any length
@@ -133,27 +143,31 @@ def anchor_mean(
         session_ids: [B]; positives share the session too. None: by class alone
         weigh: scores [b, B], positive, negative -> terms [b, 1], their derivatives [b, B]
         cells: similarities in a block
+        item_ids: int64 [B]; rows of one item are neither positives nor negatives of each other
+        paired_only: the mean is over the anchors that have a positive, not over all
 
     Returns:
         scalar
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         unit = unit_rows(embeddings)
-        check_rows(len(unit), labels=labels, session_ids=session_ids)
+        check_rows(len(unit), labels=labels, session_ids=session_ids, item_ids=item_ids)
         classes = class_numbers(
             [group for group in (labels, session_ids) if group is not None], unit.dtype
         )
         return AnchorMean.apply(
-            unit, classes, weigh, max(cells // max(len(unit), 1), 1),
-            torch.is_grad_enabled() and unit.requires_grad
+            unit, classes, item_ids, weigh, max(cells // max(len(unit), 1), 1),
+            torch.is_grad_enabled() and unit.requires_grad, paired_only
         )
 
 # %% ../../nbs/40_losses/48_anchors.ipynb #c02ddd7b
 class AnchorLoss(torch.nn.Module):
-    "Mean over all anchors of what `weigh` of a subclass gives; an anchor without pairs adds 0."
+    "Mean over anchors of what `weigh` of a subclass gives; an anchor without pairs adds 0."
 
     def forward(
-        self, embeddings: torch.Tensor, labels: torch.Tensor, *, session_ids: torch.Tensor | None = None
+        self, embeddings: torch.Tensor, labels: torch.Tensor, *,
+        session_ids: torch.Tensor | None = None, item_ids: torch.Tensor | None = None,
+        paired_only: bool = False
     ) -> torch.Tensor:
         """The loss of a batch.
 
@@ -161,11 +175,15 @@ class AnchorLoss(torch.nn.Module):
             embeddings: [B, D], of any length
             labels: [B], class of each row
             session_ids: int64 [B]; rows of other sessions are negatives
+            item_ids: int64 [B]; rows of one item are neither positives nor negatives of each other
+            paired_only: the mean is over the anchors that have a positive, not over all
 
         Returns:
             scalar
         """
-        return anchor_mean(embeddings, labels, session_ids, self.weigh)
+        return anchor_mean(
+            embeddings, labels, session_ids, self.weigh, CELLS, item_ids, paired_only
+        )
 
     def weigh(
         self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMALL_CATALOGUE', 'TASKS', 'default_negatives', 'check_negatives', 'numbers', 'MatchTask', 'RankTask', 'PairTask',
-           'default_layers', 'tree_of', 'TreeTask', 'Task', 'task_of', 'check_monitor']
+           'default_layers', 'tree_of', 'TreeTask', 'MetricTask', 'Task', 'task_of', 'check_monitor']
 
 # %% ../../nbs/80_train/35_tasks.ipynb #86190170
 from collections.abc import Sequence
@@ -21,11 +21,14 @@ from ..data.feed.negatives import Negatives
 from ..data.feed.sequence_loader import SequenceLoader
 from ..data.feed.tdm_loader import TDMLoader
 from ..data.feed.tree import Tree
+from ..data.feed.class_loader import ClassLoader
+from ..evaluate.item_to_item import evaluate_item_to_item
 from ..evaluate.ranking import is_defined, metric_directions, split_metrics, substitute
 from ..evaluate.retrieval import HIGHER_IS_BETTER, check_cut_offs, evaluate
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import BaseModel
 from ..models.dropout_net import DropoutNet
+from ..models.embedding_model import EmbeddingModel
 from ..models.match_model import MatchModel, TwoTowerModel
 from ..models.rank_model import RankModel, check_labels
 from ..models.sequence_model import SequenceMatchModel
@@ -255,6 +258,53 @@ class TreeTask:
         found = evaluate(TreeIndex(model, dataset, beam), dataset, self.top_k, split="valid")
         return numbers(found.mean())
 
+# %% ../../nbs/80_train/35_tasks.ipynb #89602d5b
+@dataclass(frozen=True)
+class MetricTask:
+    """Vectors of items: batches of classes, neighbours in later sessions.
+
+    Attributes:
+        rows_a_class: K; as many classes as then fit into a batch, at most those there are
+    """
+    top_k: tuple[int, ...]
+    negatives: None = None
+    rows_a_class: ClassVar[int] = 4
+    table_learning_rate: ClassVar[float] = 0.1
+    monitor: ClassVar[str] = "recall@10"
+    counts: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def of(
+        cls, model: EmbeddingModel, dataset: Dataset, negatives: Negatives | None, top_k: Sequence[int]
+    ) -> "MetricTask":
+        "For any embedding model; refuses negatives, which are the other classes of a batch."
+        if negatives is not None:
+            raise ValueError(
+                f"negatives is {negatives}; the negatives of {type(model).__name__} are the other "
+                "classes of a batch, give a ClassLoader with more of them instead"
+            )
+        check_cut_offs(top_k)
+        return cls(tuple(top_k))
+
+    def metrics(self, model: EmbeddingModel, dataset: Dataset) -> dict[str, bool]:
+        "Validation metrics, and whether more of each is better."
+        return {f"{metric}@{k}": True for k in self.top_k for metric in ("recall", "ndcg")}
+
+    def loader(
+        self, model: EmbeddingModel, dataset: Dataset, batch_size: int, seed: int
+    ) -> ClassLoader:
+        "Batches of classes by the model's first label, clicked by its second."
+        by, clicked = model.labels[0], (*model.labels, None)[1]
+        most = ClassLoader(dataset, 2, self.rows_a_class, seed, by, clicked).usable
+        ways = max(2, min(batch_size // self.rows_a_class, most))
+        return ClassLoader(dataset, ways, self.rows_a_class, seed, by, clicked)
+
+    def validate(self, model: EmbeddingModel, dataset: Dataset) -> dict[str, float]:
+        "Means over the validation rows' sessions; users where they have no column of the label."
+        columns, clicked = dataset.valid.columns, (*model.labels, None)[1]
+        by = model.labels[0] if model.labels[0] in columns else "user_index"
+        return numbers(evaluate_item_to_item(model, dataset, self.top_k, "valid", by, clicked).mean())
+
 # %% ../../nbs/80_train/35_tasks.ipynb #0641b8c1
 class Task(Protocol):
     """What the training loop asks of a model's family.
@@ -296,7 +346,8 @@ class Task(Protocol):
 # %% ../../nbs/80_train/35_tasks.ipynb #07015570
 TASKS: OpenTable[type[Task]] = OpenTable(
     "task",
-    {MatchModel: MatchTask, TDM: TreeTask, RankModel: RankTask, DropoutNet: PairTask},
+    {MatchModel: MatchTask, TDM: TreeTask, RankModel: RankTask, DropoutNet: PairTask,
+     EmbeddingModel: MetricTask},
 )
 
 
