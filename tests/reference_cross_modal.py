@@ -40,13 +40,13 @@ def here(name: str) -> str:
 
 
 def weight(name: str, stored: list) -> Tensor:
-    "A tensor as recbench has it; TensorFlow stores kernels [in, out], and one table as [1, rows, width]."
+    "A tensor as recbench has it; TensorFlow stores kernels [in, out], one table as [1, rows, width]."
     value = tensor(stored).double()
     return value.T if name.endswith("kernel") else value[0] if name == "img_map_matrix" else value
 
 
 def settings(config: str) -> CrossModalConfig:
-    "EasyRec's towers have `multi_head_num` heads each; their own number of heads only widens them there."
+    "EasyRec's towers have `multi_head_num` heads each; their own number only widens them there."
     own = {name: int(value) for name, value in re.findall(r"(\w+): (\d+)", config)}
     heads = own["multi_head_num"]
     for side in ("text", "image"):

@@ -122,7 +122,13 @@ def init_metric(self: "EmbeddingModel") -> None:
 def feed(
     self: "EmbeddingModel", metrics: Mapping[str, nn.Module], predictions: dict, batch: Batch
 ) -> None:
-    "Give a batch to metrics."
+    """Give a batch to metrics.
+
+    Args:
+        metrics: by name
+        predictions: of `predict`, by name
+        batch: with the labels of the model
+    """
     if not len(metrics): return
     embedding = predictions["embedding"].detach()
     classes = class_numbers([*self.groups_of(batch)], torch.float32)
