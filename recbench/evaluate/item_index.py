@@ -142,8 +142,8 @@ def _search_block(
     wanted = min(len(index), k + more)
     items, values = _nearest(index, user_emb.flatten(0, -2), wanted)
     if interests > 1:
-        parts = (part.unflatten(0, (-1, interests)) for part in (items, values))
-        items, values = merge_interests(*parts, wanted)
+        first, second = (part.unflatten(0, (-1, interests)) for part in (items, values))
+        items, values = merge_interests(first, second, wanted)
     return (items, values) if seen is None else drop_seen(items, values, seen, k)
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #d06e03bb

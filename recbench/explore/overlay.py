@@ -9,6 +9,7 @@ __all__ = ['MOST', 'validation_rows', 'mean_curves', 'fill_curves', 'fill_standi
 # %% ../../nbs/90_explore/40_overlay.ipynb #da7a1674
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -73,9 +74,10 @@ def _draw_config(axes: Axes, y: float, row: pd.Series, seeds: np.ndarray, color:
     axes.plot([row["users low"], row["users high"]], [y, y], color=color, lw=2.2, alpha=0.6)
     axes.plot(row["mean"], y, "|", color=color, ms=16, mew=2.5)
     axes.plot(seeds, np.full(len(seeds), y), "o", color=color, ms=4.5, mec="white", mew=0.6)
-    place, font = ("axes fraction", "data"), dict(fontsize=9.5, fontweight="bold")
-    text = f"{row.name} {row['mean']:.3f}"
-    axes.annotate(text, (1.02, y), xycoords=place, va="center", color=color, **font)
+    axes.annotate(
+        f"{row.name} {row['mean']:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center",
+        color=color, fontsize=9.5, fontweight="bold",
+    )
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #d1318996
 def fill_standing(
@@ -90,7 +92,8 @@ def fill_standing(
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
     for place, config in enumerate(map(str, table.index)):
         _draw_band(axes, -place, bands.get(config))
-        _draw_config(axes, -place, table.loc[config], seeds[config], colors[config])
+        row = cast(pd.Series, table.loc[config])
+        _draw_config(axes, -place, row, seeds[config], colors[config])
     axes.set(
         ylim=(-len(table) + 0.4, 0.6),
         yticks=[],

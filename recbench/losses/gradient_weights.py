@@ -139,8 +139,13 @@ class GradientWeighting(nn.Module):
         return self.weigh(self, products, losses)
 
 
+def _grad_norm(own: GradientWeighting) -> GradNorm:
+    assert own.grad_norm is not None
+    return own.grad_norm
+
+
 GRADIENT_METHODS: dict[str, Callable[[GradientWeighting, Tensor, Tensor], Tensor]] = {
     "Pareto": lambda own, products, losses: shortest_mixture(products, own.least),
     "PCGrad": lambda own, products, losses: pcgrad_weights(products),
-    "GradNorm": lambda own, products, losses: own.grad_norm(products, losses),
+    "GradNorm": lambda own, products, losses: _grad_norm(own)(products, losses),
 }

@@ -9,13 +9,14 @@ __all__ = ['init_bottom', 'bottom', 'init_relations', 'representations', 'DBMTL'
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core.task_config import DBMTLConfig, RelationTowerConfig, tower_order
 from ..data.rows.batch import Batch
 from ..layers.experts import MMoE as Experts
 from ..layers.mask_net import MaskNetModule
 from ..layers.mlp import MLP
+from .base import NamedModules
 from .multi_task_model import MultiTaskModel
 
 # %% ../../nbs/60_models/53_dbmtl.ipynb #5e676b2e
@@ -70,7 +71,7 @@ def init_relations(self: "DBMTL", towers: Sequence[RelationTowerConfig], width: 
     Returns:
         width of each tower's last hidden vector
     """
-    self.task_mlps, self.relation_mlps, widths = nn.ModuleDict(), nn.ModuleDict(), {}
+    self.task_mlps, self.relation_mlps, widths = NamedModules(), NamedModules(), {}
     by_name = {tower.tower_name: tower for tower in towers}
     for name in self.order:
         tower, widths[name] = by_name[name], width
@@ -105,7 +106,18 @@ class DBMTL(MultiTaskModel):
 
     Attributes:
         order: names of the towers as they are computed
+        mask_net: mask blocks, or None
+        bottom_mlp: layers that all tasks share, or None
+        mmoe: experts and gates, or None
+        task_mlps: own layers by tower name
+        relation_mlps: layers above the own and the related vectors, by tower name
     """
+    order: list[str]
+    mask_net: MaskNetModule | None
+    bottom_mlp: MLP | None
+    mmoe: Experts | None
+    task_mlps: NamedModules[MLP]
+    relation_mlps: NamedModules[MLP]
 
     def init_network(self) -> None:
         towers, self.group = self.config.model.task_towers, self.read_groups()[0]

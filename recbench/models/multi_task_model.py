@@ -194,8 +194,9 @@ def total(self: "MultiTaskModel", losses: dict[str, Tensor]) -> Tensor:
             "that tasks share"
         )
     values = torch.stack(tasks)
-    self.task_weights = self.task_weighting(gradient_products(tasks, self.shared), values.detach())
-    return plain + ((self.task_weights.to(values.dtype) - 1) * values).sum()
+    weights = self.task_weighting(gradient_products(tasks, self.shared), values.detach())
+    self.task_weights = weights
+    return plain + ((weights.to(values.dtype) - 1) * values).sum()
 
 # %% ../../nbs/60_models/28_multi_task.ipynb #46e5a4c6
 class MultiTaskModel(RankModel, abstract=True):

@@ -6,6 +6,8 @@
 __all__ = ['extraction_net', 'PLE']
 
 # %% ../../nbs/60_models/52_ple.ipynb #8fc85afd
+from typing import cast
+
 from torch import Tensor, nn
 
 from ..core.task_config import ExtractionNetworkConfig
@@ -39,6 +41,7 @@ def extraction_net(
 # %% ../../nbs/60_models/52_ple.ipynb #373fdd64
 class PLE(MultiTaskModel):
     "Layers of own and shared experts over one group."
+    extraction_nets: nn.ModuleList
 
     def init_network(self) -> None:
         layers, self.group = self.config.model.extraction_networks, self.read_groups()[0]
@@ -75,4 +78,5 @@ class PLE(MultiTaskModel):
         Args:
             batch: features of the rows
         """
-        return self.extraction_nets[-1].gates(*self.layers(batch)[-2])
+        last = cast(ExtractionNet, self.extraction_nets[-1])
+        return last.gates(*self.layers(batch)[-2])

@@ -104,6 +104,7 @@ def toy_tasks(
     made = {"feature_groups": groups, model: {**settings, "task_towers": listed}, **options}
     torch.manual_seed(0)
     built = create_model(ModelConfig.from_dict(made), toy_features(), ["click", "no_click"])
+    assert isinstance(built, RankModel)
     built.init_loss()
     return built
 
@@ -139,7 +140,7 @@ def learn_tasks(
     for step in range(steps):
         train = two_labels(toy_clicks(1000, seed=2 + step))
         optimizer.zero_grad()
-        sum(model.loss(model.predict(train), train).values()).backward()
+        model.total(model.loss(model.predict(train), train)).backward()
         optimizer.step()
     after = judge()
     return {name: (value, after[name]) for name, value in before.items()}
