@@ -108,6 +108,41 @@ def test_a_row_is_ranked_alike_alone_and_in_a_batch(name):
     assert together["probs"].std() > 0.01
 
 
+LAYERS = {"hidden_units": [8]}
+TASK_MODELS = {
+    "SimpleMultiTask": ("simple_multi_task", {}),
+    "MMoE": ("mmoe", {"expert_mlp": LAYERS}),
+    "PLE": ("ple", {"extraction_networks": [
+        {"network_name": name, "expert_num_per_task": 1, "task_expert_net": LAYERS} for name in "ab"
+    ]}),
+    "DBMTL": ("dbmtl", {"bottom_mlp": LAYERS, "expert_mlp": LAYERS}),
+}
+
+
+@pytest.mark.parametrize("name", TASK_MODELS)
+def test_a_row_of_several_tasks_is_ranked_alike_alone_and_in_a_batch(name):
+    data = load_dataset("planted", task="rank")
+    features = rank_features("DCNV2", data.features(), 8, 0.1)
+    key, settings = TASK_MODELS[name]
+    towers = [
+        {"tower_name": label, "label_name": label, "losses": [{"binary_cross_entropy": {}}]}
+        for label in ("click", "conversion")
+    ]
+    names = [one.name for one in features if not one.is_sequence]
+    group = {"group_name": "all", "feature_names": names}
+    config = ModelConfig.from_dict({"feature_groups": [group], key: settings | {"task_towers": towers}})
+    model = spread(create_model(config, features, ["click", "conversion"]))
+    loader = RankLoader(data, 64)
+    with torch.no_grad():
+        together = model.predict(loader.batch(torch.arange(64)))
+        alone = [model.predict(loader.batch(torch.tensor([i]))) for i in range(64)]
+    for label in ("click", "conversion"):
+        value = together[f"probs_{label}"]
+        torch.testing.assert_close(torch.cat([one[f"probs_{label}"] for one in alone]), value, **CLOSE)
+        assert value.std() > 0.003
+
+
 def test_no_model_of_the_zoo_is_left_out():
     own = {name for name, kind in MODELS.items() if kind.__module__.startswith("recbench.")}
-    assert own == {*MATCH_CONFIGS, *RANK_CONFIGS} and sequences.longest(torch.tensor([2, 5]), 9) == 5
+    assert own == {*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_MODELS, "CoMetricLearningI2I"}
+    assert sequences.longest(torch.tensor([2, 5]), 9) == 5

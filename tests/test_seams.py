@@ -12,7 +12,7 @@ from recbench.data.published.planted import planted
 from recbench.layers import EmbeddingGroup, Lookup, Tables
 from recbench.layers.embedding_tables import EmbeddingTables, plain_lookup
 from recbench.models.base import BaseModel, embedding_tables
-from recbench.models.recipes import usual_model
+from recbench.models.usual import usual_model
 from recbench.train.optimizers import dense_optimizer, fuse_tables, table_names
 from recbench.train.schedules import ExponentialDecay, LearningRate, set_rates
 from recbench.train.trainer import Trainer
@@ -106,7 +106,7 @@ class Row(nn.Module):
 
 
 class AdagradByHand(Tables):
-    "Row-wise Adagrad of PyTorch operations, in a hook that is called with a backward pass's whole gradient."
+    "Row-wise Adagrad of PyTorch operations, in a hook that gets a backward pass's whole gradient."
 
     def __init__(self, first):
         super().__init__()
@@ -119,13 +119,15 @@ class AdagradByHand(Tables):
 
     def table(self, name): return self[name].weight
 
-    def plain_weights(self): return {} if self.rules else {name: self[name].weight for name in self.sizes}
+    def plain_weights(self):
+        return {} if self.rules else {name: self[name].weight for name in self.sizes}
 
     def fuse(self, optimizer="rowwise_adagrad", learning_rate=0.1, eps=1e-8, rates=None):
         self.rules = {name: (optimizer, learning_rate) for name in self.sizes}
         self.begun = self.rate = learning_rate
         for name, (rows, _) in self.sizes.items():
-            weight, self.moments[name] = self[name].weight.detach().clone().requires_grad_(), torch.zeros(rows)
+            weight = self[name].weight.detach().clone().requires_grad_()
+            self.moments[name] = torch.zeros(rows)
             del self[name].weight
             self[name].register_buffer("weight", weight)
             weight.register_post_accumulate_grad_hook(partial(self.step, self.moments[name], eps))
@@ -174,10 +176,12 @@ def test_a_trainer_trains_saves_and_resumes_other_tables(tmp_path):
     whole, fbgemm, other_rate = trainer(), trainer(change=lambda model: model), trainer(decay=1.0)
     (tables,) = embedding_tables(whole.model)
     assert tables.is_fused and whole.model.sparse_parameters() == ([], [])
-    assert not {id(tables.table(name)) for name in tables.sizes} & {id(p) for p in whole.updates.parameters}
+    own = {id(tables.table(name)) for name in tables.sizes}
+    assert not own & {id(p) for p in whole.updates.parameters}
     history = whole.fit().drop(columns="seconds")
     pd.testing.assert_frame_equal(history, fbgemm.fit().drop(columns="seconds"), rtol=1e-3)
-    assert tables.rate < 0.1 * tables.begun and not history.equals(other_rate.fit().drop(columns="seconds"))
+    constant = other_rate.fit().drop(columns="seconds")
+    assert tables.rate < 0.1 * tables.begun and not history.equals(constant)
 
     broken = trainer(callbacks=[PressesCtrlC()], run_dir=tmp_path / "run")
     broken.fit()
@@ -194,4 +198,5 @@ def test_unfused_tables_of_another_kind_are_sparse_parameters():
     model = with_tables_by_hand(usual_model("DSSM", planted(users=200, items=100, seed=0)))
     (tables,) = embedding_tables(model)
     found, frozen = model.sparse_parameters()
-    assert [id(weight) for weight in found] == [id(tables.table(name)) for name in tables.sizes] and not frozen
+    own = [id(tables.table(name)) for name in tables.sizes]
+    assert [id(weight) for weight in found] == own and not frozen
