@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...core.registry import OpenTable, lookup
 from .amazon_beauty import amazon_beauty
+from .census_income import census_income
 from .criteo import criteo_10k
 from ..sets.dataset import Dataset
 from .frappe import frappe
@@ -39,6 +40,7 @@ RANK_DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set for ranki
     "movielens-100k": movielens_100k_rank,
     "frappe": frappe,
     "criteo-10k": criteo_10k,
+    "census-income": census_income,
 })
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #e6183587
