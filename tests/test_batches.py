@@ -1,20 +1,23 @@
 "A row's prediction is its own: it does not depend on which rows are asked with it."
 import pytest
 import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recbench.core.config import ModelConfig
 from recbench.data.feed.loader import RankLoader
 from recbench.data.feed.tree import category_tree
 from recbench.data.feed.tree_nodes import tree_features
 from recbench.data.published.load import load_dataset
-from recbench.data.rows.batch import make_batch
+from recbench.data.rows.batch import BASE, Batch, make_batch
 from recbench.data.rows.features import with_embedding_dim
+from recbench.data.rows.toy import toy_clicks
 from recbench.evaluate import TreeIndex
 from recbench.evaluate.retrieval import embed_items, embed_users
 from recbench.layers import sequences
 from recbench.models.base import MODELS, create_model
 from recbench.models.match_configs import MATCH_CONFIGS, match_config
 from recbench.models.rank_configs import RANK_CONFIGS, rank_config, rank_features
+from recbench.models.toy_training import toy_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CLOSE = dict(rtol=1e-4, atol=2e-6)
@@ -109,6 +112,23 @@ def test_a_row_is_ranked_alike_alone_and_in_a_batch(name):
 
 
 LAYERS = {"hidden_units": [8]}
+
+
+def batch_rows(batch, row):
+    "One row of a toy batch as a batch of its own."
+    ids = batch.sparse_features[BASE]
+    cut = {name: ids[name].to_dense()[row] for name in ids.keys()}
+    numbers = batch.dense_features[BASE]
+    return Batch(
+        sparse_features={BASE: KeyedJaggedTensor.from_lengths_sync(
+            list(cut), torch.cat(list(cut.values())), torch.tensor([len(one) for one in cut.values()])
+        )},
+        dense_features={BASE: KeyedTensor(
+            numbers.keys(), numbers.length_per_key(), numbers.values()[row:row + 1]
+        )},
+    )
+
+
 TASK_MODELS = {
     "SimpleMultiTask": ("simple_multi_task", {}),
     "MMoE": ("mmoe", {"expert_mlp": LAYERS}),
@@ -142,7 +162,37 @@ def test_a_row_of_several_tasks_is_ranked_alike_alone_and_in_a_batch(name):
         assert value.std() > 0.003
 
 
+def test_a_row_of_image_text_and_table_is_ranked_alike_alone_and_in_a_batch():
+    groups = [("image", "x", "DEEP"), ("general", "a b c", "DEEP"), ("text", "history", "DEEP")]
+    heads = dict(text_head_size=8, text_multi_head_num=2, image_cross_head_size=4, multi_head_num=2)
+    settings = {"config": heads | {"text_cross_head_size": 8}, "final": LAYERS}
+    model, rows = spread(toy_model(groups, "cmbf", settings)), toy_clicks(64)
+    texts = rows.sparse_features[BASE]["history"].lengths()
+    assert texts.min() == 0 < texts.max()
+    with torch.no_grad():
+        together = model.predict(rows)["probs"]
+        alone = [model.predict(batch_rows(rows, i))["probs"] for i in range(64)]
+    torch.testing.assert_close(torch.cat(alone), together, **CLOSE)
+    assert together.std() > 0.01
+
+
+def test_an_item_of_metric_learning_is_the_same_alone_and_in_a_batch():
+    data = load_dataset("planted")
+    groups = [{"group_name": "item", "feature_names": ["item_id", "category"]},
+              {"group_name": "more", "feature_names": ["brand", "log_price"]}]
+    settings = {"input": "item", "highway": [{"input": "more", "emb_size": 8}], "mlp": LAYERS,
+                "output_dim": 16, "info_nce_loss": {}}
+    config = ModelConfig.from_dict({"feature_groups": groups, "metric_learning": settings})
+    features = with_embedding_dim(tuple(data.features()), 8, 0.1)
+    model = spread(create_model(config, features, ["user_index"]))
+    with torch.no_grad():
+        together = model.predict(data.item_batch(torch.arange(64)))["embedding"]
+        alone = [model.predict(data.item_batch(torch.tensor([i])))["embedding"] for i in range(64)]
+    torch.testing.assert_close(torch.cat(alone), together, **CLOSE)
+    assert together.std(0).min() > 0.01
+
+
 def test_no_model_of_the_zoo_is_left_out():
     own = {name for name, kind in MODELS.items() if kind.__module__.startswith("recbench.")}
-    assert own == {*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_MODELS, "CoMetricLearningI2I"}
+    assert own == {*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_MODELS, "CMBF", "CoMetricLearningI2I"}
     assert sequences.longest(torch.tensor([2, 5]), 9) == 5

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TokenAttention', 'FeedForward', 'SelfLayer', 'CrossLayer', 'ImageTokens', 'TextInput', 'TextTokens', 'there',
-           'pooled', 'cross_layers', 'CrossModal']
+           'with_position', 'pooled', 'cross_layers', 'CrossModal']
 
 # %% ../../nbs/20_layers/71_cross_modal.ipynb #6361e253
 from collections.abc import Sequence
@@ -316,6 +316,15 @@ def there(tabular: Tensor | None, texts: Sequence[tuple[Tensor, Tensor]]) -> Ten
     )
 
 
+def with_position(x: Tensor) -> Tensor:
+    """A text of a batch in which nobody has a word, with one position of zeros that is not there.
+
+    Args:
+        x: positions [B, T, dim]; returned as it is for T above 0
+    """
+    return x if x.shape[1] else x.new_zeros(len(x), 1, x.shape[2])
+
+
 def pooled(tokens: Tensor, columns: int, texts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Table columns side by side, then the mean of each text's positions: [B, (G + texts) * D].
 
@@ -409,7 +418,7 @@ class CrossModal(nn.Module):
             tabular: [B, tabular_num, tabular_dim]
         """
         left = self.image_tokens(image) if self.image_tokens is not None else None
-        right, valid = None, None
+        right, valid, text = None, None, [(with_position(x), lengths) for x, lengths in text]
         if self.text_tokens is not None: right, valid = self.text_tokens(tabular, text)
         for of_image, of_text in zip(self.image_cross, self.text_cross):
             left, right = of_image(left, right, None, valid), of_text(right, left, valid)

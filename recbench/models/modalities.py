@@ -6,7 +6,7 @@
 __all__ = ['MODALITIES', 'text_group', 'split_texts', 'one_width', 'check_modalities', 'ModalInput']
 
 # %% ../../nbs/60_models/29_modalities.ipynb #e67de63e
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
