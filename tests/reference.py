@@ -20,6 +20,7 @@ import reference_matching
 import reference_metrics
 import reference_models
 import reference_sequences
+import reference_tasks
 import reference_train
 import reference_trees
 from reference_common import Report, Unsupported
@@ -34,6 +35,7 @@ CHECKERS = {
         reference_matching,
         reference_metrics,
         reference_sequences,
+        reference_tasks,
         reference_train,
         reference_trees,
         reference_models,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RankEvaluation', 'units_of', 'predict_split', 'judged_label', 'evaluate_rows', 'asked_of', 'head_directions',
-           'metric_directions', 'head_metrics', 'split_metrics', 'blind', 'is_defined', 'substitute', 'resampled',
-           'compare_rows', 'evaluate_ranking', 'calibration_table']
+           'metric_directions', 'head_metrics', 'head_values', 'split_metrics', 'blind', 'is_defined', 'substitute',
+           'resampled', 'compare_rows', 'evaluate_ranking', 'calibration_table']
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #3ba27d08
 import warnings
@@ -159,8 +159,9 @@ def evaluate_rows(
         label: of the head that is judged; None: the first, or what a baseline was fitted on
     """
     column = judged_label(model, dataset, label)
-    truth, judged = lookup(dataset.split(split).columns, column, "label column"), _judged(model, column)
-    if judged: truth = judged[0].event(truth)
+    columns, judged = dataset.split(split).columns, _judged(model, column)
+    truth = lookup(columns, column, "label column")
+    if judged: truth = judged[0].event(judged[0].truth(columns))
     if not is_binary(truth):
         raise ValueError(
             f"column {column} of {split} holds {in_words(truth)}; AUC, GAUC and logloss need 0 and 1"
@@ -248,6 +249,27 @@ def _class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, floa
         "accuracy": float((probability.argmax(1) == label).mean()),
     }
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #65329b77
+def head_values(
+    head: Head, predictions: Mapping[str, np.ndarray], dataset: Dataset, split: str
+) -> dict[str, float]:
+    """Metric -> value of one head in the rows of a split that it is judged on.
+
+    Args:
+        head: of a model
+        predictions: of all heads for all rows of the split
+        dataset: with the split
+        split: "train", "valid" or "test"
+    """
+    columns, (unit, has_users) = dataset.split(split).columns, units_of(dataset, split)
+    label, rows = head.truth(columns).numpy(), head.judged(columns)
+    if rows is None: return head_metrics(head, predictions, label, unit, has_users)
+    kept = rows.numpy()
+    if not kept.any(): return dict.fromkeys(head_directions(head, dataset, split), float("nan"))
+    unit = np.unique(unit[kept], return_inverse=True)[1]
+    there = {name: value[kept] for name, value in predictions.items()}
+    return head_metrics(head, there, label[kept], unit, has_users)
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #edec2700
 def split_metrics(
     model, dataset: Dataset, split: str = "valid", predict: Callable | None = None
@@ -257,12 +279,12 @@ def split_metrics(
     """
     if not len(model.metric_modules): model.init_metric()            # asked before a training began
     for metric in model.metric_modules.to(device_of(model)).values(): metric.reset()
-    columns, (unit, has_users) = dataset.split(split).columns, units_of(dataset, split)
-    for head in model.heads: check_labels(head, columns[head.label], f" of {split}")
+    columns = dataset.split(split).columns
+    for head in model.heads: check_labels(head, head.truth(columns), f" of {split}")
     predictions = predict_split(model, dataset, split, with_metrics=True, predict=predict)
     listed, found = {name: float(value) for name, value in model.compute_metric().items()}, {}
     for head in model.heads:
-        values = head_metrics(head, predictions, columns[head.label].numpy(), unit, has_users)
+        values = head_values(head, predictions, dataset, split)
         found |= {f"{name}{head.suffix}": value for name, value in values.items()}
     return {**listed, **found}
 
@@ -286,12 +308,7 @@ def is_defined(model, dataset: Dataset, metric: str, split: str = "valid") -> bo
         predictions = {
             name: value.cpu().numpy() for name, value in blind(model, len(dataset.split(split))).items()
         }
-        values = head_metrics(
-            head,
-            predictions,
-            dataset.split(split).columns[head.label].numpy(),
-            *units_of(dataset, split),
-        )
+        values = head_values(head, predictions, dataset, split)
         return not np.isnan(values[metric.removesuffix(head.suffix)])
     return not np.isnan(
         split_metrics(model, dataset, split, lambda batch: blind(model, batch.rows))[metric]
