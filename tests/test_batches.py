@@ -136,6 +136,8 @@ TASK_MODELS = {
         {"network_name": name, "expert_num_per_task": 1, "task_expert_net": LAYERS} for name in "ab"
     ]}),
     "DBMTL": ("dbmtl", {"bottom_mlp": LAYERS, "expert_mlp": LAYERS}),
+    "ESMM": ("esmm", {"groups": [{"input": "all", "mlp": LAYERS}]}),
+    "AITM": ("aitm", {"task_mlp": LAYERS}),
 }
 
 
@@ -148,6 +150,7 @@ def test_a_row_of_several_tasks_is_ranked_alike_alone_and_in_a_batch(name):
         {"tower_name": label, "label_name": label, "losses": [{"binary_cross_entropy": {}}]}
         for label in ("click", "conversion")
     ]
+    if name == "AITM": towers[1]["relation_tower_names"] = ["click"]
     names = [one.name for one in features if not one.is_sequence]
     group = {"group_name": "all", "feature_names": names}
     config = ModelConfig.from_dict({"feature_groups": [group], key: settings | {"task_towers": towers}})

@@ -6,10 +6,10 @@
 __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Tables', 'Lookup', 'AutoDis', 'MLPEmbedding',
            'Ragged', 'SequenceEncoder', 'DINEncoder', 'MultiWindowDINEncoder', 'PoolingEncoder', 'SelfAttentionEncoder',
            'CausalSelfAttention', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer', 'RelativeBias',
-           'hstu_attention', 'hstu_mask', 'SimpleAttention', 'VariationalDropout', 'CapsuleLayer', 'CIN', 'Cross',
-           'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE', 'ExtractionNet', 'FactorizationMachine',
-           'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule', 'FactorizationMachineBlock',
-           'LinearCompressBlock', 'WuKongLayer', 'table_configs']
+           'hstu_attention', 'hstu_mask', 'SimpleAttention', 'TaskTransfer', 'VariationalDropout', 'CapsuleLayer',
+           'CIN', 'Cross', 'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE', 'ExtractionNet',
+           'FactorizationMachine', 'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule',
+           'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
 from .capsule import CapsuleLayer
@@ -35,6 +35,7 @@ from .pooling import PoolingEncoder
 from .self_attention import SelfAttentionEncoder
 from .sequences import Ragged, SequenceEncoder
 from .simple_attention import SimpleAttention
+from .transfer import TaskTransfer
 from .variational_dropout import VariationalDropout
 from .wukong import FactorizationMachineBlock, LinearCompressBlock, WuKongLayer
 
@@ -64,6 +65,7 @@ _all_ = [
     "hstu_attention",
     "hstu_mask",
     "SimpleAttention",
+    "TaskTransfer",
     "VariationalDropout",
     "CapsuleLayer",
     "CIN",

@@ -169,12 +169,12 @@ def init_loss(self: "MultiTaskModel") -> None:
 
 
 def task_losses(self: "MultiTaskModel", losses: dict[str, Tensor]) -> list[Tensor]:
-    """Sum of each task's losses, T scalars.
+    """Sum of each task's losses, T scalars; a head without losses is no task.
 
     Args:
         losses: of `loss`, by name
     """
-    named = self.heads.named_losses
+    named = [part for part in self.heads.named_losses if part]
     return [torch.stack([losses[name] for name, *_ in part]).sum() for part in named]
 
 

@@ -132,7 +132,7 @@ class RankTask:
             )
         for head, split in product(model.heads, ("train", "valid")):
             columns = dataset.split(split).columns
-            if head.label in columns: check_labels(head, columns[head.label], f" of {split}")
+            if head.label in columns: check_labels(head, head.truth(columns), f" of {split}")
         return cls()
 
     def metrics(self, model: RankModel | DropoutNet, dataset: Dataset) -> dict[str, bool]:
