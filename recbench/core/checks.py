@@ -24,11 +24,8 @@ def _limits(least: float | None, most: float | None) -> str:
 
 
 def _inside(
-    value: Any,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
+    value: Any, least: float | None = None, most: float | None = None, above: float | None = None,
+    below: float | None = None
 ) -> bool:
     "Does a number lie within its limits? NaN lies in none."
     if least is not None and not value >= least or most is not None and not value <= most: return False
@@ -52,12 +49,8 @@ def _finite(value: Real) -> bool:
 
 # %% ../../nbs/00_core/15_checks.ipynb #f792987c
 def number(
-    name: str,
-    value: Any,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
+    name: str, value: Any, least: float | None = None, most: float | None = None,
+    above: float | None = None, below: float | None = None
 ) -> float:
     """The value as `float`; `ValueError` for truth values, text, NaN, infinities, and what lies outside
     of the limits.

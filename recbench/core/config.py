@@ -32,13 +32,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
+    Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator,
+    model_validator
 )
 
 from .base import Choice, Config, OneOf, Open, OpenChoice, Settings
@@ -1160,7 +1155,7 @@ class ModelConfig(Open):
                              f"{', '.join(names) or 'none'}")
         return self
 
-# %% ../../nbs/00_core/60_config.ipynb #f91b89a9
+# %% ../../nbs/00_core/60_config.ipynb #a27330b0
 AUC = AUCConfig
 BinaryCrossEntropy = BinaryCrossEntropyConfig
 BinaryFocalLoss = BinaryFocalLossConfig
@@ -1181,6 +1176,8 @@ MaskBlock = MaskBlockConfig
 MaskNetModule = MaskNetModuleConfig
 MultiWindowDINEncoder = MultiWindowDINEncoderConfig
 MulticlassAUC = MulticlassAUCConfig
+
+# %% ../../nbs/00_core/60_config.ipynb #3a008cc5
 NormalizedEntropy = NormalizedEntropyConfig
 PairwiseFocalLoss = PairwiseFocalLossConfig
 PairwiseHingeLoss = PairwiseHingeLossConfig

@@ -13,10 +13,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from .base import Config
 from .config import MLPConfig, ModelSettings
 
-# %% ../../nbs/00_core/62_cross_modal_config.ipynb #2888bbbe
+# %% ../../nbs/00_core/62_cross_modal_config.ipynb #a7a5b53f
 Dropped = Annotated[float, Field(ge=0, lt=1)]
 
-
+# %% ../../nbs/00_core/62_cross_modal_config.ipynb #dd66fb92
 class CrossModalConfig(Config):
     "Image, text and table tokens that attend to each other."
     multi_head_num: PositiveInt = 1
@@ -77,7 +77,7 @@ class CrossModalConfig(Config):
             )
         return self
 
-
+# %% ../../nbs/00_core/62_cross_modal_config.ipynb #7954f3ec
 class CMBFConfig(ModelSettings, key="cmbf"):
     "The cross-modal network and layers above it; groups `image`, `text`, `general` and `other`."
     config: CrossModalConfig

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from .base import Config, OneOf
 from .config import MLPConfig, ModelSettings
 
-# %% ../../nbs/00_core/67_metric_config.ipynb #12648aef
+# %% ../../nbs/00_core/67_metric_config.ipynb #645aac0d
 class CircleLossConfig(Config):
     "Pulls and pushes each pair in proportion to how far it has to go."
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -35,13 +35,13 @@ class MultiSimilarityLossConfig(Config):
     ms_mining: bool = False
     "drop the easy pairs of each anchor first"
 
-
+# %% ../../nbs/00_core/67_metric_config.ipynb #da22f0ae
 class InfoNCELossConfig(Config):
     "Softmax of each positive against the anchor's negatives."
     temperature: PositiveFloat = 0.1
     "divides the cosines"
 
-# %% ../../nbs/00_core/67_metric_config.ipynb #fdf4bc68
+# %% ../../nbs/00_core/67_metric_config.ipynb #24b1cd9c
 class HighwayConfig(Config):
     "A gated layer over one feature group."
     input: str
@@ -59,7 +59,7 @@ class HighwayConfig(Config):
     use_bn: bool = True
     "batch norm over the group's columns first"
 
-
+# %% ../../nbs/00_core/67_metric_config.ipynb #65b98b3c
 class CoMetricLearningI2IConfig(ModelSettings, key="metric_learning"):
     "Items as vectors of which those of one session lie together."
     input: str | None = None

@@ -37,13 +37,13 @@ class ESMMConfig(TasksConfig, key="esmm"):
             )
         return self
 
-# %% ../../nbs/00_core/65_order_config.ipynb #19d0707f
+# %% ../../nbs/00_core/65_order_config.ipynb #bbc3801f
 class TransferTowerConfig(TaskTowerConfig):
     "A task that attends to what earlier tasks hand on."
     relation_tower_names: list[str] = []
     "towers before this one, in any order without a cycle; none: the first of them"
 
-
+# %% ../../nbs/00_core/65_order_config.ipynb #bafeb4e4
 class AITMConfig(TasksConfig, key="aitm"):
     """Tasks in order.
 

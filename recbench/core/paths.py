@@ -134,9 +134,7 @@ def _check_parameter(name: str, value: Any, kinds: Mapping[str, ast.expr]) -> No
 
 # %% ../../nbs/00_core/20_paths.ipynb #63b5b1ea
 def check_parameters(
-    cells: list[str],
-    known: Mapping[str, str] | None = None,
-    moved: Mapping[str, str] | None = None,
+    cells: list[str], known: Mapping[str, str] | None = None, moved: Mapping[str, str] | None = None
 ) -> None:
     """Refuse (TypeError) injected parameters that are unknown or whose value does not fit their type.
 

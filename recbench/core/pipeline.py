@@ -25,36 +25,12 @@ from .textproto import QUOTED
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #ba7ab17d
 FieldKind = Literal[
-    "INT32",
-    "INT64",
-    "STRING",
-    "FLOAT",
-    "DOUBLE",
-    "ARRAY_INT32",
-    "ARRAY_INT64",
-    "ARRAY_STRING",
-    "ARRAY_FLOAT",
-    "ARRAY_DOUBLE",
-    "ARRAY_ARRAY_INT32",
-    "ARRAY_ARRAY_INT64",
-    "ARRAY_ARRAY_STRING",
-    "ARRAY_ARRAY_FLOAT",
-    "ARRAY_ARRAY_DOUBLE",
-    "MAP_STRING_INT32",
-    "MAP_STRING_INT64",
-    "MAP_STRING_STRING",
-    "MAP_STRING_FLOAT",
-    "MAP_STRING_DOUBLE",
-    "MAP_INT64_INT32",
-    "MAP_INT64_INT64",
-    "MAP_INT64_STRING",
-    "MAP_INT64_FLOAT",
-    "MAP_INT64_DOUBLE",
-    "MAP_INT32_INT32",
-    "MAP_INT32_INT64",
-    "MAP_INT32_STRING",
-    "MAP_INT32_FLOAT",
-    "MAP_INT32_DOUBLE",
+    "INT32", "INT64", "STRING", "FLOAT", "DOUBLE", "ARRAY_INT32", "ARRAY_INT64", "ARRAY_STRING",
+    "ARRAY_FLOAT", "ARRAY_DOUBLE", "ARRAY_ARRAY_INT32", "ARRAY_ARRAY_INT64", "ARRAY_ARRAY_STRING",
+    "ARRAY_ARRAY_FLOAT", "ARRAY_ARRAY_DOUBLE", "MAP_STRING_INT32", "MAP_STRING_INT64",
+    "MAP_STRING_STRING", "MAP_STRING_FLOAT", "MAP_STRING_DOUBLE", "MAP_INT64_INT32", "MAP_INT64_INT64",
+    "MAP_INT64_STRING", "MAP_INT64_FLOAT", "MAP_INT64_DOUBLE", "MAP_INT32_INT32", "MAP_INT32_INT64",
+    "MAP_INT32_STRING", "MAP_INT32_FLOAT", "MAP_INT32_DOUBLE"
 ]
 
 
@@ -440,12 +416,12 @@ class GradClipping(Config):
     norm_type: PositiveFloat = 2.0
     enable_global_grad_clip: bool = False
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #6e109877
+# %% ../../nbs/00_core/70_pipeline.ipynb #b870629a
 Summary = Literal[
     "loss", "learning_rate", "parameter", "global_gradient_norm", "gradient_norm", "gradient"
 ]
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #83e421d2
 class TrainConfig(Config):
     "How a model is trained."
     sparse_optimizer: SparseOptimizer

@@ -88,12 +88,12 @@ def may_replace(new: Any, old: Any) -> bool:
     other = old_module if module == "__main__" else module
     return not other.startswith("recbench.") or written_here(other)
 
-# %% ../../nbs/00_core/10_registry.ipynb #3efffce9
+# %% ../../nbs/00_core/10_registry.ipynb #aaa10783
 def _named(thing: Any) -> str:
     module, name = origin(thing)
     return f"{name} of {module}"
 
-
+# %% ../../nbs/00_core/10_registry.ipynb #31db757f
 class OpenTable(UserDict[Any, _T]):
     """A dict that other modules add to, `table[key] = thing`; `ValueError` for a key that is another
     module's or reserved.

@@ -14,13 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from .base import Config
 from recbench.core.config import (
-    Loss,
-    MaskNetModuleConfig,
-    Metric,
-    MLPConfig,
-    ModelSettings,
-    Share,
-    TrainMetric,
+    Loss, MaskNetModuleConfig, Metric, MLPConfig, ModelSettings, Share, TrainMetric
 )
 from .cross_modal_config import CrossModalConfig
 from .registry import nearest
@@ -74,7 +68,7 @@ class RelationTowerConfig(TaskTowerConfig):
     relation_mlp: MLPConfig | None = None
     "network above the own hidden vector and those of the relation towers"
 
-# %% ../../nbs/00_core/64_task_config.ipynb #b779caa5
+# %% ../../nbs/00_core/64_task_config.ipynb #36f2faef
 def check_names(towers: list[TaskTowerConfig]) -> None:
     """Refuse tower names that stand twice, and relations to a tower that is not there.
 
@@ -92,7 +86,7 @@ def check_names(towers: list[TaskTowerConfig]) -> None:
                     f"task towers: {', '.join(names)}"
                 )
 
-
+# %% ../../nbs/00_core/64_task_config.ipynb #72e80407
 def tower_order(towers: list[TaskTowerConfig]) -> list[str]:
     """Names of the towers, each behind those that it reads; otherwise as they are listed.
 
@@ -110,7 +104,7 @@ def tower_order(towers: list[TaskTowerConfig]) -> list[str]:
             "reads towers that are computed before it"
         ) from None
 
-# %% ../../nbs/00_core/64_task_config.ipynb #9f56a74f
+# %% ../../nbs/00_core/64_task_config.ipynb #426e0ed3
 class TasksConfig(ModelSettings):
     "Base of models of several tasks."
     task_towers: Annotated[list[TaskTowerConfig], Field(min_length=1)]
@@ -131,7 +125,7 @@ class TasksConfig(ModelSettings):
 class SimpleMultiTaskConfig(TasksConfig, key="simple_multi_task"):
     "A tower for each task straight above the features; they share the tables only."
 
-
+# %% ../../nbs/00_core/64_task_config.ipynb #abc4a93f
 class MMoEConfig(TasksConfig, key="mmoe"):
     "Experts that all tasks share, mixed for each task by a gate."
     expert_mlp: MLPConfig
@@ -141,7 +135,7 @@ class MMoEConfig(TasksConfig, key="mmoe"):
     gate_mlp: MLPConfig | None = None
     "hidden layers of each gate; None: a linear map alone"
 
-# %% ../../nbs/00_core/64_task_config.ipynb #bdc6a008
+# %% ../../nbs/00_core/64_task_config.ipynb #938d9df0
 class ExtractionNetworkConfig(Config):
     "One layer of PLE: experts of each task beside shared ones."
     network_name: str
@@ -161,7 +155,7 @@ class PLEConfig(TasksConfig, key="ple"):
     extraction_networks: Annotated[list[ExtractionNetworkConfig], Field(min_length=1)]
     "layers from the features upwards, at least one"
 
-
+# %% ../../nbs/00_core/64_task_config.ipynb #9b5b29ed
 class DBMTLConfig(TasksConfig, key="dbmtl"):
     "Tasks that read each other above a shared bottom, as their probabilities depend on each other."
     mask_net: MaskNetModuleConfig | None = None

@@ -15,47 +15,25 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #9a820a4e
 from recbench.evaluate.baselines import (
-    EASE,
-    ItemKNN,
-    Markov,
-    Popularity,
-    fit_baselines,
-    refit_baselines,
-    with_refits,
+    EASE, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
 )
 from .beyond import beyond_picture, evaluate_beyond
 from .cold import cold_picture, evaluate_cold, hide_history
 from .diversity import item_vectors, list_diversity, list_novelty
 from recbench.evaluate.exposure import (
-    coverage,
-    effective_items,
-    exposures,
-    gini,
-    popularity_bias,
-    popularity_picture,
+    coverage, effective_items, exposures, gini, popularity_bias, popularity_picture
 )
 from .item_to_item import ItemToItem, compare_item_to_item, evaluate_item_to_item
 from .item_index import ItemIndex, merge_interests, to_ids
 from recbench.evaluate.ranking import (
-    RankEvaluation,
-    calibration_table,
-    compare_rows,
-    evaluate_ranking,
-    evaluate_rows,
+    RankEvaluation, calibration_table, compare_rows, evaluate_ranking, evaluate_rows
 )
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at
 from .recall_latency import latency_picture, recall_latency
 from .recent_prior import RecentPrior, recent_shift
 from .recommendations import Recommendations, readable_lists, recommend
 from recbench.evaluate.retrieval import (
-    Evaluation,
-    compare,
-    embed_items,
-    embed_users,
-    evaluate,
-    evaluate_retrieval,
-    nearest_items,
-    readable,
+    Evaluation, compare, embed_items, embed_users, evaluate, evaluate_retrieval, nearest_items, readable
 )
 from .row_baselines import fit_row_baselines
 from .significance import bootstrap_interval, paired_interval
@@ -63,61 +41,14 @@ from .tree_index import TreeIndex, beam_report
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #7a9a5d24
 _all_ = [
-    "RecentPrior",
-    "Recommendations",
-    "recent_shift",
-    "TreeIndex",
-    "beam_report",
-    "beyond_picture",
-    "cold_picture",
-    "compare_item_to_item",
-    "coverage",
-    "effective_items",
-    "embed_users",
-    "evaluate_beyond",
-    "evaluate_cold",
-    "evaluate_item_to_item",
-    "exposures",
-    "gini",
-    "hide_history",
-    "item_vectors",
-    "latency_picture",
-    "list_diversity",
-    "list_novelty",
-    "popularity_bias",
-    "popularity_picture",
-    "readable_lists",
-    "recall_latency",
-    "recommend",
-    "EASE",
-    "ItemIndex",
-    "ItemToItem",
-    "ItemKNN",
-    "Markov",
-    "Popularity",
-    "RankEvaluation",
-    "calibration_table",
-    "compare_rows",
-    "evaluate_ranking",
-    "evaluate_rows",
-    "fit_row_baselines",
-    "merge_interests",
-    "to_ids",
-    "fit_baselines",
-    "refit_baselines",
-    "with_refits",
-    "hit_rate_at",
-    "mrr_at",
-    "ndcg_at",
-    "rank_counts",
-    "recall_at",
-    "Evaluation",
-    "compare",
-    "embed_items",
-    "evaluate",
-    "evaluate_retrieval",
-    "nearest_items",
-    "readable",
-    "bootstrap_interval",
-    "paired_interval",
+    "RecentPrior", "Recommendations", "recent_shift", "TreeIndex", "beam_report", "beyond_picture",
+    "cold_picture", "compare_item_to_item", "coverage", "effective_items", "embed_users",
+    "evaluate_beyond", "evaluate_cold", "evaluate_item_to_item", "exposures", "gini", "hide_history",
+    "item_vectors", "latency_picture", "list_diversity", "list_novelty", "popularity_bias",
+    "popularity_picture", "readable_lists", "recall_latency", "recommend", "EASE", "ItemIndex",
+    "ItemToItem", "ItemKNN", "Markov", "Popularity", "RankEvaluation", "calibration_table",
+    "compare_rows", "evaluate_ranking", "evaluate_rows", "fit_row_baselines", "merge_interests",
+    "to_ids", "fit_baselines", "refit_baselines", "with_refits", "hit_rate_at", "mrr_at", "ndcg_at",
+    "rank_counts", "recall_at", "Evaluation", "compare", "embed_items", "evaluate",
+    "evaluate_retrieval", "nearest_items", "readable", "bootstrap_interval", "paired_interval"
 ]

@@ -50,10 +50,10 @@ class Popularity(_Refitted):
         """
         return self.counts.expand(history.shape[0], -1)
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #a047693c
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #101bdbfe
 _BLOCK = 1 << 24   # cells of a dense block: 64 MB of float32
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #eefee6f1
 def top_similar(similar: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and weights of each row's `k` greatest; equal ones at the edge share its places.
 

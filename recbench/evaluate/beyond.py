@@ -65,16 +65,10 @@ def list_totals(lists: Recommendations, items: int) -> dict[str, float]:
 
 # %% ../../nbs/70_evaluate/58_beyond.ipynb #af639412
 def evaluate_beyond(
-    model,
-    dataset: Dataset,
-    top_k: int = 10,
-    split: str = "test",
-    baselines: bool | Mapping[str, object] = True,
-    name: str | None = None,
-    vectors: csr_matrix | Tensor | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    model, dataset: Dataset, top_k: int = 10, split: str = "test",
+    baselines: bool | Mapping[str, object] = True, name: str | None = None,
+    vectors: csr_matrix | Tensor | None = None, confidence: float = 0.95, draws: int = 2000,
+    seed: int = 0
 ) -> pd.DataFrame:
     """Accuracy, diversity, novelty, coverage and inequality of a model's lists, beside the baselines.
 

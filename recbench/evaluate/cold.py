@@ -21,13 +21,7 @@ from ..data.rows.table import Table
 from ..data.sets.dataset import Dataset
 from .pictures import COLORS, new_axes
 from recbench.evaluate.retrieval import (
-    at_rest,
-    check_cut_offs,
-    compare,
-    fitted_baselines,
-    scorer,
-    split_ranks,
-    evaluation_of,
+    at_rest, check_cut_offs, compare, fitted_baselines, scorer, split_ranks, evaluation_of
 )
 
 # %% ../../nbs/70_evaluate/44_cold.ipynb #5e33e363
@@ -93,17 +87,9 @@ def _ranks_of(
 
 # %% ../../nbs/70_evaluate/44_cold.ipynb #f087b44b
 def evaluate_cold(
-    model,
-    dataset: Dataset,
-    by: Literal["item", "user"] = "item",
-    top_k: Sequence[int] = (10,),
-    edges: Sequence[int] = EDGES,
-    split: str = "test",
-    baselines: bool | Mapping[str, object] = True,
-    name: str | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    model, dataset: Dataset, by: Literal["item", "user"] = "item", top_k: Sequence[int] = (10,),
+    edges: Sequence[int] = EDGES, split: str = "test", baselines: bool | Mapping[str, object] = True,
+    name: str | None = None, confidence: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Full-catalogue metrics apart for buckets of training rows; empty buckets are left out.
 
@@ -157,8 +143,7 @@ def cold_picture(table: pd.DataFrame, metric: str) -> Figure:
     for place, (name, color) in enumerate(zip(names, COLORS)):
         value, low, high = lines[name][["value", "low", "high"]].to_numpy().T
         x, reach = np.arange(len(lines)) + 0.09 * (place - (len(names) - 1) / 2), [
-            value - low,
-            high - value,
+            value - low, high - value
         ]
         axes.errorbar(x, value, yerr=reach, fmt="o", ms=4, lw=1, color=color, label=name)
     ticks = [
@@ -166,16 +151,14 @@ def cold_picture(table: pd.DataFrame, metric: str) -> Figure:
         for bucket, rows in zip(lines.index.get_level_values(0), lines.index.get_level_values("rows"))
     ]
     axes.set(
-        xticks=range(len(lines)),
-        xticklabels=ticks,
-        xlabel=lines.index.names[0],
-        ylabel=lines.index.get_level_values("metric")[0].replace(" [", "\n["),
+        xticks=range(len(lines)), xticklabels=ticks, xlabel=lines.index.names[0],
+        ylabel=lines.index.get_level_values("metric")[0].replace(" [", "\n[")
     )
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
-# %% ../../nbs/70_evaluate/44_cold.ipynb #aa262050
+# %% ../../nbs/70_evaluate/44_cold.ipynb #87d1ccd1
 def _without_id(dataset: Dataset, table: Table, key: str, rows: Tensor) -> Table:
     "The table with id 0 in these rows; refused where 0 is an id like others."
     feature = next((one for one in dataset.features() if one.name == key), None)
@@ -189,7 +172,7 @@ def _without_id(dataset: Dataset, table: Table, key: str, rows: Tensor) -> Table
     singles[rows, table.single_names.index(key)] = 0
     return replace(table, singles=singles, block=None)
 
-
+# %% ../../nbs/70_evaluate/44_cold.ipynb #6044e2d9
 def _without_lists(dataset: Dataset, table: Table, hidden: Tensor) -> Table:
     "The split with empty sequences in rows of hidden users, bool [U]."
     gone = hidden[table.columns["user_index"]]
@@ -201,9 +184,7 @@ def _without_lists(dataset: Dataset, table: Table, hidden: Tensor) -> Table:
     return replace(table, jagged=emptied)
 
 # %% ../../nbs/70_evaluate/44_cold.ipynb #2baa76f4
-def hide_history(
-    dataset: Dataset, by: Literal["item", "user"], share: float, seed: int = 0
-) -> Dataset:
+def hide_history(dataset: Dataset, by: Literal["item", "user"], share: float, seed: int = 0) -> Dataset:
     """The data set as it is where a share of the items, or of the users, has no history.
 
     Args:

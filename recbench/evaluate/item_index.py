@@ -90,7 +90,7 @@ def merge_interests(items: Tensor, values: Tensor, k: int) -> tuple[Tensor, Tens
     )
     return items.gather(1, places).masked_fill(values == -torch.inf, -1), values
 
-# %% ../../nbs/70_evaluate/50_item_index.ipynb #34debc1d
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #1bbdb34b
 IndexKind = Literal["exact", "flat", "ivf", "hnsw"]
 
 
@@ -112,7 +112,7 @@ def _check_index(item_emb: Tensor, kind: IndexKind, effort: int, seed: int) -> N
     # what faiss holds: more would end the process
     whole("effort", effort, 1, 2**31 - 1), whole("seed", seed, 0, 2**31 - 1)
 
-
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #576fc000
 def _check_finite(name: str, rows: str, vectors: Tensor) -> None:
     "Refuse vectors with NaN or infinite numbers, and say how many rows have them."
     lost = ~vectors.isfinite().flatten(1).all(1)
@@ -151,15 +151,11 @@ def _checked_users(index: "ItemIndex", user_emb: Tensor, seen: Jagged | None) ->
     "The vectors in the index's own type; refused unless they have its width and finite numbers."
     width = index.item_emb.shape[1]
     if user_emb.dim() not in (2, 3) or user_emb.shape[-1] != width:
-        raise ValueError(
-            f"user_emb is {list(user_emb.shape)}; must be [B, {width}] or [B, K, {width}]"
-        )
+        raise ValueError(f"user_emb is {list(user_emb.shape)}; must be [B, {width}] or [B, K, {width}]")
     user_emb = user_emb.to(index.item_emb.dtype)
     _check_finite("user_emb", "users", user_emb)
     if seen is not None and len(seen) != len(user_emb):
-        raise ValueError(
-            f"seen has {len(seen)} rows; must have one for each of {len(user_emb)} users"
-        )
+        raise ValueError(f"seen has {len(seen)} rows; must have one for each of {len(user_emb)} users")
     return user_emb
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #e6e7ec09
@@ -201,9 +197,7 @@ class ItemIndex(Card):
         seed: of the clustering behind ivf
     """
 
-    def __init__(
-        self, item_emb: Tensor, kind: IndexKind = "exact", effort: int = 32, seed: int = 0
-    ):
+    def __init__(self, item_emb: Tensor, kind: IndexKind = "exact", effort: int = 32, seed: int = 0):
         _check_index(item_emb, kind, effort, seed)
         self.item_emb, self.kind, self.effort = item_emb.detach(), kind, effort
         self.structure = None if kind == "exact" else _build(kind, self.item_emb, effort, seed)

@@ -98,7 +98,7 @@ def co_clicks(
         )
     return CoClicks(queries[asked], owners[asked], pairs, relevant[owners][asked], kind)
 
-# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #7a6e9299
+# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #fef48363
 def catalogue_vectors(model: Any, dataset: Dataset, rows: int = 8192) -> Tensor:
     """Vectors of the whole catalogue by an embedding model, [I, D].
 
@@ -111,7 +111,7 @@ def catalogue_vectors(model: Any, dataset: Dataset, rows: int = 8192) -> Tensor:
         parts = torch.arange(len(dataset.items)).split(rows)
         return torch.cat([model.embed(dataset.item_batch(part).to(device_of(model))) for part in parts])
 
-
+# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #9118a68b
 def nearest(source: Any, dataset: Dataset, items: Tensor, k: int) -> Tensor:
     """The k nearest other items of each item, best first, int64 [n, k].
 
@@ -157,7 +157,7 @@ class ItemToItem:
         found = bootstrap_interval(self.values.to_numpy())
         return pd.DataFrame(dict(zip(("mean", "low", "high"), found)), index=self.values.columns)
 
-# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #e7992973
+# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #3a6de8f4
 def metrics_of(hits: Tensor, relevant: Tensor, top_k: Sequence[int]) -> dict[str, Tensor]:
     """Recall and NDCG of each query, [Q] each.
 
@@ -173,7 +173,7 @@ def metrics_of(hits: Tensor, relevant: Tensor, top_k: Sequence[int]) -> dict[str
         found[f"ndcg@{k}"] = (hits[:, :k] * gains[:k]).sum(1) / gains.cumsum(0)[most - 1]
     return found
 
-
+# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #1310d6b5
 def evaluate_item_to_item(
     source: Any, dataset: Dataset, top_k: Sequence[int] = (10, 50), split: str = "test",
     by: str = "user_index", clicked: str | None = None

@@ -14,13 +14,7 @@ from matplotlib.figure import Figure
 
 # %% ../../nbs/70_evaluate/41_pictures.ipynb #f58c2a13
 COLORS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "0.45",
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.45"
 )  # Okabe and Ito (2008)
 
 

@@ -24,15 +24,8 @@ from .cards import Card
 from .retrieval import at_rest, device_of
 from .row_baselines import fit_row_baselines, label_name
 from recbench.evaluate.row_metrics import (
-    HIGHER_IS_BETTER,
-    auc,
-    auc_parts,
-    check_binary,
-    check_probability,
-    is_binary,
-    logloss,
-    user_auc,
-    weighted_mean_auc,
+    HIGHER_IS_BETTER, auc, auc_parts, check_binary, check_probability, is_binary, logloss, user_auc,
+    weighted_mean_auc
 )
 from .significance import users_apart
 from ..metrics.xauc import XAUC
@@ -106,8 +99,7 @@ def predict_split(
     `with_metrics` adds the batches to the model's metrics.
     """
     loader, parts = (
-        RankLoader(dataset, labels=model.labels, sample_weights=[], features=model.read_features),
-        [],
+        RankLoader(dataset, labels=model.labels, sample_weights=[], features=model.read_features), []
     )
     with at_rest(model):
         for batch in loader.split(split):
@@ -200,9 +192,8 @@ def head_directions(head: Head, dataset: Dataset, split: str = "valid") -> dict[
 def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
     "What `split_metrics` gives, those of the heads first, and whether more of each is better."
     own = {
-        f"{name}{head.suffix}": higher
-        for head in model.heads
-        for name, higher in head_directions(head, dataset).items()
+        f"{name}{head.suffix}": higher for head in model.heads for name,
+        higher in head_directions(head, dataset).items()
     }
     listed = {
         name: bool(METRIC_KINDS[kind].make(config, head.num_class).higher_is_better)
@@ -213,11 +204,8 @@ def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #8c3380da
 def head_metrics(
-    head: Head,
-    predictions: Mapping[str, np.ndarray],
-    label: np.ndarray,
-    unit: np.ndarray,
-    has_users: bool,
+    head: Head, predictions: Mapping[str, np.ndarray], label: np.ndarray, unit: np.ndarray,
+    has_users: bool
 ) -> dict[str, float]:
     "Metric -> value of one head of a model."
     labels = torch.from_numpy(label)
@@ -228,9 +216,7 @@ def head_metrics(
     if asked == "grade":
         return {"xauc": float(XAUC()(torch.from_numpy(predictions[head.score]), labels))}
     truth = head.event(labels).numpy()
-    return RankEvaluation(
-        "the model", "", predictions[head.score], truth, unit, has_users
-    ).values()
+    return RankEvaluation("the model", "", predictions[head.score], truth, unit, has_users).values()
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #3ca7d312
 def _errors(value: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -334,10 +320,10 @@ def substitute(model, dataset: Dataset, metric: str) -> str:
     )
     return f"{error}{head.suffix}"
 
-# %% ../../nbs/70_evaluate/70_ranking.ipynb #4724b843
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #5b32d5b4
 _BLOCK = 1 << 22   # weights held at once: 32 MB
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #f8e25b81
 def resampled(evaluations: list[RankEvaluation], draws: int, seed: int) -> np.ndarray:
     "Metrics [models, draws, metrics] of evaluations of the same rows on the same draws of units."
     first = evaluations[0]
@@ -394,17 +380,13 @@ def _per_unit(evaluation: RankEvaluation, units: int) -> list[tuple[np.ndarray, 
     return [((users["auc"].fillna(0) * over).to_numpy(), over), losses]
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #4894afda
-_QUANTITIES = (
-    "value", "low", "high", "difference", "difference low", "difference high", "users apart"
-)
+_QUANTITIES = ("value", "low", "high", "difference", "difference low", "difference high", "users apart")
 
 
 def _unit_parts(evaluation: RankEvaluation) -> np.ndarray:
     "What each unit adds to each metric but for a factor, [U, metrics], in the order of `values`."
     units = int(evaluation.unit.max()) + 1
-    parts = np.bincount(
-        evaluation.unit, auc_parts(evaluation.probability, evaluation.label), units
-    )
+    parts = np.bincount(evaluation.unit, auc_parts(evaluation.probability, evaluation.label), units)
     return np.stack([parts, *(total for total, _ in _per_unit(evaluation, units))], 1)
 
 
@@ -426,11 +408,8 @@ def _check_same_rows(everyone: list[RankEvaluation]) -> None:
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #44c4fead
 def compare_rows(
-    model: RankEvaluation,
-    others: Iterable[RankEvaluation] = (),
-    confidence: float = 0.95,
-    draws: int = 500,
-    seed: int = 0,
+    model: RankEvaluation, others: Iterable[RankEvaluation] = (), confidence: float = 0.95,
+    draws: int = 500, seed: int = 0
 ) -> pd.DataFrame:
     """Metrics with bootstrap intervals, and model minus other with paired intervals.
 
@@ -463,15 +442,9 @@ def compare_rows(
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #a5220c90
 def evaluate_ranking(
-    model,
-    dataset: Dataset,
-    split: str = "test",
-    baselines: bool | Mapping[str, object] = True,
-    name: str | None = None,
-    label: str | None = None,
-    confidence: float = 0.95,
-    draws: int = 500,
-    seed: int = 0,
+    model, dataset: Dataset, split: str = "test", baselines: bool | Mapping[str, object] = True,
+    name: str | None = None, label: str | None = None, confidence: float = 0.95, draws: int = 500,
+    seed: int = 0
 ) -> pd.DataFrame:
     """AUC, GAUC and logloss of a ranking model with intervals, beside means, logistic regression and
     trees.
@@ -497,9 +470,7 @@ def evaluate_ranking(
     frame = compare_rows(
         mine,
         [evaluate_rows(baseline, dataset, split, other, column) for other, baseline in fitted.items()],
-        confidence,
-        draws,
-        seed,
+        confidence, draws, seed
     )
     if dataset.ceiling and column == dataset.schema.label:
         frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values()]

@@ -21,7 +21,7 @@ from torch import Tensor
 from .item_index import IndexKind, ItemIndex
 from .pictures import COLORS, new_axes
 
-# %% ../../nbs/70_evaluate/51_recall_latency.ipynb #8e227085
+# %% ../../nbs/70_evaluate/51_recall_latency.ipynb #af5d8e52
 # kind -> settings tried
 EFFORTS: Mapping[IndexKind, Sequence[int]] = {
     "exact": (1,),
@@ -43,7 +43,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(others)
 
-
+# %% ../../nbs/70_evaluate/51_recall_latency.ipynb #27284a07
 def timed(search, users: Tensor, batch: int) -> tuple[float, list]:
     "CPU seconds of a search over all users, `batch` at a time, and what it returned."
     start = time.process_time()
@@ -82,13 +82,9 @@ def _built(
 
 # %% ../../nbs/70_evaluate/51_recall_latency.ipynb #f5a89514
 def recall_latency(
-    item_emb: Tensor,
-    user_emb: Tensor,
-    k: int = 100,
-    efforts: Mapping[IndexKind, Sequence[int]] = EFFORTS,
-    batch: int = 64,
-    rounds: int = 3,
-    seed: int = 0,
+    item_emb: Tensor, user_emb: Tensor, k: int = 100,
+    efforts: Mapping[IndexKind, Sequence[int]] = EFFORTS, batch: int = 64, rounds: int = 3,
+    seed: int = 0
 ) -> pd.DataFrame:
     """Recall against exact search and CPU time a query, for each kind and setting.
 
@@ -135,13 +131,8 @@ def latency_picture(table: pd.DataFrame) -> Figure:
     figure, axes = new_axes(6, 3.6)
     best = table[table["pareto"]].sort_values("recall")
     axes.plot(
-        best["recall"],
-        best["microseconds"],
-        color="0.75",
-        lw=5,
-        solid_capstyle="round",
-        zorder=0,
-        label="Pareto curve",
+        best["recall"], best["microseconds"], color="0.75", lw=5, solid_capstyle="round", zorder=0,
+        label="Pareto curve"
     )
     for (kind, rows), marker, color in zip(table.groupby("kind", sort=False), "sDo^", COLORS):
         axes.plot(
@@ -150,17 +141,12 @@ def latency_picture(table: pd.DataFrame) -> Figure:
         if len(rows) > 1:  # where all is found, settings lie on each other
             for _, row in rows[rows["recall"] < 0.9995].iterrows():
                 axes.annotate(
-                    row["effort"],
-                    (row["recall"], row["microseconds"]),
-                    xytext=(4, -9),
-                    textcoords="offset points",
-                    fontsize=7,
-                    color=color,
+                    row["effort"], (row["recall"], row["microseconds"]), xytext=(4, -9),
+                    textcoords="offset points", fontsize=7, color=color
                 )
     axes.set(
-        xlabel="share found of what an exact search finds",
-        ylabel="CPU time a query [µs], one thread",
-        yscale="log",
+        xlabel="share found of what an exact search finds", ylabel="CPU time a query [µs], one thread",
+        yscale="log"
     )
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))

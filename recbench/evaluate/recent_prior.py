@@ -60,9 +60,7 @@ class RecentPrior:
         # [I]
         self.shift = model.temperature * recent_shift(
             columns["item_index"], columns[time], len(dataset.items), half_life, share
-        ).to(
-            items
-        )
+        ).to(items)
         self.model, self.item_vectors = model, torch.cat([items, self.shift[:, None]], 1)  # [I, D + 1]
 
     def user_vectors(self, dataset: Dataset, split: str = "test", rows: Tensor | None = None) -> Tensor:

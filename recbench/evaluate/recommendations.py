@@ -99,10 +99,10 @@ class Recommendations(Card):
             (len(self.items), items),
         )
 
-# %% ../../nbs/70_evaluate/52_recommendations.ipynb #8f3224ac
+# %% ../../nbs/70_evaluate/52_recommendations.ipynb #694d3f5c
 _BLOCK = 1 << 24   # scores held at once: 64 MB of float32
 
-
+# %% ../../nbs/70_evaluate/52_recommendations.ipynb #d7fb3773
 def recommend(
     model, dataset: Dataset, k: int = 10, split: str = "test", name: str | None = None, seed: int = 0
 ) -> Recommendations:

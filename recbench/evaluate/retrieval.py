@@ -230,13 +230,8 @@ def _protocol(dataset: Dataset, split: str, several: bool) -> str:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ae91dcd7
 def evaluation_of(
-    name: str,
-    dataset: Dataset,
-    split: str,
-    greater: Tensor,
-    equal: Tensor,
-    top_k: Sequence[int],
-    rows: Tensor | None = None,
+    name: str, dataset: Dataset, split: str, greater: Tensor, equal: Tensor, top_k: Sequence[int],
+    rows: Tensor | None = None
 ) -> Evaluation:
     """Metrics of ranked rows, a value for each of their users: of its list, or the mean of its lists.
 
@@ -256,9 +251,8 @@ def evaluation_of(
     greater, equal = greater[kept.to(greater.device)], equal[kept.to(equal.device)]
     owner = None if len(lists) == len(kept) else place.to(greater.device)  # a target for each list
     by_metric = {
-        f"{metric}@{k}": function(greater, equal, k, owner).numpy(force=True)
-        for metric, function in METRICS.items()
-        for k in top_k
+        f"{metric}@{k}": function(greater, equal, k, owner).numpy(force=True) for metric,
+        function in METRICS.items() for k in top_k
     }
     frame = pd.DataFrame(by_metric, index=asked.users[lists].numpy())
     several = len(asked.users) > len(asked.users.unique_consecutive())
@@ -276,11 +270,8 @@ def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) 
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #4b7f94cf
 def evaluate(
-    model,
-    dataset: Dataset,
-    top_k: Sequence[int] = (5, 10, 20, 50, 100),
-    split: str = "test",
-    name: str | None = None,
+    model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
+    name: str | None = None
 ) -> Evaluation:
     """Rank each held-out item among the whole catalogue; a user's distinct items are one list's
     targets.
@@ -332,11 +323,8 @@ def _blocks(
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ad547c1d
 def compare(
-    model: Evaluation,
-    others: Iterable[Evaluation] = (),
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    model: Evaluation, others: Iterable[Evaluation] = (), confidence: float = 0.95, draws: int = 2000,
+    seed: int = 0
 ) -> pd.DataFrame:
     """Means with bootstrap intervals, and model minus other with paired intervals.
 
@@ -393,15 +381,9 @@ def judged_baselines(
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #2db168bc
 def evaluate_retrieval(
-    model,
-    dataset: Dataset,
-    top_k: Sequence[int] = (5, 10, 20, 50, 100),
-    split: str = "test",
-    baselines: bool | Mapping[str, object] = True,
-    name: str | None = None,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
+    baselines: bool | Mapping[str, object] = True, name: str | None = None, confidence: float = 0.95,
+    draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE.
 
@@ -460,9 +442,8 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     }
     ends = ("difference", "difference low", "difference high", "users apart")
     gaps = {
-        f"{names[0]} - {name}": _cell(part, ends, f"{{:+.{digits}f}}")
-        for name, part in parts.items()
-        if "difference" in part
+        f"{names[0]} - {name}": _cell(part, ends, f"{{:+.{digits}f}}") for name,
+        part in parts.items() if "difference" in part
     }
     table = pd.DataFrame({**models, **gaps}, index=frame.index)
     if any(text.endswith("*") for texts in gaps.values() for text in texts): table.columns.name = FEW

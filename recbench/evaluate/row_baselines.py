@@ -185,9 +185,8 @@ def _means(
 def _numbers(table: Table, *encodings: dict[str, np.ndarray]) -> np.ndarray:
     "A column for each encoding of a feature's ids, then the numbers, float32 [R, features]."
     columns = [
-        one_hot(table, {name: len(values)}) @ values
-        for encoding in encodings
-        for name, values in encoding.items()
+        one_hot(table, {name: len(values)}) @ values for encoding in encodings for name,
+        values in encoding.items()
     ]
     numbers = [] if table.dense is None else [table.dense.numpy()]
     return np.column_stack([*columns, *numbers]).astype(np.float32)
@@ -209,12 +208,8 @@ def _boosting(trees: "Trees") -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
     settings: dict[str, Any] = {"early_stopping": True, "n_iter_no_change": 15, "max_iter": 500}
     return HistGradientBoostingClassifier(
-        learning_rate=trees.learning_rate,
-        max_leaf_nodes=trees.leaves,
-        min_samples_leaf=50,
-        l2_regularization=1.0,
-        random_state=trees.seed,
-        **settings,
+        learning_rate=trees.learning_rate, max_leaf_nodes=trees.leaves, min_samples_leaf=50,
+        l2_regularization=1.0, random_state=trees.seed, **settings
     )
 
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #33025712
@@ -239,7 +234,7 @@ def _fit_trees(self: "Trees", dataset: Dataset, label: str | None = None) -> "Tr
         self.model.fit(x, truth, X_val=valid, y_val=labels_of(dataset, "valid", self.label))
     return self
 
-# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #5574054b
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #c3b76648
 class _Fitted:
     """What `fit` leaves behind, by feature.
 
@@ -251,7 +246,7 @@ class _Fitted:
     means: dict[str, np.ndarray]
     model: Any
 
-
+# %% ../../nbs/70_evaluate/65_row_baselines.ipynb #6212c155
 @dataclass
 class Trees(_Fitted):
     """Histogram gradient boosting on target-encoded ids and numbers.
@@ -313,7 +308,6 @@ def fit_row_baselines(
     }, label_name(dataset, label)
     if "user_index" not in dataset.train.columns: del made["means"]
     return {
-        name: best_of(candidates, dataset, column)
-        for name, candidates in made.items()
-        if keep(name) and can_be_fitted(name, dataset, column)
+        name: best_of(candidates, dataset, column) for name,
+        candidates in made.items() if keep(name) and can_be_fitted(name, dataset, column)
     }

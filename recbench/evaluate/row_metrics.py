@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..metrics.grouped_auc import group_auc
 
-# %% ../../nbs/70_evaluate/60_row_metrics.ipynb #1803c29f
+# %% ../../nbs/70_evaluate/60_row_metrics.ipynb #e8853cf9
 HIGHER_IS_BETTER: dict[str, bool] = (
     {  # of the metrics of rows; those of a model's config say it themselves
         "auc": True,
@@ -34,7 +34,7 @@ def is_binary(label: Tensor | np.ndarray) -> bool:
     label = np.asarray(label)
     return bool(((label == 0) | (label == 1)).all())
 
-
+# %% ../../nbs/70_evaluate/60_row_metrics.ipynb #c4cdf7b0
 def check_binary(label: Tensor | np.ndarray, name: str = "label") -> np.ndarray:
     "Labels as float64 [R]; other values than 0 and 1 are refused."
     label = np.asarray(label, np.float64)
@@ -126,8 +126,7 @@ def user_auc(score: Tensor | np.ndarray, label: Tensor | np.ndarray, user: np.nd
     """
     values, rows = group_auc(
         torch.from_numpy(np.array(score, dtype=np.float32)),
-        torch.from_numpy(check_binary(label)).bool(),
-        torch.as_tensor(user),
+        torch.from_numpy(check_binary(label)).bool(), torch.as_tensor(user)
     )
     return pd.DataFrame({"rows": rows.numpy(), "auc": values.numpy()})
 

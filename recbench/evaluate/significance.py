@@ -171,11 +171,8 @@ def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> n
 
 # %% ../../nbs/70_evaluate/30_significance.ipynb #3574ea75
 def bootstrap_interval(
-    values: Tensor | np.ndarray,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-    difference: bool | np.ndarray = False,
+    values: Tensor | np.ndarray, confidence: float = 0.95, draws: int = 2000, seed: int = 0,
+    difference: bool | np.ndarray = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over users with its percentile bootstrap interval; where fewer than `ENOUGH` users tell, a
     score interval.
@@ -205,11 +202,8 @@ def bootstrap_interval(
 
 # %% ../../nbs/70_evaluate/30_significance.ipynb #047406d5
 def paired_interval(
-    a: Tensor | np.ndarray,
-    b: Tensor | np.ndarray,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    a: Tensor | np.ndarray, b: Tensor | np.ndarray, confidence: float = 0.95, draws: int = 2000,
+    seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean difference of two models over the same users, with its bootstrap or, of few who tell them
     apart, score interval.

@@ -226,12 +226,8 @@ class TreeIndex(Card):
 
 # %% ../../nbs/70_evaluate/53_tree_index.ipynb #d163dc13
 def beam_report(
-    model: TDM,
-    dataset: Dataset,
-    beams: Sequence[int],
-    top_k: Sequence[int] = (10, 50),
-    split: str = "test",
-    rows: Tensor | None = None,
+    model: TDM, dataset: Dataset, beams: Sequence[int], top_k: Sequence[int] = (10, 50),
+    split: str = "test", rows: Tensor | None = None
 ) -> pd.DataFrame:
     """Each width against scoring every leaf with the same model.
 

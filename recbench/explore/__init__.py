@@ -10,60 +10,21 @@ __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_histor
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
 from recbench.explore.comparison import (
-    Comparison,
-    bands_of,
-    config_table,
-    evaluate_run,
-    idle_bands,
-    keep_test_values,
-    pair_table,
-    paired_test,
-    read_bands,
-    read_comparison,
-    run_table,
-    same_users,
-    write_bands,
+    Comparison, bands_of, config_table, evaluate_run, idle_bands, keep_test_values, pair_table,
+    paired_test, read_bands, read_comparison, run_table, same_users, write_bands
 )
 from .controls import Explorer, explore
 from .curves import draw_metric, metric_explorer, tidy_history
 from recbench.explore.negatives_lab import (
-    NegativesLab,
-    answer,
-    draw_lab,
-    negatives_explorer,
-    standing,
-    switch_effects,
+    NegativesLab, answer, draw_lab, negatives_explorer, standing, switch_effects
 )
 from .overlay import draw_pair, draw_runs, pair_explorer, run_explorer
 
 # %% ../../nbs/90_explore/99_explore.ipynb #037b6613
 _all_ = [
-    "explore",
-    "Explorer",
-    "metric_explorer",
-    "draw_metric",
-    "tidy_history",
-    "keep_test_values",
-    "evaluate_run",
-    "read_comparison",
-    "Comparison",
-    "run_table",
-    "config_table",
-    "paired_test",
-    "pair_table",
-    "same_users",
-    "read_bands",
-    "write_bands",
-    "bands_of",
-    "idle_bands",
-    "run_explorer",
-    "draw_runs",
-    "pair_explorer",
-    "draw_pair",
-    "NegativesLab",
-    "negatives_explorer",
-    "draw_lab",
-    "standing",
-    "switch_effects",
-    "answer",
+    "explore", "Explorer", "metric_explorer", "draw_metric", "tidy_history", "keep_test_values",
+    "evaluate_run", "read_comparison", "Comparison", "run_table", "config_table", "paired_test",
+    "pair_table", "same_users", "read_bands", "write_bands", "bands_of", "idle_bands", "run_explorer",
+    "draw_runs", "pair_explorer", "draw_pair", "NegativesLab", "negatives_explorer", "draw_lab",
+    "standing", "switch_effects", "answer"
 ]

@@ -29,11 +29,7 @@ from ..data.sets.dataset import Dataset
 from ..evaluate.cards import Card
 from ..evaluate.retrieval import Evaluation, evaluate
 from recbench.evaluate.significance import (
-    FEW,
-    bootstrap_interval,
-    few_mark,
-    paired_interval,
-    users_apart,
+    FEW, bootstrap_interval, few_mark, paired_interval, users_apart
 )
 from ..train.checkpoint import write_text
 from ..train.runs import Run, data_fingerprint, identity, read_config, read_lines, runs
@@ -126,9 +122,8 @@ def in_a_line(setting: Any) -> str:
     """
     if not isinstance(setting, Mapping): return str(setting)
     inner = ", ".join(
-        f"{name} {in_a_line(value)}"
-        for name, value in setting.items()
-        if name != "class" and value not in (0, False, None)
+        f"{name} {in_a_line(value)}" for name,
+        value in setting.items() if name != "class" and value not in (0, False, None)
     )
     return f"{setting.get('class', '')}({inner})"
 
@@ -148,9 +143,8 @@ def chosen_settings(run_dir: Path | str) -> dict[str, str]:
         }
     )
     return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in found.items()
-        if not is_seed(name)
+        name: value if isinstance(value, str) else json.dumps(value) for name,
+        value in found.items() if not is_seed(name)
     }
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #c8faf8a0
@@ -163,9 +157,8 @@ def seeds_of(run_dir: Path | str) -> str:
     "The seeds of a run, as text; two runs of one config that share them are one finding."
     return json.dumps(
         {
-            name: value
-            for name, value in leaves(identity(read_config(Path(run_dir)))).items()
-            if is_seed(name)
+            name: value for name,
+            value in leaves(identity(read_config(Path(run_dir)))).items() if is_seed(name)
         }
     )
 
@@ -206,9 +199,7 @@ def config_names(settings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 # %% ../../nbs/90_explore/30_comparison.ipynb #f4fce5bb
 def _facts(self: "Comparison") -> dict[str, str]:
     "How many runs of which configs, and what differs."
-    data = (
-        f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"])
-    )
+    data = (f"{name} [{protocol}]" for name, protocol in zip(self.runs["data"], self.runs["protocol"]))
     sizes = [f"{config} ({len(runs)})" for config, runs in self.configs().items()]
     return {
         "runs": f"{len(self.runs)}, {len(self.tests)} of them tested",
@@ -292,9 +283,8 @@ def test_means(comparison: Comparison) -> pd.DataFrame:
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #b5f15c19
 def run_table(
-    comparison: Comparison,
-    metrics: Sequence[str] = ("recall@10", "ndcg@10"),
-    bands: Mapping[str, Mapping] | None = None,
+    comparison: Comparison, metrics: Sequence[str] = ("recall@10", "ndcg@10"),
+    bands: Mapping[str, Mapping] | None = None
 ) -> pd.DataFrame:
     """A row for each run: config, seed, what differs, how it ended, metrics of best epoch and test.
 
@@ -342,11 +332,8 @@ def seed_interval(means: np.ndarray, confidence: float) -> tuple[float, float]:
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #029f4806
 def config_table(
-    comparison: Comparison,
-    metric: str = "recall@10",
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    comparison: Comparison, metric: str = "recall@10", confidence: float = 0.95, draws: int = 2000,
+    seed: int = 0
 ) -> pd.DataFrame:
     """A row for each config: seeds, mean, spread over seeds, intervals over seeds and over users.
 
@@ -407,12 +394,8 @@ def sign_flip_p(difference: np.ndarray, draws: int = 2000, seed: int = 0) -> np.
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #e2c7324a
 def paired_test(
-    comparison: Comparison,
-    first: str,
-    second: str,
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    comparison: Comparison, first: str, second: str, confidence: float = 0.95, draws: int = 2000,
+    seed: int = 0
 ) -> pd.DataFrame:
     """First minus second over the same users: mean, bootstrap interval, sign-flip p.
 
@@ -482,11 +465,8 @@ def same_users(comparison: Comparison) -> list[list[str]]:
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #698a2efe
 def pair_table(
-    comparison: Comparison,
-    metric: str = "recall@10",
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    comparison: Comparison, metric: str = "recall@10", confidence: float = 0.95, draws: int = 2000,
+    seed: int = 0
 ) -> pd.DataFrame:
     """Every pair of configs that were tested on the same users, the better one first.
 
@@ -546,10 +526,8 @@ def read_bands(path: Path | str) -> dict[str, dict[str, dict[str, float]]]:
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #10629dc2
 def bands_of(
-    comparison: Comparison,
-    metrics: Iterable[str] = ("recall@10", "ndcg@10"),
-    confidence: float = 0.95,
-    tolerance: float | None = None,
+    comparison: Comparison, metrics: Iterable[str] = ("recall@10", "ndcg@10"), confidence: float = 0.95,
+    tolerance: float | None = None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Bands in which the next run of each config is expected.
 
@@ -572,8 +550,7 @@ def bands_of(
             values = means.loc[members, metric]
             half = float(reach * values.std() if tolerance is None else tolerance)
             bands[config][metric] = {
-                "mean": round(float(values.mean()), 6),
-                "tolerance": round(half, 6),
+                "mean": round(float(values.mean()), 6), "tolerance": round(half, 6)
             }
     return bands
 

@@ -34,15 +34,13 @@ def loss_curve(
         [torch.autograd.grad(value, place)[0] for value, place in zip(values, places)]
     )
 
-# %% ../../nbs/90_explore/25_loss_curves.ipynb #10d52360
+# %% ../../nbs/90_explore/25_loss_curves.ipynb #ee647e44
 COLOURS, DASHES = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown"), ("-", "--", ":")
 
-
+# %% ../../nbs/90_explore/25_loss_curves.ipynb #1d2ad732
 def draw_losses(
-    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]],
-    points: torch.Tensor,
-    xlabel: str,
-    height: float = 2.6,
+    losses: dict[str, Callable[[torch.Tensor], torch.Tensor]], points: torch.Tensor, xlabel: str,
+    height: float = 2.6
 ) -> Figure:
     """Losses on the left, their derivatives on the right.
 

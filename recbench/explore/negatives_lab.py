@@ -113,9 +113,8 @@ def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFr
     # [U, strategies]
     values = np.stack([lab.values_of(run)[metric] for run in best.index], 1)
     numbers = bootstrap_interval(
-        np.concatenate([values, values[:, :1] - values], 1),
-        draws=1000,
-        difference=np.arange(2 * values.shape[1]) >= values.shape[1],
+        np.concatenate([values, values[:, :1] - values], 1), draws=1000,
+        difference=np.arange(2 * values.shape[1]) >= values.shape[1]
     )
     found = best[["negatives", *SWITCHES, "seconds"]].assign(validation=best[metric])
     found[["test", "low", "high"]] = np.stack([part[: len(best)] for part in numbers], 1)
@@ -136,9 +135,7 @@ def _pairs(rows: pd.DataFrame, switch: str) -> dict[str, list[tuple[Hashable, Ha
     return pairs
 
 
-def _gain(
-    lab: NegativesLab, pairs: Sequence[tuple[Hashable, Hashable]], metric: str
-) -> np.ndarray:
+def _gain(lab: NegativesLab, pairs: Sequence[tuple[Hashable, Hashable]], metric: str) -> np.ndarray:
     "Mean over pairs of runs of the second's test metric minus the first's, for each user."
     values = {run: lab.values_of(run)[metric].to_numpy() for pair in pairs for run in pair}
     return np.mean([values[high] - values[low] for low, high in pairs], axis=0)
@@ -167,9 +164,8 @@ def switch_effects(lab: NegativesLab, dataset: str, metric: str) -> pd.DataFrame
 def settings_text(run: pd.Series) -> str:
     "Settings of a run in a few words; those that make no difference to it are left out."
     flags = [
-        f"{word} {'on' if run[name] else 'off'}"
-        for name, word in (("log_q", "log Q"), ("mask_known", "known masked"))
-        if not pd.isna(run[name])
+        f"{word} {'on' if run[name] else 'off'}" for name,
+        word in (("log_q", "log Q"), ("mask_known", "known masked")) if not pd.isna(run[name])
     ]
     return ", ".join([f"batch {run['batch_size']}", f"temperature {run['temperature']:g}", *flags])
 
@@ -250,9 +246,8 @@ def answer(lab: NegativesLab, dataset: str, metric: str, **fixed) -> str:
         f"CPU s of training against {leader['seconds']:.1f}."
     )
     simple = {
-        name: metrics[metric]
-        for name, metrics in lab.lines.get(dataset, {}).items()
-        if name != "ceiling" and metric in metrics
+        name: metrics[metric] for name,
+        metrics in lab.lines.get(dataset, {}).items() if name != "ceiling" and metric in metrics
     }
     if simple:
         best = max(simple, key=lambda name: simple[name])
@@ -266,11 +261,8 @@ def _draw_lines(axes, lab: NegativesLab, dataset: str, metric: str) -> None:
         if metric not in metrics: continue
         known, value = name == "ceiling", metrics[metric]
         axes.axvline(
-            value,
-            color=PALETTE[1] if known else "0.75",
-            lw=1.2,
-            ls="-" if known else (0, (3, 2)),
-            zorder=0,
+            value, color=PALETTE[1] if known else "0.75", lw=1.2, ls="-" if known else (0, (3, 2)),
+            zorder=0
         )
         color = PALETTE[1] if known else "0.45"
         axes.annotate(
@@ -301,12 +293,8 @@ def draw_switches(axes, effects: pd.DataFrame, order: Sequence[str], metric: str
         places = [order.index(kind) + shift for kind in rows["negatives"]]
         axes.hlines(places, rows["low"], rows["high"], color=color, lw=1.6)
         axes.plot(
-            rows["gain"],
-            places,
-            "o",
-            color=color,
-            ms=5,
-            label={"log_q": "log Q on", "mask_known": "known masked"}[switch],
+            rows["gain"], places, "o", color=color, ms=5,
+            label={"log_q": "log Q on", "mask_known": "known masked"}[switch]
         )
     axes.axvline(0, color="0.7", lw=1)
     axes.set(xlabel=f"paired gain in {metric}", ylim=(len(order) - 0.4, -0.7), yticks=[])

@@ -44,11 +44,8 @@ def fill_curves(panel: Panel, chosen: pd.DataFrame, colors: Mapping[str, str]):
     "Thin runs, thick means; `chosen` holds one metric at one cut-off."
     for _, rows in chosen.sort_values("epoch").groupby("series", sort=False):
         panel.axes.plot(
-            rows["epoch"],
-            exponential_mean(rows["value"], panel.smoothing),
-            color=colors[rows["config"].iloc[0]],
-            lw=0.8,
-            alpha=0.5,
+            rows["epoch"], exponential_mean(rows["value"], panel.smoothing),
+            color=colors[rows["config"].iloc[0]], lw=0.8, alpha=0.5
         )
     for config, epoch, value in mean_curves(chosen)[["config", "epoch", "mean"]].itertuples(
         index=False
@@ -81,12 +78,8 @@ def _draw_config(axes: Axes, y: float, row: pd.Series, seeds: np.ndarray, color:
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #d1318996
 def fill_standing(
-    axes: Axes,
-    table: pd.DataFrame,
-    seeds: Mapping[str, np.ndarray],
-    colors: Mapping[str, str],
-    bands: Mapping[str, Mapping],
-    title: str,
+    axes: Axes, table: pd.DataFrame, seeds: Mapping[str, np.ndarray], colors: Mapping[str, str],
+    bands: Mapping[str, Mapping], title: str
 ):
     "Seeds, mean and interval of each row of a `config_table`."
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12)
@@ -95,9 +88,8 @@ def fill_standing(
         row = cast(pd.Series, table.loc[config])
         _draw_config(axes, -place, row, seeds[config], colors[config])
     axes.set(
-        ylim=(-len(table) + 0.4, 0.6),
-        yticks=[],
-        xlabel="mean over users; bar: interval over users; dots: seeds",
+        ylim=(-len(table) + 0.4, 0.6), yticks=[],
+        xlabel="mean over users; bar: interval over users; dots: seeds"
     )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -132,13 +124,8 @@ def config_colors(comparison: Comparison, drawn: list[str]) -> dict[str, str]:
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #fbc1e854
 def draw_runs(
-    comparison: Comparison,
-    table: pd.DataFrame,
-    metric: str,
-    k: int,
-    smoothing: float = 0.0,
-    bands: Mapping[str, Mapping] | None = None,
-    dpi: int = 90,
+    comparison: Comparison, table: pd.DataFrame, metric: str, k: int, smoothing: float = 0.0,
+    bands: Mapping[str, Mapping] | None = None, dpi: int = 90
 ) -> Figure:
     """Validation over the epochs, and the test beside it.
 
@@ -182,13 +169,9 @@ def tested_metrics(comparison: Comparison) -> tuple[list[str], list[int]]:
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #ba816d20
 def run_explorer(
-    comparison: Comparison,
-    metric: str = "recall",
-    k: int | None = None,
-    bands: Mapping[str, Mapping] | None = None,
-    confidence: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
+    comparison: Comparison, metric: str = "recall", k: int | None = None,
+    bands: Mapping[str, Mapping] | None = None, confidence: float = 0.95, draws: int = 1000,
+    seed: int = 0
 ) -> Explorer:
     """Choose a metric, a cut-off and how much to smooth; see every run.
 
@@ -242,10 +225,9 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
         axes.annotate(said, (1.03, -place), xycoords=right, va="center", fontsize=9.5, color=color)
     axes.set_title(f"{first} minus {second}", loc="left", fontweight="bold", fontsize=12)
     axes.set(
-        yticks=-np.arange(len(test)),
-        ylim=(-len(test) + 0.4, 0.6),
+        yticks=-np.arange(len(test)), ylim=(-len(test) + 0.4, 0.6),
         xlabel=f"← {second} better      {first} better →",
-        xlim=limits(np.append(test[["low", "high"]].to_numpy(), 0), 0.06),
+        xlim=limits(np.append(test[["low", "high"]].to_numpy(), 0), 0.06)
     )
     axes.set_yticklabels(test.index)
     axes.spines[["top", "right"]].set_visible(False)
@@ -254,13 +236,8 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #da2e3549
 def pair_explorer(
-    comparison: Comparison,
-    first: str | None = None,
-    second: str | None = None,
-    metric: str = "recall",
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
+    comparison: Comparison, first: str | None = None, second: str | None = None, metric: str = "recall",
+    confidence: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Explorer:
     """Choose any two; see whether their users can tell them apart.
 

@@ -68,12 +68,12 @@ def keep_sums(config: ModelConfig) -> ModelConfig:
         else config
     )
 
-# %% ../../nbs/88_interop/10_tzrec_config.ipynb #99756b64
+# %% ../../nbs/88_interop/10_tzrec_config.ipynb #9352a9be
 _TOP = re.compile(
     rf"(?:^|[\s;,}}])(?:{'|'.join(field.name for field in fields(PipelineConfig))})\s*[:{{]"
 )
 
-
+# %% ../../nbs/88_interop/10_tzrec_config.ipynb #8b42afd8
 def read_tzrec_config(path_or_text: str | Path) -> PipelineConfig:
     """Read a pipeline or a bare model config; the latter comes back in a pipeline that has nothing
     else.
@@ -88,10 +88,8 @@ def read_tzrec_config(path_or_text: str | Path) -> PipelineConfig:
         pipeline = PipelineConfig.from_textproto(text)
     else:
         pipeline = PipelineConfig(
-            train_input_path="",
-            eval_input_path="",
-            model_dir="",
-            model_config=ModelConfig.from_textproto(text),
+            train_input_path="", eval_input_path="", model_dir="",
+            model_config=ModelConfig.from_textproto(text)
         )
     if pipeline.model_config is None:
         return pipeline

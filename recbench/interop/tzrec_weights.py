@@ -17,7 +17,7 @@ from .tzrec_config import SEQUENCE_SUFFIX
 from ..metrics.train_metric import TrainMetricWrapper
 from ..models.base import RENAMED
 
-# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #7e9976fe
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #b4f3a99c
 _TABLE = re.compile(
     r"(.*embedding_group\.)(seq_)?emb_impls\.[^.]+\."
     r"(?:ebc\.embedding_bags|ec_dict\.\d+\.embeddings)\.(.+)\.weight"
@@ -38,6 +38,8 @@ _RENAMES = (
 )
 _ALIASES = {"final": "final_mlp", **RENAMED}  # what stands in front of the first dot
 _ZERO_IF_ABSENT = re.compile(r".*\bhist_seq_mlp\.\d+\.0\.bias")  # versions of TorchEasyRec differ in it
+
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #6f336766
 _LEFT_OUT = re.compile(
     r"(?:.*\.(?:feature_dim_repeat|windows_len|cumsum_windows_len)|"
     r"(?:model\.)?_(?:train_)?metric_modules\..*)"
@@ -78,9 +80,8 @@ def without_transposes(name: str, names: Container[str]) -> str:
 def _metric_state(model: nn.Module) -> dict[str, Tensor]:
     "What the metrics of a model remember."
     owners = tuple(
-        f"{name}."
-        for name, module in model.named_modules()
-        if isinstance(module, (Metric, TrainMetricWrapper))
+        f"{name}." for name,
+        module in model.named_modules() if isinstance(module, (Metric, TrainMetricWrapper))
     )
     return {name: value for name, value in model.state_dict().items() if name.startswith(owners)}
 

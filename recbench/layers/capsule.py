@@ -87,21 +87,16 @@ class CapsuleLayer(nn.Module):
                 f"routing_init_method is {routing_init_method!r}; allowed are 'normal' and 'zeros'"
             )
         self.max_seq_len, self.max_k, self.num_iters, self.const_caps_num = (
-            max_seq_len,
-            max_k,
-            num_iters,
-            const_caps_num,
+            max_seq_len, max_k, num_iters, const_caps_num
         )
         self.scale, self.squash_pow, self.stddev = (
-            routing_logits_scale,
-            squash_pow,
-            routing_logits_stddev if routing_init_method == "normal" else 0.0,
+            routing_logits_scale, squash_pow,
+            routing_logits_stddev if routing_init_method == "normal" else 0.0
         )
         self.bilinear_matrix = nn.Parameter(torch.randn(input_dim, high_dim))
         self.register_buffer(
-            "first_logits",
-            torch.randn(max_seq_len, max_k, generator=torch.Generator().manual_seed(0)),
-            persistent=False,
+            "first_logits", torch.randn(max_seq_len, max_k, generator=torch.Generator().manual_seed(0)),
+            persistent=False
         )
 
     first_logits: Tensor      # [max_seq_len, max_k]

@@ -45,11 +45,9 @@ class TokenAttention(nn.Module):
         split = lambda x: x.unflatten(2, (self.heads, -1)).transpose(1, 2)      # [B, heads, T, d]
         some = None if valid is None else valid.any(1, keepdim=True)            # [B, 1]
         found = F.scaled_dot_product_attention(
-            split(self.query(own)),
-            split(self.key(other)),
-            split(self.value(other)),
+            split(self.query(own)), split(self.key(other)), split(self.value(other)),
             None if valid is None else (valid | ~some)[:, None, None],
-            self.dropout if self.training else 0.0,
+            self.dropout if self.training else 0.0
         ).transpose(1, 2).flatten(2)
         return found if some is None else found * some.unsqueeze(2)
 
@@ -294,7 +292,7 @@ class TextTokens(nn.Module):
         for layer in self.layers: x = layer(x, valid)
         return x, valid
 
-# %% ../../nbs/20_layers/71_cross_modal.ipynb #05825879
+# %% ../../nbs/20_layers/71_cross_modal.ipynb #55526668
 def there(tabular: Tensor | None, texts: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
     """Which tokens are there, bool [B, T]: all table columns, and positions within a text's length.
 
@@ -315,7 +313,7 @@ def there(tabular: Tensor | None, texts: Sequence[tuple[Tensor, Tensor]]) -> Ten
         1,
     )
 
-
+# %% ../../nbs/20_layers/71_cross_modal.ipynb #bcc24538
 def with_position(x: Tensor) -> Tensor:
     """A text of a batch in which nobody has a word, with one position of zeros that is not there.
 

@@ -99,10 +99,9 @@ def plan_group(group: FeatureGroup, features: dict[str, Feature], wide_dim: int)
     find = lambda name: lookup(features, name, f"feature of group {group.group_name}")
     inner = [
         plan_sequence(
-            part.group_name or group.group_name,
-            "JAGGED_SEQUENCE",
+            part.group_name or group.group_name, "JAGGED_SEQUENCE",
             [find(name) for name in part.feature_names],
-            part.embedding_name_suffix or group.embedding_name_suffix,
+            part.embedding_name_suffix or group.embedding_name_suffix
         )
         for part in group.sequence_groups
     ]
@@ -111,11 +110,8 @@ def plan_group(group: FeatureGroup, features: dict[str, Feature], wide_dim: int)
         return plan_sequence(group.group_name, group.group_type, members, group.embedding_name_suffix)
     wide = wide_dim if group.group_type == "WIDE" else 0
     return GroupPlan(
-        group.group_name,
-        group.group_type,
-        [make_read(feature, wide, group.embedding_name_suffix) for feature in members],
-        [],
-        inner,
+        group.group_name, group.group_type,
+        [make_read(feature, wide, group.embedding_name_suffix) for feature in members], [], inner
     )
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #4649e42b
@@ -124,9 +120,8 @@ def sum_group(plan: GroupPlan) -> GroupPlan:
     if plan.kind != "WIDE":
         raise ValueError(f"group {plan.name} is {plan.kind}; only a WIDE group can be read as a sum")
     return plan._replace(
-        kind="SUM",
-        query=[use for use in plan.query if use.how != "single"],
-        summed=tuple(use for use in plan.query if use.how == "single"),
+        kind="SUM", query=[use for use in plan.query if use.how != "single"],
+        summed=tuple(use for use in plan.query if use.how == "single")
     )
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #18cf3b37
@@ -141,11 +136,9 @@ def plan_sequence(name: str, kind: str, members: list[Feature], suffix: str | No
             f"{[feature.name for feature in members]}"
         )
     return GroupPlan(
-        name,
-        kind,
-        [make_read(feature, suffix=suffix) for feature in members if not feature.is_sequence],
-        sequence,
-        [],
+        name, kind,
+        [make_read(feature, suffix=suffix) for feature in members if not feature.is_sequence], sequence,
+        []
     )
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #c6b6dce7
@@ -189,11 +182,11 @@ def _check_alike(sharing: list[Feature]) -> None:
                 "with equal settings"
             )
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #d3a77c9c
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #106859a9
 def _normal(std: float | None):
     return None if std is None else lambda weight: nn.init.normal_(weight, std=std)
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #3462bc90
 def table_configs(
     features: Sequence[Feature], feature_groups: Sequence[FeatureGroup], wide_embedding_dim: int = 4
 ) -> tuple[list[EmbeddingBagConfig], list[str]]:
@@ -250,9 +243,7 @@ def _ask_list(asked: Asked, reader: FeatureReader, use: FeatureRead, weighted: b
     asked.owners.append([use])
 
 
-def _ask_block(
-    asked: Asked, members: list[FeatureRead] | tuple[FeatureRead, ...], ids: Tensor
-) -> None:
+def _ask_block(asked: Asked, members: list[FeatureRead] | tuple[FeatureRead, ...], ids: Tensor) -> None:
     "Single ids [B, F] as one lookup; of a tuple the sum alone is read."
     tables = tuple(use.table for use in members)
     asked.lookups.append(Lookup(tables, ids, summed=isinstance(members, tuple)))
@@ -260,11 +251,8 @@ def _ask_block(
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #04b6027d
 def ask_uses(
-    reader: FeatureReader,
-    places: dict[str, str],
-    uses: Sequence[FeatureRead],
-    weighted: frozenset[str],
-    sums: Sequence[tuple[FeatureRead, ...]] = (),
+    reader: FeatureReader, places: dict[str, str], uses: Sequence[FeatureRead],
+    weighted: frozenset[str], sums: Sequence[tuple[FeatureRead, ...]] = ()
 ) -> Asked:
     """The ids of every use as lookups, those of single ids together; numbers as they are.
 
@@ -362,9 +350,7 @@ def make_encoders(group: FeatureGroup, plan: GroupPlan) -> nn.ModuleList:
     )
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #296866b1
-def _pool(
-    self: "EmbeddingGroup", reader: FeatureReader, answers: dict[FeatureRead, Tensor]
-) -> None:
+def _pool(self: "EmbeddingGroup", reader: FeatureReader, answers: dict[FeatureRead, Tensor]) -> None:
     "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
     for use in list(answers):
         if use.how == "bag" and use.feature in self.averaged:
@@ -391,7 +377,7 @@ def _embed(self: "EmbeddingGroup", answers: dict[FeatureRead, Tensor]) -> None:
                 zip(uses, layer(torch.cat([answers[use] for use in uses], 1)).split(uses[0].width, 1))
             )
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #3e89c471
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #1122181b
 def _common_lengths(
     reader: FeatureReader, plan: GroupPlan, answers: dict[FeatureRead, Tensor]
 ) -> Tensor:
@@ -407,12 +393,9 @@ def _common_lengths(
                                 f"{first.feature}; they must run in step")
     return every[0]
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #f9f528ae
 def _sequence(
-    self: "EmbeddingGroup",
-    reader: FeatureReader,
-    plan: GroupPlan,
-    answers: dict[FeatureRead, Tensor],
+    self: "EmbeddingGroup", reader: FeatureReader, plan: GroupPlan, answers: dict[FeatureRead, Tensor]
 ) -> dict[str, Tensor]:
     """Query, sequence and its lengths of a sequence group.
 
@@ -502,23 +485,19 @@ def forward(
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #85c10083
 def _pooled(
-    self: "EmbeddingGroup",
-    reader: FeatureReader,
-    plan: GroupPlan,
-    answers: dict[FeatureRead, Tensor],
-    columns: dict[FeatureRead, Columns],
+    self: "EmbeddingGroup", reader: FeatureReader, plan: GroupPlan, answers: dict[FeatureRead, Tensor],
+    columns: dict[FeatureRead, Columns]
 ) -> Tensor:
     "Columns of a DEEP or WIDE group, encoded sequences last."
     inner = {
-        key: value
-        for part in plan.encoded
-        for key, value in _sequence(self, reader, part, answers).items()
+        key: value for part in plan.encoded for key,
+        value in _sequence(self, reader, part, answers).items()
     }
     encoded = [encoder(inner) for encoder in self.encoders(plan)]
     parts = [*join_reads(plan.query, answers, columns), *encoded]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #ad31e9c6
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #1b54384a
 def group_feature_dims(self: "EmbeddingGroup", group_name: str) -> dict[str, int]:
     """Width of each feature of a pooled group, encoders' outputs last, in column order.
 
@@ -537,7 +516,7 @@ def group_feature_dims(self: "EmbeddingGroup", group_name: str) -> dict[str, int
     }
     return {use.feature: use.width for use in plan.query} | encoded
 
-
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #77f4c6ac
 def group_total_dim(self: "EmbeddingGroup", name: str) -> int:
     """Columns of a group.
 
@@ -565,12 +544,8 @@ class EmbeddingGroup(nn.Module):
     """
 
     def __init__(
-        self,
-        features: Sequence[Feature],
-        feature_groups: Sequence[FeatureGroup],
-        wide_embedding_dim: int = 4,
-        tables: Tables | None = None,
-        summed: Collection[str] = (),
+        self, features: Sequence[Feature], feature_groups: Sequence[FeatureGroup],
+        wide_embedding_dim: int = 4, tables: Tables | None = None, summed: Collection[str] = ()
     ):
         super().__init__()
         self.features = {feature.name: feature for feature in features}

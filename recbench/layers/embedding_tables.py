@@ -128,7 +128,7 @@ def plain_lookup(tables: PlainTables, lookup: Lookup) -> Tensor:
     # [B, D]
     return F.embedding_bag(lookup.ids, weight, offsets, mode="sum", per_sample_weights=lookup.weights)
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #1ee37326
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #11f8d4d5
 # what FBGEMM fuses on a CPU
 OPTIMIZERS = {
     "rowwise_adagrad": "EXACT_ROWWISE_ADAGRAD",
@@ -136,7 +136,7 @@ OPTIMIZERS = {
     "sgd": "EXACT_SGD",
 }
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #552b043c
 def fused_stack(
     weights: Sequence[Tensor], optimizer: str, learning_rate: float, eps: float
 ) -> "FusedTable":
@@ -157,7 +157,7 @@ def fused_stack(
     for part, weight in zip(rows, weights): part.copy_(weight.detach())
     return stack
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #304ac338
 def _place(device: torch.device) -> tuple:
     "Memory and processor of a stack. Not `eager`: it asks where the rows lie, once, not in a step."
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
@@ -340,11 +340,8 @@ class Tables(nn.Module):
         return bool(self.rules)
 
     def fuse(
-        self,
-        optimizer: str = "rowwise_adagrad",
-        learning_rate: float = 0.1,
-        eps: float = 1e-8,
-        rates: Mapping[str, float] | None = None,
+        self, optimizer: str = "rowwise_adagrad", learning_rate: float = 0.1, eps: float = 1e-8,
+        rates: Mapping[str, float] | None = None
     ) -> Self:
         """From now on the backward pass updates the trainable tables.
 
@@ -380,18 +377,15 @@ class Tables(nn.Module):
 StackKey = tuple[int, float]   # width and rate
 
 
-def split_by_stack(
-    lookup: Lookup, homes: Mapping[str, StackKey]
-) -> dict[StackKey | None, Lookup]:
+def split_by_stack(lookup: Lookup, homes: Mapping[str, StackKey]) -> dict[StackKey | None, Lookup]:
     "The lookup of each home's tables; a home is `None` for tables that are not fused."
     columns: dict[StackKey | None, list[int]] = {}
     for f, name in enumerate(lookup.tables): columns.setdefault(homes.get(name), []).append(f)
     if len(columns) == 1: return {next(iter(columns)): lookup}
     return {
         home: replace(
-            lookup,
-            tables=tuple(lookup.tables[f] for f in members),
-            ids=lookup.ids.index_select(1, _constant(members, lookup.ids.device)),
+            lookup, tables=tuple(lookup.tables[f] for f in members),
+            ids=lookup.ids.index_select(1, _constant(members, lookup.ids.device))
         )
         for home, members in columns.items()
     }
@@ -407,13 +401,13 @@ def join_stacks(
     columns = {home: iter(answer.split(width, 1)) for home, answer in answers.items()}
     return torch.cat([next(columns[homes.get(name)]) for name in lookup.tables], 1)   # [B, F*D]
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #7743ec52
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #cf0642ec
 def _check(self: "EmbeddingTables", lookup: Lookup) -> None:
     rows = _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device)
     _check_range(lookup.ids, rows, lookup.tables)
     _check_lengths(lookup)
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #a984f763
 def forward(self: "EmbeddingTables", lookups: Sequence[Lookup]) -> list[Tensor]:
     """Answers in the order of the lookups; the tables of one block must have one width.
 
@@ -441,14 +435,8 @@ def _save_to_state_dict(
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #08fe2c3b
 def _load_from_state_dict(
-    self: "EmbeddingTables",
-    state_dict,
-    prefix,
-    local_metadata,
-    strict,
-    missing_keys,
-    unexpected_keys,
-    error_msgs,
+    self: "EmbeddingTables", state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+    error_msgs
 ) -> None:
     for name in self._first_rows:
         key = f"{prefix}{name}.weight"
@@ -527,10 +515,10 @@ def check_fusing(optimizer: str, rates: Mapping[str, float], widths: Mapping[str
             "multiple of 4"
         )
 
-# %% ../../nbs/20_layers/20_embedding_tables.ipynb #83828497
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #0d95dd8b
 _Own = TypeVar("_Own", bound="EmbeddingTables")
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #777ec72a
 @torch.no_grad()
 def fuse(
     self: _Own, optimizer: str = "rowwise_adagrad", learning_rate: float = 0.1, eps: float = 1e-8,
@@ -554,7 +542,7 @@ def fuse(
     for name in names: del self[name]
     return self
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #092d8c96
 def _stack(self: "EmbeddingTables", key: StackKey, optimizer: str, eps: float) -> None:
     "Copies the tables of one width and rate into one FBGEMM table, one below the other."
     names = [name for name, home in self._stack_of.items() if home == key]

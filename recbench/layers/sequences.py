@@ -167,10 +167,7 @@ class SequenceEncoder(nn.Module):
                 "has at least one column and no more than the sequence"
             )
         self.input, self.sequence_dim, self.query_dim, self.max_seq_length = (
-            input,
-            sequence_dim,
-            query_dim,
-            max_seq_length,
+            input, sequence_dim, query_dim, max_seq_length
         )
         self.output_dim = sequence_dim
 

@@ -44,7 +44,7 @@ def attention(self: "TaskTransfer", inputs: Sequence[Tensor]) -> Tensor:
     scores = [(query * key).sum(1) for query, key in zip(asked, keys)]
     return (torch.stack(scores, 1) / self.output_dim**0.5).softmax(1)
 
-# %% ../../nbs/20_layers/69_transfer.ipynb #453eb03d
+# %% ../../nbs/20_layers/69_transfer.ipynb #e012da00
 def init_maps(self: "TaskTransfer", widths: Sequence[int]) -> None:
     """Make the query, and a key and a value map for each input, or one for all.
 
@@ -56,7 +56,7 @@ def init_maps(self: "TaskTransfer", widths: Sequence[int]) -> None:
     self.keys = nn.ModuleList(nn.Linear(width, dim) for width in own)
     self.values = nn.ModuleList(nn.Linear(width, dim) for width in own)
 
-
+# %% ../../nbs/20_layers/69_transfer.ipynb #09d0a60b
 class TaskTransfer(nn.Module):
     """Attention of a task over its own input and what earlier tasks hand on: [B, dim].
 

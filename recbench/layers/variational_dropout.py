@@ -32,9 +32,7 @@ class VariationalDropout(nn.Module):
                 f"feature_dims is {dict(feature_dims)}; choosing among features needs at least two"
             )
         self.names, self.regularization_lambda, self.temperature = (
-            list(feature_dims),
-            regularization_lambda,
-            temperature,
+            list(feature_dims), regularization_lambda, temperature
         )
         self.feature_p = nn.Parameter(torch.randn(len(feature_dims)))
         self.register_buffer("repeats", torch.tensor(list(feature_dims.values())), persistent=False)

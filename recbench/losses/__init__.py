@@ -18,10 +18,7 @@ from .circle import CircleLoss
 from .f1 import F1ReweightedLoss
 from .focal import BinaryFocalLoss
 from recbench.losses.gradient_weights import (
-    GradientWeighting,
-    GradNorm,
-    pcgrad_weights,
-    shortest_mixture,
+    GradientWeighting, GradNorm, pcgrad_weights, shortest_mixture
 )
 from .info_nce import InfoNCELoss
 from .jrc import JRCLoss
@@ -36,16 +33,13 @@ from .pointwise import BinaryCrossEntropy, L2Loss, LogLoss, SigmoidL2Loss
 from .loss_set import LossSet, loss_names
 from .softmax import SoftmaxCrossEntropy
 from recbench.losses.support_vector import (
-    SoftmaxNegativeMiningLoss,
-    SupportVectorSoftmaxLoss,
-    draw_shifts,
-    shifted_scores,
+    SoftmaxNegativeMiningLoss, SupportVectorSoftmaxLoss, draw_shifts, shifted_scores
 )
 from .loss_weighting import RandomWeighting, UncertaintyWeighting
 from .sample_weights import RowLoss, hardest_mean, weighted_mean
 from .ziln import ZILNLoss, expected_amount
 
-# %% ../../nbs/40_losses/99_losses.ipynb #c6badaff
+# %% ../../nbs/40_losses/99_losses.ipynb #5fa62041
 LOSSES: OpenTable[type] = OpenTable("loss", {
     "binary_cross_entropy": BinaryCrossEntropy,
     "softmax_cross_entropy": SoftmaxCrossEntropy,
@@ -84,41 +78,15 @@ LOSSES: OpenTable[type] = OpenTable("loss", {
     "ORDER_CALIBRATE_LOSS": OrderCalibrateLoss,
 })
 
+# %% ../../nbs/40_losses/99_losses.ipynb #f9d6121c
 _all_ = [
-    "BinaryCrossEntropy",
-    "BinaryFocalLoss",
-    "CircleLoss",
-    "draw_shifts",
-    "ESMMLoss",
-    "expected_amount",
-    "F1ReweightedLoss",
-    "hardest_mean",
-    "InfoNCELoss",
-    "joint_logit",
-    "JRCLoss",
-    "L2Loss",
-    "ListwiseDistillLoss",
-    "ListwiseRankLoss",
-    "LogLoss",
-    "loss_names",
-    "LossSet",
-    "MultiSimilarityLoss",
-    "OrderCalibrateLoss",
-    "PairwiseFocalLoss",
-    "PairwiseHingeLoss",
-    "PairwiseLogisticLoss",
-    "PairwiseLoss",
-    "ParetoEfficientMultiTaskLoss",
-    "RandomWeighting",
-    "RowLoss",
-    "shifted_scores",
-    "SigmoidL2Loss",
-    "SoftmaxCrossEntropy",
-    "SoftmaxNegativeMiningLoss",
-    "SupportVectorSoftmaxLoss",
-    "UncertaintyWeighting",
-    "weighted_mean",
-    "ZILNLoss",
+    "BinaryCrossEntropy", "BinaryFocalLoss", "CircleLoss", "draw_shifts", "ESMMLoss", "expected_amount",
+    "F1ReweightedLoss", "hardest_mean", "InfoNCELoss", "joint_logit", "JRCLoss", "L2Loss",
+    "ListwiseDistillLoss", "ListwiseRankLoss", "LogLoss", "loss_names", "LossSet",
+    "MultiSimilarityLoss", "OrderCalibrateLoss", "PairwiseFocalLoss", "PairwiseHingeLoss",
+    "PairwiseLogisticLoss", "PairwiseLoss", "ParetoEfficientMultiTaskLoss", "RandomWeighting",
+    "RowLoss", "shifted_scores", "SigmoidL2Loss", "SoftmaxCrossEntropy", "SoftmaxNegativeMiningLoss",
+    "SupportVectorSoftmaxLoss", "UncertaintyWeighting", "weighted_mean", "ZILNLoss"
 ]
 
 # %% ../../nbs/40_losses/99_losses.ipynb #e3d1b8ff

@@ -98,12 +98,12 @@ def relations(
         positive.mul_(apart), negative.mul_(apart)
     return positive, negative
 
-# %% ../../nbs/40_losses/48_anchors.ipynb #0fc49fbb
+# %% ../../nbs/40_losses/48_anchors.ipynb #e74ac9e2
 # similarities in a block: half a MB in float32, so that a block stays in a processor's cache
 CELLS = 1 << 17
 Weigh = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
-
+# %% ../../nbs/40_losses/48_anchors.ipynb #8907e47c
 class AnchorMean(torch.autograd.Function):
     "Mean of the anchors' terms that holds one block of similarities at a time."
 
@@ -181,9 +181,7 @@ class AnchorLoss(torch.nn.Module):
         Returns:
             scalar
         """
-        return anchor_mean(
-            embeddings, labels, session_ids, self.weigh, CELLS, item_ids, paired_only
-        )
+        return anchor_mean(embeddings, labels, session_ids, self.weigh, CELLS, item_ids, paired_only)
 
     def weigh(
         self, scores: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor

@@ -11,11 +11,7 @@ import torch.nn.functional as F
 
 from .pointwise import check_share, smooth_labels
 from recbench.losses.sample_weights import (
-    RowLoss,
-    check_ohem_ratio,
-    hardest_mean,
-    row_by_row,
-    weighted_mean,
+    RowLoss, check_ohem_ratio, hardest_mean, row_by_row, weighted_mean
 )
 
 # %% ../../nbs/40_losses/18_focal.ipynb #25a07c01

@@ -12,13 +12,13 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/40_losses/69_gradient_weights.ipynb #3095fa47
+# %% ../../nbs/40_losses/69_gradient_weights.ipynb #0b958a75
 def free_sets(count: int, device: torch.device) -> Tensor:
     "All non-empty sets of `count` tasks as rows of 0 and 1, float64 [2^K - 1, K]."
     rows = [row for row in product((0.0, 1.0), repeat=count) if any(row)]
     return torch.tensor(rows, dtype=torch.float64, device=device)
 
-
+# %% ../../nbs/40_losses/69_gradient_weights.ipynb #d12db510
 def shortest_mixture(products: Tensor, least: Tensor) -> Tensor:
     """Weights of the shortest mixture of gradients within bounds, exactly.
 
@@ -107,7 +107,7 @@ class GradNorm(nn.Module):
         self.weight.copy_(len(moved) * moved / moved.sum())
         return now
 
-# %% ../../nbs/40_losses/69_gradient_weights.ipynb #2dbab360
+# %% ../../nbs/40_losses/69_gradient_weights.ipynb #282a98d0
 class GradientWeighting(nn.Module):
     """Weights of tasks from their gradients, by the name of a method.
 
@@ -138,7 +138,7 @@ class GradientWeighting(nn.Module):
         """
         return self.weigh(self, products, losses)
 
-
+# %% ../../nbs/40_losses/69_gradient_weights.ipynb #fff2cf94
 def _grad_norm(own: GradientWeighting) -> GradNorm:
     assert own.grad_norm is not None
     return own.grad_norm

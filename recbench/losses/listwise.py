@@ -142,9 +142,7 @@ class ListwiseDistillLoss(RowLoss):
                 f"label_clip_max_value is {label_clip_max_value}; must be finite and at least 1"
             )
         self.temperature, self.label_clip_max_value, self.transform = (
-            temperature,
-            label_clip_max_value,
-            transform,
+            temperature, label_clip_max_value, transform
         )
 
     def _value(self, logits, labels, sample_weight, session_ids):

@@ -32,10 +32,10 @@ def loss_names(kinds: Sequence[str], given: Sequence[str | None] = ()) -> list[s
         )
     return names
 
-# %% ../../nbs/40_losses/70_loss_set.ipynb #32e79183
+# %% ../../nbs/40_losses/70_loss_set.ipynb #2f8a02ca
 STRATEGIES = ("Fixed", "Uncertainty", "Random")
 
-
+# %% ../../nbs/40_losses/70_loss_set.ipynb #333ecfd7
 class LossSet(nn.Module):
     """Losses by name and the rule that weighs them: values in, weighted values out, by the same names.
 
@@ -47,11 +47,8 @@ class LossSet(nn.Module):
     """
 
     def __init__(
-        self,
-        losses: Mapping[str, nn.Module],
-        weights: Mapping[str, float] | None = None,
-        learned: Collection[str] = (),
-        strategy: str = "Fixed",
+        self, losses: Mapping[str, nn.Module], weights: Mapping[str, float] | None = None,
+        learned: Collection[str] = (), strategy: str = "Fixed"
     ):
         super().__init__()
         self.losses, self.weights = nn.ModuleDict(losses), {name: 1.0 for name in losses} | dict(

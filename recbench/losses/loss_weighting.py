@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-# %% ../../nbs/40_losses/65_loss_weighting.ipynb #06d333b8
+# %% ../../nbs/40_losses/65_loss_weighting.ipynb #2487c63f
 FLOOR = -10.0  # smallest log-variance
 
-
+# %% ../../nbs/40_losses/65_loss_weighting.ipynb #6b360b69
 class UncertaintyWeighting(nn.Module):
     """Losses weighted by learnt variances.
 

@@ -52,9 +52,7 @@ class PairwiseFocalLoss(OrderedPairLoss):
                 f"hinge_margin is {hinge_margin}; must be 0 or more, or None to keep every pair"
             )
         self.gamma, self.alpha, self.limit = (
-            gamma,
-            alpha or 1.0,
-            inf if hinge_margin is None else hinge_margin,
+            gamma, alpha or 1.0, inf if hinge_margin is None else hinge_margin
         )
 
     def rule(self, difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,41 +11,23 @@ __all__ = ['ItemMemory', 'absent_cells', 'accidental_hits', 'arange_int_label', 
 # %% ../../nbs/30_matching/99_matching.ipynb #31a54357
 from ..core.moved import keep_old_paths
 from recbench.matching.chunked import (
-    chunked_in_batch_cross_entropy,
-    matching_cross_entropy,
-    softmax_matching_loss,
+    chunked_in_batch_cross_entropy, matching_cross_entropy, softmax_matching_loss
 )
 from ..data.feed.negatives import expected_log_count, observed_log_count
 from .corrections import accidental_hits, log_q_correction, mask_accidental_hits
 from recbench.matching.labels import (
-    arange_int_label,
-    in_batch_relevance,
-    sampled_relevance,
-    zero_int_label,
+    arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
 )
 from .item_memory import ItemMemory, freshness, with_memory
 from .similarity import absent_cells, in_batch_similarity, sampled_similarity
 
 # %% ../../nbs/30_matching/99_matching.ipynb #8df01f2b
 _all_ = [
-    "ItemMemory",
-    "absent_cells",
-    "accidental_hits",
-    "arange_int_label",
-    "chunked_in_batch_cross_entropy",
-    "expected_log_count",
-    "freshness",
-    "in_batch_relevance",
-    "in_batch_similarity",
-    "log_q_correction",
-    "mask_accidental_hits",
-    "matching_cross_entropy",
-    "observed_log_count",
-    "sampled_relevance",
-    "sampled_similarity",
-    "softmax_matching_loss",
-    "with_memory",
-    "zero_int_label",
+    "ItemMemory", "absent_cells", "accidental_hits", "arange_int_label",
+    "chunked_in_batch_cross_entropy", "expected_log_count", "freshness", "in_batch_relevance",
+    "in_batch_similarity", "log_q_correction", "mask_accidental_hits", "matching_cross_entropy",
+    "observed_log_count", "sampled_relevance", "sampled_similarity", "softmax_matching_loss",
+    "with_memory", "zero_int_label"
 ]
 
 # %% ../../nbs/30_matching/99_matching.ipynb #b136e56f

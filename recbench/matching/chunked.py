@@ -63,10 +63,8 @@ def matching_cross_entropy(
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #4ac89611
 def softmax_matching_loss(
-    similarity: torch.Tensor,
-    labels: torch.Tensor,
-    sample_weight: torch.Tensor | None = None,
-    label_smoothing: float = 0.0,
+    similarity: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None = None,
+    label_smoothing: float = 0.0
 ) -> torch.Tensor:
     """Weighted mean of the rows' cross-entropies; 0 when all weights are 0.
 
@@ -103,10 +101,8 @@ def correct_block(
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #3c131f17
 def exponentiate_block(
-    scores: torch.Tensor,
-    positive: torch.Tensor,
-    hits: tuple[torch.Tensor, torch.Tensor],
-    smoothing: float,
+    scores: torch.Tensor, positive: torch.Tensor, hits: tuple[torch.Tensor, torch.Tensor],
+    smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Loss of each row of a block; the block is left as unnormalised probabilities.
 
@@ -126,19 +122,14 @@ def exponentiate_block(
     highest = scores.index_put_(hits, scores.new_full((), -torch.inf)).amax(1)
     total = scores.sub_(highest[:, None]).exp_().sum(1)
     return (
-        highest + total.log() - (1 - smoothing) * positive - smoothing * spread,
-        total,
-        smoothing / valid,
+        highest + total.log() - (1 - smoothing) * positive - smoothing * spread, total,
+        smoothing / valid
     )
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #c6fa4231
 def differentiate_block(
-    exponentials: torch.Tensor,
-    total: torch.Tensor,
-    target: torch.Tensor,
-    hits: tuple[torch.Tensor, torch.Tensor],
-    smoothing: float,
-    mass: torch.Tensor,
+    exponentials: torch.Tensor, total: torch.Tensor, target: torch.Tensor,
+    hits: tuple[torch.Tensor, torch.Tensor], smoothing: float, mass: torch.Tensor
 ) -> torch.Tensor:
     """Gradient of each row's loss, times the row's sum, in place.
 
@@ -253,10 +244,8 @@ def check_settings(temperature: float | torch.Tensor, label_smoothing: float, ch
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #0b681af3
 def check_columns(
-    user_emb: torch.Tensor,
-    item_emb: torch.Tensor,
-    target: torch.Tensor | None,
-    log_q: torch.Tensor | None,
+    user_emb: torch.Tensor, item_emb: torch.Tensor, target: torch.Tensor | None,
+    log_q: torch.Tensor | None
 ) -> torch.Tensor:
     """Targets of the rows; refuses what does not fit the columns.
 
@@ -290,10 +279,8 @@ def check_columns(
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #0731ad95
 def masked_cells(
-    target: torch.Tensor,
-    row_items: torch.Tensor | None,
-    column_items: torch.Tensor | None,
-    known_positives: tuple[torch.Tensor, torch.Tensor] | None,
+    target: torch.Tensor, row_items: torch.Tensor | None, column_items: torch.Tensor | None,
+    known_positives: tuple[torch.Tensor, torch.Tensor] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Accidental hits without the positives themselves; none when no ids are given.
 
@@ -319,19 +306,12 @@ def masked_cells(
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #b874de20
 def chunked_in_batch_cross_entropy(
-    user_emb: torch.Tensor,
-    item_emb: torch.Tensor,
-    temperature: float | torch.Tensor = 1.0,
-    sample_weight: torch.Tensor | None = None,
-    label_smoothing: float = 0.0,
-    chunk: int = 256,
-    log_q: torch.Tensor | None = None,
-    target: torch.Tensor | None = None,
-    row_items: torch.Tensor | None = None,
-    column_items: torch.Tensor | None = None,
+    user_emb: torch.Tensor, item_emb: torch.Tensor, temperature: float | torch.Tensor = 1.0,
+    sample_weight: torch.Tensor | None = None, label_smoothing: float = 0.0, chunk: int = 256,
+    log_q: torch.Tensor | None = None, target: torch.Tensor | None = None,
+    row_items: torch.Tensor | None = None, column_items: torch.Tensor | None = None,
     known_positives: tuple[torch.Tensor, torch.Tensor] | None = None,
-    present: torch.Tensor | None = None,
-    return_masked: bool = False,
+    present: torch.Tensor | None = None, return_masked: bool = False
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Softmax loss of `user_emb @ item_emb.T / temperature` in memory of `chunk x C` instead of `B x
     C`; of several interests the log of their summed exponentials counts.
@@ -368,15 +348,7 @@ def chunked_in_batch_cross_entropy(
         needs_grad = torch.is_grad_enabled() and (user.requires_grad or item.requires_grad)
         log_q = None if log_q is None else log_q.to(dtype)
         loss = ChunkedCrossEntropy.apply(
-            user if user.ndim == 3 else user[:, None],
-            item,
-            present,
-            row_shares(sample_weight, user),
-            label_smoothing,
-            chunk,
-            log_q,
-            target,
-            hits,
-            needs_grad,
+            user if user.ndim == 3 else user[:, None], item, present, row_shares(sample_weight, user),
+            label_smoothing, chunk, log_q, target, hits, needs_grad
         )
     return (loss, torch.tensor(len(hits[0]), device=loss.device)) if return_masked else loss

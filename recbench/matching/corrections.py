@@ -67,9 +67,8 @@ def known_pairs(
 
 # %% ../../nbs/30_matching/30_corrections.ipynb #22dd68d8
 def accidental_hits(
-    row_items: torch.Tensor,
-    column_items: torch.Tensor,
-    known_positives: tuple[torch.Tensor, torch.Tensor] | None = None,
+    row_items: torch.Tensor, column_items: torch.Tensor,
+    known_positives: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cells whose column holds the row's positive or another known positive of its user.
 
@@ -95,11 +94,8 @@ def accidental_hits(
 
 # %% ../../nbs/30_matching/30_corrections.ipynb #f575d6b0
 def mask_accidental_hits(
-    similarity: torch.Tensor,
-    row_items: torch.Tensor,
-    column_items: torch.Tensor,
-    positives: str = "diagonal",
-    known_positives: tuple[torch.Tensor, torch.Tensor] | None = None,
+    similarity: torch.Tensor, row_items: torch.Tensor, column_items: torch.Tensor,
+    positives: str = "diagonal", known_positives: tuple[torch.Tensor, torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Similarity without the negatives that are positives of their row.
 

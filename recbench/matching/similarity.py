@@ -66,18 +66,16 @@ def check_cells(hard_neg_indices: torch.Tensor, rows: int, columns: int) -> torc
     row, column = hard_neg_indices.long().unbind(1)
     inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
     ensure(
-        inside,
-        hard_neg_indices,
-        f"hard_neg_indices holds (row, column) in 0..{rows - 1} x 0..{columns - 1}",
+        inside, hard_neg_indices,
+        f"hard_neg_indices holds (row, column) in 0..{rows - 1} x 0..{columns - 1}"
     )
     cell = row * columns + column
     entries = torch.zeros(rows * columns, dtype=torch.int32, device=cell.device).index_add(
         0, cell, torch.ones_like(cell, dtype=torch.int32)
     )
     ensure(
-        entries[cell] == 1,
-        hard_neg_indices,
-        "hard_neg_indices names a (row, column) once; every hard negative needs a cell of its own",
+        entries[cell] == 1, hard_neg_indices,
+        "hard_neg_indices names a (row, column) once; every hard negative needs a cell of its own"
     )
     return cell
 
@@ -102,10 +100,8 @@ def hard_grid(scores: torch.Tensor, cell: torch.Tensor, rows: int, columns: int)
 
 # %% ../../nbs/30_matching/20_similarity.ipynb #72ee39a6
 def sampled_similarity(
-    user_emb: torch.Tensor,
-    item_emb: torch.Tensor,
-    hard_neg_indices: torch.Tensor | None = None,
-    hard_columns: int | None = None,
+    user_emb: torch.Tensor, item_emb: torch.Tensor, hard_neg_indices: torch.Tensor | None = None,
+    hard_columns: int | None = None
 ) -> torch.Tensor:
     """Scores of each user with its positive, the shared negatives and its own hard negatives.
 

@@ -20,21 +20,7 @@ from .xauc import XAUC, GroupedXAUC
 
 # %% ../../nbs/50_metrics/99_metrics.ipynb #bcc5a74e
 _all_ = [
-    "AUC",
-    "CalibrationError",
-    "DecayAUC",
-    "ExactAUC",
-    "GroupedAUC",
-    "GroupedXAUC",
-    "HitRateAtK",
-    "MRRAtK",
-    "MulticlassAUC",
-    "NDCGAtK",
-    "NormalizedEntropy",
-    "PredictedOverSeen",
-    "RecallAtK",
-    "RelativeL1",
-    "TrainMetricWrapper",
-    "UniqueRatio",
-    "XAUC",
+    "AUC", "CalibrationError", "DecayAUC", "ExactAUC", "GroupedAUC", "GroupedXAUC", "HitRateAtK",
+    "MRRAtK", "MulticlassAUC", "NDCGAtK", "NormalizedEntropy", "PredictedOverSeen", "RecallAtK",
+    "RelativeL1", "TrainMetricWrapper", "UniqueRatio", "XAUC"
 ]

@@ -15,11 +15,7 @@ from torchmetrics import Metric
 
 from ..data.rows.eager import eager
 from recbench.metrics.rows import (
-    RowMetric,
-    binary_rows,
-    check_probabilities,
-    probability_rows,
-    scores_of,
+    RowMetric, binary_rows, check_probabilities, probability_rows, scores_of
 )
 
 # %% ../../nbs/50_metrics/30_auc.ipynb #286fb57b
@@ -181,9 +177,8 @@ class AUC(Metric):
         super().__init__(**kwargs)
         self.thresholds, self.logits = thresholds, logits
         self.add_state(
-            "counts",
-            torch.zeros(2, check_thresholds(thresholds), dtype=torch.int64),
-            dist_reduce_fx="sum",
+            "counts", torch.zeros(2, check_thresholds(thresholds), dtype=torch.int64),
+            dist_reduce_fx="sum"
         )
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -253,8 +248,7 @@ class MulticlassAUC(Metric):
         "The metric over all rows since the last reset, float32 scalar."
         # [C]
         values, positives = (
-            area(self.counts, closed=self.thresholds == 0),
-            self.counts[:, 1].sum(1).double(),
+            area(self.counts, closed=self.thresholds == 0), self.counts[:, 1].sum(1).double()
         )
         weight = (~values.isnan()).double() * (positives if self.average == "weighted" else 1)
         return ((values.nan_to_num() * weight).sum() / weight.sum()).float()

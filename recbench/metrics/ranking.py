@@ -83,10 +83,10 @@ def hit_rows(scores: Tensor, target: Tensor, k: int) -> Tensor:
     """
     return first_rows(scores, target, len(places(k, scores))).sum(1)
 
-# %% ../../nbs/50_metrics/15_ranking.ipynb #44de0f99
+# %% ../../nbs/50_metrics/15_ranking.ipynb #92e27db5
 _SLICE = 1 << 17   # cells handled at once
 
-
+# %% ../../nbs/50_metrics/15_ranking.ipynb #44a3cbf8
 class RowMean(Metric):
     """Mean over rows with a positive; subclasses set what a row earns, from scores and from counts.
 

@@ -70,11 +70,7 @@ class XAUC(RowMetric):
         super().__init__(**kwargs)
         _check_draws(sample_ratio, max_pairs, in_batch)
         self.sample_ratio, self.max_pairs, self.in_batch, self.ties, self.seed = (
-            sample_ratio,
-            max_pairs,
-            in_batch,
-            check_ties(ties),
-            seed,
+            sample_ratio, max_pairs, in_batch, check_ties(ties), seed
         )
         if in_batch:
             self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

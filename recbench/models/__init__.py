@@ -30,12 +30,7 @@ from .esmm import ESMM
 from .hstu_match import HSTUMatch
 from .mask_net import MaskNet
 from .match_configs import MATCH_CONFIGS, match_config
-from recbench.models.match_model import (
-    MatchModel,
-    MatchTower,
-    MatchTowerWoEG,
-    TwoTowerModel,
-)
+from .match_model import (MatchModel, MatchTower, MatchTowerWoEG, TwoTowerModel)
 from .mind import MIND, label_aware_attention
 from .mmoe import MMoE
 from .multi_task_model import MultiTaskModel, TaskTower
@@ -56,53 +51,11 @@ from .xdeepfm import xDeepFM
 
 # %% ../../nbs/60_models/99_models.ipynb #48539126
 _all_ = [
-    "AITM",
-    "BaseModel",
-    "CMBF",
-    "CoMetricLearningI2I",
-    "DAT",
-    "DBMTL",
-    "DCNV1",
-    "DCNV2",
-    "DLRM",
-    "DSSM",
-    "DSSMV2",
-    "DeepFM",
-    "DropoutNet",
-    "EmbeddingModel",
-    "ESMM",
-    "MIND",
-    "MMoE",
-    "MODELS",
-    "MaskNet",
-    "MatchModel",
-    "MatchTower",
-    "MatchTowerWoEG",
-    "MultiTaskModel",
-    "MultiTower",
-    "MultiTowerDIN",
-    "PLE",
-    "RANK_CONFIGS",
-    "RankModel",
-    "HSTUMatch",
-    "SASRec",
-    "SequenceMatchModel",
-    "SequenceTower",
-    "SimpleMultiTask",
-    "TDM",
-    "TaskTower",
-    "TwoTowerModel",
-    "WideAndDeep",
-    "WuKong",
-    "create_model",
-    "label_aware_attention",
-    "rank_config",
-    "xDeepFM",
-    "MATCH_CONFIGS",
-    "match_config",
-    "RECIPES",
-    "Recipe",
-    "recipe_of",
-    "usual_features",
-    "usual_model",
+    "AITM", "BaseModel", "CMBF", "CoMetricLearningI2I", "DAT", "DBMTL", "DCNV1", "DCNV2", "DLRM",
+    "DSSM", "DSSMV2", "DeepFM", "DropoutNet", "EmbeddingModel", "ESMM", "MIND", "MMoE", "MODELS",
+    "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTaskModel", "MultiTower",
+    "MultiTowerDIN", "PLE", "RANK_CONFIGS", "RankModel", "HSTUMatch", "SASRec", "SequenceMatchModel",
+    "SequenceTower", "SimpleMultiTask", "TDM", "TaskTower", "TwoTowerModel", "WideAndDeep", "WuKong",
+    "create_model", "label_aware_attention", "rank_config", "xDeepFM", "MATCH_CONFIGS", "match_config",
+    "RECIPES", "Recipe", "recipe_of", "usual_features", "usual_model"
 ]

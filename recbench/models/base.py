@@ -69,8 +69,7 @@ def get_features_in_feature_groups(self: "BaseModel", groups: Sequence[FeatureGr
         name
         for group in groups
         for name in (
-            *group.feature_names,
-            *(n for part in group.sequence_groups for n in part.feature_names),
+            *group.feature_names, *(n for part in group.sequence_groups for n in part.feature_names)
         )
     ]
     return [lookup(by_name, name, "feature") for name in dict.fromkeys(names)]
@@ -85,7 +84,7 @@ class NamedModules(nn.ModuleDict, Generic[_M]):
     def values(self) -> ValuesView[_M]: return cast(ValuesView[_M], super().values())
     def items(self) -> ItemsView[str, _M]: return cast(ItemsView[str, _M], super().items())
 
-# %% ../../nbs/60_models/10_base.ipynb #4c0ffe03
+# %% ../../nbs/60_models/10_base.ipynb #1291a7b8
 def group_dropout(
     group: EmbeddingGroup, names: Sequence[str], model_config: ModelConfig
 ) -> NamedModules[VariationalDropout]:
@@ -105,7 +104,7 @@ def group_dropout(
         if len(widths) > 1: made[name] = VariationalDropout(widths, settings.regularization_lambda)
     return made
 
-
+# %% ../../nbs/60_models/10_base.ipynb #4784662c
 def drop_features(
     dropout: NamedModules[VariationalDropout], grouped: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -115,7 +114,7 @@ def drop_features(
         f"{name}_feature_p_loss": penalty for name, (_, penalty) in dropped.items()
     }
 
-# %% ../../nbs/60_models/10_base.ipynb #62edddac
+# %% ../../nbs/60_models/10_base.ipynb #c2e99f6a
 def update_loss_metrics(self: "BaseModel", losses: dict[str, Tensor] | None, rows: int) -> None:
     """Follow each loss by its mean, weighted with the rows of the batch.
 
@@ -139,7 +138,7 @@ def compute_train_metric(self: "BaseModel") -> dict[str, Tensor]:
     "Blended values of the train metrics; nothing is reset."
     return {name: metric.compute() for name, metric in self.train_metric_modules.items()}
 
-
+# %% ../../nbs/60_models/10_base.ipynb #e6a26ed7
 def total(self: "BaseModel", losses: dict[str, Tensor]) -> Tensor:
     """The one number that training minimises: the sum.
 
@@ -148,7 +147,7 @@ def total(self: "BaseModel", losses: dict[str, Tensor]) -> Tensor:
     """
     return torch.stack(list(losses.values())).sum()
 
-# %% ../../nbs/60_models/10_base.ipynb #307fd120
+# %% ../../nbs/60_models/10_base.ipynb #4324a38e
 RENAMED = {"deep": "deep_mlp", "final_dnn": "final_mlp", "output_mlp": "output_linear"}
 
 
@@ -163,7 +162,7 @@ def current_name(model: nn.Module, name: str) -> str:
     new = RENAMED.get(part, part)
     return name if hasattr(model, part) or not hasattr(model, new) else f"{new}.{rest}"
 
-
+# %% ../../nbs/60_models/10_base.ipynb #ce6ea8a5
 def _load_from_state_dict(
     self: "BaseModel", state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
 ) -> None:
@@ -235,12 +234,8 @@ class BaseModel(nn.Module):
         inherit_help(cls)
 
     def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
         super().__init__()
         self.check_read(labels=labels, sample_weights=sample_weights or [], **kwargs)
@@ -313,11 +308,8 @@ class BaseModel(nn.Module):
 
 # %% ../../nbs/60_models/10_base.ipynb #bd699752
 def create_model(
-    model_config: ModelConfig,
-    features: Sequence[Feature],
-    labels: Sequence[str],
-    sample_weights: Sequence[str] | None = None,
-    **kwargs: Any,
+    model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+    sample_weights: Sequence[str] | None = None, **kwargs: Any
 ) -> BaseModel:
     """The model that the config names.
 

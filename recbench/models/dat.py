@@ -27,14 +27,9 @@ class AugmentedTower(TowerNetwork):
     "A tower that reads its augmented vector beside its features, and hands it over."
 
     def __init__(
-        self,
-        tower_config: DATTower,
-        output_dim: int,
-        similarity: str,
-        groups: tuple[FeatureGroup, FeatureGroup],
-        features: Sequence[Feature],
-        model_config: ModelConfig,
-        tables: Tables | None = None,
+        self, tower_config: DATTower, output_dim: int, similarity: str,
+        groups: tuple[FeatureGroup, FeatureGroup], features: Sequence[Feature],
+        model_config: ModelConfig, tables: Tables | None = None
     ):
         group, names = EmbeddingGroup(features, groups, tables=tables), [
             one.group_name for one in groups

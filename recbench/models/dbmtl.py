@@ -21,7 +21,7 @@ from .base import NamedModules
 from .modalities import MODALITIES, ModalInput, split_texts
 from .multi_task_model import MultiTaskModel
 
-# %% ../../nbs/60_models/53_dbmtl.ipynb #5e676b2e
+# %% ../../nbs/60_models/53_dbmtl.ipynb #4643adc6
 def init_lowest(self: "DBMTL", config: DBMTLConfig) -> int:
     """Make the part that reads the features: tokens of several groups, mask blocks, or none.
 
@@ -44,7 +44,7 @@ def init_lowest(self: "DBMTL", config: DBMTLConfig) -> int:
     self.mask_net = MaskNetModule(width, blocks, block, top, mask.use_parallel, fields)
     return self.mask_net.output_dim
 
-
+# %% ../../nbs/60_models/53_dbmtl.ipynb #5a0bee4e
 def init_bottom(self: "DBMTL", config: DBMTLConfig) -> int:
     """Make the parts that all tasks share.
 
@@ -66,7 +66,7 @@ def init_bottom(self: "DBMTL", config: DBMTLConfig) -> int:
         width = self.mmoe.output_dim
     return width
 
-
+# %% ../../nbs/60_models/53_dbmtl.ipynb #b74c567c
 def bottom(self: "DBMTL", batch: Batch) -> list[Tensor]:
     """What each task reads, [B, width] each.
 
@@ -79,7 +79,7 @@ def bottom(self: "DBMTL", batch: Batch) -> list[Tensor]:
     if self.bottom_mlp is not None: x = self.bottom_mlp(x)
     return self.mmoe(x) if self.mmoe is not None else [x] * len(self.heads)
 
-# %% ../../nbs/60_models/53_dbmtl.ipynb #17447ae3
+# %% ../../nbs/60_models/53_dbmtl.ipynb #2597ea5f
 def init_relations(self: "DBMTL", towers: Sequence[RelationTowerConfig], width: int) -> list[int]:
     """Make each tower's own and relation layers.
 
@@ -103,7 +103,7 @@ def init_relations(self: "DBMTL", towers: Sequence[RelationTowerConfig], width: 
             widths[name] = self.relation_mlps[name].output_dim
     return [widths[tower.tower_name] for tower in towers]
 
-
+# %% ../../nbs/60_models/53_dbmtl.ipynb #36fd9f1f
 def representations(self: "DBMTL", batch: Batch) -> dict[str, Tensor]:
     "The last hidden vector of each task, computed behind those that it reads."
     towers = self.config.model.task_towers

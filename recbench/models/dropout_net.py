@@ -29,7 +29,7 @@ from ..matching.corrections import mask_accidental_hits
 from .heads import Head, Heads
 from .match_model import TwoTowerModel
 
-# %% ../../nbs/60_models/56_dropout_net.ipynb #0ecd5583
+# %% ../../nbs/60_models/56_dropout_net.ipynb #5724565c
 def check_known(feature: Feature, field: str) -> None:
     """Refuse a feature that does not say whether a row's preference is known.
 
@@ -44,7 +44,7 @@ def check_known(feature: Feature, field: str) -> None:
         "0, a list of ids that is not empty, or a number above 0"
     )
 
-
+# %% ../../nbs/60_models/56_dropout_net.ipynb #d00094ca
 def known_rows(batch: Batch, feature: Feature) -> Tensor:
     """Which rows have a value of the feature, bool [rows].
 
@@ -99,13 +99,8 @@ class DropoutTower(nn.Module):
     """
 
     def __init__(
-        self,
-        side: str,
-        groups: Sequence[FeatureGroup],
-        features: Sequence[Feature],
-        config: DropoutNetConfig,
-        known: Feature | None = None,
-        tables: Tables | None = None,
+        self, side: str, groups: Sequence[FeatureGroup], features: Sequence[Feature],
+        config: DropoutNetConfig, known: Feature | None = None, tables: Tables | None = None
     ):
         super().__init__()
         self.rate, self.known = getattr(config, f"{side}_dropout_rate"), known
@@ -173,7 +168,7 @@ def check_groups(self: "DropoutNet") -> None:
     if config.variational_dropout is not None:
         raise ValueError("variational_dropout is set; nothing in DropoutNet reads it, leave it out")
 
-# %% ../../nbs/60_models/56_dropout_net.ipynb #0d0361e0
+# %% ../../nbs/60_models/56_dropout_net.ipynb #0ce98957
 def make_tower(self: "DropoutNet", side: str, tables: Tables | None) -> DropoutTower:
     """The tower of one side.
 
@@ -191,7 +186,7 @@ def make_tower(self: "DropoutNet", side: str, tables: Tables | None) -> DropoutT
     features = self.get_features_in_feature_groups(groups)
     return DropoutTower(side, groups, features, config, known, tables)
 
-
+# %% ../../nbs/60_models/56_dropout_net.ipynb #0ebc812a
 def make_head(self: "DropoutNet") -> Head:
     "The one output, the logit of a row's label."
     if not self.labels:
@@ -202,7 +197,7 @@ def make_head(self: "DropoutNet") -> Head:
         weights[0] if weights else None,
     )
 
-# %% ../../nbs/60_models/56_dropout_net.ipynb #82574fdb
+# %% ../../nbs/60_models/56_dropout_net.ipynb #538000ca
 def mined_weight(self: "DropoutNet", batch: Batch) -> Tensor | None:
     """Weights [B] of the rows as positives; None: all count alike.
 
@@ -215,10 +210,8 @@ def mined_weight(self: "DropoutNet", batch: Batch) -> Tensor | None:
     positive = (label > 0).float()
     return positive if weight is None else weight * positive
 
-
-def mined_losses(
-    self: "DropoutNet", predictions: dict[str, Tensor], batch: Batch
-) -> dict[str, Tensor]:
+# %% ../../nbs/60_models/56_dropout_net.ipynb #49171cf9
+def mined_losses(self: "DropoutNet", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     """Losses over the batch by name, before they are weighed; counts what was masked.
 
     Args:
@@ -238,7 +231,7 @@ def mined_losses(
     options = {"sample_weight": self.mined_weight(batch), "scale": self.scale, "log_q": who.log_q}
     return {name: self.loss_set.losses[name](cosine, target, **options) for name in named}
 
-# %% ../../nbs/60_models/56_dropout_net.ipynb #11debdae
+# %% ../../nbs/60_models/56_dropout_net.ipynb #817bbae9
 def predict(self: "DropoutNet", batch: Batch) -> dict[str, Tensor]:
     "`user_tower_emb`, `item_tower_emb`, the cosine `similarity` [B], `logits`, and `probs`."
     user, item, _ = self.towers(batch)
@@ -258,7 +251,7 @@ def output_to_prediction(
     """
     return self.heads.predictions(head or self.heads[0], output)
 
-
+# %% ../../nbs/60_models/56_dropout_net.ipynb #adf6d647
 def read_features(self: "DropoutNet") -> set[str]:
     "Names of the features that are looked at, those that tell what is known included."
     towers: tuple[DropoutTower, ...] = (self.user_tower, self.item_tower)
@@ -283,12 +276,8 @@ class DropoutNet(TwoTowerModel):
     log_scale: Tensor
 
     def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.check_groups()

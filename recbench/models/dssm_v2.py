@@ -19,12 +19,8 @@ class DropoutTower(TowerNetwork):
     "A tower that drops features of its group, which comes in, where the config asks for it."
 
     def __init__(
-        self,
-        tower_config: Tower,
-        output_dim: int,
-        similarity: str,
-        group: EmbeddingGroup,
-        model_config: ModelConfig,
+        self, tower_config: Tower, output_dim: int, similarity: str, group: EmbeddingGroup,
+        model_config: ModelConfig
     ):
         super().__init__(
             tower_config, output_dim, similarity, group.group_total_dim(tower_config.input)

@@ -107,7 +107,7 @@ def loss(self: "EmbeddingModel", predictions: dict[str, Tensor], batch: Batch) -
     )
     return {self.loss_name: value}
 
-# %% ../../nbs/60_models/23_embedding_model.ipynb #65550e34
+# %% ../../nbs/60_models/23_embedding_model.ipynb #81f6ba4d
 def init_metric(self: "EmbeddingModel") -> None:
     "Make the metrics of batches, for evaluation and for training."
     for metric in self.config.metrics:
@@ -118,7 +118,7 @@ def init_metric(self: "EmbeddingModel") -> None:
         wrapped = TrainMetricWrapper(NeighbourRecall(k), metric.decay_rate, metric.decay_step)
         self.train_metric_modules[f"batch_recall@{k}"] = wrapped
 
-
+# %% ../../nbs/60_models/23_embedding_model.ipynb #6ef298b4
 def feed(
     self: "EmbeddingModel", metrics: Mapping[str, nn.Module], predictions: dict, batch: Batch
 ) -> None:
@@ -135,7 +135,7 @@ def feed(
     for metric in metrics.values():
         metric.update(embedding, classes, batch.additional_infos.get("item_index"))
 
-# %% ../../nbs/60_models/23_embedding_model.ipynb #a821b3be
+# %% ../../nbs/60_models/23_embedding_model.ipynb #87c9bff9
 def check_config(self: "EmbeddingModel", sample_weights: Sequence[str]) -> None:
     """Refuse what an embedding model would not read.
 
@@ -161,7 +161,7 @@ def check_config(self: "EmbeddingModel", sample_weights: Sequence[str]) -> None:
             raise ValueError(f"metric {metric.kind[0]!r} is not defined for {kind}; allowed is "
                              "'recall_at_k', within batches")
 
-
+# %% ../../nbs/60_models/23_embedding_model.ipynb #1228ddd2
 def check_groups(self: "EmbeddingModel") -> None:
     "The groups that the model reads are there, and no others."
     for name in self.read_groups(): self.feature_group(name)
@@ -188,12 +188,8 @@ class EmbeddingModel(BaseModel, abstract=True):
     loss_name: str
 
     def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.check_config(self.sample_weights)

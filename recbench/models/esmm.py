@@ -18,7 +18,7 @@ from ..losses.multi_task import joint_logit
 from .heads import Head, kinds_of
 from .multi_task_model import MultiTaskModel
 
-# %% ../../nbs/60_models/54_esmm.ipynb #f7f90950
+# %% ../../nbs/60_models/54_esmm.ipynb #45f3090a
 def check_kinds(click: Head, later: Head) -> None:
     """The click is binary; what follows is either binary or an amount.
 
@@ -34,7 +34,7 @@ def check_kinds(click: Head, later: Head) -> None:
                 f"so it must be {' or '.join(allowed)}, with losses of that kind alone"
             )
 
-
+# %% ../../nbs/60_models/54_esmm.ipynb #6396f41b
 def joined(self: "ESMM", click: Tensor, later: Tensor) -> dict[str, Tensor]:
     """Predictions of the click, of both together, and of what follows given the click.
 
@@ -48,7 +48,7 @@ def joined(self: "ESMM", click: Tensor, later: Tensor) -> dict[str, Tensor]:
         predictions |= self.output_to_prediction(output, head)
     return predictions
 
-# %% ../../nbs/60_models/54_esmm.ipynb #d22d9f6e
+# %% ../../nbs/60_models/54_esmm.ipynb #20b77b4c
 def make_heads(self: "ESMM") -> list[Head]:
     "Click, click and conversion, and conversion given the click."
     click, later = MultiTaskModel.make_heads(self)
@@ -56,7 +56,7 @@ def make_heads(self: "ESMM") -> list[Head]:
     both = replace(later, tower=JOINT, after=click.label)
     return [click, both, replace(later, given=click.label)]
 
-
+# %% ../../nbs/60_models/54_esmm.ipynb #ec80b813
 def init_groups(self: "ESMM", config: ESMMConfig) -> int:
     """Make the layers above each group.
 

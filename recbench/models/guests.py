@@ -34,7 +34,7 @@ def _added(config: Any) -> Iterator[str]:
     if isinstance(config, Open): yield from config.model_extra or {}
     for name in getattr(type(config), "model_fields", ()): yield from _added(getattr(config, name))
 
-# %% ../../nbs/60_models/27_guests.ipynb #b3b45e3f
+# %% ../../nbs/60_models/27_guests.ipynb #9d37ea62
 def guest_modules(model: BaseModel) -> dict[str, str]:
     """Key -> module of what a model has from outside of this package; {} for most models.
 
@@ -46,7 +46,7 @@ def guest_modules(model: BaseModel) -> dict[str, str]:
     found[type(model).__name__] = type(model).__module__
     return {key: module for key, module in found.items() if module.split(".")[0] != "recbench"}
 
-
+# %% ../../nbs/60_models/27_guests.ipynb #6d02c00a
 def need_guests(modules: Mapping[str, str], who: str = "this run") -> None:
     """`ValueError` for what is not there, with the module to import.
 

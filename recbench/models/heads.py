@@ -104,10 +104,10 @@ def judged(self: "Head", columns: Mapping[str, Tensor]) -> Tensor | None:
     """
     return None if self.given is None else lookup(columns, self.given, "label") > 0
 
-# %% ../../nbs/60_models/24_heads.ipynb #fb0ac89c
+# %% ../../nbs/60_models/24_heads.ipynb #1e0eb02d
 Named = tuple[str, str, Any]  # name in dicts, kind, settings of that kind
 
-
+# %% ../../nbs/60_models/24_heads.ipynb #26b470e1
 @dataclass(frozen=True)
 class Head:
     """One output of a model, and what is asked of it.
@@ -172,7 +172,7 @@ class Head:
         names = loss_names([config.kind[0] for config in configs], given)
         return [(f"{name}{self.suffix}", *config.kind) for name, config in zip(names, configs)]
 
-# %% ../../nbs/60_models/24_heads.ipynb #0e2ee7fa
+# %% ../../nbs/60_models/24_heads.ipynb #e223bb33
 _CLASSES = {"binary": (1, 1), "value": (1, 1), "classes": (2, None), "purchase": (3, 3)}
 
 
@@ -191,7 +191,7 @@ def check_losses(head: Head) -> None:
         raise ValueError(f"losses{where} read the output as {' and as '.join(found)}; one output is "
                          "one of them")
 
-
+# %% ../../nbs/60_models/24_heads.ipynb #bc9cfae1
 def check_id_feature(name: str, field: str, features: Mapping[str, Feature]) -> None:
     """Refuse a session or group that is no feature with ids.
 
@@ -369,7 +369,7 @@ def row_weights(self: "Heads", head: Head, batch: Batch) -> Tensor | None:
     weight = given_weights(head, batch)
     return None if weight is None else relative_weight(weight)
 
-# %% ../../nbs/60_models/24_heads.ipynb #99d5d9d6
+# %% ../../nbs/60_models/24_heads.ipynb #f670416d
 def head_losses(
     self: "Heads", head: Head, named: list[Named], predictions: dict[str, Tensor], batch: Batch
 ) -> dict[str, Tensor]:
@@ -380,20 +380,16 @@ def head_losses(
         output = predictions[f"{'y' if config.output == 'value' else 'logits'}{head.suffix}"]
         session = getattr(config, "session_name", None)
         value = self.loss_set.losses[name](
-            output,
-            label.long() if config.output == "classes" else label.float(),
-            sample_weight=weight,
-            session_ids=first_ids(batch, session) if session else None,
+            output, label.long() if config.output == "classes" else label.float(), sample_weight=weight,
+            session_ids=first_ids(batch, session) if session else None
         )
         result[name] = value if head.weight == 1 else value * head.weight
     return result
 
-
+# %% ../../nbs/60_models/24_heads.ipynb #40de3261
 def losses(
-    self: "Heads",
-    predictions: dict[str, Tensor],
-    batch: Batch,
-    own: Mapping[str, Tensor] = MappingProxyType({}),
+    self: "Heads", predictions: dict[str, Tensor], batch: Batch,
+    own: Mapping[str, Tensor] = MappingProxyType({})
 ) -> dict[str, Tensor]:
     """Weighted losses of all heads by name.
 
@@ -415,7 +411,7 @@ def terms(self: "Heads", batch: Batch) -> Tensor:
     counts = [batch.rows if weight is None else weight.sum() for weight in weights]
     return torch.stack([torch.as_tensor(count, dtype=torch.float32) for count in counts])
 
-# %% ../../nbs/60_models/24_heads.ipynb #8f316b13
+# %% ../../nbs/60_models/24_heads.ipynb #dde7a581
 def init_metric(self: "Heads") -> None:
     "Make the metrics for evaluation and, blended over windows, for training."
     for head, metrics, train in zip(self, self.named_metrics, self.named_train_metrics):
@@ -428,7 +424,7 @@ def init_metric(self: "Heads") -> None:
             wrapped = TrainMetricWrapper(metric, window.decay_rate, window.decay_step)
             self.train_metric_modules[name] = wrapped
 
-
+# %% ../../nbs/60_models/24_heads.ipynb #b41ca5ee
 def metric_inputs(
     head: Head, kind: str, config: object, predictions: dict[str, Tensor], batch: Batch
 ) -> tuple[Tensor, ...]:
@@ -445,11 +441,9 @@ def metric_inputs(
 
 # %% ../../nbs/60_models/24_heads.ipynb #60f201e2
 def _update(
-    heads: Sequence[Head],
-    named: list[list[Named]],
-    modules: NamedModules[Metric] | NamedModules[TrainMetricWrapper],
-    predictions: dict[str, Tensor],
-    batch: Batch,
+    heads: Sequence[Head], named: list[list[Named]],
+    modules: NamedModules[Metric] | NamedModules[TrainMetricWrapper], predictions: dict[str, Tensor],
+    batch: Batch
 ) -> None:
     for head, part in zip(heads, named):
         for name, kind, config in part:
@@ -467,7 +461,7 @@ def update_train(self: "Heads", predictions: dict[str, Tensor], batch: Batch) ->
     modules = self.train_metric_modules
     _update(self.heads, self.named_train_metrics, modules, predictions, batch)
 
-# %% ../../nbs/60_models/24_heads.ipynb #c14f866b
+# %% ../../nbs/60_models/24_heads.ipynb #afeaedaf
 def check_heads(heads: Sequence[Head], features: Mapping[str, Feature]) -> None:
     """Losses and metrics that exist and find what they read.
 
@@ -482,7 +476,7 @@ def check_heads(heads: Sequence[Head], features: Mapping[str, Feature]) -> None:
             if name := getattr(config, "session_name", None):
                 check_id_feature(name, f"session_name of {kind}", features)
 
-
+# %% ../../nbs/60_models/24_heads.ipynb #f7fead5e
 class Heads(nn.Module):
     """The outputs of a model: their predictions, losses and metrics. A sequence of `Head`.
 

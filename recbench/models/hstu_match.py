@@ -25,11 +25,8 @@ class HSTUUserTower(SequenceTower):
     "HSTU over the history; `timestamp` names a column of times in step with it."
 
     def __init__(
-        self,
-        settings: config.HSTUUserTowerConfig,
-        feature_group: FeatureGroup,
-        features: Sequence[Feature],
-        tables: Tables | None = None,
+        self, settings: config.HSTUUserTowerConfig, feature_group: FeatureGroup,
+        features: Sequence[Feature], tables: Tables | None = None
     ):
         super().__init__(settings.input, settings.max_seq_len, feature_group, features, tables)
         self.timestamp = settings.timestamp

@@ -22,12 +22,8 @@ class MaskNet(RankModel):
         dims = list(self.embedding_group.group_feature_dims(self.group).values())
         top = config.top_mlp.model_dump() if config.top_mlp else None
         self.mask_net_layer = MaskNetModule(
-            sum(dims),
-            config.n_mask_blocks,
-            config.mask_block.model_dump(),
-            top,
-            config.use_parallel,
-            dims if config.norm_per_feature else None,
+            sum(dims), config.n_mask_blocks, config.mask_block.model_dump(), top, config.use_parallel,
+            dims if config.norm_per_feature else None
         )
         self.output_linear = nn.Linear(self.mask_net_layer.output_dim, self.num_class, bias=False)
 

@@ -11,11 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from recbench.core.config import (
-    BinaryCrossEntropyConfig,
-    FeatureGroup,
-    Loss,
-    ModelConfig,
-    SoftmaxCrossEntropyConfig,
+    BinaryCrossEntropyConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig
 )
 from ..core.other_configs import SoftmaxNegativeMiningConfig
 from ..core.registry import OpenTable, lookup
@@ -64,11 +60,8 @@ def sides_of(dataset: Dataset, features: Sequence[Feature]) -> FeatureSides:
         if isinstance(feature, SequenceFeature) and item_key and feature.table == item_key.table
     ]
     return FeatureSides(
-        **sides,
-        user_key=by_name.get(dataset.schema.user_key),
-        item_key=item_key,
-        history=histories[0] if histories else None,
-        timed="history_time" in dataset.train.jagged,
+        **sides, user_key=by_name.get(dataset.schema.user_key), item_key=item_key,
+        history=histories[0] if histories else None, timed="history_time" in dataset.train.jagged
     )
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #0669c818
@@ -355,12 +348,8 @@ SEQUENCE_MODELS = "SASRec", "HSTUMatch"
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #7c2d0b02
 def match_config(
-    model_name: str,
-    dataset: Dataset,
-    features: Sequence[Feature] | None = None,
-    label_smoothing: float = 0.0,
-    variational_dropout: float | None = None,
-    **sizes: Any,
+    model_name: str, dataset: Dataset, features: Sequence[Feature] | None = None,
+    label_smoothing: float = 0.0, variational_dropout: float | None = None, **sizes: Any
 ) -> ModelConfig:
     """Config of a matching model for a data set.
 

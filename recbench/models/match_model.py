@@ -26,10 +26,7 @@ from ..layers.mlp import MLP
 from ..matching.chunked import chunked_in_batch_cross_entropy, softmax_matching_loss
 from ..matching.corrections import log_q_correction, mask_accidental_hits
 from recbench.matching.labels import (
-    arange_int_label,
-    in_batch_relevance,
-    sampled_relevance,
-    zero_int_label,
+    arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
 )
 from ..matching.item_memory import with_memory, without_memory
 from ..matching.similarity import in_batch_similarity, sampled_similarity
@@ -37,7 +34,7 @@ from ..metrics.recall import RecallAtK
 from ..metrics.train_metric import TrainMetricWrapper
 from .base import BaseModel, drop_features, group_dropout
 
-# %% ../../nbs/60_models/20_match_model.ipynb #937dde4d
+# %% ../../nbs/60_models/20_match_model.ipynb #64f90c78
 class TowerNetwork(nn.Module):
     """MLP, linear map and normalisation above one feature group: the base of towers.
 
@@ -67,7 +64,7 @@ class TowerNetwork(nn.Module):
         output = self.output(self.mlp(grouped) if self.mlp else grouped)
         return F.normalize(output, dim=1) if self.similarity == "COSINE" else output
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #162e86a7
 class MatchTowerWoEG(TowerNetwork):
     """A tower without an embedding group: the group's tensors come in.
 
@@ -99,15 +96,9 @@ class MatchTower(TowerNetwork):
     """
 
     def __init__(
-        self,
-        tower_config: Tower,
-        output_dim: int,
-        similarity: str,
-        feature_group: FeatureGroup,
-        features: Sequence[Feature],
-        model_config: ModelConfig,
-        tables: Tables | None = None,
-        beside: Sequence[FeatureGroup] = (),
+        self, tower_config: Tower, output_dim: int, similarity: str, feature_group: FeatureGroup,
+        features: Sequence[Feature], model_config: ModelConfig, tables: Tables | None = None,
+        beside: Sequence[FeatureGroup] = ()
     ):
         group = EmbeddingGroup(features, [feature_group, *beside], tables=tables)
         names = [part.group_name for part in (feature_group, *beside)]
@@ -207,10 +198,10 @@ class TwoTowerModel(BaseModel, abstract=True):
         return self.get_submodule("item_tower")(batch)[0]
 
 
-# %% ../../nbs/60_models/20_match_model.ipynb #7db8f077
+# %% ../../nbs/60_models/20_match_model.ipynb #a770a902
 POSITIVE = {"diagonal": arange_int_label, "first": zero_int_label}   # column of each row's positive
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #01abc8fa
 def corrected_similarity(
     self: "MatchModel", similarity: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -233,7 +224,7 @@ def corrected_similarity(
         similarity, masked = mask_accidental_hits(similarity, positives, others, who.kind, who.known)
     return similarity, target, masked
 
-# %% ../../nbs/60_models/20_match_model.ipynb #d917f0bd
+# %% ../../nbs/60_models/20_match_model.ipynb #9d7b1166
 def chunked_loss(
     self: "MatchModel", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -246,10 +237,8 @@ def chunked_loss(
     """
     who, users = self.candidates(batch), predictions["user_tower_emb"]
     options: dict[str, Any] = dict(
-        temperature=self.temperature,
-        present=predictions.get("user_tower_present"),
-        sample_weight=weight,
-        label_smoothing=self.label_smoothing,
+        temperature=self.temperature, present=predictions.get("user_tower_present"),
+        sample_weight=weight, label_smoothing=self.label_smoothing
     )
     items = predictions["item_tower_emb"]
     if who.target is not None:
@@ -267,7 +256,7 @@ def chunked_loss(
     assert isinstance(both, tuple)
     return both
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #2a7fa275
 def loss(self: "MatchModel", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "`softmax_cross_entropy` and the penalties; `predictions['masked_hits']` counts masked negatives."
     weight = (
@@ -284,7 +273,7 @@ def loss(self: "MatchModel", predictions: dict[str, Tensor], batch: Batch) -> di
         **{name: penalty for name, penalty in predictions.items() if name.endswith("_feature_p_loss")},
     }
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #2f5f5106
 def matching_loss(
     self: "MatchModel", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -299,7 +288,7 @@ def matching_loss(
     similarity, target, masked = self.corrected_similarity(predictions["similarity"], batch)
     return softmax_matching_loss(similarity, target, weight, self.label_smoothing), masked
 
-
+# %% ../../nbs/60_models/20_match_model.ipynb #ffaca830
 def fresh_item_gradient(
     self: "MatchModel", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> Tensor:
@@ -343,8 +332,7 @@ def relevance(
     who, similarity = self.candidates(batch), predictions.get("similarity")
     if similarity is None:
         user_emb, item_emb = (
-            predictions["user_tower_emb"].detach(),
-            predictions["item_tower_emb"].detach(),
+            predictions["user_tower_emb"].detach(), predictions["item_tower_emb"].detach()
         )
         similarity = user_emb[:max(1, self.metric_cells // len(item_emb))] @ item_emb.T
         if similarity.ndim == 3: similarity = similarity.amax(1)
@@ -357,10 +345,8 @@ def relevance(
 
 # %% ../../nbs/60_models/20_match_model.ipynb #489f06e1
 def update_metric(
-    self: "MatchModel",
-    predictions: dict[str, Tensor],
-    batch: Batch,
-    losses: dict[str, Tensor] | None = None,
+    self: "MatchModel", predictions: dict[str, Tensor], batch: Batch,
+    losses: dict[str, Tensor] | None = None
 ) -> None:
     "Add a batch to recall and to the loss means."
     similarity, positives = self.relevance(predictions, batch)
@@ -379,14 +365,10 @@ def check_match(model_config: ModelConfig) -> None:
     "Refuse losses, weights and metrics that a match model does not have."
     kinds = [loss.kind[0] for loss in model_config.losses]
     if kinds != ["softmax_cross_entropy"]:
-        raise ValueError(
-            f"losses are {kinds}; a match model has exactly one, softmax_cross_entropy"
-        )
+        raise ValueError(f"losses are {kinds}; a match model has exactly one, softmax_cross_entropy")
     for name, usual in (("num_class", 1), ("loss_weight_strategy", "Fixed")):
         if (value := getattr(model_config, name)) != usual:
-            raise ValueError(
-                f"{name} is {value!r}; nothing in a match model reads it, leave it out"
-            )
+            raise ValueError(f"{name} is {value!r}; nothing in a match model reads it, leave it out")
     if (weight := model_config.losses[0].weight) != 1:
         raise ValueError(
             f"weight of softmax_cross_entropy is {weight}; a match model has no second loss to "
@@ -408,12 +390,8 @@ class MatchModel(TwoTowerModel, abstract=True):
     metric_cells = 2**20       # then train metrics look at the first rows only, at most so many cells
 
     def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         check_match(model_config)
@@ -423,11 +401,8 @@ class MatchModel(TwoTowerModel, abstract=True):
         self.init_towers()
 
     def sim(
-        self,
-        user_emb: Tensor,
-        item_emb: Tensor,
-        hard_neg_indices: Tensor | None = None,
-        hard_columns: int | None = None,
+        self, user_emb: Tensor, item_emb: Tensor, hard_neg_indices: Tensor | None = None,
+        hard_columns: int | None = None
     ) -> Tensor:
         """Similarity before the temperature, columns as the table above says.
 

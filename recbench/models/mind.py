@@ -42,7 +42,7 @@ def label_aware_attention(
     weights = (power * scores).masked_fill(~present, -torch.inf).softmax(1)
     return (weights[:, None].to(interests.dtype) @ interests).squeeze(1)
 
-# %% ../../nbs/60_models/33_mind.ipynb #ce0aefcb
+# %% ../../nbs/60_models/33_mind.ipynb #4d2467a8
 def mlp_with_linear_end(
     in_features: int, settings: config.MLPConfig, bias: bool = True
 ) -> tuple[nn.Module, nn.Linear]:
@@ -60,7 +60,7 @@ def mlp_with_linear_end(
     )
     return hidden, nn.Linear(units[-1] if units else in_features, last, bias=bias)
 
-
+# %% ../../nbs/60_models/33_mind.ipynb #ea2e4e1b
 def check_history(group: FeatureGroup, features: Sequence[Feature]) -> None:
     "Refuse a history that is not one sequence, or that has a query, which nothing would read."
     if "SEQUENCE" not in group.group_type:
@@ -80,22 +80,15 @@ class InterestTower(nn.Module):
     "Profile and capsules of the history, joined: [B, K, D]."
 
     def __init__(
-        self,
-        tower: config.MINDUserTower,
-        output_dim: int,
-        similarity: str,
-        user: FeatureGroup,
-        history: FeatureGroup,
-        features: Sequence[Feature],
-        model_config: ModelConfig,
-        tables: Tables | None = None,
+        self, tower: config.MINDUserTower, output_dim: int, similarity: str, user: FeatureGroup,
+        history: FeatureGroup, features: Sequence[Feature], model_config: ModelConfig,
+        tables: Tables | None = None
     ):
         super().__init__()
         self.input, self.history, self.similarity = user.group_name, history.group_name, similarity
         self.embedding_group = EmbeddingGroup(
-            features,
-            [user, history.model_copy(update={"group_type": "JAGGED_SEQUENCE"})],
-            tables=tables,
+            features, [user, history.model_copy(update={"group_type": "JAGGED_SEQUENCE"})],
+            tables=tables
         )
         self.variational_dropout = group_dropout(self.embedding_group, [self.input], model_config)
         self.user_mlp, self.user_mlp_out = mlp_with_linear_end(
@@ -135,9 +128,8 @@ class InterestTower(nn.Module):
         joined = torch.cat([user[:, None].expand(-1, capsules.shape[1], -1), capsules], 2)
         interests = self.output(self.concat_mlp(joined))
         return (
-            F.normalize(interests, dim=2) if self.similarity == "COSINE" else interests,
-            present,
-            penalties,
+            F.normalize(interests, dim=2) if self.similarity == "COSINE" else interests, present,
+            penalties
         )
 
 # %% ../../nbs/60_models/33_mind.ipynb #d39c2217

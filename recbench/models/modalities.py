@@ -17,7 +17,7 @@ from ..layers.cross_modal import CrossModal
 from ..layers.embedding_group import EmbeddingGroup
 from ..layers.mlp import MLP
 
-# %% ../../nbs/60_models/29_modalities.ipynb #5ba81fa4
+# %% ../../nbs/60_models/29_modalities.ipynb #49aea3ed
 MODALITIES = ("image", "general", "text", "other")
 
 
@@ -29,7 +29,7 @@ def text_group(feature: str) -> str:
     """
     return f"text__{feature}"
 
-
+# %% ../../nbs/60_models/29_modalities.ipynb #e4d78ab2
 def split_texts(config: ModelConfig) -> list[FeatureGroup]:
     """The groups of a config, `text` as one sequence group for each of its features.
 
@@ -59,7 +59,7 @@ def split_texts(config: ModelConfig) -> list[FeatureGroup]:
           for name in text.feature_names),
     ]
 
-# %% ../../nbs/60_models/29_modalities.ipynb #fdad1ed0
+# %% ../../nbs/60_models/29_modalities.ipynb #46cff18c
 def one_width(group: EmbeddingGroup, name: str) -> tuple[int, int]:
     """The one width of all features of a group, and their number.
 
@@ -75,7 +75,7 @@ def one_width(group: EmbeddingGroup, name: str) -> tuple[int, int]:
         )
     return next(iter(dims.values())), len(dims)
 
-
+# %% ../../nbs/60_models/29_modalities.ipynb #9a16f196
 def check_modalities(groups: Mapping[str, FeatureGroup], group: EmbeddingGroup) -> list[str]:
     """Names of the text features; refuses groups without any token.
 

@@ -54,19 +54,13 @@ def head_of(tower: TaskTowerConfig) -> Head:
     label = tower.task_space_indicator_label
     space = TaskSpace(label, tower.in_task_space_weight, tower.out_task_space_weight) if label else None
     return Head(
-        label=tower.label_name,
-        num_class=tower.num_class,
-        losses=tower.losses,
-        metrics=tower.metrics,
-        train_metrics=tower.train_metrics,
-        sample_weight=tower.sample_weight_name,
-        tower=tower.tower_name,
-        weight=tower.weight,
-        space=space,
-        least_share=tower.pareto_min_loss_weight,
+        label=tower.label_name, num_class=tower.num_class, losses=tower.losses, metrics=tower.metrics,
+        train_metrics=tower.train_metrics, sample_weight=tower.sample_weight_name,
+        tower=tower.tower_name, weight=tower.weight, space=space,
+        least_share=tower.pareto_min_loss_weight
     )
 
-# %% ../../nbs/60_models/28_multi_task.ipynb #66c3b720
+# %% ../../nbs/60_models/28_multi_task.ipynb #b1e66080
 def check_model_level(self: "MultiTaskModel") -> None:
     "Refuse losses, metrics and classes of the whole model, which no tower would read."
     config = self.config
@@ -79,7 +73,7 @@ def check_model_level(self: "MultiTaskModel") -> None:
     if config.num_class != 1:
         raise ValueError(f"num_class of the model is {config.num_class}; set num_class of a task tower")
 
-
+# %% ../../nbs/60_models/28_multi_task.ipynb #b58f5338
 def check_columns(self: "MultiTaskModel") -> None:
     "The columns that the towers name are those that are given, labels and sample weights."
     towers = self.config.model.task_towers
@@ -122,13 +116,11 @@ def predict(self: "MultiTaskModel", batch: Batch) -> dict[str, Tensor]:
     return predictions
 
 
-def loss(
-    self: "MultiTaskModel", predictions: dict[str, Tensor], batch: Batch
-) -> dict[str, Tensor]:
+def loss(self: "MultiTaskModel", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "Losses of all tasks, `<loss>_<tower>`, of `relations`, and the penalties."
     return RankModel.loss(self, predictions, batch) | self.relations(predictions, batch)
 
-# %% ../../nbs/60_models/28_multi_task.ipynb #f8376ce8
+# %% ../../nbs/60_models/28_multi_task.ipynb #f28275bb
 def weighting_of(config: ModelConfig) -> GradientWeighting | None:
     """How the tasks of a model are weighed; None where the towers' weights are fixed.
 
@@ -145,10 +137,8 @@ def weighting_of(config: ModelConfig) -> GradientWeighting | None:
                          "set task_weighting to Pareto")
     return None if method == "Fixed" else GradientWeighting(method, least)
 
-
-def shared_by_tasks(
-    losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]
-) -> list[nn.Parameter]:
+# %% ../../nbs/60_models/28_multi_task.ipynb #93324291
+def shared_by_tasks(losses: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
     """Parameters that at least two losses depend on.
 
     Args:
@@ -161,7 +151,7 @@ def shared_by_tasks(
     tasks = [sum(one is not None and bool(one.any()) for one in row) for row in zip(*found)]
     return [parameter for parameter, count in zip(parameters, tasks) if count > 1]
 
-# %% ../../nbs/60_models/28_multi_task.ipynb #4d29ad13
+# %% ../../nbs/60_models/28_multi_task.ipynb #9dfad9bd
 def init_loss(self: "MultiTaskModel") -> None:
     "Make the losses of all tasks, and the rules that weigh losses and tasks."
     RankModel.init_loss(self)
@@ -177,7 +167,7 @@ def task_losses(self: "MultiTaskModel", losses: dict[str, Tensor]) -> list[Tenso
     named = [part for part in self.heads.named_losses if part]
     return [torch.stack([losses[name] for name, *_ in part]).sum() for part in named]
 
-
+# %% ../../nbs/60_models/28_multi_task.ipynb #0d2222dc
 def total(self: "MultiTaskModel", losses: dict[str, Tensor]) -> Tensor:
     "What training minimises: the sum, or the sum with the weights that `task_weighting` finds."
     plain = RankModel.total(self, losses)

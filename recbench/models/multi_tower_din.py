@@ -27,10 +27,8 @@ class MultiTowerDIN(MultiTower):
         dim, towers = self.embedding_group.group_total_dim, self.config.model.din_towers
         self.din_towers = nn.ModuleList(
             DINEncoder(
-                dim(f"{tower.input}.sequence"),
-                dim(f"{tower.input}.query"),
-                tower.input,
-                tower.attn_mlp.model_dump(),
+                dim(f"{tower.input}.sequence"), dim(f"{tower.input}.query"), tower.input,
+                tower.attn_mlp.model_dump()
             )
             for tower in towers
         )

@@ -29,13 +29,9 @@ def extraction_net(
     """
     own, shared = config.task_expert_net, config.share_expert_net or config.task_expert_net
     return ExtractionNet(
-        [width] * tasks,
-        width,
-        share_num=config.share_num,
-        expert_num_per_task=config.expert_num_per_task,
-        share_expert_net=shared.model_dump(),
-        task_expert_net=own.model_dump(),
-        final_flag=last,
+        [width] * tasks, width, share_num=config.share_num,
+        expert_num_per_task=config.expert_num_per_task, share_expert_net=shared.model_dump(),
+        task_expert_net=own.model_dump(), final_flag=last
     )
 
 # %% ../../nbs/60_models/52_ple.ipynb #373fdd64

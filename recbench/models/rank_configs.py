@@ -12,11 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from recbench.core.config import (
-    BinaryCrossEntropyConfig,
-    FeatureGroup,
-    Loss,
-    ModelConfig,
-    VariationalDropoutConfig,
+    BinaryCrossEntropyConfig, FeatureGroup, Loss, ModelConfig, VariationalDropoutConfig
 )
 from ..core.registry import OpenTable, lookup
 from ..data.rows.features import Feature, RawFeature, with_embedding_dim
@@ -45,10 +41,8 @@ def kinds_of_features(features: Sequence[Feature]) -> FeatureKinds:
     )
     dense = [one for one in features if isinstance(one, RawFeature) and not one.is_sparse]
     return FeatureKinds(
-        ids,
-        sequences,
-        [feature for feature in dense if feature.dense_emb],
-        [feature for feature in dense if not feature.dense_emb],
+        ids, sequences, [feature for feature in dense if feature.dense_emb],
+        [feature for feature in dense if not feature.dense_emb]
     )
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #be8cf90c
@@ -98,8 +92,7 @@ def wide_and_deep(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
     "Groups wide and deep."
     return {
         "feature_groups": [
-            group("wide", kinds.ids, "WIDE"),
-            group("deep", [*kinds.fields, *kinds.numbers]),
+            group("wide", kinds.ids, "WIDE"), group("deep", [*kinds.fields, *kinds.numbers])
         ],
         "wide_and_deep": {"deep": sizes.mlp()},
     }
@@ -156,7 +149,7 @@ def wukong(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
         "wukong": {**dense, "wukong_layers": [layer] * sizes.wukong_layers, "final": sizes.mlp()},
     }
 
-# %% ../../nbs/60_models/60_rank_configs.ipynb #86d49821
+# %% ../../nbs/60_models/60_rank_configs.ipynb #39ee2f02
 def one_group(kinds: FeatureKinds) -> list[FeatureGroup]:
     return [group("all", [*kinds.fields, *kinds.numbers])]
 
@@ -182,7 +175,7 @@ def dcn_v1(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
         },
     }
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #97815453
 def dcn_v2(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
     "One group."
     return {
@@ -214,9 +207,8 @@ def attended(kinds: FeatureKinds) -> dict[str, list[Feature]]:
         feature.table: feature for feature in kinds.ids if not feature.is_list
     }
     return {
-        name: [queries[feature.table], feature, *filter(None, [by_name.get(f"{name}_label")])]
-        for name, feature in by_name.items()
-        if feature.table in queries
+        name: [queries[feature.table], feature, *filter(None, [by_name.get(f"{name}_label")])] for name,
+        feature in by_name.items() if feature.table in queries
     }
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #65b7974a
@@ -282,18 +274,16 @@ def kinds_with_table(model_name: str, features: Sequence[Feature]) -> FeatureKin
         "least one feature with ids or dense_emb"
     )
 
-# %% ../../nbs/60_models/60_rank_configs.ipynb #7c2d0b06
+# %% ../../nbs/60_models/60_rank_configs.ipynb #9f640cb4
 def dropout_config(price: float | None) -> VariationalDropoutConfig | None:
     "Settings of variational dropout; None where there is no price of keeping a feature."
     return None if price is None else VariationalDropoutConfig(regularization_lambda=price)
 
-
+# %% ../../nbs/60_models/60_rank_configs.ipynb #7ec372f0
 def rank_config(
-    model_name: str,
-    features: Sequence[Feature] | Dataset,
+    model_name: str, features: Sequence[Feature] | Dataset,
     losses: Sequence[Loss] = (Loss(binary_cross_entropy=BinaryCrossEntropyConfig()),),
-    variational_dropout: float | None = None,
-    **sizes: Any,
+    variational_dropout: float | None = None, **sizes: Any
 ) -> ModelConfig:
     """Config of a ranking model that reads all features.
 

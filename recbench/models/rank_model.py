@@ -59,9 +59,7 @@ def check_groups(self: "RankModel") -> None:
         group for group in known if group not in (*needed, *self.optional_groups)
     ]
     if not known:
-        raise ValueError(
-            f"feature_groups is empty; {name} reads {', '.join(needed) or 'one group'}"
-        )
+        raise ValueError(f"feature_groups is empty; {name} reads {', '.join(needed) or 'one group'}")
     for group in needed: lookup(self.feature_groups, group, f"feature group of {name}")
     if extra:
         raise ValueError(
@@ -111,7 +109,7 @@ def field_dim(self: "RankModel", group: str) -> int:
         )
     return next(iter(dims.values()))
 
-# %% ../../nbs/60_models/25_rank_model.ipynb #58deef87
+# %% ../../nbs/60_models/25_rank_model.ipynb #3cb551c7
 def make_heads(self: "RankModel") -> list[Head]:
     "The one output of a ranking model; a model of several tasks gives one a task."
     if not self.labels:
@@ -119,12 +117,8 @@ def make_heads(self: "RankModel") -> list[Head]:
     config, weights = self.config, self.sample_weights
     return [
         Head(
-            self.labels[0],
-            config.num_class,
-            config.losses,
-            config.metrics,
-            config.train_metrics,
-            weights[0] if weights else None,
+            self.labels[0], config.num_class, config.losses, config.metrics, config.train_metrics,
+            weights[0] if weights else None
         )
     ]
 
@@ -138,7 +132,7 @@ def check_no_mining(model: "RankModel", heads: Sequence[Head]) -> None:
                 "mine negatives from, DropoutNet has"
             )
 
-
+# %% ../../nbs/60_models/25_rank_model.ipynb #7a57217c
 def init_heads(self: "RankModel") -> None:
     "Make the heads, and take their metrics in."
     by_name = {feature.name: feature for feature in self.features}
@@ -186,10 +180,8 @@ def init_metric(self: "RankModel") -> None:
 
 
 def update_metric(
-    self: "RankModel",
-    predictions: dict[str, Tensor],
-    batch: Batch,
-    losses: dict[str, Tensor] | None = None,
+    self: "RankModel", predictions: dict[str, Tensor], batch: Batch,
+    losses: dict[str, Tensor] | None = None
 ) -> None:
     "Add a batch to the metrics and to the loss means."
     self.heads.update(predictions, batch)
@@ -226,12 +218,8 @@ class RankModel(BaseModel, abstract=True):
     num_class: int
 
     def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        **kwargs: Any,
+        self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.check_groups()
@@ -244,10 +232,7 @@ class RankModel(BaseModel, abstract=True):
 
     read_groups, input_groups, check_groups = read_groups, input_groups, check_groups
     input_features, init_input, build_input, field_dim = (
-        input_features,
-        init_input,
-        build_input,
-        field_dim,
+        input_features, init_input, build_input, field_dim
     )
     make_heads, init_heads, output_to_prediction = make_heads, init_heads, output_to_prediction
     read_features = property(read_features)

@@ -80,7 +80,7 @@ class Recipe(Config):
 
     __str__ = __repr__
 
-# %% ../../nbs/60_models/59_recipes.ipynb #a736b972
+# %% ../../nbs/60_models/59_recipes.ipynb #cc58bc93
 TOWERS = Recipe(architecture={"share_embedding": True}, table_learning_rate=0.1)
 SEQUENCES = Recipe(
     embedding_dim=64, init_std=0.02, batch_size=32, epochs=14, patience=5, table_optimizer="adam",
@@ -96,6 +96,8 @@ RANK_MODELS = (
     "WideAndDeep", "DeepFM", "xDeepFM", "DLRM", "WuKong", "MaskNet", "DCNV1", "DCNV2", "MultiTower",
     "MultiTowerDIN",
 )
+
+# %% ../../nbs/60_models/59_recipes.ipynb #53037c12
 RECIPES: dict[str, Recipe] = {
     "DSSM": TOWERS,
     "DSSMV2": TOWERS,
@@ -108,7 +110,7 @@ RECIPES: dict[str, Recipe] = {
     **dict.fromkeys(RANK_MODELS, RANKING),
 }
 
-# %% ../../nbs/60_models/59_recipes.ipynb #a144b78c
+# %% ../../nbs/60_models/59_recipes.ipynb #c20deecc
 MANY_ROWS = TOWERS.model_copy(update={"batch_size": 2048, "epochs": 6})
 LASTING = Recipe(
     embedding_dim=64, init_std=0.02, features=["item_id", "history"],
@@ -120,16 +122,15 @@ LASTING = Recipe(
 )
 FRAPPE = RANKING.model_copy(
     update=dict(
-        architecture={"dropout": 0.2, "batch_norm": True},
-        batch_size=4096,
-        epochs=30,
-        table_weight_decay=0.05,
+        architecture={"dropout": 0.2, "batch_norm": True}, batch_size=4096, epochs=30,
+        table_weight_decay=0.05
     )
 )
 SPARSE_SEQUENCES = SEQUENCES.model_copy(
     update=dict(architecture={"sequence_dropout": 0.5}, batch_size=64, epochs=12)
 )
 
+# %% ../../nbs/60_models/59_recipes.ipynb #b8a3f945
 TUNED: dict[str, dict[str, Recipe]] = {
     "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
@@ -138,9 +139,7 @@ TUNED: dict[str, dict[str, Recipe]] = {
 }
 
 # %% ../../nbs/60_models/59_recipes.ipynb #8e090e5c
-def recipe_of(
-    model: BaseModel | type[BaseModel] | str, dataset: Dataset | str | None = None
-) -> Recipe:
+def recipe_of(model: BaseModel | type[BaseModel] | str, dataset: Dataset | str | None = None) -> Recipe:
     """The recipe of a model, for a data set where one was chosen on it.
 
     Args:

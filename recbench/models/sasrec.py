@@ -23,11 +23,8 @@ class SASRecUserTower(SequenceTower):
     "Item and place, then blocks of causal self-attention, then a layer norm."
 
     def __init__(
-        self,
-        settings: SASRecTower,
-        feature_group: FeatureGroup,
-        features: Sequence[Feature],
-        tables: Tables | None = None,
+        self, settings: SASRecTower, feature_group: FeatureGroup, features: Sequence[Feature],
+        tables: Tables | None = None
     ):
         super().__init__(settings.input, settings.max_seq_len, feature_group, features, tables)
         dim = self.output_dim = self.sequence_dim
@@ -35,11 +32,8 @@ class SASRecUserTower(SequenceTower):
         self.dropout = nn.Dropout(settings.dropout_ratio)
         nn.init.normal_(self.place.weight, std=0.02)
         block = (
-            dim,
-            settings.num_heads,
-            settings.feed_forward_dim or dim,
-            settings.activation,
-            settings.dropout_ratio,
+            dim, settings.num_heads, settings.feed_forward_dim or dim, settings.activation,
+            settings.dropout_ratio
         )
         blocks = (TransformerBlock(*block) for _ in range(settings.num_layers))
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim)

@@ -38,12 +38,8 @@ class SequenceTower(nn.Module):
     output_dim: int
 
     def __init__(
-        self,
-        input: str,
-        max_seq_len: int,
-        feature_group: FeatureGroup,
-        features: Sequence[Feature],
-        tables: Tables | None = None,
+        self, input: str, max_seq_len: int, feature_group: FeatureGroup, features: Sequence[Feature],
+        tables: Tables | None = None
     ):
         super().__init__()
         if feature_group.group_type != "JAGGED_SEQUENCE":
@@ -94,7 +90,7 @@ class SequenceTower(nn.Module):
         sequence = self.read(batch, grouped)
         return sequence._replace(values=self.encode(sequence))
 
-# %% ../../nbs/60_models/22_sequence_model.ipynb #cf8c4fe3
+# %% ../../nbs/60_models/22_sequence_model.ipynb #51075e0b
 def user_vectors(self: "SequenceMatchModel", positions: Tensor) -> Tensor:
     "From positions of the user tower to the vectors that meet the items."
     output = self.output(positions)
@@ -112,7 +108,7 @@ def towers(self: "SequenceMatchModel", batch: Batch) -> tuple[Tensor, Tensor, di
         users = users.repeat_interleave(who.targets_each, 0)  # several targets of one moment
     return self.user_vectors(users), *self.item_tower(batch, item)
 
-
+# %% ../../nbs/60_models/22_sequence_model.ipynb #66b44bae
 def user_embedding(self: "SequenceMatchModel", batch: Batch) -> Tensor:
     """Vectors [B, D] at the end of each history; 0 for an empty one, which finds all items equal.
 

@@ -88,13 +88,10 @@ def input_groups(self: "TDM") -> list[FeatureGroup]:
         raise ValueError(
             f"group {group.group_name} holds {names}; TDM needs the node's id beside the sequence"
         )
-    history = group.model_copy(
-        update={"feature_names": [name for name in names if name not in query]}
-    )
+    history = group.model_copy(update={"feature_names": [name for name in names if name not in query]})
     plain = FeatureGroup(
-        group_name=self.query_name,
-        feature_names=query,
-        embedding_name_suffix=group.embedding_name_suffix,
+        group_name=self.query_name, feature_names=query,
+        embedding_name_suffix=group.embedding_name_suffix
     )
     return [history if other is group else other for other in self.config.feature_groups] + [plain]
 
@@ -102,21 +99,15 @@ def input_groups(self: "TDM") -> list[FeatureGroup]:
 def init_network(self: "TDM") -> None:
     "Attention over the history, and the network above it and the other groups."
     config, dim, history = (
-        self.config.model,
-        self.embedding_group.group_total_dim,
-        self.sequence.group_name,
+        self.config.model, self.embedding_group.group_total_dim, self.sequence.group_name
     )
     self.multiwindow_din = MultiWindowDINEncoder(
-        dim(f"{history}.sequence"),
-        dim(self.query_name),
-        history,
-        config.multiwindow_din.windows_len,
-        config.multiwindow_din.attn_mlp.model_dump(),
+        dim(f"{history}.sequence"), dim(self.query_name), history, config.multiwindow_din.windows_len,
+        config.multiwindow_din.attn_mlp.model_dump()
     )
     self.sides = {
-        name: self.get_features_in_feature_groups([group])[0].side
-        for name, group in self.feature_groups.items()
-        if group is not self.sequence
+        name: self.get_features_in_feature_groups([group])[0].side for name,
+        group in self.feature_groups.items() if group is not self.sequence
     }
     joined = sum(map(dim, self.sides)) + self.multiwindow_din.output_dim
     self.deep_mlp = MLP(joined, **config.final.model_dump())
@@ -151,7 +142,7 @@ def score(self: "TDM", embedded: Embedded, nodes: Tensor) -> Tensor:
     din = self.multiwindow_din.many(embedded.sequence, embedded.lengths, embedded.query[nodes])
     return self.output_linear(self.deep_mlp(torch.cat([din, *parts], -1)))
 
-# %% ../../nbs/60_models/35_tdm.ipynb #db20356c
+# %% ../../nbs/60_models/35_tdm.ipynb #150d08d3
 def rows_by_user(owner: Tensor, users: int) -> Tensor:
     """Rows of the nodes, user by user.
 
@@ -171,7 +162,7 @@ def rows_by_user(owner: Tensor, users: int) -> Tensor:
                          "needs the same number")
     return owner.argsort(stable=True)
 
-
+# %% ../../nbs/60_models/35_tdm.ipynb #6165f3a7
 def predict(self: "TDM", batch: Batch) -> dict[str, Tensor]:
     "Predictions of each row, or of each node where the batch holds users and nodes."
     embedded, name = self.embed(batch), self.sequence.group_name
@@ -207,13 +198,8 @@ class TDM(RankModel):
     sides: dict[str, str]
 
     def __init__(
-        self,
-        model_config: ModelConfig,
-        features: Sequence[Feature],
-        labels: Sequence[str],
-        sample_weights: Sequence[str] | None = None,
-        tree: Tree | None = None,
-        **kwargs: Any,
+        self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
+        sample_weights: Sequence[str] | None = None, tree: Tree | None = None, **kwargs: Any
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.tree = tree
@@ -261,10 +247,7 @@ def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
         if name not in fresh: continue
         if name.startswith(f"embedding_group.tables.{own.table}"):
             fresh[name] = torch.cat(
-                [
-                    weight[:rows],
-                    weight.new_zeros(len(fresh[name]) - rows, weight.shape[1]),
-                ]
+                [weight[:rows], weight.new_zeros(len(fresh[name]) - rows, weight.shape[1])]
             )
             fresh[name][inner] = node_means(tree, weight[ids])[:len(inner)]
         elif fresh[name].shape == weight.shape:

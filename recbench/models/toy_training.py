@@ -19,11 +19,8 @@ from .rank_model import RankModel
 
 # %% ../../nbs/60_models/26_toy_training.ipynb #edbca03a
 def toy_model(
-    groups: Sequence[tuple[str, str, str]],
-    model: str,
-    settings: dict[str, Any],
-    embedding_dim: int = 8,
-    **options: Any,
+    groups: Sequence[tuple[str, str, str]], model: str, settings: dict[str, Any],
+    embedding_dim: int = 8, **options: Any
 ) -> RankModel:
     """A model on the toy features with binary cross-entropy, made with a fixed seed.
 
@@ -77,13 +74,10 @@ def learn_toy(model: RankModel, steps: int = 150, learning_rate: float = 0.01) -
         optimizer.step()
     return Learned(before, judge(), float(toy_floor(new)))
 
-# %% ../../nbs/60_models/26_toy_training.ipynb #074a8cfd
+# %% ../../nbs/60_models/26_toy_training.ipynb #a8f54503
 def toy_tasks(
-    model: str,
-    settings: dict[str, Any],
-    towers: Mapping[str, dict[str, Any]] = {},
-    order: Sequence[str] = ("ctr", "cvr"),
-    **options: Any,
+    model: str, settings: dict[str, Any], towers: Mapping[str, dict[str, Any]] = {},
+    order: Sequence[str] = ("ctr", "cvr"), **options: Any
 ) -> RankModel:
     """A model of the tasks `ctr` and `cvr` on the toy features, made with a fixed seed.
 
@@ -108,7 +102,7 @@ def toy_tasks(
     built.init_loss()
     return built
 
-
+# %% ../../nbs/60_models/26_toy_training.ipynb #bbcb1e8c
 def two_labels(batch: Batch) -> Batch:
     "A toy batch with the label `no_click` beside `click`."
     batch.labels["no_click"] = 1 - batch.labels["click"]

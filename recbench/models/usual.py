@@ -19,9 +19,7 @@ from .rank_configs import RANK_CONFIGS, rank_config, rank_features
 from .recipes import Recipe, recipe_of
 
 # %% ../../nbs/60_models/62_usual.ipynb #6b1c0a05
-def usual_features(
-    model_name: str, dataset: Dataset, recipe: Recipe | None = None
-) -> list[Feature]:
+def usual_features(model_name: str, dataset: Dataset, recipe: Recipe | None = None) -> list[Feature]:
     """The data set's features as a recipe wants them.
 
     Args:

@@ -14,14 +14,14 @@ from ..data.rows.batch import Batch
 from ..layers.mlp import MLP
 from .rank_model import RankModel
 
-# %% ../../nbs/60_models/40_wide_and_deep.ipynb #6f43b7b6
+# %% ../../nbs/60_models/40_wide_and_deep.ipynb #98e9c8b8
 def check_wide(group: FeatureGroup) -> None:
     "Refuse a group that is not of type WIDE."
     if group.group_type == "WIDE": return
     name, kind = group.group_name, group.group_type
     raise ValueError(f"group_type of group {name!r} is {kind}; must be WIDE")
 
-
+# %% ../../nbs/60_models/40_wide_and_deep.ipynb #4672044d
 class WideAndDeep(RankModel):
     "Groups `wide` (type WIDE) and `deep`."
     groups, summed_groups = ("wide", "deep"), ("wide",)

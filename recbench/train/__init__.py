@@ -20,14 +20,8 @@ from .notebook_runs import run_notebook
 from .optimizers import Part, dense_optimizer, fuse_tables
 from .runs import Run, new_run_dir, runs
 from recbench.train.schedules import (
-    Constant,
-    CosineAnnealing,
-    CosineAnnealingWarmRestarts,
-    ExponentialDecay,
-    LearningRate,
-    ManualStep,
-    ReduceOnPlateau,
-    schedule_of,
+    Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate, ManualStep,
+    ReduceOnPlateau, schedule_of
 )
 from .trainer import Trainer
 from .updates import Updates, clip_gradients, loss_scaler
@@ -35,34 +29,10 @@ from .wrappers import TrainWrapper
 
 # %% ../../nbs/80_train/99_train.ipynb #45c246fc
 _all_ = [
-    "Built",
-    "CheckpointError",
-    "Checkpoints",
-    "Constant",
-    "CosineAnnealing",
-    "CosineAnnealingWarmRestarts",
-    "ExponentialAverage",
-    "ExponentialDecay",
-    "LearningRate",
-    "LiveCurves",
-    "LivePlot",
-    "ManualStep",
-    "NonFiniteError",
-    "Part",
-    "ReduceOnPlateau",
-    "Run",
-    "StopAfter",
-    "TensorBoardWriter",
-    "TrainWrapper",
-    "Trainer",
-    "Updates",
-    "build",
-    "clip_gradients",
-    "dense_optimizer",
-    "fuse_tables",
-    "loss_scaler",
-    "new_run_dir",
-    "run_notebook",
-    "runs",
-    "schedule_of",
+    "Built", "CheckpointError", "Checkpoints", "Constant", "CosineAnnealing",
+    "CosineAnnealingWarmRestarts", "ExponentialAverage", "ExponentialDecay", "LearningRate",
+    "LiveCurves", "LivePlot", "ManualStep", "NonFiniteError", "Part", "ReduceOnPlateau", "Run",
+    "StopAfter", "TensorBoardWriter", "TrainWrapper", "Trainer", "Updates", "build", "clip_gradients",
+    "dense_optimizer", "fuse_tables", "loss_scaler", "new_run_dir", "run_notebook", "runs",
+    "schedule_of"
 ]

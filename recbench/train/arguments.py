@@ -24,7 +24,7 @@ from ..models.recipes import Recipe, recipe_of
 from .optimizers import Part
 from .schedules import LearningRate, ReduceOnPlateau
 
-# %% ../../nbs/80_train/38_arguments.ipynb #744ee6b5
+# %% ../../nbs/80_train/38_arguments.ipynb #cb60a22d
 # least value
 WHOLE = {
     "batch_size": 1,
@@ -39,19 +39,11 @@ MOST = {"batch_size": 2**31 - 1, "seed": 2**63 - 1}
 ABOVE_0 = ("learning_rate", "table_learning_rate", "save_every_minutes")
 AT_LEAST_0 = ("weight_decay", "table_weight_decay")
 MAY_BE_NONE = (
-    "batch_size",
-    "epochs",
-    "steps",
-    "save_every_steps",
-    "patience",
-    "learning_rate",
-    "weight_decay",
-    "table_learning_rate",
-    "table_weight_decay",
-    "save_every_minutes",
+    "batch_size", "epochs", "steps", "save_every_steps", "patience", "learning_rate", "weight_decay",
+    "table_learning_rate", "table_weight_decay", "save_every_minutes"
 )
 
-
+# %% ../../nbs/80_train/38_arguments.ipynb #8d8416a1
 def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | None]:
     """The numbers among a trainer's arguments as Python's own.
 
@@ -77,18 +69,10 @@ def check_device(device: torch.device | str) -> torch.device:
         raise ValueError(f"device is {device!r}; this machine has {there} CUDA devices")
     return found
 
-# %% ../../nbs/80_train/38_arguments.ipynb #22c41844
+# %% ../../nbs/80_train/38_arguments.ipynb #d1fbf502
 EVENTS = (
-    "on_load",
-    "on_start",
-    "on_step",
-    "on_backward",
-    "on_validate",
-    "on_validated",
-    "on_epoch",
-    "on_interrupt",
-    "on_error",
-    "on_end",
+    "on_load", "on_start", "on_step", "on_backward", "on_validate", "on_validated", "on_epoch",
+    "on_interrupt", "on_error", "on_end"
 )
 LOADER = ("__len__", "__iter__", "next_epoch", "state_dict", "load_state_dict", "position")
 
@@ -106,7 +90,7 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
                 f"callbacks[{i}] is {callback!r:.80}; must have at least one of {', '.join(EVENTS)}"
             )
 
-
+# %% ../../nbs/80_train/38_arguments.ipynb #4c0a5b93
 def check_loader(loader: object) -> None:
     "Refuse what lacks a part of the loader's protocol."
     missing = [name for name in LOADER if not hasattr(loader, name)]
@@ -116,7 +100,7 @@ def check_loader(loader: object) -> None:
             "or another with these"
         )
 
-
+# %% ../../nbs/80_train/38_arguments.ipynb #1b1bfc00
 def check_read(given: Mapping[str, Any]) -> None:
     """Refuse what nothing would read.
 
@@ -140,7 +124,7 @@ def check_read(given: Mapping[str, Any]) -> None:
             "own, leave them out"
         )
 
-# %% ../../nbs/80_train/38_arguments.ipynb #995077fa
+# %% ../../nbs/80_train/38_arguments.ipynb #df7b6beb
 # what an argument is where it is not None
 CLASSES = {
     "recipe": (Recipe, "recipe_of('DSSM')"),
@@ -150,7 +134,7 @@ CLASSES = {
     "grad_scaler": (GradScaler, "GradScaler(init_scale=1024.0)"),
 }
 
-
+# %% ../../nbs/80_train/38_arguments.ipynb #481a6558
 def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """A trainer's arguments, numbers as Python's own.
 
@@ -176,15 +160,8 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 
 # %% ../../nbs/80_train/38_arguments.ipynb #687917a3
 FROM_RECIPE = (
-    "negatives",
-    "batch_size",
-    "epochs",
-    "patience",
-    "learning_rate",
-    "weight_decay",
-    "table_optimizer",
-    "table_learning_rate",
-    "table_weight_decay",
+    "negatives", "batch_size", "epochs", "patience", "learning_rate", "weight_decay", "table_optimizer",
+    "table_learning_rate", "table_weight_decay"
 )
 
 

@@ -28,7 +28,7 @@ def dense_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         if parameter.requires_grad and id(parameter) not in in_tables
     }
 
-# %% ../../nbs/80_train/27_averages.ipynb #8a0c4d78
+# %% ../../nbs/80_train/27_averages.ipynb #05efe2b3
 @torch.no_grad()
 def update(self: "ExponentialAverage", model: nn.Module) -> None:
     """Take in the weights after a step.
@@ -45,7 +45,7 @@ def update(self: "ExponentialAverage", model: nn.Module) -> None:
         list(self.averages.values()), [current[name] for name in self.averages], None
     )
 
-
+# %% ../../nbs/80_train/27_averages.ipynb #a5b866b9
 @torch.no_grad()
 def swap(self: "ExponentialAverage", model: nn.Module) -> None:
     """Exchange the model's weights and the averages; twice is as before.
@@ -68,7 +68,7 @@ def applied(self: "ExponentialAverage", model: nn.Module) -> Iterator[None]:
     try: yield
     finally: self.swap(model)
 
-# %% ../../nbs/80_train/27_averages.ipynb #e0506033
+# %% ../../nbs/80_train/27_averages.ipynb #1b172e68
 def on_start(self: "ExponentialAverage", trainer) -> None:
     """A training that begins has no average yet, whatever the object averaged before.
 
@@ -89,7 +89,7 @@ def on_step(self: "ExponentialAverage", trainer, step: int, loss: Tensor) -> Non
     """
     self.update(trainer.model)
 
-
+# %% ../../nbs/80_train/27_averages.ipynb #9ebfea47
 def on_validate(self: "ExponentialAverage", trainer) -> None:
     """The averages are what is measured.
 
@@ -134,9 +134,8 @@ def load_state_dict(self: "ExponentialAverage", state: Mapping[str, Any]) -> Non
     """
     self.steps, self.swapped = state["steps"], False
     self.averages = {
-        name.removeprefix("average."): value.clone()
-        for name, value in state.items()
-        if name.startswith("average.")
+        name.removeprefix("average."): value.clone() for name,
+        value in state.items() if name.startswith("average.")
     }
 
 # %% ../../nbs/80_train/27_averages.ipynb #4954f000

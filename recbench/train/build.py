@@ -27,7 +27,7 @@ from ..models.recipes import Recipe
 from .schedules import Constant, LearningRate, schedule_of
 from .trainer import Trainer
 
-# %% ../../nbs/80_train/90_build.ipynb #c8267ba5
+# %% ../../nbs/80_train/90_build.ipynb #78466ea1
 def written(config: Config | None) -> dict[str, Any]:
     "Fields of a config that are set to something else than their default."
     if config is None: return {}
@@ -38,7 +38,7 @@ def written(config: Config | None) -> dict[str, Any]:
         if getattr(config, name) != fields[name].get_default(call_default_factory=True)
     }
 
-
+# %% ../../nbs/80_train/90_build.ipynb #eb1b8450
 def sort_out(
     place: str, config: Config | None, done: Collection[str], replaced: Collection[str]
 ) -> list[str]:
@@ -72,7 +72,7 @@ def first_spread(name: str, init_fn: str | None) -> float | None:
     if found: return float(found[1])
     raise ValueError(f"{name}.init_fn is {init_fn!r}; allowed is 'nn.init.normal_,std=<number>'")
 
-# %% ../../nbs/80_train/90_build.ipynb #88cb413f
+# %% ../../nbs/80_train/90_build.ipynb #95bb3623
 def built_feature(own: Feature, config: Any, applied: Collection[str], length: int | None) -> Feature:
     """A feature of the data set on the table that a config gives it.
 
@@ -93,7 +93,7 @@ def built_feature(own: Feature, config: Any, applied: Collection[str], length: i
     if isinstance(own, RawFeature): update |= number_settings(place, own, config)
     return type(own)(**own.model_dump() | update)
 
-
+# %% ../../nbs/80_train/90_build.ipynb #765c29c1
 def table_rows(place: str, own: Feature, config: Any) -> dict[str, int]:
     "Rows of the table that a config asks for; it must hold those that the data set uses."
     sizes = written(config)
@@ -110,15 +110,14 @@ def number_settings(place: str, own: RawFeature, config: Any) -> dict[str, Any]:
     "Dense embeddings of a number; cuts and width must be those of the data set."
     cuts, width = tuple(getattr(config, "boundaries", ())), getattr(config, "value_dim", 1)
     for name, asked, there in (
-        ("boundaries", cuts, own.boundaries),
-        ("value_dim", width, own.value_dim),
+        ("boundaries", cuts, own.boundaries), ("value_dim", width, own.value_dim)
     ):
         if asked != there: raise ValueError(f"{place}.{name} is {asked}; the data set has {there}")
     kinds = {name: getattr(config, name, None) for name in ("autodis", "mlp")}
     chosen = {name: kind.model_dump() for name, kind in kinds.items() if kind is not None}
     return {"dense_emb": DenseEmbedding(**chosen).model_dump()} if chosen else {}
 
-# %% ../../nbs/80_train/90_build.ipynb #f80398fc
+# %% ../../nbs/80_train/90_build.ipynb #1775b123
 def described(configs: Collection[FeatureConfig]) -> dict[str, tuple[Any, int | None]]:
     "Name of a feature -> its config and, of a sequence, its length."
     found: dict[str, tuple[Any, int | None]] = {}
@@ -133,7 +132,7 @@ def described(configs: Collection[FeatureConfig]) -> dict[str, tuple[Any, int | 
             found[name] = sub.kind[1], config.sequence_length
     return found
 
-
+# %% ../../nbs/80_train/90_build.ipynb #b1fd1436
 def build_features(pipeline: PipelineConfig, data: Dataset, applied: Collection[str]) -> list[Feature]:
     "The features that the groups of the model read, or all of the data set where none is described."
     configs, own = described(pipeline.feature_configs), {one.name: one for one in data.features()}
@@ -192,7 +191,7 @@ def optimizer_settings(config: TrainConfig) -> dict[str, Any]:
         "callbacks": [LearningRate(*rates)] if moving else [],
     }
 
-# %% ../../nbs/80_train/90_build.ipynb #5fa16fd0
+# %% ../../nbs/80_train/90_build.ipynb #b3145d56
 TRAINED = (
     "sparse_optimizer", "dense_optimizer", "num_steps", "num_epochs", "save_checkpoints_steps",
     "save_checkpoints_epochs", "mixed_precision", "grad_scaler", "gradient_accumulation_steps",
@@ -200,7 +199,7 @@ TRAINED = (
 )
 SHOWN = ("log_step_count_steps", "use_tensorboard", "cudnn_allow_tf32", "cuda_matmul_allow_tf32")
 
-
+# %% ../../nbs/80_train/90_build.ipynb #f556953c
 def train_settings(config: TrainConfig | None) -> tuple[dict[str, Any], list[str]]:
     "Arguments of a trainer, and what has no effect on its numbers."
     if config is None: return {}, []
@@ -222,7 +221,7 @@ def train_settings(config: TrainConfig | None) -> tuple[dict[str, Any], list[str
         "save_every_steps": config.save_checkpoints_steps or None,
     }, notes
 
-# %% ../../nbs/80_train/90_build.ipynb #d4f0aa0f
+# %% ../../nbs/80_train/90_build.ipynb #6b7fadb4
 READ = (
     "dataset_type", "fg_mode", "fg_encoded", "fg_encoded_multival_sep", "fg_threads", "input_fields",
     "input_fields_str", "delimiter", "with_header", "num_workers", "pin_memory", "eval_batch_size",
@@ -231,7 +230,7 @@ READ = (
 )
 DRAWN = ("batch_size", "label_fields", "sample_weight_fields", *SAMPLERS)
 
-
+# %% ../../nbs/80_train/90_build.ipynb #67f490c8
 @dataclass(frozen=True)
 class Built:
     """What a pipeline config became.
@@ -249,7 +248,7 @@ class Built:
     trainer: Trainer
     notes: tuple[str, ...]
 
-
+# %% ../../nbs/80_train/90_build.ipynb #a23402ce
 def fewer_valid(pipeline: PipelineConfig, data: Dataset) -> tuple[Dataset, list[str]]:
     "The data set with as many validation rows as `eval_config.num_steps` batches hold."
     config, source = pipeline.eval_config, pipeline.data_config or DataConfig(dataset_type="CsvDataset")
@@ -260,13 +259,8 @@ def fewer_valid(pipeline: PipelineConfig, data: Dataset) -> tuple[Dataset, list[
 
 # %% ../../nbs/80_train/90_build.ipynb #2f53019b
 def build(
-    pipeline: PipelineConfig,
-    data: Dataset,
-    *,
-    run_dir: Path | str | None = None,
-    applied: Collection[str] = (),
-    seed: int = 0,
-    progress: bool = True,
+    pipeline: PipelineConfig, data: Dataset, *, run_dir: Path | str | None = None,
+    applied: Collection[str] = (), seed: int = 0, progress: bool = True
 ) -> Built:
     """Features, negatives, model and trainer as a pipeline config describes them.
 

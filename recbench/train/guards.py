@@ -119,9 +119,8 @@ def batch_to_state(batch: Batch) -> dict[str, dict]:
 def batch_from_state(state: Mapping[str, Mapping]) -> Batch:
     "The batch that `batch_to_state` was given."
     parts: dict[str, Any] = {
-        part: {name: _whole(value) for name, value in values.items()}
-        for part, values in state.items()
-        if part != "candidates"
+        part: {name: _whole(value) for name, value in values.items()} for part,
+        values in state.items() if part != "candidates"
     }
     said = state.get("candidates")
     return Batch(**parts, candidates=None if said is None else Candidates.from_state(said))

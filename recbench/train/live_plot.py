@@ -208,25 +208,16 @@ def new_label(panel: Panel, name: str):
     color = panel.drawn[name][1].get_color() if name in panel.drawn else "0.25"
     style = {"color": color, "transform": panel.axes.transAxes, "clip_on": False}
     text = panel.axes.text(
-        1.06,
-        0,
-        "",
-        va="center",
-        fontsize=9.5,
-        fontweight="bold" if name in panel.drawn else None,
-        **style,
+        1.06, 0, "", va="center", fontsize=9.5, fontweight="bold" if name in panel.drawn else None,
+        **style
     )
     tie = panel.axes.plot([1.0, 1.05], [0, 0], lw=0.8, scalex=False, scaley=False, **style)[0]
     return text, tie
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #d480f76b
 def fixed_axes(
-    figure: Figure,
-    count: int,
-    left: float = 0.6,
-    right: float = 1.65,
-    top: float = 0.4,
-    bottom: float = 0.55,
+    figure: Figure, count: int, left: float = 0.6, right: float = 1.65, top: float = 0.4,
+    bottom: float = 0.55
 ) -> list:
     "Axes side by side, with margins in inches that hold labels of any value."
     width, height = figure.get_size_inches()
@@ -248,13 +239,9 @@ class LivePlot:
     """
 
     def __init__(
-        self,
-        panels: dict[str, str],
-        every: float = 1.0,
-        lines: dict[str, dict[str, float]] | None = None,
-        smoothing: dict[str, float] | None = None,
-        height: float = 3.2,
-        dpi: int = 90,
+        self, panels: dict[str, str], every: float = 1.0,
+        lines: dict[str, dict[str, float]] | None = None, smoothing: dict[str, float] | None = None,
+        height: float = 3.2, dpi: int = 90
     ):
         lines, smoothing = lines or {}, smoothing or {}
         if not panels: raise ValueError("panels is empty; name at least one, e.g. {'loss': 'step'}")
@@ -328,17 +315,12 @@ class LiveCurves(LivePlot):
     """
 
     def __init__(
-        self,
-        metrics: list[str],
-        lines: dict[str, dict[str, float]] | None = None,
-        smoothing: float = 0.98,
-        **options,
+        self, metrics: list[str], lines: dict[str, dict[str, float]] | None = None,
+        smoothing: float = 0.98, **options
     ):
         super().__init__(
-            {"loss": "step", **dict.fromkeys(metrics, "epoch")},
-            lines=lines,
-            smoothing={"loss": smoothing},
-            **options,
+            {"loss": "step", **dict.fromkeys(metrics, "epoch")}, lines=lines,
+            smoothing={"loss": smoothing}, **options
         )
         self.waiting = []
 

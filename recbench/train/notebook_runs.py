@@ -36,11 +36,8 @@ def _begin(name: str, folder: Path | str, call: str) -> IO[str]:
 
 # %% ../../nbs/80_train/65_notebook_runs.ipynb #f4168e42
 def run_notebook(
-    notebook: Path | str,
-    name: str,
-    folder: Path | str = "runs",
-    progress: bool = True,
-    **parameters: Any,
+    notebook: Path | str, name: str, folder: Path | str = "runs", progress: bool = True,
+    **parameters: Any
 ) -> Path:
     """Execute the notebook in a run folder, the one of the same call that was cut off or a new one;
     what the notebook raises is raised.
@@ -66,10 +63,8 @@ def run_notebook(
     ) as call:
         run_dir = Path(call.name).parent.resolve()
         papermill.execute_notebook(
-            str(notebook),
-            str(run_dir / "notebook.ipynb"),
-            {**parameters, "run_dir": str(run_dir)},
-            progress_bar=progress,
+            str(notebook), str(run_dir / "notebook.ipynb"), {**parameters, "run_dir": str(run_dir)},
+            progress_bar=progress
         )
         call.truncate(0)          # an empty one has come to its end
     return run_dir

@@ -53,13 +53,10 @@ def find_parts(names: Iterable[str], parts: Sequence[Part]) -> dict[str, Part]:
 # %% ../../nbs/80_train/20_optimizers.ipynb #1a8daee9
 def table_names(model: nn.Module) -> dict[str, tuple[Tables, str]]:
     "Name of every table's weight in the state dict -> the module that holds it, its name there."
-    modules = [
-        (path, module) for path, module in model.named_modules() if isinstance(module, Tables)
-    ]
+    modules = [(path, module) for path, module in model.named_modules() if isinstance(module, Tables)]
     return {
-        f"{path}.{name}.weight".lstrip("."): (module, name)
-        for path, module in modules
-        for name in module.sizes
+        f"{path}.{name}.weight".lstrip("."): (module, name) for path,
+        module in modules for name in module.sizes
     }
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #4cd98d20
@@ -103,10 +100,8 @@ def refuse_fused(model: nn.Module, optimizer: str, learning_rate: float | None =
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #56454a64
 def fuse_tables(
-    model: nn.Module,
-    optimizer: str = "rowwise_adagrad",
-    learning_rate: float = 0.1,
-    parts: Sequence[Part] = (),
+    model: nn.Module, optimizer: str = "rowwise_adagrad", learning_rate: float = 0.1,
+    parts: Sequence[Part] = ()
 ) -> None:
     """Hand every trainable table of the model to FBGEMM; tables already fused stay as they are and must
     have been given the same.
@@ -167,10 +162,8 @@ def check_tables(model: nn.Module, learning_rate: float, table_learning_rate: fl
     for name, rate in (("learning_rate", learning_rate), ("table_learning_rate", table_learning_rate)):
         if rate is not None and rate <= 0: raise ValueError(f"{name} is {rate}; must be positive")
     left = [
-        name
-        for tables in embedding_tables(model)
-        for name, weight in tables.plain_weights().items()
-        if weight.requires_grad
+        name for tables in embedding_tables(model) for name,
+        weight in tables.plain_weights().items() if weight.requires_grad
     ]
     if left and table_learning_rate is None:
         raise ValueError(
@@ -180,18 +173,12 @@ def check_tables(model: nn.Module, learning_rate: float, table_learning_rate: fl
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #04acff0b
 def dense_groups(
-    model: nn.Module,
-    learning_rate: float,
-    weight_decay: float,
-    parts: Sequence[Part],
-    table_learning_rate: float | None,
-    table_weight_decay: float,
+    model: nn.Module, learning_rate: float, weight_decay: float, parts: Sequence[Part],
+    table_learning_rate: float | None, table_weight_decay: float
 ) -> list[dict]:
     "Groups of Adam: the dense part's decay is decoupled, that of tables which are not fused is not."
     tables, dense = part_of_each(model, parts)
-    groups = parameter_groups(
-        model, dense, learning_rate, weight_decay, decoupled_weight_decay=True
-    )
+    groups = parameter_groups(model, dense, learning_rate, weight_decay, decoupled_weight_decay=True)
     names = {name for name, _ in model.named_parameters()}
     if table_learning_rate:
         own = {name: part for name, part in tables.items() if name in names}
@@ -229,13 +216,9 @@ def written_optimizer(groups: list[dict], config: DenseOptimizer) -> torch.optim
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #0609a018
 def dense_optimizer(
-    model: nn.Module,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    parts: Sequence[Part] = (),
-    table_learning_rate: float | None = None,
-    table_weight_decay: float = 0.0,
-    config: DenseOptimizer | None = None,
+    model: nn.Module, learning_rate: float = 1e-3, weight_decay: float = 0.0,
+    parts: Sequence[Part] = (), table_learning_rate: float | None = None,
+    table_weight_decay: float = 0.0, config: DenseOptimizer | None = None
 ) -> torch.optim.Optimizer:
     """Adam over all parameters; tables that are not fused are refused unless they get a rate.
 

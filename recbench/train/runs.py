@@ -57,16 +57,8 @@ from ..models.match_model import MatchModel
 from ..models.tdm import TDM
 from .best import best_epoch
 from recbench.train.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    FolderLock,
-    check_files,
-    fingerprint_file,
-    is_locked,
-    read_state,
-    sync,
-    write_state,
-    write_text,
+    CheckpointError, Checkpoints, FolderLock, check_files, fingerprint_file, is_locked, read_state,
+    sync, write_state, write_text
 )
 from .guards import NonFiniteError, bad_gradients, batch_to_state
 
@@ -281,9 +273,8 @@ def check_same(written: Mapping, now: Mapping) -> None:
     )
     old = {name: value for name, value in flat(identity(written)).items() if name not in free}
     new = {
-        name: value
-        for name, value in flat({part: now[part] for part in identity(written)}).items()
-        if name not in free
+        name: value for name,
+        value in flat({part: now[part] for part in identity(written)}).items() if name not in free
     }
     differ = [
         f"{name} was {old.get(name)!r:.200} and is {new.get(name)!r:.200}"
@@ -328,11 +319,7 @@ RUN, RUN_MANIFEST, CALL = "run.json", "manifest.json", "call.json"
 # may lie in a folder before its run begins
 _BESIDE = {RUN, CALL, "lock", "notebook.ipynb", ".ipynb_checkpoints"}
 _ONCE = (
-    "config.yaml",
-    "schema.json",
-    "vocabularies.json",
-    "catalogue/manifest.json",
-    "tree.safetensors",
+    "config.yaml", "schema.json", "vocabularies.json", "catalogue/manifest.json", "tree.safetensors"
 )
 
 # %% ../../nbs/80_train/60_runs.ipynb #f6cd91c0
@@ -593,13 +580,8 @@ class Recorder:
     """
 
     def __init__(
-        self,
-        folder: Path | str,
-        resume: bool = True,
-        every_steps: int | None = None,
-        every_minutes: float | None = 10,
-        keep: int = 2,
-        flush_seconds: float = 2.0,
+        self, folder: Path | str, resume: bool = True, every_steps: int | None = None,
+        every_minutes: float | None = 10, keep: int = 2, flush_seconds: float = 2.0
     ):
         for name, value in (("save_every_steps", every_steps), ("save_every_minutes", every_minutes)):
             if value is not None: number(name, value, above=0)
@@ -641,9 +623,8 @@ def window_features(
         if isinstance(feature, SequenceFeature) and feature.name in ("history", "recent")
     }
     return {
-        name: feature
-        for name, feature in found.items()
-        if feature.table in tables or feature.table not in vocabularies
+        name: feature for name,
+        feature in found.items() if feature.table in tables or feature.table not in vocabularies
     }
 
 # %% ../../nbs/80_train/60_runs.ipynb #0f289d1c
@@ -664,7 +645,7 @@ def item_lists(history: pd.Series) -> list[list]:
         raise ValueError(f"{history.name} holds {odd[0]!r}; must be lists of item ids, one a row")
     return [row if isinstance(row, list) else [] for row in lists]
 
-# %% ../../nbs/80_train/60_runs.ipynb #3c37cc2d
+# %% ../../nbs/80_train/60_runs.ipynb #e29ed807
 def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Table:
     """Raw user rows as the model reads them.
 
@@ -690,7 +671,7 @@ def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, 
     }
     return encode_table(schema.side("user"), rows.assign(**cut), {**vocabularies, **borrowed})
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #8c4489c5
 def _check_columns(rows: pd.DataFrame, read: list[str], windows: Mapping[str, SequenceFeature]) -> None:
     made = windows if "history" in rows else {}
     missing = [name for name in read if name not in rows and name not in made]
@@ -716,11 +697,8 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -
         for feature in config["features"]
     ]
     model = lookup(MODELS, part["class"], "model")(
-        ModelConfig.from_dict(part["config"]),
-        Schema.model_validate({"features": features}).features,
-        part["labels"],
-        part["sample_weights"],
-        **parts,
+        ModelConfig.from_dict(part["config"]), Schema.model_validate({"features": features}).features,
+        part["labels"], part["sample_weights"], **parts
     )
     model.init_loss(), model.init_metric()
     model.load_state_dict(dict(weights))
@@ -743,7 +721,7 @@ def best_items(
     with torch.no_grad(): queries = cast(MatchModel, self.model).user_embedding(make_batch(users))
     return ItemIndex(self.item_vectors).search(queries, k, seen)
 
-# %% ../../nbs/80_train/60_runs.ipynb #714a2ea9
+# %% ../../nbs/80_train/60_runs.ipynb #f06dba35
 def recommend_items(
     self: "Run", rows: Any, k: int = 10, keep_seen: bool | None = None, beam: int = 32
 ) -> pd.DataFrame:
@@ -778,7 +756,7 @@ def recommend_items(
     items, scores = best_items(self, encode_users(rows, self.schema, self.vocabularies), k, seen, beam)
     return _as_frame(rows.index, self.schema.item_key, self.item_keys, items, scores)
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #2dde1dcb
 def _as_frame(
     labels: pd.Index, item_key: str, item_keys: pd.Index, items: Tensor, scores: Tensor
 ) -> pd.DataFrame:

@@ -34,7 +34,7 @@ def warmed(schedule, step: int, base_lr: float, later: Callable[[int], float]) -
     if step < size: return start + (base_lr - start) * step / size
     return max(later(step - size), schedule.min_learning_rate)
 
-# %% ../../nbs/80_train/25_schedules.ipynb #f78c7176
+# %% ../../nbs/80_train/25_schedules.ipynb #d2066d15
 class Constant(ConstantLR):
     """The base rate, always.
 
@@ -47,7 +47,7 @@ class Constant(ConstantLR):
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         return base_lr
 
-
+# %% ../../nbs/80_train/25_schedules.ipynb #87e199a3
 class ExponentialDecay(ExponentialDecayLR):
     """A factor every `decay_size` steps: at once (`staircase`) or spread over them.
 
@@ -63,10 +63,8 @@ class ExponentialDecay(ExponentialDecayLR):
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         size, factor = self.decay_size, self.decay_factor
         return warmed(
-            self,
-            step,
-            base_lr,
-            lambda since: base_lr * factor ** (since // size if self.staircase else since / size),
+            self, step, base_lr,
+            lambda since: base_lr * factor ** (since // size if self.staircase else since / size)
         )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7f2dbc81
@@ -127,10 +125,8 @@ class CosineAnnealing(Config):
     def at(self, step: int, base_lr: float) -> float:
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         return warmed(
-            self,
-            step,
-            base_lr,
-            lambda since: half_cosine(min(since / self.T_max, 1.0), base_lr, self.min_learning_rate),
+            self, step, base_lr,
+            lambda since: half_cosine(min(since / self.T_max, 1.0), base_lr, self.min_learning_rate)
         )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7a707ea6
@@ -153,10 +149,8 @@ class CosineAnnealingWarmRestarts(Config):
     def at(self, step: int, base_lr: float) -> float:
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         return warmed(
-            self,
-            step,
-            base_lr,
-            lambda since: half_cosine(self.share(since), base_lr, self.min_learning_rate),
+            self, step, base_lr,
+            lambda since: half_cosine(self.share(since), base_lr, self.min_learning_rate)
         )
 
     def share(self, since: int) -> float:

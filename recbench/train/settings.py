@@ -101,7 +101,7 @@ class MatchSettings(Config):
     planted_items: PositiveInt = 500
     "items of the planted world"
 
-# %% ../../nbs/80_train/92_settings.ipynb #7c4398e2
+# %% ../../nbs/80_train/92_settings.ipynb #3fc3b517
 OLD_NAMES = {
     "later": "history_lag",
     "equal_votes": "equal_user_weight",
@@ -116,7 +116,7 @@ def moved_parameters() -> dict[str, str]:
     now = {name: name for name in MatchSettings.model_fields} | OLD_NAMES
     return {old: f"-p settings '{new}: ...'" for old, new in now.items()}
 
-
+# %% ../../nbs/80_train/92_settings.ipynb #c42e5afe
 def read_settings(settings: str | None) -> MatchSettings:
     """The settings that a text or a YAML file names, the rest as is usual.
 

@@ -54,12 +54,12 @@ def check_negatives(model: TwoTowerModel, negatives: Negatives) -> None:
             "'sampled' and 'hard' need False"
         )
 
-# %% ../../nbs/80_train/35_tasks.ipynb #c14cbb94
+# %% ../../nbs/80_train/35_tasks.ipynb #d761328a
 def numbers(row: pd.Series) -> dict[str, float]:
     "Metrics by name, as Python's own numbers."
     return {str(name): float(value) for name, value in row.items()}
 
-
+# %% ../../nbs/80_train/35_tasks.ipynb #35063721
 @dataclass(frozen=True)
 class MatchTask:
     """Retrieval: batches with negatives, full-catalogue metrics.
@@ -116,11 +116,8 @@ class RankTask:
 
     @classmethod
     def of(
-        cls,
-        model: RankModel | DropoutNet,
-        dataset: Dataset,
-        negatives: Negatives | None,
-        top_k: Sequence[int],
+        cls, model: RankModel | DropoutNet, dataset: Dataset, negatives: Negatives | None,
+        top_k: Sequence[int]
     ) -> "Task":
         """Refuses negatives, which a ranking model has no use for, and labels that its losses cannot
         read.
@@ -158,11 +155,8 @@ class PairTask(RankTask):
 
     @classmethod
     def of(
-        cls,
-        model: RankModel | DropoutNet,
-        dataset: Dataset,
-        negatives: Negatives | None,
-        top_k: Sequence[int],
+        cls, model: RankModel | DropoutNet, dataset: Dataset, negatives: Negatives | None,
+        top_k: Sequence[int]
     ) -> "Task":
         "Refuses losses of rows without their label, and vectors of earlier batches as negatives."
         labelled = model.labels[0] in dataset.train.columns
@@ -202,7 +196,7 @@ def default_layers(tree: Tree, inner: int = 15, leaves: int = 60) -> list[int]:
         *([min(tree.level_sizes[-1] - 1, leaves)] if tree.levels > 1 else []),
     ]
 
-# %% ../../nbs/80_train/35_tasks.ipynb #d135f927
+# %% ../../nbs/80_train/35_tasks.ipynb #b9dd8167
 def tree_of(model: TDM) -> Tree:
     "The tree of a model; refuses one that was made without."
     if model.tree is None:
@@ -212,7 +206,7 @@ def tree_of(model: TDM) -> Tree:
         )
     return model.tree
 
-
+# %% ../../nbs/80_train/35_tasks.ipynb #2f31b951
 @dataclass(frozen=True)
 class TreeTask:
     "Retrieval by a tree: nodes of all levels, full-catalogue metrics of what a beam finds."
@@ -343,19 +337,17 @@ class Task(Protocol):
         "Metrics of the validation rows."
         ...
 
-# %% ../../nbs/80_train/35_tasks.ipynb #07015570
+# %% ../../nbs/80_train/35_tasks.ipynb #973e8b1d
 TASKS: OpenTable[type[Task]] = OpenTable(
     "task",
     {MatchModel: MatchTask, TDM: TreeTask, RankModel: RankTask, DropoutNet: PairTask,
      EmbeddingModel: MetricTask},
 )
 
-
+# %% ../../nbs/80_train/35_tasks.ipynb #31887c77
 def task_of(
-    model: BaseModel,
-    dataset: Dataset,
-    negatives: Negatives | None = None,
-    top_k: Sequence[int] = (10, 50),
+    model: BaseModel, dataset: Dataset, negatives: Negatives | None = None,
+    top_k: Sequence[int] = (10, 50)
 ) -> Task:
     """The task of the model's family.
 

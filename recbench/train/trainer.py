@@ -73,9 +73,7 @@ def table_rate(task: Task, taken: Mapping[str, Any]) -> float:
     return taken["learning_rate"] if adam else task.table_learning_rate
 
 
-def make_optimizer(
-    task: Task, model: BaseModel, taken: Mapping[str, Any]
-) -> torch.optim.Optimizer:
+def make_optimizer(task: Task, model: BaseModel, taken: Mapping[str, Any]) -> torch.optim.Optimizer:
     "Fuses the tables, unless they get Adam; returns the optimiser of everything else."
     kind, rate, parts = taken["table_optimizer"], table_rate(task, taken), taken["parts"]
     adam = kind == "adam"
@@ -87,10 +85,7 @@ def make_optimizer(
 
 # %% ../../nbs/80_train/62_trainer.ipynb #3289a9f9
 def make_updates(
-    optimizer: torch.optim.Optimizer,
-    model: BaseModel,
-    taken: Mapping[str, Any],
-    device: torch.device,
+    optimizer: torch.optim.Optimizer, model: BaseModel, taken: Mapping[str, Any], device: torch.device
 ) -> Updates:
     "Accumulation, clipping, and with FP16 a scaled loss."
     half = taken["mixed_precision"] == "FP16"
@@ -105,20 +100,14 @@ def schedules(taken: Mapping[str, Any], steps: int) -> list[object]:
     if kind == "plateau": return [ReduceOnPlateau()]
     return [LearningRate(dense=CosineAnnealing(T_max=steps, warmup_size=min(200, steps // 10)))]
 
-# %% ../../nbs/80_train/62_trainer.ipynb #8c895584
+# %% ../../nbs/80_train/62_trainer.ipynb #c66cbb18
 NO_SETTINGS = (
-    "dataset",
-    "loader",
-    "callbacks",
-    "progress",
-    "run_dir",
-    "resume",
-    "save_every_steps",
-    "save_every_minutes",
+    "dataset", "loader", "callbacks", "progress", "run_dir", "resume", "save_every_steps",
+    "save_every_minutes"
 )
 LATER = ("recipe", "dense", "grad_scaler")   # settings that older runs lack: only where they are used
 
-
+# %% ../../nbs/80_train/62_trainer.ipynb #242c3871
 def recorded(trainer: "Trainer", taken: Mapping[str, Any]) -> dict[str, Any]:
     "Settings as a run's record holds them: what was given or filled in, and what followed from it."
     kept = {name: value for name, value in taken.items() if name not in (*NO_SETTINGS, *LATER)}
@@ -410,7 +399,7 @@ def named_callbacks(self: "Trainer") -> dict[str, Any]:
     stateful = [callback for callback in self.callbacks if hasattr(callback, "state_dict")]
     return {f"{i} {type(callback).__name__}": callback for i, callback in enumerate(stateful)}
 
-# %% ../../nbs/80_train/62_trainer.ipynb #483e727f
+# %% ../../nbs/80_train/62_trainer.ipynb #44a5aab9
 def card(trainer: "Trainer") -> dict[str, str]:
     "What a trainer shows of itself: a few words under each heading."
     best, settings = "none yet", trainer.settings
@@ -434,7 +423,7 @@ def __repr__(self: "Trainer") -> str:
     "Eight short lines."
     return "Trainer\n" + "\n".join(f"  {name:8s} {text}" for name, text in card(self).items())
 
-
+# %% ../../nbs/80_train/62_trainer.ipynb #81b44d07
 def _repr_html_(self: "Trainer") -> str:
     "The same lines as a table."
     rows = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in card(self).items())
@@ -498,38 +487,18 @@ class Trainer:
     "the state of a `fit` that did not end by itself, without run_dir"
 
     def __init__(
-        self,
-        model: BaseModel,
-        dataset: Dataset,
-        *,
-        recipe: Recipe | None = None,
-        negatives: Negatives | None = None,
-        loader: Loader | None = None,
-        batch_size: int | None = None,
-        epochs: int | None = None,
-        steps: int | None = None,
-        learning_rate: float | None = None,
-        weight_decay: float | None = None,
-        table_optimizer: str | None = None,
-        table_learning_rate: float | None = None,
-        table_weight_decay: float | None = None,
-        parts: Sequence[Part] = (),
-        dense: DenseOptimizer | None = None,
-        accumulate: int = 1,
-        clipping: GradClipping = GradClipping(),
-        monitor: str | None = None,
-        patience: int | None = None,
-        top_k: Sequence[int] = (10, 50),
-        device: torch.device | str = "cpu",
-        mixed_precision: str | None = None,
-        grad_scaler: GradScaler | None = None,
-        seed: int = 0,
-        callbacks: Sequence[object] = (),
-        progress: bool = True,
-        run_dir: Path | str | None = None,
-        resume: bool = True,
-        save_every_steps: int | None = None,
-        save_every_minutes: float | None = 10,
+        self, model: BaseModel, dataset: Dataset, *, recipe: Recipe | None = None,
+        negatives: Negatives | None = None, loader: Loader | None = None, batch_size: int | None = None,
+        epochs: int | None = None, steps: int | None = None, learning_rate: float | None = None,
+        weight_decay: float | None = None, table_optimizer: str | None = None,
+        table_learning_rate: float | None = None, table_weight_decay: float | None = None,
+        parts: Sequence[Part] = (), dense: DenseOptimizer | None = None, accumulate: int = 1,
+        clipping: GradClipping = GradClipping(), monitor: str | None = None,
+        patience: int | None = None, top_k: Sequence[int] = (10, 50),
+        device: torch.device | str = "cpu", mixed_precision: str | None = None,
+        grad_scaler: GradScaler | None = None, seed: int = 0, callbacks: Sequence[object] = (),
+        progress: bool = True, run_dir: Path | str | None = None, resume: bool = True,
+        save_every_steps: int | None = None, save_every_minutes: float | None = 10
     ):
         given = {name: value for name, value in locals().items() if name not in ("self", "model")}
         check_alone()

@@ -32,9 +32,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], clipping: GradClipping) -
 
 # %% ../../nbs/80_train/26_updates.ipynb #442e14c2
 def loss_scaler(
-    model: nn.Module,
-    device: torch.device | str = "cpu",
-    config: GradScaler = GradScaler(),
+    model: nn.Module, device: torch.device | str = "cpu", config: GradScaler = GradScaler()
 ) -> torch.amp.GradScaler:
     """A scaler for the loss whose scale the model's tables take back.
 
@@ -44,11 +42,8 @@ def loss_scaler(
         config: first scale, growth and backoff
     """
     scaler = torch.amp.GradScaler(
-        torch.device(device).type,
-        init_scale=config.init_scale,
-        growth_factor=config.growth_factor,
-        backoff_factor=config.backoff_factor,
-        growth_interval=config.growth_interval,
+        torch.device(device).type, init_scale=config.init_scale, growth_factor=config.growth_factor,
+        backoff_factor=config.backoff_factor, growth_interval=config.growth_interval
     )
 
     def unscale(gradient: Tensor) -> Tensor:
@@ -68,9 +63,8 @@ def state_dict(self: "Updates") -> dict[str, Tensor | float | int]:
     numbers.
     """
     gradients = {
-        f"gradient.{i}": parameter.grad
-        for i, parameter in enumerate(self.parameters)
-        if self.waiting and parameter.grad is not None
+        f"gradient.{i}": parameter.grad for i,
+        parameter in enumerate(self.parameters) if self.waiting and parameter.grad is not None
     }
     scaler = (
         {f"scaler.{name}": value for name, value in self.scaler.state_dict().items()}
@@ -94,9 +88,8 @@ def load_state_dict(self: "Updates", state: Mapping[str, Any]) -> None:
     if self.scaler:
         self.scaler.load_state_dict(
             {
-                name.removeprefix("scaler."): value
-                for name, value in state.items()
-                if name.startswith("scaler.")
+                name.removeprefix("scaler."): value for name,
+                value in state.items() if name.startswith("scaler.")
             }
         )
 
@@ -112,11 +105,8 @@ class Updates:
     """
 
     def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        every: int = 1,
-        clipping: GradClipping = GradClipping(),
-        scaler: torch.amp.GradScaler | None = None,
+        self, optimizer: torch.optim.Optimizer, every: int = 1, clipping: GradClipping = GradClipping(),
+        scaler: torch.amp.GradScaler | None = None
     ):
         if every < 1: raise ValueError(f"every is {every}; an update needs at least 1 batch")
         self.optimizer, self.every, self.clipping, self.scaler = optimizer, every, clipping, scaler

@@ -16,10 +16,10 @@ from ..core.registry import lookup
 from ..data.rows.batch import Batch
 from ..models.base import BaseModel
 
-# %% ../../nbs/80_train/10_wrappers.ipynb #a77030ec
+# %% ../../nbs/80_train/10_wrappers.ipynb #e29e5172
 PRECISIONS: dict[str, torch.dtype] = {"BF16": torch.bfloat16, "FP16": torch.float16}
 
-
+# %% ../../nbs/80_train/10_wrappers.ipynb #f7a570e3
 class TrainWrapper(nn.Module):
     """Predict, loss and total loss of a model: batch -> (total, (losses, predictions, batch)).
 
@@ -30,10 +30,8 @@ class TrainWrapper(nn.Module):
     """
 
     def __init__(
-        self,
-        module: BaseModel,
-        device: torch.device | str | None = None,
-        mixed_precision: str | None = None,
+        self, module: BaseModel, device: torch.device | str | None = None,
+        mixed_precision: str | None = None
     ):
         super().__init__()
         self.model, self.device_type = module, torch.device(device or "cpu").type

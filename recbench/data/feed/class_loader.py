@@ -42,7 +42,7 @@ def distinct_rows(classes: Tensor, items: Tensor, clicked: Tensor) -> Tensor:
     for column in (items, classes): order = order[column[order].argsort(stable=True)]
     return order[changes(classes[order], items[order])].sort().values
 
-# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #81c5b484
+# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #0cf63fc6
 def count_within(chosen: Tensor, starts: Tensor) -> Tensor:
     """Chosen rows of the same group before each row, int64 [n].
 
@@ -53,7 +53,7 @@ def count_within(chosen: Tensor, starts: Tensor) -> Tensor:
     before = chosen.cumsum(0) - chosen.long()
     return before - before[starts]
 
-
+# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #2e2afc86
 def blocks_of(classes: Tensor, clicked: Tensor, size: int) -> Tensor:
     """Block of each row within its class, int64 [n]; -1 for rows that are left over.
 
@@ -72,7 +72,7 @@ def blocks_of(classes: Tensor, clicked: Tensor, size: int) -> Tensor:
     if size > 2: block = torch.where(reserved, block, count_within(~reserved, starts) // (size - 2))
     return block.masked_fill(block >= blocks, -1)
 
-# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #5e79a33d
+# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #4b95d4b9
 class Plan(NamedTuple):
     """Rows of an epoch.
 
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
     rows: Tensor
     rounds: Tensor
 
-
+# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #d6963682
 def class_batches(order: Tensor, classes: Tensor, clicked: Tensor, ways: int, size: int) -> Plan:
     """Batches of N blocks of different classes, in a random order that `order` alone decides.
 
@@ -109,7 +109,7 @@ def class_batches(order: Tensor, classes: Tensor, clicked: Tensor, ways: int, si
     batches = blocks[shuffled[kept]].view(-1, ways * size)
     return Plan(batches[torch.randperm(len(batches), generator=draw)], sizes // ways)
 
-# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #dcf7467b
+# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #f8cde790
 def check_enough(blocks: Tensor, ways: int, size: int, what: str) -> None:
     """Refuse N-way-K-shot batches that the rows cannot fill.
 
@@ -126,7 +126,7 @@ def check_enough(blocks: Tensor, ways: int, size: int, what: str) -> None:
             f"have {size} rows of different items, two of them clicked; choose fewer of either"
         )
 
-
+# %% ../../../nbs/10_data/40_feed/75_class_loader.ipynb #b7d96793
 def class_ids(dataset: Dataset, by: str | Tensor) -> tuple[str, Tensor]:
     """Name of the classes, and the class of each training row, int64 [rows].
 

@@ -193,14 +193,9 @@ class PairLoader(RankLoader):
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        batch_size: int = 512,
-        seed: int = 0,
-        labels: Sequence[str] | None = None,
-        sample_weights: Sequence[str] | None = None,
-        features: Collection[str] | None = None,
-        negatives: Negatives = Negatives(mask_known=True),
+        self, dataset: Dataset, batch_size: int = 512, seed: int = 0,
+        labels: Sequence[str] | None = None, sample_weights: Sequence[str] | None = None,
+        features: Collection[str] | None = None, negatives: Negatives = Negatives(mask_known=True)
     ):
         super().__init__(dataset, batch_size, seed, labels, sample_weights, features)
         if negatives.kind != "in_batch":

@@ -24,9 +24,7 @@ def first_times(drawn: Tensor) -> Tensor:
     return torch.empty_like(fresh).scatter_(1, places, fresh)
 
 # %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #fac559b8
-def repeat(
-    self: "LevelSampler", positives: Tensor, count: int, generator: torch.Generator
-) -> Tensor:
+def repeat(self: "LevelSampler", positives: Tensor, count: int, generator: torch.Generator) -> Tensor:
     "Draws with replacement, int64 [B, count]."
     cut = self.length[positives].unsqueeze(1)                                              # [B, 1]
     left = self.end[-1] - cut
@@ -105,14 +103,14 @@ class TreeSample(NamedTuple):
     negatives: Tensor
     log_prob: Tensor
 
-# %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #a58b6f42
+# %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #2f7029da
 LEVEL_SHARES = {
     "UNIFORM": lambda place, count: torch.ones_like(place),
     "ARITHMETIC": lambda place, count: place + 1,
     "RECIPROCAL": lambda place, count: 1 / (count - place),
 }
 
-
+# %% ../../../nbs/10_data/40_feed/40_tdm_sampler.ipynb #6616a143
 class TDMSampler:
     """Draws negatives on every level of the tree.
 

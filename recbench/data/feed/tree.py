@@ -254,9 +254,8 @@ def save_tree(tree: Tree, path: Path | str) -> None:
     """
     part = Path(path).with_name(f".{Path(path).name}.part")
     save_file(
-        {"codes": tree.codes[tree.node_of_item].contiguous()},
-        part,
-        metadata={"kind": "recbench tree", "branches": str(tree.branches)},
+        {"codes": tree.codes[tree.node_of_item].contiguous()}, part,
+        metadata={"kind": "recbench tree", "branches": str(tree.branches)}
     )
     part.replace(path)
 

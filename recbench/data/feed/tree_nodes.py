@@ -112,9 +112,7 @@ def tree_features(features: Sequence[Feature], item_key: str, tree: Tree) -> lis
     room = {"num_buckets": (own.num_buckets or 0) + inner}
     shared = lambda feature: feature.is_sparse and feature.table == own.table
     grown = [feature.model_copy(update=room) if shared(feature) else feature for feature in features]
-    level = IdFeature(
-        name=LEVEL, side="item", num_buckets=tree.levels, embedding_dim=own.embedding_dim
-    )
+    level = IdFeature(name=LEVEL, side="item", num_buckets=tree.levels, embedding_dim=own.embedding_dim)
     return [*grown, level]
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #c9a37393
@@ -190,8 +188,6 @@ def _lists(tree: Tree, column: Jagged, inner: int, missing: int | None) -> Jagge
     weights = None
     if leaves.weights is not None: weights = torch.cat([torch.ones(len(nodes)), leaves.weights])
     return Jagged(
-        torch.cat([modes[nodes.argsort()], leaves.values]),
-        lengths.cumsum(0) - lengths,
-        lengths,
-        weights,
+        torch.cat([modes[nodes.argsort()], leaves.values]), lengths.cumsum(0) - lengths, lengths,
+        weights
     )

@@ -9,6 +9,4 @@ __all__ = ['DATASETS', 'load_dataset', 'RANK_DATASETS']
 from .load import DATASETS, RANK_DATASETS, load_dataset
 
 # %% ../../../nbs/10_data/30_published/99_published.ipynb #2a495ba3
-_all_ = [
-    "DATASETS", "load_dataset", "RANK_DATASETS",
-]
+_all_ = ["DATASETS", "load_dataset", "RANK_DATASETS"]

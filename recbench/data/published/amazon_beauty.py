@@ -75,13 +75,8 @@ def beauty_dataset(
     items["attributes"] = [attributes.get(str(item), []) for item in items["item_id"]]
     users = pd.DataFrame({"user_id": np.sort(rows["user_id"].unique())})
     return build_dataset(
-        "amazon-beauty",
-        _SCHEMA,
-        *leave_last(rows, timestamp="position"),
-        users,
-        items,
-        protocol="leave-last",
-        **windows,
+        "amazon-beauty", _SCHEMA, *leave_last(rows, timestamp="position"), users, items,
+        protocol="leave-last", **windows
     )
 
 # %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #d677512f

@@ -18,7 +18,7 @@ from .fetch import find_files
 from ..rows.features import Feature, IdFeature, RawFeature, Schema
 from ..sets.dataset import Dataset, build_rows
 
-# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #a1af91ba
+# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #17add8d9
 LABELS = ("income", "marital")
 NUMBERS = (
     "age", "wage_per_hour", "capital_gains", "capital_losses", "stock_dividends", "num_emp",
@@ -33,12 +33,10 @@ CATEGORIES = (
     "vet_benefits", "year",
 )
 _SHA256 = {
-    "census_income_test.parquet": (
-        "659c18cdb41402e6dc9581dae567378c30d58b7c2f558ec7b1cf138c3f1f3964"
-    )
+    "census_income_test.parquet": ("659c18cdb41402e6dc9581dae567378c30d58b7c2f558ec7b1cf138c3f1f3964")
 }
 
-
+# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #c94fdd6e
 def read_census_income() -> pd.DataFrame:
     "The rows of the file; `FileNotFoundError` says what to put where."
     folder = find_files("census-income-kdd", list(_SHA256), _SHA256)
@@ -65,7 +63,7 @@ def quantile_boundaries(column: Sequence[float], buckets: int) -> tuple[float, .
     cuts = np.unique(np.quantile(values, np.arange(1, buckets) / buckets, method="higher"))
     return tuple(float(cut) for cut in cuts if cut > values.min())
 
-# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #a1dd54ef
+# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #7f264480
 def census_features(train: pd.DataFrame, buckets: int, embedding_dim: int) -> list[Feature]:
     """Ids, numbers and buckets of the columns.
 
@@ -84,7 +82,7 @@ def census_features(train: pd.DataFrame, buckets: int, embedding_dim: int) -> li
         for name, found in cuts.items() if found
     )]
 
-
+# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #c8123d9b
 def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
     "Rows with both labels as 0 and 1, categories as text, and each number a second time as bucket."
     labels = {"income": rows["income"].str.strip().str.startswith("50000+"),
@@ -98,7 +96,7 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
         | categories | numbers | buckets
     )
 
-# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #7fa4efcd
+# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #e3714edf
 def census_dataset(
     rows: pd.DataFrame, buckets: int = 32, embedding_dim: int = 8, name: str = "census-income"
 ) -> Dataset:
@@ -120,7 +118,7 @@ def census_dataset(
         name, schema, train, valid, test, protocol="rows, random 60/20/20", more_labels=["marital"]
     )
 
-
+# %% ../../../nbs/10_data/30_published/77_census_income.ipynb #0bc34a5e
 def census_income(buckets: int = 32, embedding_dim: int = 8) -> Dataset:
     """Census income for two tasks; the file is looked for.
 

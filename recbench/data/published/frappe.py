@@ -15,7 +15,7 @@ from ..sets.dataset import Dataset, build_dataset
 from ..rows.features import IdFeature, Schema
 from .fetch import find_files
 
-# %% ../../../nbs/10_data/30_published/70_frappe.ipynb #b65b2891
+# %% ../../../nbs/10_data/30_published/70_frappe.ipynb #688adb20
 FIELDS = (
     "user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city",
 )
@@ -31,7 +31,7 @@ _PUBLISHED = {
     "train": "frappe.train.libfm", "valid": "frappe.validation.libfm", "test": "frappe.test.libfm",
 }
 
-
+# %% ../../../nbs/10_data/30_published/70_frappe.ipynb #eb3e2f40
 def read_libfm(text: str, fields: tuple[str, ...] = FIELDS) -> pd.DataFrame:
     """`1 266:1 1244:1 ...` lines as label 0 or 1 and a column of ids for each field.
 

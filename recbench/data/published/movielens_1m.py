@@ -28,8 +28,7 @@ _SHA256 = {
     "users.csv": "6088fbc6ea63dbb57915ea4bea0f0b3e771d75a6e764048a6667843ba3e251b3",
 }
 _ARCHIVE, _MD5 = (
-    "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
-    "md5:c4d9eecfca2ab87c1945afe126590906",
+    "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "md5:c4d9eecfca2ab87c1945afe126590906"
 )
 _CUT = 975_768_738          # the first 80 % of all ratings lie before this second
 
@@ -113,7 +112,7 @@ def read_movielens_1m() -> MovieLens1M:
     folder = find_files("movielens-1m", list(_SHA256), _SHA256)
     return _rebuilt(folder) if folder else _published(fetch_archive("movielens-1m", _ARCHIVE, _MD5))
 
-# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #82338257
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #4b67cdff
 _SCHEMA = Schema(
     features=(
         IdFeature(name="user_id"), IdFeature(name="gender"), IdFeature(name="age"),
@@ -124,7 +123,7 @@ _SCHEMA = Schema(
 )
 _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 
-
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #fd4458fb
 def _last_film(
     tables: MovieLens1M, validation: bool = True, ties: Ties | Literal["file"] = "file",
     tie_seed: int = 0, **windows: Unpack[Windows]

@@ -40,7 +40,7 @@ def title_words(titles: pd.Series, least: int = 2, common: Collection[str] = COM
     kept = {word for word, count in counts.items() if count >= least} - {*common}
     return pd.Series([[word for word in found if word in kept] for found in words], titles.index)
 
-# %% ../../../nbs/10_data/30_published/32_movielens_cold.ipynb #a4d2e2e5
+# %% ../../../nbs/10_data/30_published/32_movielens_cold.ipynb #00105599
 def held_out_items(items: pd.Series, share: float, seed: int = 0) -> np.ndarray:
     """Keys that are held out, the first of one shuffled order.
 
@@ -57,7 +57,7 @@ def held_out_items(items: pd.Series, share: float, seed: int = 0) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(np.unique(items))
     return order[: round(share * len(order))]
 
-
+# %% ../../../nbs/10_data/30_published/32_movielens_cold.ipynb #38814c96
 _SCHEMA = Schema(
     features=(
         *(IdFeature(name=name) for name in ("user_id", "gender", "age", "occupation", "zip3")),

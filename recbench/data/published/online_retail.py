@@ -111,14 +111,8 @@ def online_retail_dataset(
 # %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #eb4f12e7
 _ARCHIVE = "https://archive.ics.uci.edu/static/public/352/online+retail.zip"
 _COLUMNS = (
-    "InvoiceNo",
-    "StockCode",
-    "Description",
-    "Quantity",
-    "InvoiceDate",
-    "UnitPrice",
-    "CustomerID",
-    "Country",
+    "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID",
+    "Country"
 )
 
 # %% ../../../nbs/10_data/30_published/60_online_retail.ipynb #a8201858

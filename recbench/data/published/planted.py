@@ -24,18 +24,8 @@ _AGE_BANDS = np.array(["18-24", "25-34", "35-44", "45-54", "55-64", "65+"])
 _COUNTRIES = np.array(["BR", "CN", "DE", "FR", "IN", "JP", "NG", "US"])
 _CATEGORIES = np.array(
     [
-        "books",
-        "games",
-        "garden",
-        "kitchen",
-        "music",
-        "outdoor",
-        "pets",
-        "shoes",
-        "sports",
-        "tools",
-        "toys",
-        "travel",
+        "books", "games", "garden", "kitchen", "music", "outdoor", "pets", "shoes", "sports", "tools",
+        "toys", "travel"
     ]
 )
 _BRANDS = np.array([f"brand {number:02d}" for number in range(1, 21)])
@@ -147,9 +137,8 @@ def draw_world(
     exposure = (1.0 + rng.permutation(items)) ** -popularity
     dearness = (log_price - log_price.mean()) / max(log_price.std(), 1e-9)
     return (
-        World(taste, place, exposure / exposure.sum(), thrift, dearness, quality),
-        user_frame,
-        item_frame,
+        World(taste, place, exposure / exposure.sum(), thrift, dearness, quality), user_frame,
+        item_frame
     )
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #c3658ce8

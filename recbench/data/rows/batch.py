@@ -33,7 +33,7 @@ from .candidates import DOCUMENTED, Candidates, Kind
 from .eager import eager
 from .table import Table
 
-# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #3a36db14
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #55a4d5de
 class Ids(NamedTuple):
     """A feature with any number of ids, or of numbers, in each row.
 
@@ -46,7 +46,7 @@ class Ids(NamedTuple):
     lengths: Tensor
     weights: Tensor | None = None
 
-
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #9dc3ca2c
 class FeatureReader(Protocol):
     "What `EmbeddingGroup` reads; `Batch` is one."
 
@@ -76,9 +76,8 @@ def slice_feature(ids: KeyedJaggedTensor, key: str) -> Ids:
     start, end = ids.offset_per_key()[i:i + 2]
     weights = ids.weights_or_none()
     return Ids(
-        ids.values()[start:end],
-        ids.lengths().view(len(ids.keys()), -1)[i],
-        None if weights is None else weights[start:end],
+        ids.values()[start:end], ids.lengths().view(len(ids.keys()), -1)[i],
+        None if weights is None else weights[start:end]
     )
 
 
@@ -170,10 +169,10 @@ class _OldKeys(dict):
         try: return self[key]
         except KeyError: return default
 
-# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #32ee442a
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #e6912d9d
 BASE, NEG = "__BASE__", "__NEG__"
 
-
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #2d66bc8e
 @dataclass
 class Batch:
     """Features by data group, labels, sample weights, and tensors that losses and metrics read.
@@ -342,23 +341,18 @@ def join(tables: Sequence[Table]) -> Table:
     singles = _beside([table.singles for table in tables if table.singles is not None])
     dense = _beside([table.dense for table in tables if table.dense is not None])
     return Table(
-        len(tables[0]),
-        sum((table.single_names for table in tables), ()),
+        len(tables[0]), sum((table.single_names for table in tables), ()),
         None if singles is None else alone(singles),
         {name: column for table in tables for name, column in table.jagged.items()},
         sum((table.dense_names for table in tables), ()),
-        sum((table.dense_dims for table in tables), ()),
-        None if dense is None else alone(dense),
-        {name: alone(column) for table in tables for name, column in table.columns.items()},
-        block,
+        sum((table.dense_dims for table in tables), ()), None if dense is None else alone(dense),
+        {name: alone(column) for table in tables for name, column in table.columns.items()}, block
     )
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #33ea972c
 def make_batch(
-    base: Table | None = None,
-    negatives: Table | None = None,
-    candidates: Candidates | None = None,
-    **infos: Tensor,
+    base: Table | None = None, negatives: Table | None = None, candidates: Candidates | None = None,
+    **infos: Tensor
 ) -> Batch:
     """Batch of the tables' rows as data groups `__BASE__` and `__NEG__`.
 

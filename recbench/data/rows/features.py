@@ -38,9 +38,8 @@ class Declared(BaseModel):
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         fields = type(self).model_fields
         return [
-            (name, value)
-            for name, value in super().__repr_args__()
-            if value != fields[name or ""].default
+            (name, value) for name,
+            value in super().__repr_args__() if value != fields[name or ""].default
         ]
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #64bd7ed3

@@ -109,8 +109,7 @@ def seen(dataset: "Dataset", split: str) -> Jagged:
         raise ValueError(f"split is {split!r}; 'seen' is defined for 'valid' and 'test'")
     earlier = () if dataset.offers_seen else ("train",) if split == "valid" else ("train", "valid")
     items, users = (
-        _by_user(dataset, earlier, dataset.masked),
-        dataset.split(split).columns["user_index"],
+        _by_user(dataset, earlier, dataset.masked), dataset.split(split).columns["user_index"]
     )
     known = Jagged(items.values, items.starts[users], items.lengths[users])
     if dataset.offers_seen or "history" not in dataset.row_sequences: return known

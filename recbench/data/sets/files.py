@@ -137,10 +137,10 @@ def _name_column(path: Path, message: str) -> str:
         names = re.split(r"[,\t]", file.readline().strip())
     return message.replace(number[0], f"column {names[int(number[1])]!r}")
 
-# %% ../../../nbs/10_data/20_sets/30_files.ipynb #fa5d4673
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #df99c555
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #88d94c29
 def read_file(
     path: Path | str, columns: Sequence[str] | None = None, text: Collection[str] = (),
     numbers: Collection[str] = ()

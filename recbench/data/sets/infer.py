@@ -183,9 +183,7 @@ def _ids(
 ) -> Verdict:
     own = _own_table(name)
     if not in_events:
-        return Verdict(
-            IdFeature(name=name, side=side, value_dim=0, pooling="mean", embedding_name=own)
-        )
+        return Verdict(IdFeature(name=name, side=side, value_dim=0, pooling="mean", embedding_name=own))
     same = any(kind(inner.type) and kind(scene.keys.type) for kind in (pa.types.is_integer, is_text))
     known = pc.sum(pc.is_in(inner, scene.keys.cast(inner.type))).as_py() or 0 if same else 0
     reads_items, other = known > 0 and known >= _NEARLY * len(inner), len(inner) - known
@@ -204,10 +202,10 @@ def _own_table(name: str) -> str | None:
     "The table's name where the default would hold a dot."
     return table_name(name) if "." in name else None
 
-# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #afe57cd9
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #7ea8b264
 _OTHERS = (",", ";", "/", " ")      # what people write between values, beside the schema's separator
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #bc5eaf28
 def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene) -> Verdict:
     """Say so where text looks like lists with another separator.
 
@@ -294,7 +292,7 @@ def _text(name: str, values: pa.Array, side: Side, in_events: bool, scene: Scene
         )
     )
 
-# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #12e7ff05
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #02aade86
 _OUTCOMES = frozenset(
     """addtocart bought bounce bounced buy cancelled canceled cart churned click clicked clicks
 comment completed completion conversion converted cvr
@@ -312,7 +310,7 @@ acquistato acquisto durata quantita valutazione visualizzato avaliacao comprou d
 评分 点击 购买 时长 数量 收藏 評価 購入 クリック""".split()
 )
 
-
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #7ed3a345
 def is_outcome(name: str) -> bool:
     "True where a part of the name, or all of it, speaks of what is known only after the event."
     # durée: duree

@@ -161,9 +161,8 @@ def _refuse_text(source: Source, name: str, values: pa.Array, what: str = "numbe
         values, r"^[ ]*[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?[ ]*$"
     )
     source.refuse(
-        name,
-        f"holds text; must be {what}",
-        pc.invert(pc.fill_null(numeric, False)) if not pc.all(numeric).as_py() else pc.is_valid(values),
+        name, f"holds text; must be {what}",
+        pc.invert(pc.fill_null(numeric, False)) if not pc.all(numeric).as_py() else pc.is_valid(values)
     )
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #be8b2fcc
@@ -236,9 +235,8 @@ def _frame(columns: Mapping[str, pa.Array]) -> pd.DataFrame:
     "Columns as pandas; integers with gaps keep their type."
     table = pa.table(dict(columns))
     gaps = {
-        name
-        for name, column in columns.items()
-        if pa.types.is_integer(column.type) and column.null_count
+        name for name,
+        column in columns.items() if pa.types.is_integer(column.type) and column.null_count
     }
     frame = table.select([name for name in columns if name not in gaps]).to_pandas()
     for name in gaps:
@@ -489,9 +487,8 @@ def _encoded(
 def account_line(account: Mapping[str, int]) -> str:
     "Rows read = where they went; `ValueError` if the sum is not right."
     parts = {
-        name: rows
-        for name, rows in account.items()
-        if name != "read" and (rows or name in ("train", "valid", "test"))
+        name: rows for name,
+        rows in account.items() if name != "read" and (rows or name in ("train", "valid", "test"))
     }
     if sum(parts.values()) != account["read"]:
         raise ValueError(
@@ -695,8 +692,7 @@ def _tables(
     users, items = (
         _side_frame(name, key, features, sources, events, schema.separator, integers)
         for name, key, features in (
-            ("users", schema.user_key, of_users),
-            ("items", schema.item_key, of_items),
+            ("users", schema.user_key, of_users), ("items", schema.item_key, of_items)
         )
     )
     items = items.assign(**{one.name: _lift(one, schema.item_key, items, events) for one in lifted})

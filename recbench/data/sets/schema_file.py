@@ -83,9 +83,8 @@ def write_feature(feature: Feature) -> dict[str, Any]:
     kind = next(name for name, cls in _KINDS.items() if isinstance(feature, cls))
     # boundaries count the buckets
     fields = feature.model_dump(
-        mode="json",
-        exclude_defaults=True,
-        exclude={"num_buckets"} if isinstance(feature, RawFeature) else None,
+        mode="json", exclude_defaults=True,
+        exclude={"num_buckets"} if isinstance(feature, RawFeature) else None
     )
     return {"kind": kind, "name": feature.name, "side": feature.side, **fields}
 

@@ -201,10 +201,10 @@ def leak_report(
         {name: _leaks(train, parts[name], user_key, item_key, timestamp) for name in ("valid", "test")}
     ).T
 
-# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #42794c58
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #906c4024
 Kind = Literal["global-time", "leave-last", "user-time", "random"]
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #973b3fe6
 class Split(BaseModel):
     "Which rows train, validate and test: kind, fractions or cuts, seed."
     model_config = ConfigDict(frozen=True, extra="forbid")

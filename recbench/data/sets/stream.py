@@ -75,9 +75,8 @@ def _check_finite(source: Source, name: str, column: pa.Array, values: np.ndarra
     finite = np.isfinite(values)
     if not finite.all():
         source.refuse(
-            name,
-            f"must be a finite number of {values.dtype} in " "every row",
-            None if is_list_type(column.type) else pa.array(~finite[:, 0]),
+            name, f"must be a finite number of {values.dtype} in " "every row",
+            None if is_list_type(column.type) else pa.array(~finite[:, 0])
         )
     return values
 

@@ -159,8 +159,7 @@ def tells_label(values: np.ndarray, label: np.ndarray, numbers: np.ndarray | Non
     answer = pd.factorize(label)[0]
     # its value, and whether it has one
     found = [
-        _shown(agreement(values, answer)),
-        _shown(agreement((values >= 0).astype(np.int64), answer)),
+        _shown(agreement(values, answer)), _shown(agreement((values >= 0).astype(np.int64), answer))
     ]
     known = np.zeros(len(label), bool) if numbers is None else np.isfinite(numbers)
     if numbers is not None and known.any():
