@@ -8,8 +8,8 @@ __all__ = ['AITM', 'BaseModel', 'CMBF', 'CoMetricLearningI2I', 'DAT', 'DBMTL', '
            'MatchTower', 'MatchTowerWoEG', 'MultiTaskModel', 'MultiTower', 'MultiTowerDIN', 'PLE', 'RANK_CONFIGS',
            'RankModel', 'HSTUMatch', 'SASRec', 'SequenceMatchModel', 'SequenceTower', 'SimpleMultiTask', 'TDM',
            'TaskTower', 'TwoTowerModel', 'WideAndDeep', 'WuKong', 'create_model', 'label_aware_attention',
-           'rank_config', 'xDeepFM', 'MATCH_CONFIGS', 'match_config', 'RECIPES', 'Recipe', 'recipe_of',
-           'usual_features', 'usual_model']
+           'rank_config', 'xDeepFM', 'MATCH_CONFIGS', 'match_config', 'RECIPES', 'Recipe', 'recipe_of', 'TASK_CONFIGS',
+           'task_config', 'usual_features', 'usual_model']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .aitm import AITM
@@ -43,6 +43,7 @@ from .recipes import RECIPES, Recipe, recipe_of
 from .sasrec import SASRec
 from .sequence_model import SequenceMatchModel, SequenceTower
 from .simple_multi_task import SimpleMultiTask
+from .task_configs import TASK_CONFIGS, task_config
 from .tdm import TDM
 from .usual import usual_features, usual_model
 from .wide_and_deep import WideAndDeep
@@ -57,5 +58,5 @@ _all_ = [
     "MultiTowerDIN", "PLE", "RANK_CONFIGS", "RankModel", "HSTUMatch", "SASRec", "SequenceMatchModel",
     "SequenceTower", "SimpleMultiTask", "TDM", "TaskTower", "TwoTowerModel", "WideAndDeep", "WuKong",
     "create_model", "label_aware_attention", "rank_config", "xDeepFM", "MATCH_CONFIGS", "match_config",
-    "RECIPES", "Recipe", "recipe_of", "usual_features", "usual_model"
+    "RECIPES", "Recipe", "recipe_of", "TASK_CONFIGS", "task_config", "usual_features", "usual_model"
 ]
