@@ -351,7 +351,10 @@ def test_a_ceiling_and_baselines_belong_to_a_label(clicks):
     trained.fit()
     table = evaluate_ranking(trained.model, clicks, draws=50)
     bought = clicks.test.columns["conversion"].numpy()
-    assert "ceiling" not in table and {"means", "trees"} < set(table.columns.get_level_values(0))
+    assert {"means", "trees"} < set(table.columns.get_level_values(0))
+    best = clicks.ceilings["conversion"]
+    assert table["ceiling", "value"].dropna().tolist() == [best["auc"], best["logloss"]]
+    assert best["auc"] != clicks.ceiling["auc"] == clicks.ceilings["click"]["auc"]
     own, wrong = (
         fit_row_baselines(clicks, lambda name: name == "means", label)["means"]
         for label in ("conversion", "click")

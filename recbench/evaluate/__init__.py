@@ -11,7 +11,9 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking', 'evaluate_rows',
            'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines', 'with_refits',
            'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
-           'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval', 'paired_interval']
+           'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval', 'paired_interval',
+           'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows', 'rows_given',
+           'task_ceilings']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #9a820a4e
 from recbench.evaluate.baselines import (
@@ -26,7 +28,8 @@ from recbench.evaluate.exposure import (
 from .item_to_item import ItemToItem, compare_item_to_item, evaluate_item_to_item
 from .item_index import ItemIndex, merge_interests, to_ids
 from recbench.evaluate.ranking import (
-    RankEvaluation, calibration_table, compare_rows, evaluate_ranking, evaluate_rows
+    RankEvaluation, calibration_table, compare_rows, evaluate_ranking, evaluate_rows, evaluate_task,
+    evaluate_tasks
 )
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at
 from .recall_latency import latency_picture, recall_latency
@@ -37,6 +40,9 @@ from recbench.evaluate.retrieval import (
 )
 from .row_baselines import fit_row_baselines
 from .significance import bootstrap_interval, paired_interval
+from recbench.evaluate.task_rows import (
+    TaskRows, fit_task_baselines, judged_rows, rows_given, task_ceilings
+)
 from .tree_index import TreeIndex, beam_report
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #7a9a5d24
@@ -50,5 +56,7 @@ _all_ = [
     "compare_rows", "evaluate_ranking", "evaluate_rows", "fit_row_baselines", "merge_interests",
     "to_ids", "fit_baselines", "refit_baselines", "with_refits", "hit_rate_at", "mrr_at", "ndcg_at",
     "rank_counts", "recall_at", "Evaluation", "compare", "embed_items", "evaluate",
-    "evaluate_retrieval", "nearest_items", "readable", "bootstrap_interval", "paired_interval"
+    "evaluate_retrieval", "nearest_items", "readable", "bootstrap_interval", "paired_interval",
+    "TaskRows", "evaluate_task", "evaluate_tasks", "fit_task_baselines", "judged_rows", "rows_given",
+    "task_ceilings"
 ]

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['RankEvaluation', 'units_of', 'predict_split', 'judged_label', 'evaluate_rows', 'asked_of', 'head_directions',
            'metric_directions', 'head_metrics', 'head_values', 'split_metrics', 'blind', 'is_defined', 'substitute',
-           'resampled', 'compare_rows', 'evaluate_ranking', 'calibration_table']
+           'resampled', 'compare_rows', 'evaluate_task', 'evaluate_tasks', 'evaluate_ranking', 'calibration_table']
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #3ba27d08
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from recbench.evaluate.row_metrics import (
     weighted_mean_auc
 )
 from .significance import users_apart
+from .task_rows import TaskRows, as_judged, fit_task_baselines, judged_rows
 from ..metrics.xauc import XAUC
 from ..models.rank_model import METRIC_KINDS, Head, check_labels, in_words
 
@@ -84,6 +86,10 @@ class RankEvaluation(Card):
         }
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #bbfe09a8
+def _protocol(dataset: Dataset, split: str) -> str:
+    return dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
+
+
 def units_of(dataset: Dataset, split: str) -> tuple[np.ndarray, bool]:
     "User of each row as 0..U-1 and True, or the row's number and False."
     columns = dataset.split(split).columns
@@ -160,9 +166,9 @@ def evaluate_rows(
         )
     if judged: probability = predict_split(model, dataset, split)[judged[1]]
     else: probability = np.asarray(model.predict_rows(dataset, split), np.float64)
-    protocol = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
     return RankEvaluation(
-        name or type(model).__name__, protocol, probability, truth.numpy(), *units_of(dataset, split)
+        name or type(model).__name__, _protocol(dataset, split), probability, truth.numpy(),
+        *units_of(dataset, split)
     )
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #57efd5ff
@@ -237,7 +243,8 @@ def _class_metrics(probability: np.ndarray, label: np.ndarray) -> dict[str, floa
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #65329b77
 def head_values(
-    head: Head, predictions: Mapping[str, np.ndarray], dataset: Dataset, split: str
+    head: Head, predictions: Mapping[str, np.ndarray], dataset: Dataset, split: str,
+    given: str | None = None
 ) -> dict[str, float]:
     """Metric -> value of one head in the rows of a split that it is judged on.
 
@@ -246,11 +253,12 @@ def head_values(
         predictions: of all heads for all rows of the split
         dataset: with the split
         split: "train", "valid" or "test"
+        given: label above 0 in the rows that count; None: as the head says
     """
     columns, (unit, has_users) = dataset.split(split).columns, units_of(dataset, split)
-    label, rows = head.truth(columns).numpy(), head.judged(columns)
-    if rows is None: return head_metrics(head, predictions, label, unit, has_users)
-    kept = rows.numpy()
+    label, given = head.truth(columns).numpy(), given or head.given
+    if given is None: return head_metrics(head, predictions, label, unit, has_users)
+    kept = TaskRows(head, given).inside(columns)
     if not kept.any(): return dict.fromkeys(head_directions(head, dataset, split), float("nan"))
     unit = np.unique(unit[kept], return_inverse=True)[1]
     there = {name: value[kept] for name, value in predictions.items()}
@@ -440,6 +448,128 @@ def compare_rows(
     labels = [f"{metric} [{model.protocol}]" for metric in model.values()]
     return pd.concat(frames, axis=1).set_axis(labels, axis=0)
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #c4896131
+def _same_question(model, task: TaskRows) -> Head | None:
+    "The head of a model that answers a task's question, or is of its label; None: a baseline."
+    if not hasattr(model, "heads"): return None
+    if task.head in list(model.heads): return task.head
+    own = [one for one in judged_rows(model.heads) if one.head.label == task.head.label]
+    exact = [one.head for one in own if one.question == task.question]
+    if own: return (exact or [one.head for one in own])[0]
+    raise ValueError(
+        f"{type(model).__name__} has no head of {task.head.label}; it has those of "
+        f"{', '.join(dict.fromkeys(head.label for head in model.heads))}"
+    )
+
+
+def evaluate_task(
+    model, dataset: Dataset, task: TaskRows, split: str = "test", name: str | None = None,
+    predictions: Mapping[str, np.ndarray] | None = None
+) -> RankEvaluation:
+    """Probabilities for the rows that a task is judged on.
+
+    Args:
+        model: a ranking model with a head of the task's label, or a baseline that was fitted on it
+        dataset: with the split
+        task: of `judged_rows`
+        split: "train", "valid" or "test"
+        name: None: the model's class
+        predictions: of the model for all rows of the split; None: they are made
+    """
+    own, head = as_judged(dataset, task), _same_question(model, task)
+    if head is None: return evaluate_rows(model, own, split, name, task.head.label)
+    score = head.score or _judged(model, head.label)[1]    # refused there
+    found = predict_split(model, dataset, split) if predictions is None else predictions
+    probability = found[score][task.inside(dataset.split(split).columns)]
+    label = own.split(split).columns[task.head.label].numpy()
+    return RankEvaluation(
+        name or type(model).__name__, _protocol(own, split), probability, label, *units_of(own, split)
+    )
+
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #bbcec2e9
+def _plain_table(
+    model, dataset: Dataset, task: TaskRows, split: str, name: str, found: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
+    "Metrics of a head without intervals, and the rows that were counted."
+    head, columns = task.head, dataset.split(split).columns
+    values = head_values(head, found, dataset, split, task.given)
+    protocol = f"{_protocol(dataset, split)}{f', {task.given} > 0' if task.given else ''}"
+    return pd.DataFrame(
+        {(name, "value"): [*values.values()], ("rows", "count"): int(task.inside(columns).sum())},
+        index=[f"{metric}{head.suffix} [{protocol}]" for metric in values],
+    )
+
+
+def _is_event(task: TaskRows, columns: Mapping[str, torch.Tensor]) -> bool:
+    "Whether a task has a probability and rows with labels 0 and 1."
+    inside = torch.from_numpy(task.inside(columns))
+    return bool(inside.any()) and asked_of(task.head, task.head.truth(columns)[inside]) == "event"
+
+
+def _task_table(
+    model, dataset: Dataset, task: TaskRows, split: str, name: str, found: Mapping[str, np.ndarray],
+    others: Mapping[str, object], **draws: Any
+) -> pd.DataFrame:
+    "One task beside its baselines and its ceiling."
+    if not _is_event(task, dataset.split(split).columns):
+        return _plain_table(model, dataset, task, split, name, found)
+    mine = evaluate_task(model, dataset, task, split, name, found)
+    beside = [evaluate_task(one, dataset, task, split, other) for other, one in others.items()]
+    frame = compare_rows(mine, beside, **draws)
+    if best := dataset.ceiling_of(task.head.label, task.given):
+        frame["ceiling", "value"] = [best.get(metric, np.nan) for metric in mine.values()]
+    frame["rows", "count"], frame["rows", "positive"] = len(mine.label), mine.label.mean()
+    return frame.set_axis(
+        [f"{metric}{task.head.suffix} [{mine.protocol}]" for metric in mine.values()], axis=0
+    )
+
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #fedfc17d
+def _others(
+    baselines: bool | Mapping, model, tasks: list[TaskRows], dataset: Dataset
+) -> Mapping[str, Mapping[str, object]]:
+    "Fitted models by question."
+    if baselines is True: return fit_task_baselines(model.heads, dataset)
+    given, asked = dict(baselines or {}), {task.question: task for task in tasks}
+    for name, models in given.items():
+        lookup(asked, name, "question of baselines")
+        if isinstance(models, Mapping): continue
+        raise ValueError(f"baselines of {name!r} are a {type(models).__name__}; must be fitted models "
+                         "by name, as from fit_task_baselines")
+    return given
+
+
+def evaluate_tasks(
+    model, dataset: Dataset, split: str = "test", baselines: bool | Mapping = True,
+    name: str | None = None, confidence: float = 0.95, draws: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """Metrics of all tasks of a model with intervals, each beside the baselines of its own label.
+
+    Args:
+        model: a ranking model with heads
+        dataset: with the split and the labels of all heads
+        split: "test" or "valid"
+        baselines: True: fit them; a mapping: question -> name -> model, as from `fit_task_baselines`,
+            and other models that have a head of that label; False: none
+        name: None: the model's class
+        confidence: share of such intervals that hold the true value
+        draws: resampled sets of users, or of rows where there are no users
+        seed: of the draws
+
+    Returns:
+        as `compare_rows`, rows "auc_ctr [protocol]" of one task after the other; with (ceiling, value)
+            where the data set knows that of a label, and (rows, count | positive)
+    """
+    own, tasks = name or type(model).__name__, judged_rows(model.heads)
+    others, found = _others(baselines, model, tasks, dataset), predict_split(model, dataset, split)
+    whole = pd.concat([
+        _task_table(model, dataset, task, split, own, found, others.get(task.question, {}),
+                    confidence=confidence, draws=draws, seed=seed)
+        for task in tasks
+    ])
+    names = dict.fromkeys(whole.columns.get_level_values(0))
+    return whole[[one for one in names if one not in ("ceiling", "rows")]
+                 + [one for one in ("ceiling", "rows") if one in names]]
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #a5220c90
 def evaluate_ranking(
     model, dataset: Dataset, split: str = "test", baselines: bool | Mapping[str, object] = True,
@@ -447,15 +577,16 @@ def evaluate_ranking(
     seed: int = 0
 ) -> pd.DataFrame:
     """AUC, GAUC and logloss of a ranking model with intervals, beside means, logistic regression and
-    trees.
+    trees; of a model of several tasks for each of them.
 
     Args:
         model: a ranking model, or an object with predict_rows(dataset, split)
         dataset: with the split
         split: "test" or "valid"
-        baselines: True: fit them; a mapping: these fitted models; False: none
+        baselines: True: fit them; a mapping: these fitted models, of several tasks by question as from
+            `fit_task_baselines`; False: none
         name: None: the model's class
-        label: of the head that is judged; None: the first
+        label: of the head that is judged; None: all tasks, see `evaluate_tasks`
         confidence: share of such intervals that hold the true value
         draws: resampled sets of users, or of rows where there are no users
         seed: of the draws
@@ -463,17 +594,18 @@ def evaluate_ranking(
     Returns:
         as `compare_rows`; with a column (ceiling, value) where the data set knows that of this label
     """
-    column, mine = judged_label(model, dataset, label), evaluate_rows(
-        model, dataset, split, name, label
-    )
+    if label is None and len(getattr(model, "heads", [])) > 1:
+        return evaluate_tasks(model, dataset, split, baselines, name, confidence, draws, seed)
+    column = judged_label(model, dataset, label)
+    mine = evaluate_rows(model, dataset, split, name, label)
     fitted = fit_row_baselines(dataset, label=column) if baselines is True else dict(baselines or {})
     frame = compare_rows(
         mine,
         [evaluate_rows(baseline, dataset, split, other, column) for other, baseline in fitted.items()],
         confidence, draws, seed
     )
-    if dataset.ceiling and column == dataset.schema.label:
-        frame["ceiling", "value"] = [dataset.ceiling.get(metric, np.nan) for metric in mine.values()]
+    if best := dataset.ceiling_of(column):
+        frame["ceiling", "value"] = [best.get(metric, np.nan) for metric in mine.values()]
     return frame
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #cca78b27

@@ -425,6 +425,12 @@ def _cell(frame: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
         texts.append("" if np.isnan(mean) else form.format(mean) + interval + few_mark(apart))
     return texts
 
+
+def _counts(frame: pd.DataFrame) -> list[str]:
+    "Rows that were counted, and the share of positives among them, as text."
+    return [f"{rows:,.0f}" + ("" if np.isnan(share) else f", {share:.2%} positive")
+            for rows, share in frame.reindex(columns=["count", "positive"]).to_numpy(float)]
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #37fc6126
 def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """The same as text: a column for each model, then one for each difference.
@@ -438,7 +444,9 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     names = list(dict.fromkeys(frame.columns.get_level_values(0)))
     parts = {name: pd.DataFrame(frame[name]) for name in names}
     models = {
-        name: _cell(part, ("value", "low", "high"), f"{{:.{digits}f}}") for name, part in parts.items()
+        name: (_counts(part) if "count" in part
+               else _cell(part, ("value", "low", "high"), f"{{:.{digits}f}}"))
+        for name, part in parts.items()
     }
     ends = ("difference", "difference low", "difference high", "users apart")
     gaps = {

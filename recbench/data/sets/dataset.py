@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'row_items', 'consumed', 'seen', 'interactions', 'user_rows', 'user_batches', 'item_batch', 'pair_rows',
-           'pair_batches', 'summary', 'feature_line', 'facts', 'card', 'Dataset', 'history_windows', 'shared_windows',
-           'other_windows', 'build_dataset', 'Windows', 'build_rows']
+           'pair_batches', 'question', 'summary', 'feature_line', 'facts', 'card', 'Dataset', 'history_windows',
+           'shared_windows', 'other_windows', 'build_dataset', 'Windows', 'build_rows']
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #eb8cde5c
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -209,6 +209,16 @@ def pair_batches(
 SPLITS = ("train", "valid", "test")
 
 
+def question(label: str, given: str | None = None) -> str:
+    """What is asked of rows, in words: `conversion`, `conversion given click`.
+
+    Args:
+        label: column that is predicted
+        given: label above 0 in the rows that count; None: all rows
+    """
+    return label if given is None else f"{label} given {given}"
+
+
 def _size(feature: Feature) -> str:
     if isinstance(feature, RawFeature) and not feature.is_sparse:
         return "number" if feature.value_dim == 1 else f"{feature.value_dim} numbers"
@@ -292,6 +302,7 @@ class Dataset:
         item_frame: likewise, row = item index
         vocabularies: token to id, by table
         ceiling: best reachable metrics, where the data's law is known
+        ceilings: the same by label, for rows with several: `ceiling_of`
         dislikes: for each user, items shown or rated and not liked
         masked: for each user, items that no evaluation offers, though no training row has them
         account: where every row that was read went, for data read from files
@@ -315,6 +326,7 @@ class Dataset:
     item_frame: pd.DataFrame
     vocabularies: Mapping[str, Vocabulary]
     ceiling: Mapping[str, float] | None = None
+    ceilings: Mapping[str, Mapping[str, float]] | None = None
     dislikes: Jagged | None = None
     masked: Jagged | None = None
     account: Mapping[str, int] | None = None
@@ -393,6 +405,16 @@ class Dataset:
         if feature.table in self.vocabularies:
             found[0] = -1  # not one item: all that training did not know
         return found
+
+    def ceiling_of(self, label: str, given: str | None = None) -> Mapping[str, float] | None:
+        """Best reachable metrics of a label; None where the law of the data is not known.
+
+        Args:
+            label: column of the rows
+            given: label above 0 in the rows that count, as conversion given click; None: all rows
+        """
+        own = self.ceiling if label == self.schema.label and given is None else None
+        return (self.ceilings or {}).get(question(label, given), own)
 
     @property
     def masks(self) -> str:
@@ -789,7 +811,8 @@ def build_dataset(
     dislikes: pd.DataFrame | None = None, masked: pd.DataFrame | None = None,
     time_windows: bool = False, label_windows: str | None = None, positives: str | None = None,
     moment: str | None = None, ties: Ties = "neutral", tie_seed: int = 0,
-    more_labels: Sequence[str] = (), offers_seen: bool = False
+    more_labels: Sequence[str] = (), offers_seen: bool = False,
+    ceilings: Mapping[str, Mapping[str, float]] | None = None
 ) -> Dataset:
     """Encode frames.
 
@@ -823,6 +846,7 @@ def build_dataset(
         tie_seed: another neutral order of ties
         more_labels: further columns of numbers that rows carry
         offers_seen: True: what a user had before is offered again, and no evaluation masks it
+        ceilings: best reachable metrics by label, "conversion given click" too, as `ceiling`
     """
     windows = _windows(schema, max_history, max_recent)
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
@@ -860,7 +884,8 @@ def build_dataset(
         name, whole, ", ".join(filter(None, (protocol, ties_name(ties, tie_seed), no_time))),
         tables["train"], tables["valid"], tables["test"],
         users=encode_table(of_users, users, vocabularies), items=item_table, user_frame=users,
-        item_frame=items, vocabularies=vocabularies, ceiling=ceiling, dislikes=pairs(dislikes),
+        item_frame=items, vocabularies=vocabularies, ceiling=ceiling, ceilings=ceilings,
+        dislikes=pairs(dislikes),
         masked=pairs(masked), offers_seen=offers_seen, row_sequences=_row_sequences(schema), ties=ties,
         tie_seed=tie_seed, moment=moment, by_time=by_time,
     )
