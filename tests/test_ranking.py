@@ -100,6 +100,20 @@ def test_a_run_leaves_its_record_and_goes_on_to_the_same_end(clicks, tmp_path, o
     )
     with pytest.raises(ValueError, match="DeepFM ranks rows"):
         loaded.recommend(clicks.user_frame.head(1))
+    rows = clicks.test.take(torch.arange(50)).columns
+    frame = pd.concat(
+        [
+            part.iloc[rows[key].numpy()].reset_index(drop=True)
+            for part, key in ((clicks.user_frame, "user_index"), (clicks.item_frame, "item_index"))
+        ],
+        axis=1,
+    )
+    fresh = loaded.predict(frame.set_axis(range(5, 55)), block=16)
+    np.testing.assert_allclose(
+        fresh["probs"], evaluate_rows(whole.model, clicks).probability[:50], rtol=1e-6
+    )
+    assert fresh.index.tolist() == list(range(5, 55))
+    with pytest.raises(ValueError, match="missing"): loaded.predict(frame.iloc[:, 2:])
 
 
 def test_live_curves_follow_auc_and_logloss(clicks):

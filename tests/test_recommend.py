@@ -58,6 +58,19 @@ def test_a_run_recommends_what_was_ranked_first(name, world, tmp_path):
         assert found.loc[found["row"] == row, "item_id"].tolist() == [
             keys[item] for item in items if item >= 0
         ]
+    people = world.user_frame["user_id"].to_numpy()[world.test.columns["user_index"].unique().numpy()]
+    by_id = run.recommend(people, k=7, beam=8)     # the same lists, of whom the run knows
+    assert by_id["item_id"].tolist() == found["item_id"].tolist()
+    assert by_id["user_id"].tolist() == people[found["row"]].tolist()
+    bounds = {"eligible": keys[:9], "forbidden": {people[0]: keys[:3]}}
+    shelf = run.recommend(people[:5], k=7, seen="keep", **bounds)
+    whole = run.recommend(people[:5], k=len(keys), beam=len(keys), seen="keep")
+    may = whole["item_id"].isin(keys[:9]) & ~(
+        (whole["user_id"] == people[0]) & whole["item_id"].isin(keys[:3])
+    )
+    expected = whole[may].groupby("user_id", sort=False).head(7)
+    assert shelf["item_id"].tolist() == expected["item_id"].tolist()
+    np.testing.assert_allclose(shelf["score"], expected["score"], rtol=1e-5, atol=1e-6)
     again = run.recommend(rows, k=7, keep_seen=True, beam=100)
     had = {row: set(items) for row, items in enumerate(rows["history"])}
     assert len(again) == 7 * len(rows) and not any(

@@ -8,9 +8,10 @@ __all__ = ['FREE', 'RUN', 'RUN_MANIFEST', 'CALL', 'table_state', 'table_from_sta
            'flat', 'identity', 'check_same', 'new_run_dir', 'read_lines', 'write_lines', 'refuse_foreign',
            'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost', 'flush', 'save',
            'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch', 'on_interrupt',
-           'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users', 'load_parts',
-           'build_model', 'best_items', 'recommend_items', 'seen_items', 'run_row', 'load_run', 'run_facts', 'Run',
-           'runs']
+           'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users', 'encode_rows',
+           'load_parts', 'build_model', 'can_recommend', 'best_items', 'check_asked', 'asked_rows', 'recommend_items',
+           'of_these', 'write_recommendations', 'add_items', 'predict_rows', 'seen_items', 'run_row', 'load_run',
+           'run_facts', 'Run', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -21,29 +22,33 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pydantic
 import torch
 import yaml
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..core.checks import number, truth
+from ..core.checks import whole as whole_number
 from ..core.config import ModelConfig
 from ..core.documents import parse_json, parse_yaml
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
 from ..data.sets.encoding import load_encoding, save_encoding
-from ..data.rows.features import Schema, SequenceFeature
+from ..data.rows.features import Feature, Schema, SequenceFeature
 from ..data.sets.files import read_frame
 from ..data.rows.table import Jagged, Table, encode_table, kind_of
 from ..data.feed.tree import Tree, load_tree, save_tree
@@ -54,6 +59,7 @@ from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
 from ..models.guests import guest_modules, need_guests
 from ..models.match_model import MatchModel
+from ..models.rank_model import RankModel
 from ..models.tdm import TDM
 from .best import best_epoch
 from recbench.train.checkpoint import (
@@ -61,6 +67,10 @@ from recbench.train.checkpoint import (
     sync, write_state, write_text
 )
 from .guards import NonFiniteError, bad_gradients, batch_to_state
+from recbench.train.known_users import (
+    KnownUsers, best_of_eligible, first_of_rows, frame_to_parquet, item_choice, places_of,
+    read_known_users, rows_below, rows_of_events, united, write_known_users
+)
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
 def table_state(table: Table) -> dict:
@@ -319,7 +329,8 @@ RUN, RUN_MANIFEST, CALL = "run.json", "manifest.json", "call.json"
 # may lie in a folder before its run begins
 _BESIDE = {RUN, CALL, "lock", "notebook.ipynb", ".ipynb_checkpoints"}
 _ONCE = (
-    "config.yaml", "schema.json", "vocabularies.json", "catalogue/manifest.json", "tree.safetensors"
+    "config.yaml", "schema.json", "vocabularies.json", "catalogue/manifest.json", "tree.safetensors",
+    "items.parquet", "users.parquet"
 )
 
 # %% ../../nbs/80_train/60_runs.ipynb #f6cd91c0
@@ -375,6 +386,8 @@ def begin(self: "Recorder", trainer) -> None:
     write_state(self.folder / "catalogue", {"keys": keys, "items": table_state(dataset.items)})
     try:
         save_encoding(dataset, self.folder)
+        frame_to_parquet(dataset.item_frame, self.folder / "items.parquet")
+        if can_recommend(trainer.model): write_known_users(dataset, self.folder / "users.parquet")
         if getattr(trainer.model, "tree", None) is not None:
             save_tree(trainer.model.tree, self.folder / "tree.safetensors")
     except OSError as error:
@@ -654,8 +667,24 @@ def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, 
         schema: features that the model reads
         vocabularies: token -> row, of every table
     """
+    return encode_rows(rows, schema, vocabularies, schema.side("user"))
+
+
+def encode_rows(
+    rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary],
+    features: Sequence[Feature]
+) -> Table:
+    """Raw rows as the model reads them: some of its features.
+
+    Args:
+        rows: features by name; `history`: lists of raw item ids, oldest first, or nothing
+        schema: features that the model reads
+        vocabularies: token -> row, of every table
+        features: those that are wanted
+    """
     windows = window_features(schema, vocabularies)
-    _check_columns(rows, [feature.name for feature in schema.side("user")], windows)
+    windows = {name: one for name, one in windows.items() if one in features}
+    _check_columns(rows, [feature.name for feature in features], windows)
     own = [feature.table for feature in schema.side("item") if feature.name == schema.item_key]
     cut = {
         name: pd.Series(
@@ -669,7 +698,7 @@ def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, 
         for feature in windows.values()
         if feature.table not in vocabularies and own and own[0] in vocabularies
     }
-    return encode_table(schema.side("user"), rows.assign(**cut), {**vocabularies, **borrowed})
+    return encode_table(features, rows.assign(**cut), {**vocabularies, **borrowed})
 
 # %% ../../nbs/80_train/60_runs.ipynb #8c4489c5
 def _check_columns(rows: pd.DataFrame, read: list[str], windows: Mapping[str, SequenceFeature]) -> None:
@@ -704,58 +733,6 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -
     model.load_state_dict(dict(weights))
     return model.eval()
 
-# %% ../../nbs/80_train/60_runs.ipynb #60367874
-def best_items(
-    self: "Run", users: Table, k: int, seen: Jagged | None, beam: int
-) -> tuple[Tensor, Tensor]:
-    """Item indices [B, k], best first, -1 where none is left, and their scores.
-
-    Args:
-        users: encoded rows of B users
-        k: items wanted
-        beam: of a model with a tree, nodes of each level that are kept
-        seen: item indices that must not come back, one row a user
-    """
-    if isinstance(self.model, TDM):
-        return TreeIndex(self.model, self, max(beam, k)).find(users, k, seen)[:2]
-    with torch.no_grad(): queries = cast(MatchModel, self.model).user_embedding(make_batch(users))
-    return ItemIndex(self.item_vectors).search(queries, k, seen)
-
-# %% ../../nbs/80_train/60_runs.ipynb #f06dba35
-def recommend_items(
-    self: "Run", rows: Any, k: int = 10, keep_seen: bool | None = None, beam: int = 32
-) -> pd.DataFrame:
-    """The best items of the catalogue for each user.
-
-    Args:
-        rows: a row for each user, see `encode_users`: a pandas or polars frame, an Arrow table, a list
-            of dicts
-        k: items for each user, at most the size of the catalogue
-        keep_seen: True: items of the history may be recommended again; None: as the run's evaluation
-            has it
-        beam: of a model with a tree, nodes of each level that its search keeps; at least k
-
-    Returns:
-        columns row (label of the user's row), rank, the item key, score; fewer than k where fewer are
-            left
-    """
-    if not isinstance(self.model, TDM) and not hasattr(self.model, "user_embedding"):
-        raise ValueError(
-            f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend "
-            "needs a match model"
-        )
-    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
-    if not whole or not 1 <= k <= len(self.items):
-        raise ValueError(
-            f"k is {k!r}; must be a whole number in 1..{len(self.items)}, the size of the catalogue"
-        )
-    if not isinstance(rows, pd.DataFrame): rows = read_frame("rows", rows).table.to_pandas()
-    if not len(rows): return pd.DataFrame(columns=["row", "rank", self.schema.item_key, "score"])
-    if keep_seen is None: keep_seen = self.config["data"].get("offers_seen", False)
-    seen = seen_items(rows["history"], self.item_keys) if "history" in rows and not keep_seen else None
-    items, scores = best_items(self, encode_users(rows, self.schema, self.vocabularies), k, seen, beam)
-    return _as_frame(rows.index, self.schema.item_key, self.item_keys, items, scores)
-
 # %% ../../nbs/80_train/60_runs.ipynb #2dde1dcb
 def _as_frame(
     labels: pd.Index, item_key: str, item_keys: pd.Index, items: Tensor, scores: Tensor
@@ -765,8 +742,222 @@ def _as_frame(
     flat, score = items.flatten().numpy(), scores.flatten().numpy()
     there = flat >= 0
     ranks, owners = np.tile(np.arange(1, k + 1), users), np.repeat(labels.to_numpy(), k)
-    columns = {"row": owners, "rank": ranks, item_key: item_keys[flat], "score": score}
+    columns = {labels.name or "row": owners, "rank": ranks, item_key: item_keys[flat], "score": score}
     return pd.DataFrame({name: column[there] for name, column in columns.items()})
+
+# %% ../../nbs/80_train/60_runs.ipynb #1dc90b54
+def can_recommend(model: BaseModel) -> bool:
+    "Whether a model finds items in a catalogue; others score rows."
+    return isinstance(model, TDM) or hasattr(model, "user_embedding")
+
+
+def best_items(
+    self: "Run", users: Table, k: int, without: Jagged | None, beam: int, eligible: Jagged | None = None
+) -> tuple[Tensor, Tensor]:
+    """Item indices [B, k], best first, -1 where none is left, and their scores.
+
+    Args:
+        users: encoded rows of B users
+        k: items wanted
+        without: item indices that must not come back, one row a user
+        beam: of a model with a tree, nodes of each level that are kept
+        eligible: item indices that may come, one row a user; None: all
+    """
+    if isinstance(self.model, TDM):
+        if eligible is not None: beam, k = len(self.items), len(self.items)   # all leaves are scored
+        found, scores, *_ = TreeIndex(self.model, self, max(beam, k)).find(users, k, without)
+        return (found, scores) if eligible is None else of_these(found, scores, eligible)
+    with torch.no_grad(): queries = cast(MatchModel, self.model).user_embedding(make_batch(users))
+    if eligible is not None: return best_of_eligible(queries, self.item_vectors, eligible, k, without)
+    return ItemIndex(self.item_vectors).search(queries, k, without)
+
+# %% ../../nbs/80_train/60_runs.ipynb #b1b5cc64
+def check_asked(self: "Run", k: object, seen: object, columns: Sequence[str]) -> None:
+    "Refuse a model that has no lists, and lists that cannot be."
+    if not can_recommend(self.model):
+        raise ValueError(
+            f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend "
+            "needs a match model"
+        )
+    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
+    if not whole or not 1 <= k <= len(self.items):
+        raise ValueError(
+            f"k is {k!r}; must be a whole number in 1..{len(self.items)}, the size of the catalogue"
+        )
+    if seen not in (None, "drop", "keep"):
+        raise ValueError(f"seen is {seen!r}; allowed are 'drop', 'keep', None (as in evaluation)")
+    lost = [name for name in columns if name not in self.item_frame]
+    if lost: raise ValueError(f"columns {lost} are not among the items' {list(self.item_frame)}")
+
+# %% ../../nbs/80_train/60_runs.ipynb #c51e926a
+def asked_rows(self: "Run", rows: Any, events: Any) -> pd.DataFrame:
+    """A row of raw features and history for each user that is asked for.
+
+    Args:
+        rows: a user id, ids, or rows of features (a frame, an Arrow table, a list of dicts)
+        events: raw events in the place of rows
+    """
+    if (rows is None) == (events is None):
+        raise ValueError("give either rows (user ids or rows of features) or events, one of them")
+    key = self.schema.user_key
+    frame = lambda name, given: (
+        given if isinstance(given, pd.DataFrame) else read_frame(name, given).table.to_pandas()
+    )
+    if events is not None:
+        known = self.known_users if (self.path / "users.parquet").is_file() else None
+        events = frame("events", events)
+        return rows_of_events(events, known, self.item_keys, self.schema).rename_axis(key)
+    if np.isscalar(rows): rows = [rows]
+    if isinstance(rows, (pd.Series, pd.Index, np.ndarray)) or (
+        isinstance(rows, (list, tuple)) and rows and not isinstance(rows[0], Mapping)
+    ):
+        return self.known_users.rows(rows, self.item_keys, key).rename_axis(key)
+    return frame("rows", rows)
+
+# %% ../../nbs/80_train/60_runs.ipynb #83121d28
+def recommend_items(
+    self: "Run", rows: Any = None, k: int = 10, keep_seen: bool | None = None, beam: int = 32, *,
+    events: Any = None, seen: Literal["drop", "keep"] | None = None, eligible: Any = None,
+    forbidden: Any = None, columns: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The best items of the catalogue for each user.
+
+    Args:
+        rows: ids of users of the data set (one or several); or a row for each user, see `encode_users`:
+            a
+            pandas or polars frame, an Arrow table, a list of dicts
+        k: items for each user, at most the size of the catalogue
+        keep_seen: older spelling of `seen`: True is "keep"
+        beam: of a model with a tree, nodes of each level that its search keeps; at least k
+        events: instead of rows: raw events (user id, item id, time), histories are made of them
+        seen: "drop": no item of the history comes back; None: as the run's evaluation has it
+        eligible: item ids that may come, for all users or by user (a mapping); None: all
+        forbidden: item ids that must not come, likewise
+        columns: of the items, to show beside the score: `("title",)`
+
+    Returns:
+        the user's id (row: label of the user's row, where rows were given), rank, the item key, score,
+        and
+        the columns; fewer than k lines where fewer are left
+    """
+    check_asked(self, k, seen, columns)
+    rows = asked_rows(self, rows, events)
+    key, keeps = self.schema.item_key, self.config["data"].get("offers_seen", False)
+    if keep_seen is not None: keeps = keep_seen
+    if seen is not None: keeps = seen == "keep"
+    if not len(rows):
+        return pd.DataFrame(columns=[rows.index.name or "row", "rank", key, "score", *columns])
+    past = seen_items(rows["history"], self.item_keys) if "history" in rows and not keeps else None
+    may, no = (item_choice(name, given, rows.index, self.item_keys)
+               for name, given in (("eligible", eligible), ("forbidden", forbidden)))
+    encoded = encode_users(rows, self.schema, self.vocabularies)
+    items, scores = best_items(self, encoded, k, united(past, no), beam, may)
+    found = _as_frame(rows.index, key, self.item_keys, items[:, :k], scores[:, :k])
+    shown = self.item_frame.iloc[self.item_keys.get_indexer(found[key])]
+    return found.assign(**{name: shown[name].to_numpy() for name in columns})
+
+# %% ../../nbs/80_train/60_runs.ipynb #6b1d04f7
+def of_these(found: Tensor, scores: Tensor, eligible: Jagged) -> tuple[Tensor, Tensor]:
+    "Of ranked lists [B, k] the items that are eligible, moved up; -1 and -inf behind them."
+    rows, places = (found >= 0).nonzero(as_tuple=True)
+    owner = torch.arange(len(eligible)).repeat_interleave(eligible.lengths)
+    size = int(found.max()) + 2
+    cells = owner * size + eligible.take(torch.arange(len(eligible))).values.long().clamp(max=size - 1)
+    items, values = found[rows, places], scores[rows, places]
+    kept = torch.isin(rows * size + items, cells)
+    return first_of_rows(rows[kept], items[kept], values[kept], *found.shape)
+
+# %% ../../nbs/80_train/60_runs.ipynb #81c711db
+def write_recommendations(
+    self: "Run", path: Path | str, users: Any = None, k: int = 10, *, block: int = 4096,
+    progress: bool = True, **options: Any
+) -> int:
+    """Lists of many users into a Parquet file, block by block; memory does not grow with their number.
+
+    Args:
+        path: of the file; one that is there is refused, and nothing is there before all is written
+        users: their ids; None: all users of the data set
+        k: items for each user
+        block: users that are worked on at once
+        progress: show a bar
+        options: as in `recommend`: `seen`, `eligible`, `forbidden`, `columns`
+
+    Returns:
+        lines written
+    """
+    path, ids = Path(path), self.known_users.keys if users is None else pd.Index(list(users))
+    if path.exists(): raise ValueError(f"{path} is there already; remove it or give another path")
+    places_of(self.schema.user_key, ids, self.known_users.keys), whole_number("block", block, 1)
+    part, lines, writer = path.with_name(path.name + ".part"), 0, None
+    try:
+        for start in tqdm(range(0, len(ids), block), disable=not progress, unit="block"):
+            found = self.recommend(ids[start:start + block], k, **options)
+            table = pa.Table.from_pandas(found, preserve_index=False)
+            writer = writer or pq.ParquetWriter(part, table.schema)
+            writer.write_table(table.cast(writer.schema))
+            lines += len(found)
+        if writer is None: raise ValueError("users is empty; give at least one id")
+        writer.close()
+        part.replace(path)
+    finally:
+        if writer is not None: writer.close()
+        part.unlink(missing_ok=True)
+    return lines
+
+# %% ../../nbs/80_train/60_runs.ipynb #08e74675
+def add_items(self: "Run", rows: Any) -> "Run":
+    """Items that came after training; from now on they are recommended too.
+
+    An item is read through its features. Its own id has no trained row and reads the one of unknown
+    ids, so two new items with equal features have equal scores. The run's folder stays as it is.
+
+    Args:
+        rows: the item key and the features that the model reads; ids that the catalogue has are refused
+    """
+    if isinstance(self.model, TDM):
+        raise ValueError("a tree has no leaf for new items; make a tree of all items and train")
+    if not isinstance(rows, pd.DataFrame): rows = read_frame("rows", rows).table.to_pandas()
+    key = self.schema.item_key
+    names = [key, *(feature.name for feature in self.schema.side("item"))]
+    lost = [name for name in dict.fromkeys(names) if name not in rows]
+    if lost:
+        raise ValueError(f"columns {lost} are missing; there are {sorted(map(str, rows.columns))}")
+    known = places_of(key, rows[key], self.item_keys, strict=False)
+    again = rows[key][(known >= 0) | rows[key].duplicated().to_numpy()]
+    if len(again):
+        raise ValueError(f"{key} {again.tolist()[0]!r} is in the catalogue already, or stands twice")
+    more = encode_table(self.schema.side("item"), rows, self.vocabularies)
+    self.item_frame = pd.concat([self.item_frame, rows], ignore_index=True)
+    self.items = rows_below(self.items, more)
+    self.item_keys = self.item_keys.append(pd.Index(rows[key]))
+    self.__dict__.pop("item_vectors", None)
+    return self
+
+# %% ../../nbs/80_train/60_runs.ipynb #f9ac9c47
+def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
+    """Scores of fresh rows by a ranking model; labels are not needed.
+
+    Args:
+        rows: the features that the model reads, of user, item and event; `history`: lists of item ids
+        block: rows that are worked on at once
+
+    Returns:
+        a column a prediction (`probs`, `logits`, ... with a task's suffix), of several classes one each,
+        index as the rows'
+    """
+    if not isinstance(self.model, RankModel):
+        raise ValueError(f"{type(self.model).__name__} ranks no rows; ask for lists with recommend")
+    if not isinstance(rows, pd.DataFrame): rows = read_frame("rows", rows).table.to_pandas()
+    read, parts = [one for one in self.schema.features if one.name in self.model.read_features], []
+    for start in range(0, len(rows), block):
+        part = encode_rows(rows.iloc[start:start + block], self.schema, self.vocabularies, read)
+        with torch.no_grad(): found = self.model.predict(make_batch(part))
+        parts.append(pd.DataFrame({
+            name + (f"_{place}" if value.dim() == 2 else ""): column.float().numpy()
+            for name, value in found.items()
+            for place, column in enumerate(value.unbind(1) if value.dim() == 2 else [value])
+        }))
+    return pd.concat(parts, ignore_index=True).set_axis(rows.index) if parts else pd.DataFrame()
 
 # %% ../../nbs/80_train/60_runs.ipynb #73d6e4b5
 def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
@@ -910,8 +1101,23 @@ class Run(Card):
             model = cast(MatchModel, self.model)   # a ranking model has no such method
             return torch.cat([model.item_embedding(make_batch(self.items.take(i))) for i in blocks])
 
+    @cached_property
+    def known_users(self) -> KnownUsers:
+        "Users of the data set: features and history; a `CheckpointError` where the run kept none."
+        return read_known_users(self.path / "users.parquet", self.schema.user_key)
+
+    @cached_property
+    def item_frame(self) -> pd.DataFrame:
+        "The catalogue as it came: titles and all other columns, row = item index."
+        path = self.path / "items.parquet"
+        if not path.is_file(): return pd.DataFrame({self.schema.item_key: self.item_keys})
+        return pq.read_table(path).to_pandas()
+
     facts = run_facts
     recommend = recommend_items
+    predict = predict_rows
+    add_items = add_items
+    write_recommendations = write_recommendations
 
 # %% ../../nbs/80_train/60_runs.ipynb #6089b796
 def runs(folder: Path | str = "runs") -> pd.DataFrame:
