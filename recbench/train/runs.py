@@ -942,8 +942,8 @@ def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
         block: rows that are worked on at once
 
     Returns:
-        a column a prediction (`probs`, `logits`, ... with a task's suffix), of several classes one each,
-        index as the rows'
+        a column a prediction (`probs`, `logits`, ... with a task's suffix), one for each of several
+        classes; index as the rows'
     """
     if not isinstance(self.model, RankModel):
         raise ValueError(f"{type(self.model).__name__} ranks no rows; ask for lists with recommend")
