@@ -30,6 +30,14 @@ class ESMMConfig(TasksConfig, key="esmm"):
         if JOINT in (click.tower_name, later.tower_name):
             raise ValueError(f"tower_name {JOINT} is that of click and conversion together; choose "
                              "another, e.g. cvr")
+        if later.label_name == click.label_name:
+            raise ValueError(
+                f"label_name of {later.tower_name} is that of the click, {click.label_name}; name the "
+                "label of what follows a click"
+            )
+        names = [group.input for group in self.groups]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"groups name {', '.join(repeated)} more than once; each is read once")
         if later.task_space_indicator_label == click.label_name:
             raise ValueError(
                 f"task_space_indicator_label of {later.tower_name} is the click, {click.label_name}; "
@@ -73,6 +81,16 @@ class AITMConfig(TasksConfig, key="aitm"):
                 "relation_tower_names of all task_towers are empty, so nothing would be "
                 "transferred and no order calibrated; name the earlier task in a later tower"
             )
+        labels = {tower.tower_name: tower.label_name for tower in self.task_towers}
+        for tower in self.task_towers:
+            space, before = tower.task_space_indicator_label, tower.relation_tower_names
+            inside = space in [labels.get(name) for name in before] and not tower.out_task_space_weight
+            if inside and self.order_calibration:
+                raise ValueError(
+                    f"task_space_indicator_label of {tower.tower_name} is {space}, that of an earlier "
+                    "task, with weight 0 outside: its probability is one given that task and may be "
+                    "larger; leave the task space out, or set order_calibration to 0"
+                )
         return self
 
     @property

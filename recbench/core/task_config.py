@@ -79,7 +79,12 @@ def check_names(towers: list[TaskTowerConfig]) -> None:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"task_towers repeat the tower_name {', '.join(repeated)}; each needs its own")
     for tower in towers:
-        for other in getattr(tower, "relation_tower_names", []):
+        relations = getattr(tower, "relation_tower_names", [])
+        if len(set(relations)) < len(relations):
+            raise ValueError(
+                f"relation_tower_names of {tower.tower_name} is {relations}; name each once"
+            )
+        for other in relations:
             if other not in names:
                 raise ValueError(
                     f"relation_tower_names of {tower.tower_name} has {other!r}; {nearest(other, names)}"

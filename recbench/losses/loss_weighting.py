@@ -45,13 +45,23 @@ class UncertaintyWeighting(nn.Module):
         s = s + (s.clamp(min=FLOOR) - s).detach()
         return self.scale[name] * torch.exp(-s) * value + s / 2
 
+    def weights(self) -> dict[str, Tensor]:
+        "What each loss is multiplied by now, scalars by name."
+        found = {name: s.detach().clamp(min=FLOOR) for name, s in self.log_variance.items()}
+        return {name: self.scale[name] * torch.exp(-s) for name, s in found.items()}
+
     def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         "Weighted losses by name, of the losses `values`."
         return {name: self.weigh(name, value) for name, value in values.items()}
 
 # %% ../../nbs/40_losses/65_loss_weighting.ipynb #708713a4
 class RandomWeighting(nn.Module):
-    "Losses weighted by a softmax of fresh normal numbers; equal weights in evaluation."
+    """Losses weighted by a softmax of fresh normal numbers; equal weights in evaluation.
+
+    Attributes:
+        weights: those of the last call, [K]; None before it
+    """
+    weights: Tensor | None = None
 
     def forward(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         "Weighted losses by name, of the losses `values`."
@@ -62,4 +72,5 @@ class RandomWeighting(nn.Module):
             if self.training
             else first.new_full((len(values),), 1 / len(values))
         )
+        self.weights = weights
         return {name: weight * value for (name, value), weight in zip(values.items(), weights)}

@@ -101,7 +101,7 @@ class AITM(MultiTaskModel):
         self.earlier = {tower.tower_name: tower.relation_tower_names for tower in config.task_towers}
         self.check_order()
         self.calibrate, self.bottom_mlp = OrderCalibrateLoss(), None
-        width = self.embedding_group.group_total_dim(self.group)
+        width = self.group_dim(self.group)
         if config.bottom_mlp:
             self.bottom_mlp = MLP(width, **config.bottom_mlp.model_dump())
             width = self.bottom_mlp.output_dim

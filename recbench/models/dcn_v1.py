@@ -21,7 +21,7 @@ class DCNV1(RankModel):
     def init_network(self) -> None:
         "Cross layers, the MLP beside them, and the network above both."
         config, self.group = self.config.model, self.read_groups()[0]
-        dim = self.embedding_group.group_total_dim(self.group)
+        dim = self.group_dim(self.group)
         self.cross = Cross(dim, config.cross.cross_num)
         self.deep_mlp = MLP(dim, **config.deep.model_dump())
         self.final_mlp = MLP(dim + self.deep_mlp.output_dim, **config.final.model_dump())

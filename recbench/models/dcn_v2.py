@@ -21,7 +21,7 @@ class DCNV2(RankModel):
     def init_network(self) -> None:
         "Cross layers above `backbone`, the MLP `deep` beside them, and `final` above both."
         config, self.group = self.config.model, self.read_groups()[0]
-        dim = self.embedding_group.group_total_dim(self.group)
+        dim = self.group_dim(self.group)
         self.backbone = MLP(dim, **config.backbone.model_dump()) if config.backbone else None
         crossed = self.backbone.output_dim if self.backbone else dim
         self.cross = CrossV2(crossed, config.cross.cross_num, config.cross.low_rank)

@@ -44,7 +44,7 @@ class FieldModel(RankModel, abstract=True):
 
     def init_fields(self, dense_mlp: MLPConfig | None) -> None:
         "The network of the numbers, and widths; what does not fit is refused."
-        dim, self.sparse_group = self.embedding_group.group_total_dim, self.read_groups()[0]
+        dim, self.sparse_group = self.group_dim, self.read_groups()[0]
         self.width = self.field_dim(self.sparse_group)
         self.check_dense(dense_mlp)
         self.dense_mlp = MLP(dim("dense"), **dense_mlp.model_dump()) if dense_mlp else None

@@ -69,7 +69,7 @@ def init_groups(self: "ESMM", config: ESMMConfig) -> int:
     self.group_mlps, width = nn.ModuleDict(), 0
     mlps = {group.input: group.mlp for group in config.groups}
     for name in self.read_groups():
-        own = self.embedding_group.group_total_dim(name)
+        own = self.group_dim(name)
         if mlp := mlps.get(name):
             self.group_mlps[name] = MLP(own, **mlp.model_dump())
             own = self.group_mlps[name].output_dim

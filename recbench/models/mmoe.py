@@ -18,7 +18,7 @@ class MMoE(MultiTaskModel):
 
     def init_network(self) -> None:
         config, self.group = self.config.model, self.read_groups()[0]
-        width = self.embedding_group.group_total_dim(self.group)
+        width = self.group_dim(self.group)
         gate = config.gate_mlp.model_dump() if config.gate_mlp else None
         expert, tasks = config.expert_mlp.model_dump(), len(self.heads)
         self.mmoe = Experts(width, expert, config.num_expert, tasks, gate)

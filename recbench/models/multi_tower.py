@@ -19,7 +19,7 @@ class MultiTower(RankModel):
 
     def init_network(self) -> None:
         "The towers, and the network above what they give together."
-        dim, config, towers = self.embedding_group.group_total_dim, self.config.model, {}
+        dim, config, towers = self.group_dim, self.config.model, {}
         for tower in config.towers:
             mlp = MLP(dim(tower.input), **tower.mlp.model_dump()) if tower.mlp else nn.Identity()
             towers[tower.input] = mlp
@@ -38,7 +38,7 @@ class MultiTower(RankModel):
     def joined_dim(self) -> int:
         "Columns that the towers give together."
         return sum(
-            tower.output_dim if isinstance(tower, MLP) else self.embedding_group.group_total_dim(name)
+            tower.output_dim if isinstance(tower, MLP) else self.group_dim(name)
             for name, tower in self.towers.items()
         )
 

@@ -41,7 +41,7 @@ class PLE(MultiTaskModel):
 
     def init_network(self) -> None:
         layers, self.group = self.config.model.extraction_networks, self.read_groups()[0]
-        width = self.embedding_group.group_total_dim(self.group)
+        width = self.group_dim(self.group)
         self.extraction_nets = nn.ModuleList()
         for place, layer in enumerate(layers, 1):
             net = extraction_net(layer, len(self.heads), width, last=place == len(layers))

@@ -17,7 +17,7 @@ class SimpleMultiTask(MultiTaskModel):
 
     def init_network(self) -> None:
         self.group = self.read_groups()[0]
-        self.init_towers([self.embedding_group.group_total_dim(self.group)] * len(self.heads))
+        self.init_towers([self.group_dim(self.group)] * len(self.heads))
 
     def representations(self, batch: Batch) -> dict[str, Tensor]:
         return dict.fromkeys([head.tower for head in self.heads], self.build_input(batch)[self.group])

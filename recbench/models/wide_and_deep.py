@@ -35,7 +35,7 @@ class WideAndDeep(RankModel):
                 "wide_per_class is set beside final, which mixes the wide logit into all classes "
                 "already; leave one out"
             )
-        self.deep_mlp = MLP(self.embedding_group.group_total_dim("deep"), **config.deep.model_dump())
+        self.deep_mlp = MLP(self.group_dim("deep"), **config.deep.model_dump())
         width = self.deep_mlp.output_dim
         joined = self.joined_dim + width
         self.final_mlp = MLP(joined, **config.final.model_dump()) if config.final else None

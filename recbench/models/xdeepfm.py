@@ -23,7 +23,7 @@ class xDeepFM(RankModel):
 
     def init_network(self) -> None:
         "Compressed products, the MLP beside them, and the network above both."
-        config, dim = self.config.model, self.embedding_group.group_total_dim
+        config, dim = self.config.model, self.group_dim
         check_wide(self.feature_group("wide"))
         self.width = self.field_dim("wide")
         self.cin = CIN(dim("wide") // self.width, config.cin.cin_layer_size)

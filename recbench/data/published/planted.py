@@ -366,14 +366,14 @@ def expected_ranking(
     }
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #8058ba60
-def expected_auc(probability: np.ndarray) -> float:
-    """Expected correctly ordered pairs over expected pairs, when rows are sorted by their true
-    probability; NaN without pairs.
+def expected_auc(probability: np.ndarray, score: np.ndarray | None = None) -> float:
+    """Expected correctly ordered pairs over expected pairs of drawn labels; NaN without pairs.
 
     Args:
         probability: [n], true probability of a positive label
+        score: [n], what rows are sorted by; default the probability, which is best
     """
-    level = np.unique(probability, return_inverse=True)[1]
+    level = np.unique(probability if score is None else score, return_inverse=True)[1]
     positives, negatives = np.bincount(level, probability), np.bincount(level, 1 - probability)
     itself = (probability * (1 - probability)).sum()                   # a row is no pair with itself
     below = negatives.cumsum() - negatives
