@@ -1,8 +1,8 @@
 """A process that has imported what notebooks import, and is forked for each of them.
 
 All rooms of recbench are imported too, which takes a second that each notebook would pay again.
-Nothing computes before the fork, so no thread pool is
-carried over. A limit counts the CPU seconds of the forked process; on a busy machine it takes longer.
+Nothing computes before the fork, so no thread pool is carried over. A limit counts the CPU seconds of
+the forked process; on a busy machine it takes longer.
 """
 
 import contextlib
