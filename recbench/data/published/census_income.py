@@ -54,14 +54,20 @@ def quantile_boundaries(column: Sequence[float], buckets: int) -> tuple[float, .
 
     Args:
         column: numbers of the training rows
-        buckets: at most; where many numbers are equal, fewer
+        buckets: about so many; where few numbers differ, fewer
 
     Returns:
         for `RawFeature(boundaries=...)`; a bucket begins with its boundary
     """
     values = np.asarray(column, np.float64)
-    cuts = np.unique(np.quantile(values, np.arange(1, buckets) / buckets, method="higher"))
-    return tuple(float(cut) for cut in cuts if cut > values.min())
+    distinct, rows = np.unique(values, return_counts=True)
+    alone = rows * buckets > len(values)
+    rest, left = values[~alone[np.searchsorted(distinct, values)]], max(1, buckets - alone.sum())
+    begins = alone | np.append(False, alone[:-1])           # such a value, and the one behind it
+    cuts = distinct[begins]
+    if len(rest):
+        cuts = np.union1d(cuts, np.quantile(rest, np.arange(left) / left, method="higher"))
+    return tuple(float(cut) for cut in cuts if cut > distinct[0])
 
 # %% ../../../nbs/10_data/30_published/77_census_income.ipynb #7f264480
 def census_features(train: pd.DataFrame, buckets: int, embedding_dim: int) -> list[Feature]:
@@ -69,7 +75,7 @@ def census_features(train: pd.DataFrame, buckets: int, embedding_dim: int) -> li
 
     Args:
         train: training rows
-        buckets: of each number, at most; below 2: none
+        buckets: of each number, about; below 2: none
         embedding_dim: width D of the tables
     """
     ids = [IdFeature(name=name, embedding_dim=embedding_dim) for name in CATEGORIES]
@@ -104,7 +110,7 @@ def census_dataset(
 
     Args:
         rows: columns as in the file
-        buckets: of each number, at most; below 2: numbers alone
+        buckets: of each number, about; below 2: numbers alone
         embedding_dim: width D of the tables
         name: as printed and in runs
     """
@@ -123,7 +129,7 @@ def census_income(buckets: int = 32, embedding_dim: int = 8) -> Dataset:
     """Census income for two tasks; the file is looked for.
 
     Args:
-        buckets: of each number, at most; below 2: numbers alone
+        buckets: of each number, about; below 2: numbers alone
         embedding_dim: width D of the tables
 
     Returns:
