@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['RankEvaluation', 'units_of', 'predict_split', 'judged_label', 'evaluate_rows', 'asked_of', 'head_directions',
-           'metric_directions', 'head_metrics', 'head_values', 'split_metrics', 'blind', 'is_defined', 'substitute',
-           'resampled', 'compare_rows', 'evaluate_task', 'evaluate_tasks', 'evaluate_ranking', 'calibration_table']
+           'summed', 'metric_directions', 'head_metrics', 'head_values', 'split_metrics', 'blind', 'is_defined',
+           'substitute', 'resampled', 'compare_rows', 'evaluate_task', 'evaluate_tasks', 'evaluate_ranking',
+           'calibration_table']
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #3ba27d08
 import warnings
@@ -195,8 +196,25 @@ def head_directions(head: Head, dataset: Dataset, split: str = "valid") -> dict[
     }
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #84ee0426
+def summed(heads: Iterable[Head], names: Iterable[str]) -> list[str]:
+    """Metrics that `logloss` of a model of several tasks adds up; none where there is one task.
+
+    Args:
+        heads: of the model; those without losses are not counted
+        names: of its metrics
+    """
+    own = {f"logloss{head.suffix}" for head in heads if head.losses}
+    found = [name for name in names if name in own]
+    return found if len(found) > 1 else []
+
+
 def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
-    "What `split_metrics` gives, those of the heads first, and whether more of each is better."
+    """What `split_metrics` gives, those of the heads first, and whether more of each is better.
+
+    Args:
+        model: with heads
+        dataset: with validation rows
+    """
     own = {
         f"{name}{head.suffix}": higher for head in model.heads for name,
         higher in head_directions(head, dataset).items()
@@ -206,6 +224,7 @@ def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
         for head in model.heads
         for name, kind, config in head.named(head.metrics)
     }
+    if summed(model.heads, own): own["logloss"] = False
     return own | {name: higher for name, higher in listed.items() if name not in own}
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #8c3380da
@@ -269,7 +288,13 @@ def split_metrics(
     model, dataset: Dataset, split: str = "valid", predict: Callable | None = None
 ) -> dict[str, float]:
     """Metrics of all heads on a split, with the heads' suffixes, and those that the model's config
-    lists.
+    lists; of several tasks also `logloss`, the sum over those with losses.
+
+    Args:
+        model: with heads
+        dataset: with the split and the labels of all heads
+        split: "train", "valid" or "test"
+        predict: batch -> predictions; None: the model's
     """
     if not len(model.metric_modules): model.init_metric()            # asked before a training began
     for metric in model.metric_modules.to(device_of(model)).values(): metric.reset()
@@ -280,6 +305,7 @@ def split_metrics(
     for head in model.heads:
         values = head_values(head, predictions, dataset, split)
         found |= {f"{name}{head.suffix}": value for name, value in values.items()}
+    if parts := summed(model.heads, found): found["logloss"] = sum(found[name] for name in parts)
     return {**listed, **found}
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #662705f0

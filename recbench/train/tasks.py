@@ -374,10 +374,10 @@ def check_monitor(
         task: of the model
         model: what is validated
         dataset: on what
-        monitor: the metric; None: the task's own, else the first
+        monitor: the metric; None: the task's own, of several tasks `logloss`, else the first
     """
     directions = task.metrics(model, dataset) if len(dataset.valid) else {"epoch": True}
-    usual = task.monitor if task.monitor in directions else next(iter(directions))
+    usual = next(name for name in (task.monitor, "logloss", *directions) if name in directions)
     chosen = usual if monitor is None else monitor
     lookup(directions, chosen, "monitor")
     if isinstance(task, RankTask) and len(dataset.valid) and not is_defined(model, dataset, chosen):
