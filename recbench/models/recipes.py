@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS', 'LASTING',
-           'FRAPPE', 'SPARSE_SEQUENCES', 'TUNED', 'Recipe', 'recipe_of']
+           'FRAPPE', 'SPARSE_SEQUENCES', 'CENSUS', 'TUNED', 'Recipe', 'recipe_of']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -135,11 +135,20 @@ SPARSE_SEQUENCES = SEQUENCES.model_copy(
 )
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b8a3f945
+CENSUS = TASKS.model_copy(
+    update=dict(
+        embedding_dim=4, init_std=0.05, epochs=14, patience=14, learning_rate=0.005,
+        table_learning_rate=0.005, table_weight_decay=0.001, schedule="cosine",
+        architecture={"hidden_units": [64, 32], "tower_units": [16], "dropout": 0.3},
+    )
+)
+
 TUNED: dict[str, dict[str, Recipe]] = {
     "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
     "amazon-beauty": {"SASRec": SPARSE_SEQUENCES},
     "frappe": dict.fromkeys(RANK_MODELS, FRAPPE),
+    "census-income": dict.fromkeys(TASK_MODELS, CENSUS),
 }
 
 # %% ../../nbs/60_models/59_recipes.ipynb #8e090e5c
