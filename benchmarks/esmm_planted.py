@@ -12,10 +12,10 @@ shared   click and conversion on the same tables, conversion with weight 0 outsi
 ESMM     click, and click and conversion, over all rows; stopped by the log loss of both together
 
 All have the same features, tables of width 16, towers 64-32 and the recipe of ranking models. The AUC
-is that of the true conversion rates over ALL test impressions, clicked or not: expected
-correctly ordered pairs, so that no label is drawn; the ceiling is the AUC of the probabilities
-themselves. "closed" is (model - tower) / (ceiling - tower). Another seed is another world; intervals are
-Student's t over them.
+is that of the true conversion rates over ALL test impressions, clicked or not: expected correctly
+ordered pairs, so that no label is drawn; the ceiling is the AUC of the true rates themselves. "closed"
+is (model - tower) / (ceiling - tower). Another seed is another world; intervals are Student's t over
+them.
 
 Targets: ESMM minus tower above 0 with its interval, and at least half of the distance closed.
 """
