@@ -6,7 +6,8 @@
 __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_history', 'keep_test_values', 'evaluate_run',
            'read_comparison', 'Comparison', 'run_table', 'config_table', 'paired_test', 'pair_table', 'same_users',
            'read_bands', 'write_bands', 'bands_of', 'idle_bands', 'run_explorer', 'draw_runs', 'pair_explorer',
-           'draw_pair', 'NegativesLab', 'negatives_explorer', 'draw_lab', 'standing', 'switch_effects', 'answer']
+           'draw_pair', 'NegativesLab', 'negatives_explorer', 'draw_lab', 'standing', 'switch_effects', 'answer',
+           'recommendations', 'person_table', 'PersonView']
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
 from recbench.explore.comparison import (
@@ -19,6 +20,7 @@ from recbench.explore.negatives_lab import (
     NegativesLab, answer, draw_lab, negatives_explorer, standing, switch_effects
 )
 from .overlay import draw_pair, draw_runs, pair_explorer, run_explorer
+from .people import PersonView, person_table, recommendations
 
 # %% ../../nbs/90_explore/99_explore.ipynb #037b6613
 _all_ = [
@@ -26,5 +28,5 @@ _all_ = [
     "evaluate_run", "read_comparison", "Comparison", "run_table", "config_table", "paired_test",
     "pair_table", "same_users", "read_bands", "write_bands", "bands_of", "idle_bands", "run_explorer",
     "draw_runs", "pair_explorer", "draw_pair", "NegativesLab", "negatives_explorer", "draw_lab",
-    "standing", "switch_effects", "answer"
+    "standing", "switch_effects", "answer", "recommendations", "person_table", "PersonView"
 ]
