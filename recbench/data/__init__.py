@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['Batch', 'CandidateSource', 'Candidates', 'ClassLoader', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler',
-           'HardNegativeSamplerV2', 'IdFeature', 'Jagged', 'LaggedHistoryLoader', 'LaterLoader', 'NegativeSampler',
-           'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream', 'RankLoader',
-           'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split', 'SequenceLoader',
-           'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'MatchLoader', 'PairLoader', 'TrainLoader', 'Tree',
-           'Vocabulary', 'build_dataset', 'build_rows', 'candidate_source', 'category_tree', 'cluster_tree',
-           'dataset_from_frames', 'equal_users', 'infer_schema', 'leak_line', 'leak_report', 'leave_last',
-           'load_dataset', 'load_encoding', 'load_folder', 'load_tree', 'near_counts', 'near_vectors',
+           'HardNegativeSamplerV2', 'IdFeature', 'Jagged', 'LabelColumn', 'LaggedHistoryLoader', 'LaterLoader',
+           'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream',
+           'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
+           'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'MatchLoader', 'PairLoader',
+           'TrainLoader', 'Tree', 'Vocabulary', 'build_dataset', 'build_rows', 'candidate_source', 'category_tree',
+           'cluster_tree', 'dataset_from_frames', 'equal_users', 'infer_schema', 'leak_line', 'leak_report',
+           'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree', 'near_counts', 'near_vectors',
            'popularity_weights', 'read_schema', 'save_encoding', 'save_tree', 'split_by_time', 'split_by_user_time',
            'split_random', 'stream_batches', 'tree_features', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from ..core.moved import keep_old_paths
 from recbench.data.rows import (
-    Batch, Candidates, IdFeature, Jagged, RandomStream, RawFeature, Schema, SequenceFeature, Table,
-    Vocabulary, with_embedding_dim,
+    Batch, Candidates, IdFeature, Jagged, LabelColumn, RandomStream, RawFeature, Schema,
+    SequenceFeature, Table, Vocabulary, with_embedding_dim,
 )
 from recbench.data.sets import (
     build_dataset, build_rows, Dataset, dataset_from_frames, Encoding, infer_schema, leak_line,
@@ -37,16 +37,16 @@ from recbench.data.feed import (
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
 _all_ = [
     "Batch", "CandidateSource", "Candidates", "ClassLoader", "DATASETS", "Dataset", "Encoding",
-    "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LaggedHistoryLoader",
-    "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives", "ParquetStream",
-    "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader", "Schema", "SchemaFile",
-    "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader", "TDMSampler", "Table",
-    "MatchLoader", "PairLoader", "TrainLoader", "Tree", "Vocabulary", "build_dataset", "build_rows",
-    "candidate_source", "category_tree", "cluster_tree", "dataset_from_frames", "equal_users",
-    "infer_schema", "leak_line", "leak_report", "leave_last", "load_dataset", "load_encoding",
-    "load_folder", "load_tree", "near_counts", "near_vectors", "popularity_weights", "read_schema",
-    "save_encoding", "save_tree", "split_by_time", "split_by_user_time", "split_random",
-    "stream_batches", "tree_features", "with_embedding_dim"
+    "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LabelColumn",
+    "LaggedHistoryLoader", "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives",
+    "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader",
+    "Schema", "SchemaFile", "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader",
+    "TDMSampler", "Table", "MatchLoader", "PairLoader", "TrainLoader", "Tree", "Vocabulary",
+    "build_dataset", "build_rows", "candidate_source", "category_tree", "cluster_tree",
+    "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report", "leave_last",
+    "load_dataset", "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors",
+    "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time",
+    "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"
 ]
 
 # %% ../../nbs/10_data/99_data.ipynb #c89d0e78

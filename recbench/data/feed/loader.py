@@ -98,7 +98,7 @@ class RankLoader(RowLoader):
         dataset: its training rows
         batch_size: B, rows of a batch; the last one of an epoch may differ
         seed: of the shuffling
-        labels: columns of the rows; None: the schema's label
+        labels: columns of the rows; None: all labels of the schema
         sample_weights: None: the schema's weight, if there is one
         features: lists and sequences that are wanted, others are not gathered; None: all
     """
@@ -110,7 +110,7 @@ class RankLoader(RowLoader):
     ):
         super().__init__(dataset, batch_size, seed)
         own, columns = dataset.schema, dataset.train.columns
-        if labels is None: labels = [own.label] if own.label else []
+        if labels is None: labels = own.label_names
         if sample_weights is None:
             weight = own.sample_weight
             sample_weights = [weight] if weight is not None and weight in columns else []
@@ -147,8 +147,8 @@ class RankLoader(RowLoader):
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #194df43e
 def add_labels(batch: Batch, schema: Schema, columns: Mapping[str, Tensor], rows: Tensor) -> Batch:
     "The batch with label and weight of its rows, as far as the data set has them."
-    label, weight = schema.label, schema.sample_weight
-    if label is not None and label in columns: batch.labels[label] = columns[label][rows]
+    weight = schema.sample_weight
+    batch.labels |= {name: columns[name][rows] for name in schema.label_names if name in columns}
     if weight is not None and weight in columns: batch.sample_weights[weight] = columns[weight][rows]
     return batch
 
@@ -186,7 +186,7 @@ class PairLoader(RankLoader):
         dataset: its training rows
         batch_size: B, rows of a batch; the last one of an epoch may differ
         seed: of the shuffling
-        labels: columns of the rows; None: the schema's label
+        labels: columns of the rows; None: all labels of the schema
         sample_weights: None: the schema's weight, if there is one
         features: lists and sequences that are wanted, others are not gathered; None: all
         negatives: of kind in_batch, what is corrected and masked

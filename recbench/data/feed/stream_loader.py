@@ -92,8 +92,9 @@ class StreamLoader:
         """
         batch = make_batch(table) if self.source is None else self.with_negatives(table)
         schema, columns = self.dataset.schema, table.columns
-        label, weight = schema.label, schema.sample_weight
-        if label is not None and label in columns: batch.labels[label] = columns[label].contiguous()
+        weight = schema.sample_weight
+        names = [one.name for one in self.stream.labels] or schema.label_names
+        batch.labels |= {name: columns[name].contiguous() for name in names if name in columns}
         if weight is not None and weight in columns:
             batch.sample_weights[weight] = columns[weight].float()
         return batch

@@ -119,10 +119,8 @@ def census_dataset(
     ends = [len(rows) * 6 // 10, len(rows) * 8 // 10]
     train, valid, test = (with_labels(rows.iloc[part]) for part in np.split(order, ends))
     features = tuple(census_features(train, buckets, embedding_dim))
-    schema = Schema(features=features, timestamp=None, label="income")
-    return build_rows(
-        name, schema, train, valid, test, protocol="rows, random 60/20/20", more_labels=["marital"]
-    )
+    schema = Schema(features=features, timestamp=None, labels=list(LABELS))
+    return build_rows(name, schema, train, valid, test, protocol="rows, random 60/20/20")
 
 # %% ../../../nbs/10_data/30_published/77_census_income.ipynb #0bc34a5e
 def census_income(buckets: int = 32, embedding_dim: int = 8) -> Dataset:

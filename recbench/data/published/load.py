@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...core.registry import OpenTable, lookup
+from .ali import ali_ccp, aliexpress
 from .amazon_beauty import amazon_beauty
 from .census_income import census_income
 from .criteo import criteo_10k
@@ -41,6 +42,8 @@ RANK_DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set for ranki
     "frappe": frappe,
     "criteo-10k": criteo_10k,
     "census-income": census_income,
+    "ali-ccp": ali_ccp,
+    "aliexpress": aliexpress,
 })
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #e6183587

@@ -431,6 +431,9 @@ _SCHEMA = Schema(features=(
     IdFeature(name="tags", side="item", embedding_dim=8, value_dim=0, pooling="mean"),
     RawFeature(name="log_price", side="item"),
 ))
+_LABELLED = Schema(
+    features=_SCHEMA.features, labels={"click": {}, "conversion": {"after": "click"}}
+)
 
 
 def _dislikes(impressions: pd.DataFrame) -> pd.DataFrame:
@@ -500,8 +503,7 @@ def planted_clicks(
     catalogue = frames.items.assign(log_price=np.log(frames.items["price"]))
     best = label_ceilings(rows)
     return build_dataset(
-        "planted", _SCHEMA.model_copy(update={"label": "click"}), train, valid, test, frames.users,
-        catalogue, protocol="rows, by user's clicks", max_history=max_history, max_recent=0,
+        "planted", _LABELLED, train, valid, test, frames.users, catalogue,
+        protocol="rows, by user's clicks", max_history=max_history, max_recent=0,
         ceiling=best["click"], ceilings=best, label_windows="click" if max_history else None,
-        more_labels=["conversion"],
     )

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['Side', 'SIDES', 'AutoDis', 'MLPEmbedding', 'Feature', 'Declared', 'IdFeature', 'SequenceFeature', 'AutoDisConfig',
-           'MLPEmbeddingConfig', 'DenseEmbedding', 'RawFeature', 'RawSequenceFeature', 'Schema', 'with_embedding_dim']
+           'MLPEmbeddingConfig', 'DenseEmbedding', 'RawFeature', 'RawSequenceFeature', 'LabelColumn', 'read_labels',
+           'check_labels', 'Schema', 'with_embedding_dim']
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #94d86860
 import sys
+from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from ...core.base import Choice, Config, OneOf, explain_fields, with_fields
+from ...core.registry import nearest
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #afb2ba8e
 Side = Literal["user", "item"]
@@ -271,6 +274,98 @@ class RawSequenceFeature(_Feature):
     @property
     def output_dim(self) -> int: return self.value_dim
 
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #86e67a8e
+class LabelColumn(Declared):
+    "One of several labels of a row, and the label that must be there before it."
+    name: str = Field(min_length=1)
+    "the column"
+    after: str | None = None
+    "label without which this one cannot be: the click of a conversion"
+    kind: Literal["event", "number"] = "event"
+    "event: 0 or 1; number: an amount or a grade"
+    orphans: Literal["refuse", "drop", "mend"] = "refuse"
+    "rows with this label and without `after`: an error, left out, or `after` becomes 1"
+
+
+def _read_label(entry: Any) -> LabelColumn:
+    "A label from its name, or from its name and settings."
+    if isinstance(entry, LabelColumn): return entry
+    fields = entry if isinstance(entry, Mapping) else {"name": entry}
+    if not isinstance(fields.get("name"), str):
+        raise ValueError(f"labels hold {entry!r}; must be names of columns, or their fields, e.g. "
+                         "{name: conversion, after: click}")
+    for field in fields:
+        if field in LabelColumn.model_fields: continue
+        known = list(LabelColumn.model_fields)
+        raise ValueError(f"label {fields['name']!r} has no field {field!r}; "
+                         f"{nearest(str(field), known)}known: {', '.join(known)}")
+    return LabelColumn(**fields)
+
+
+def read_labels(given: Any) -> tuple[LabelColumn, ...]:
+    """Labels as a schema file or a call gives them.
+
+    Args:
+        given: names in order, or name -> settings: {"click": {}, "conversion": {"after": "click"}}
+    """
+    if isinstance(given, Mapping):
+        wrong = [name for name, one in given.items() if not (one is None or isinstance(one, Mapping))]
+        if wrong:
+            raise ValueError(f"labels: {wrong[0]} is {given[wrong[0]]!r}; must be settings, "
+                             "e.g. {after: click}, or {} for none")
+        given = [{"name": name, **(one or {})} for name, one in given.items()]
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ValueError(f"labels is {given!r}; must be a list of columns, e.g. [click, conversion], "
+                         "or columns with settings, e.g. {click: {}, conversion: {after: click}}")
+    return tuple(map(_read_label, given))
+
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #6d472387
+def _check_after(label: LabelColumn, labels: Mapping[str, LabelColumn]) -> None:
+    "What comes before a label is another label of events, and never the label itself."
+    if label.after is None:
+        if label.orphans == "refuse": return
+        raise ValueError(f"orphans of label {label.name!r} is {label.orphans!r}, but nothing must be "
+                         "before it; name it: after: click")
+    others = [name for name in labels if name != label.name]
+    if label.after not in others:
+        raise ValueError(f"after of label {label.name!r} is {label.after!r}; "
+                         f"{nearest(label.after, others)}allowed are {', '.join(others) or 'none'}")
+    if labels[label.after].kind != "event":
+        raise ValueError(f"after of label {label.name!r} is {label.after!r}, a number; must be an "
+                         "event")
+    chain = [label.name]
+    while (before := labels[chain[-1]].after) in labels and before not in chain: chain.append(before)
+    if before in chain:
+        raise ValueError(f"labels {' after '.join([*chain, str(before)])}: a label cannot be after "
+                         "itself")
+
+
+def check_labels(
+    labels: Sequence[LabelColumn], label: str | None, features: Sequence[str],
+    roles: Mapping[str, str | None]
+) -> None:
+    """Labels that are named once, have no other role, and come after what they need.
+
+    Args:
+        labels: of a schema
+        label: the first of them, by which a model of one task is judged
+        features: names of its features
+        roles: its other columns by role
+    """
+    names = [one.name for one in labels]
+    for name in names:
+        if names.count(name) > 1: raise ValueError(f"labels name {name!r} twice")
+        if name in features:
+            raise ValueError(f"{name!r} is a label and a feature; a model would read its own answer, "
+                             "take it out of the features")
+        for role, column in roles.items():
+            if column == name:
+                raise ValueError(f"{name!r} is a label and the {role}; must be one of them")
+    if names and label not in names:
+        raise ValueError(f"label is {label!r} and labels are {', '.join(names)}; label must be one "
+                         "of them")
+    for one in labels: _check_after(one, {one.name: one for one in labels})
+
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #c00fea15
 Feature = IdFeature | SequenceFeature | RawFeature
 
@@ -289,6 +384,16 @@ class Schema(Declared):
     "column: whether it went well; None where every row is a positive"
     sample_weight: str | None = None
     "column: how much a row counts, at least 0; None: all alike"
+    labels: tuple[LabelColumn, ...] = ()
+    "several labels of rows, the first is `label`: [click, like], {click: {}, buy: {after: click}}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_labels(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "labels" not in fields: return fields
+        labels = read_labels(fields["labels"] or ())
+        first = labels[0].name if labels else None
+        return {**fields, "labels": labels, "label": fields.get("label") or first}
 
     @model_validator(mode="after")
     def _check_names(self) -> "Schema":
@@ -297,7 +402,14 @@ class Schema(Declared):
         if twice:
             raise ValueError(f"features {twice} stand twice in the schema; every feature needs its "
                              "own name")
+        roles = ("user_key", "item_key", "timestamp", "sample_weight")
+        check_labels(self.labels, self.label, names, {role: getattr(self, role) for role in roles})
         return self
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        "Columns of all labels: `labels`, else `label`, else none."
+        return tuple(one.name for one in self.labels) or ((self.label,) if self.label else ())
 
     def side(self, side: str) -> tuple[Feature, ...]:
         "Features of one side, `user` or `item`, in order."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'row_items', 'consumed', 'seen', 'interactions', 'user_rows', 'user_batches', 'item_batch', 'pair_rows',
-           'pair_batches', 'question', 'summary', 'feature_line', 'facts', 'card', 'Dataset', 'history_windows',
-           'shared_windows', 'other_windows', 'build_dataset', 'Windows', 'build_rows']
+           'pair_batches', 'question', 'summary', 'label_line', 'feature_line', 'facts', 'card', 'Dataset',
+           'history_windows', 'shared_windows', 'other_windows', 'build_dataset', 'Windows', 'build_rows']
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #eb8cde5c
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from ..rows.features import SIDES, Feature, IdFeature, RawFeature, Schema, Seque
 from ..rows.order import Ties, check_ties, event_order, tie_keys, ties_name
 from ..rows.table import Jagged, Table, encode_table, fit_scale, fit_vocabularies
 from ..rows.vocabulary import Vocabulary, fit_vocabulary
+from .labels import label_counts, settle
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #4cf0942b
 def row_items(dataset: "Dataset", split: str, name: str = "history") -> Jagged:
@@ -236,8 +237,16 @@ def summary(dataset: "Dataset") -> str:
         f"  {rows} rows",
         *(f"  {side}: {feature_line(dataset.schema, side)}" for side in SIDES),
     ]
-    labels = ", ".join(filter(None, (dataset.schema.label, dataset.schema.sample_weight)))
-    return "\n".join([*lines, *([f"  label, weight: {labels}"] if labels else [])])
+    schema = dataset.schema
+    if schema.labels: lines.append(f"  labels of train: {label_line(dataset)}")
+    named = [None if schema.labels else schema.label, schema.sample_weight]
+    labels, what = ", ".join(filter(None, named)), "weight" if schema.labels else "label, weight"
+    return "\n".join([*lines, *([f"  {what}: {labels}"] if labels else [])])
+
+
+def label_line(dataset: "Dataset", split: str = "train") -> str:
+    "Positives of each label of a split, of what needs another the share among those rows too."
+    return label_counts(dataset.schema.labels, dataset.split(split).columns)
 
 
 def feature_line(schema: Schema, side: str, most: int = 12) -> str:
@@ -250,6 +259,7 @@ def facts(dataset: "Dataset") -> dict[str, str]:
     "What a card says of a data set, by heading."
     pairs, rows = len(dataset.users) * len(dataset.items), len(dataset.train)
     label = {"label": dataset.schema.label} if dataset.schema.label else {}
+    if dataset.schema.labels: label = {"labels of train": label_line(dataset)}
     return {
         "users, items": f"{len(dataset.users):,}, {len(dataset.items):,}",
         "rows": ", ".join(f"{name} {len(dataset.split(name)):,}" for name in SPLITS),
@@ -680,7 +690,8 @@ def _row_numbers(
     schema: Schema, split: str, frame: pd.DataFrame, more: Sequence[str]
 ) -> dict[str, Tensor]:
     "Timestamp, labels and weight of the rows, as far as they are there."
-    columns = filter(None, (schema.timestamp, schema.label, schema.sample_weight, *more))
+    roles = (schema.timestamp, schema.label, schema.sample_weight, *schema.label_names, *more)
+    columns = dict.fromkeys(filter(None, roles))
     return {
         column: _numbers(split, frame[column], least=0 if column == schema.sample_weight else None)
         for column in columns
@@ -849,6 +860,8 @@ def build_dataset(
         ceilings: best reachable metrics by label, "conversion given click" too, as `ceiling`
     """
     windows = _windows(schema, max_history, max_recent)
+    train, test = settle(schema.labels, train, "train")[0], settle(schema.labels, test, "test")[0]
+    if valid is not None: valid, _ = settle(schema.labels, valid, "valid")
     users, items = users.reset_index(drop=True), items.reset_index(drop=True)
     given = {"train": train, **({} if valid is None else {"valid": valid}), "test": test}
     _check_frames(schema, given, users, items, [*filter(None, (moment, label_windows, positives))])
@@ -869,7 +882,7 @@ def build_dataset(
     }
     if moment: _check_moment(keys.values(), moment)
     by_time = timed and _by_time(keys)
-    longer = moment and moment not in (*more_labels, schema.timestamp, schema.label)
+    longer = moment and moment not in (*more_labels, schema.timestamp, *schema.label_names)
     more = [*more_labels, *([moment] if moment and longer else [])]
     past = _Past(_item_ids(schema, item_table) if windows else None, windows, rules, by_time)
     tables = {
@@ -972,9 +985,11 @@ def build_rows(
         more_labels: further columns of numbers that rows carry
     """
     splits = {"train": train, "valid": valid, "test": test}
+    splits = {split: settle(schema.labels, frame, split)[0] for split, frame in splits.items()}
     for split, frame in splits.items():
         if not len(frame):
             raise ValueError(f"split {split} is empty; every split needs at least one row")
+    train = splits["train"]
     schema = _scaled(schema, lambda feature: train)
     vocabularies = _united([fit_vocabularies(schema.features, train)])
     tables = {

@@ -18,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...core.registry import nearest
-from ..rows.features import SIDES, Feature, IdFeature, RawFeature, SequenceFeature, Side
+from recbench.data.rows.features import (
+    SIDES, Feature, IdFeature, RawFeature, SequenceFeature, Side, read_labels
+)
 from .files import Source, read_frame
 from .schema_file import SchemaFile, make_schema
 from .splits import Split
@@ -436,10 +438,12 @@ def infer_sources(sources: Mapping[str, Source], read: Collection[str] = (), **g
         read: columns to read though they look like outcomes, or tell the item
         given: fields of the schema, taken as they are
     """
-    events = sources.get("events") or sources["train"]
+    events, labels = sources.get("events") or sources["train"], read_labels(given.get("labels") or ())
+    if labels: given = {"rows": "all", "label": labels[0].name, **given}
     roles = _roles(events, {role: given[role] for role in _NAMES if role in given})
     scene = _scene(sources, roles, given, read)
-    named = [*roles.values(), *(given.get(field) for field in ("split", "moment", "label_windows"))]
+    named = [*roles.values(), *(given.get(field) for field in ("split", "moment", "label_windows")),
+             *(one.name for one in labels)]
     used = {column for column in named if isinstance(column, str)}
     found = _verdicts(sources, scene, used)
     unknown = next((name for name in read if name not in found), None)

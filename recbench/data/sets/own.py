@@ -7,6 +7,7 @@ __all__ = ['account_line', 'describe', 'told_lines', 'dataset_from_sources', 'da
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #9ed7422d
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...core.registry import nearest
-from .dataset import Dataset, build_dataset
+from .dataset import SPLITS, Dataset, build_dataset, label_line
 from ..rows.features import Feature, IdFeature, RawFeature, SequenceFeature
 from .files import CSV, Source, as_text, read_file, read_frame
 from .infer import infer_sources, is_text
+from .labels import label_gaps, settle
 from .schema_file import SchemaFile, make_schema, read_schema
 from .splits import Split, leak_line, leak_report
 from ..rows.table import is_list_type
@@ -299,6 +301,7 @@ def _event_frame(
         schema.timestamp: (_time_column,), schema.label: (_number_column,),
         schema.sample_weight: (_number_column, 0), split: (_split_column,),
         schema.moment: (_time_column,), schema.label_windows: (_number_column,),
+        **dict.fromkeys(schema.label_names, (_number_column,)),
     } | {schema.timestamp: (_time_column,)}
     columns = {
         name: _tried(check, source, name, name, *args) for name, (check, *args) in roles.items() if name
@@ -440,6 +443,7 @@ def _protocol(schema: SchemaFile) -> str:
     return name + (" with repeats" if schema.repeats == "keep" and schema.rows == "positives" else "")
 
 
+_STAYS = ", mended"                 # end of an account's name of rows that are counted elsewhere too
 _POSITIVE = "recbench: positive"    # a column of the rows while they are encoded
 
 
@@ -454,10 +458,11 @@ def _with_events(rows: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #5a0a0ee2
 def _encoded(
     name: str, schema: SchemaFile, parts: dict[str, pd.DataFrame], users: pd.DataFrame,
-    items: pd.DataFrame, turned_down: pd.DataFrame
+    items: pd.DataFrame, turned_down: pd.DataFrame, orphans: Mapping[str, int]
 ) -> Dataset:
     "Divide what is left, encode it, and account for every row."
-    read = sum(map(len, parts.values())) + len(turned_down)
+    dropped = sum(rows for what, rows in orphans.items() if not what.endswith(_STAYS))
+    read = sum(map(len, parts.values())) + len(turned_down) + dropped
     repeats = _set_repeats_aside(parts, schema)
     dislikes = _early(turned_down, parts["train"], schema)
     # the other rows' labels would tell a row's own
@@ -479,7 +484,7 @@ def _encoded(
     )
     account = {
         "read": read, **{split: len(part) for split, part in parts.items()}, "dislikes": len(dislikes),
-        "dislikes too late": len(turned_down) - len(dislikes), "repeats": repeats,
+        "dislikes too late": len(turned_down) - len(dislikes), "repeats": repeats, **orphans
     }
     return replace(dataset, account=account)
 
@@ -487,8 +492,8 @@ def _encoded(
 def account_line(account: Mapping[str, int]) -> str:
     "Rows read = where they went; `ValueError` if the sum is not right."
     parts = {
-        name: rows for name,
-        rows in account.items() if name != "read" and (rows or name in ("train", "valid", "test"))
+        name: rows for name, rows in account.items()
+        if name != "read" and not name.endswith(_STAYS) and (rows or name in ("train", "valid", "test"))
     }
     if sum(parts.values()) != account["read"]:
         raise ValueError(
@@ -527,6 +532,14 @@ def _history_line(dataset: Dataset) -> str:
         else "held out without regard to time: histories of held-out rows hold training rows alone"
     )
 
+
+def _labels_lines(dataset: Dataset) -> list[str]:
+    "Positives of several labels in each split, and the rows that were mended."
+    if not dataset.schema.labels: return []
+    mended = [f"{what}: {rows:,} rows" for what, rows in (dataset.account or {}).items()
+              if what.endswith(_STAYS)]
+    return [*(f"labels of {part}: {label_line(dataset, part)}" for part in SPLITS), *mended]
+
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ba905219
 def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: SchemaFile) -> str:
     "The account, the leak check of both held-out splits, and what is out of vocabulary."
@@ -542,6 +555,7 @@ def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: Schema
             f"{dataset.name} [{dataset.protocol}]: {account_line(dataset.account or {})}",
             f"{len(dataset.users):,} users, {len(dataset.items):,} items",
             *(leak_line(report, split) for split in ("valid", "test")),
+            *_labels_lines(dataset),
             _unknown_line(dataset),
             *filter(None, [_history_line(dataset)]),
         ]
@@ -566,14 +580,15 @@ def _single(features: Sequence[Feature], schema: SchemaFile) -> list[str]:
 def _of_events_lines(schema: SchemaFile, rows: pd.DataFrame, of_events: Sequence[Feature]) -> list[str]:
     "Columns of the rows from which the row's item, or in ranking its label, can be read."
     item, user = codes(rows[schema.item_key]), codes(rows[schema.user_key])
-    answer, lines = "label" if schema.rows == "all" else "item", []
+    lines, labels = [], [*schema.label_names] if schema.rows == "all" else []
     for name in _single(of_events, schema):
         code, number = codes(rows[name]), _as_numbers(rows[name])
-        learnt = (
-            tells_label(code, rows[schema.label].to_numpy(float), number)
-            if schema.rows == "all"
-            else tells_item(code, item, user, number)
-        )
+        told = {one: tells_label(code, rows[one].to_numpy(float), number) for one in labels} or {
+            "item": tells_item(code, item, user, number)
+        }
+        answer = max(told, key=told.__getitem__)
+        learnt = told[answer]
+        if len(labels) == 1: answer = "label"
         if learnt < _TOLD: continue
         lines.append(
             f"{name} tells the answer: {learnt:.0%} of the {answer} can be read from it; leave it "
@@ -728,6 +743,18 @@ def _names(sources: Mapping[str, Source]) -> list[str]:
         )
     return names
 
+
+def _settled(
+    schema: SchemaFile, sources: Mapping[str, Source], frames: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    "Rows whose labels agree, and how many did not, by what became of them."
+    parts, orphans = {}, Counter()
+    for part, frame in frames.items():
+        kept, found = settle(schema.labels, frame, sources[part].name)
+        parts[part] = kept.reset_index(drop=True)
+        orphans.update(found)
+    return parts, dict(orphans)
+
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #8e654643
 def dataset_from_sources(
     name: str, schema: SchemaFile, sources: Mapping[str, Source], verbose: bool = True
@@ -749,18 +776,20 @@ def dataset_from_sources(
     frames = {part: _event_frame(sources[part], schema, read, split, integers) for part in names}
     ids = [one.name for one in read if isinstance(one, IdFeature) and not one.is_list]
     _check_types(frames, sources, [schema.user_key, schema.item_key, *ids])
+    frames, orphans = _settled(schema, sources, frames)
     users, items = _tables(schema, sources, frames, of_users, lifted, integers)
     kept, turned_down = _liked(schema, sources, frames)
     parts = kept if given else _divide(sources["events"].name, kept["events"], schema)
     whole = schema.model_copy(update={"split": "given"}) if given else schema
     try:
-        dataset = _encoded(name, whole, parts, users, items, turned_down)
+        dataset = _encoded(name, whole, parts, users, items, turned_down, orphans)
     except ValueError as error:
         raise ValueError(f"{', '.join(source.name for source in sources.values())}: {error}") from error
     everything = pd.concat(frames.values(), ignore_index=True)
     doubts = [
         *told_lines(schema, parts, users, len(items), of_users, of_events),
         *_raw_lines(schema, users, items, everything), *_label_lines(schema, everything),
+        *label_gaps(schema.labels, {part: dataset.split(part).columns for part in SPLITS}),
     ]
     for doubt in doubts: warnings.warn(f"{name}: {doubt}", stacklevel=4)
     if verbose: print("\n".join([describe(dataset, parts, schema), *doubts]))
@@ -820,7 +849,7 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
                          "events.parquet}")
     names = {name: value for name, value in schema.files.model_dump().items() if value}
     text = given.get("text", schema.text)
-    numbers = [*filter(None, (schema.timestamp, schema.label, schema.sample_weight))]
+    numbers = [*filter(None, (schema.timestamp, *schema.label_names, schema.sample_weight))]
     numbers += [one.name for one in schema.features if isinstance(one, RawFeature)]
     sources = {"events": _read_files(folder, names.pop("events"), text, numbers)}
     for name, value in names.items(): sources[name] = read_file(folder / value, None, text, numbers)
@@ -865,9 +894,9 @@ def _from_sources(
         schema = infer_sources(sources, read, **given)
         if verbose: print(schema)
     elif not isinstance(schema, SchemaFile) or given:
-        schema = make_schema(
-            {field: getattr(schema, field) for field in schema.model_fields_set} | dict(given)
-        )
+        fields = {field: getattr(schema, field) for field in schema.model_fields_set}
+        if "labels" in given: fields = {name: fields[name] for name in fields if name != "label"}
+        schema = make_schema(fields | dict(given))
     columns = list(
         dict.fromkeys(column for source in sources.values() for column in source.table.column_names)
     )

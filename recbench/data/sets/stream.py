@@ -7,12 +7,14 @@ __all__ = ['SLICE', 'encode_arrow', 'stack_jagged', 'stack_tables', 'ParquetStre
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #38c4c885
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,8 +22,9 @@ import torch
 from torch import Tensor
 
 from ..rows.batch import Batch, make_batch
-from ..rows.features import Feature, RawFeature
+from ..rows.features import Feature, LabelColumn, RawFeature, read_labels
 from .files import Source
+from .labels import settle
 from ..rows.random_streams import stream_seed
 from recbench.data.rows.table import (
     Jagged, Table, block_table, concatenate, encode_flat, encode_tokens, is_list_type, lay_out, lies_in,
@@ -228,6 +231,8 @@ class ParquetStream:
         seed: of the order of rows
         columns: numbers that are carried along, float32: label, weight; integers beyond 2**24
             stay int64
+        labels: several labels as in a schema, carried along too, their values and order checked
+        mended: "conversion without click, mended" -> rows, each time they are read
     """
     paths: Sequence[Path | str]
     features: Sequence[Feature]
@@ -236,8 +241,17 @@ class ParquetStream:
     buffer_rows: int = 1 << 18
     seed: int = 0
     columns: Sequence[str] = ()
+    labels: Sequence[LabelColumn | str] | Mapping[str, Mapping] = ()
 
     def __post_init__(self):
+        self.labels = read_labels(self.labels)
+        dropping = [one.name for one in self.labels if one.orphans == "drop"]
+        if dropping:
+            raise ValueError(f"orphans of {', '.join(dropping)} is 'drop'; a stream counts on the rows "
+                             "of its files, allowed are 'refuse' and 'mend'")
+        more = [one.name for one in self.labels if one.name not in self.columns]
+        if more: self.columns = [*self.columns, *more]
+        self.mended: Counter[str] = Counter()
         if self.batch_size < 1 or self.buffer_rows < self.batch_size:
             raise ValueError(f"batch_size is {self.batch_size}, buffer_rows {self.buffer_rows}; must "
                              "be 1 <= batch_size <= buffer_rows")
@@ -283,7 +297,7 @@ class ParquetStream:
             name: getattr(self, name)
             for name in ("features", "vocabularies", "batch_size", "buffer_rows", "seed", "columns")
         }
-        return {**own, "files": files}
+        return {**own, **({"labels": self.labels} if self.labels else {}), "files": files}
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -407,11 +421,25 @@ def _parts(
         )
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #b10c0012
+def _settled(self: ParquetStream, source: Source) -> Source:
+    "The slice with labels that agree; what is mended is counted."
+    if not self.labels: return source
+    names = [one.name for one in self.labels]
+    table = source.table
+    frame = pd.DataFrame({name: source.column(name).to_pandas() for name in names})
+    frame, found = settle(self.labels, frame, source.name)
+    self.mended.update(found)
+    for name in names if found else ():
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.array(frame[name]))
+    return Source(source.name, table)
+
+
 def _read(self: ParquetStream, reader: _Reader, slices: list[Slice], space: Tensor | None) -> Table:
     "The slices' rows, encoded."
     return encode_arrow(
-        map(reader.read, slices), sum(one.rows for one in slices), self.features, self.vocabularies,
-        self.columns, space, self.wide
+        (_settled(self, reader.read(one)) for one in slices), sum(one.rows for one in slices),
+        self.features, self.vocabularies, self.columns, space, self.wide
     )
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #b7380220
@@ -445,15 +473,16 @@ def _iterate(self: ParquetStream) -> Iterator[Table]:
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #86ba363c
 def stream_batches(
-    stream: ParquetStream, labels: Sequence[str] = (), sample_weight: str | None = None
+    stream: ParquetStream, labels: Sequence[str] | None = None, sample_weight: str | None = None
 ) -> Iterator[Batch]:
     """The stream's tables as batches, one epoch.
 
     Args:
         stream: whose position moves on
-        labels: carried columns that are labels
+        labels: carried columns that are labels; None: `labels` of the stream
         sample_weight: carried column that weighs rows
     """
+    if labels is None: labels = [one.name for one in stream.labels]
     for table in stream:
         batch = make_batch(table)
         batch.labels.update({name: table.columns[name].contiguous() for name in labels})
