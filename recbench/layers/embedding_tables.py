@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'StackKey', 'Lookup', 'merge_configs', 'PlainTables', 'plain_lookup', 'fused_stack', 'stacked_lookup',
            'SummedStack', 'Tables', 'split_by_stack', 'join_stacks', 'forward', 'optimizer_state',
-           'load_optimizer_state', 'check_names', 'draw_weights', 'check_fusing', 'fuse', 'EmbeddingTables']
+           'load_optimizer_state', 'check_names', 'draw_weights', 'check_fusing', 'fuse', 'plain_weights', 'table',
+           'set_learning_rate', 'EmbeddingTables']
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Callable, Mapping, Sequence
@@ -323,11 +324,7 @@ class Tables(nn.Module):
         raise NotImplementedError
 
     def table(self, name: str) -> Tensor:
-        """Weights [rows, D] of a table.
-
-        Args:
-            name: of the table
-        """
+        "Weights [rows, D] of a table; `name`: of the table."
         raise NotImplementedError
 
     def plain_weights(self) -> dict[str, nn.Parameter]:
@@ -366,11 +363,7 @@ class Tables(nn.Module):
         raise NotImplementedError
 
     def load_optimizer_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """Continue from the moments of `optimizer_state`.
-
-        Args:
-            state: moments by table name
-        """
+        "Continue from the moments of `optimizer_state`; `state`: moments by table name."
         raise NotImplementedError
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
@@ -524,8 +517,7 @@ def fuse(
     self: _Own, optimizer: str = "rowwise_adagrad", learning_rate: float = 0.1, eps: float = 1e-8,
     rates: Mapping[str, float] | None = None,
 ) -> _Own:
-    """From now on the backward pass updates the trainable tables itself; no other optimiser must be
-    given them.
+    """From now on the backward pass updates the trainable tables; give them to no other optimiser.
 
     Args:
         optimizer: a key of OPTIMIZERS
@@ -552,6 +544,27 @@ def _stack(self: "EmbeddingTables", key: StackKey, optimizer: str, eps: float) -
     for name, weight in zip(names, weights):
         self._first_rows[name] = first
         first += len(weight)
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #e8d82032
+def plain_weights(self: "EmbeddingTables") -> dict[str, nn.Parameter]:
+    "Weights by table name of what is not fused."
+    return {name: self[name].get_parameter("weight") for name in self}
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #242dc660
+def table(self: "EmbeddingTables", name: str) -> Tensor:
+    "Weights [rows, D] of a table; fused ones as a view on FBGEMM's memory; `name`: of the table."
+    if name in self: return self[name].weight
+    first, stack = self._first_rows[name], self._stacks[self._stack_of[name]]
+    return stack.split_embedding_weights()[0][first : first + self.sizes[name][0]]
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #9f3946ff
+def set_learning_rate(self: "EmbeddingTables", rate_of: Callable[[float], float]) -> None:
+    """Rates of the coming backward passes, each from the rate its tables were fused with.
+
+    Args:
+        rate_of: rate a table was fused with -> its rate now
+    """
+    for (_, rate), stack in self._stacks.items(): stack.set_learning_rate(rate_of(rate))
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #18018a3c
 class EmbeddingTables(Tables, nn.ModuleDict):
@@ -588,30 +601,10 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         "Whether FBGEMM has the trainable tables."
         return bool(self._stacks)
 
-    def plain_weights(self) -> dict[str, nn.Parameter]:
-        "Weights by table name of what is not fused."
-        return {name: self[name].get_parameter("weight") for name in self}
-
-    def table(self, name: str) -> Tensor:
-        """Weights [rows, D] of a table; fused ones as a view on FBGEMM's memory.
-
-        Args:
-            name: of the table
-        """
-        if name in self: return self[name].weight
-        first, stack = self._first_rows[name], self._stacks[self._stack_of[name]]
-        return stack.split_embedding_weights()[0][first : first + self.sizes[name][0]]
-
-    def set_learning_rate(self, rate_of: Callable[[float], float]) -> None:
-        """Rates of the coming backward passes, each from the rate its tables were fused with.
-
-        Args:
-            rate_of: rate a table was fused with -> its rate now
-        """
-        for (_, rate), stack in self._stacks.items(): stack.set_learning_rate(rate_of(rate))
-
     fuse = fuse
     forward = forward
+    table, plain_weights = table, plain_weights
+    set_learning_rate = set_learning_rate
     optimizer_state = optimizer_state
     load_optimizer_state = load_optimizer_state
     _save_to_state_dict = _save_to_state_dict

@@ -23,6 +23,8 @@ from recbench.losses.gradient_weights import (
 from .info_nce import InfoNCELoss
 from .jrc import JRCLoss
 from .listwise import ListwiseDistillLoss, ListwiseRankLoss
+
+# %% ../../nbs/40_losses/99_losses.ipynb #78916c04
 from .multi_similarity import MultiSimilarityLoss
 from .multi_task import ESMMLoss, OrderCalibrateLoss, joint_logit
 from .pairwise import PairwiseLogisticLoss, PairwiseLoss

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RANDOM_WEIGHTS', 'WEIGHT_STRATEGIES', 'session_contest', 'opposite_contest', 'draw_uniform', 'draw_normal',
-           'draw_bernoulli', 'JRCLoss']
+           'draw_bernoulli', 'combine', 'JRCLoss']
 
 # %% ../../nbs/40_losses/40_jrc.ipynb #a8855d05
 import torch
@@ -75,13 +75,33 @@ RANDOM_WEIGHTS = {
 }
 WEIGHT_STRATEGIES = ("fixed", *RANDOM_WEIGHTS, "uncertainty")
 
+# %% ../../nbs/40_losses/40_jrc.ipynb #6700fa22
+def combine(self: "JRCLoss", losses: torch.Tensor) -> torch.Tensor:
+    "One number from the two `losses` [2], calibration first."
+    if self.weight_strategy == "fixed": return self.alpha * losses[0] + (1 - self.alpha) * losses[1]
+    if self.weight_strategy == "uncertainty":
+        return ((-self.log_variance).exp() * losses + self.log_variance / 2).sum()
+    if not self.training: return losses.mean()
+    return (RANDOM_WEIGHTS[self.weight_strategy](losses) * losses).sum()
+
+# %% ../../nbs/40_losses/40_jrc.ipynb #e5f5103c
+def _value(self: "JRCLoss", logits, labels, sample_weight, session_ids):
+    if logits.ndim != 2 or logits.shape[1] != 2:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}; must be [B, 2]")
+    check_rows(len(logits), labels=labels)
+    ensure((labels == 0) | (labels == 1), labels, "labels must be 0 or 1")
+    logits, labels = full_precision(logits), labels.long()
+    calibration = F.cross_entropy(logits, labels, reduction="none")
+    ranking = self.contest(logits, labels, *segment_ids(session_ids, len(logits), logits.device))
+    means = [weighted_mean(terms, sample_weight) for terms in (calibration, ranking)]
+    return self.combine(torch.stack(means))
+
 # %% ../../nbs/40_losses/40_jrc.ipynb #db8cad81
 class JRCLoss(RowLoss):
     """Softmax cross-entropy across each row plus a contest down each column of a session.
 
-    Reads logits [B, 2] and labels int64 [B], 0 or 1. Sample weights weigh a row's own terms; a row of
-    weight 0 is
-    still there to be beaten.
+    Logits [B, 2], labels int64 [B] of 0 or 1. Sample weights weigh a row's own terms; a row of weight 0
+    is still there to be beaten.
 
     Args:
         alpha: share of the cross-entropy under "fixed", in [0, 1]
@@ -100,25 +120,4 @@ class JRCLoss(RowLoss):
         self.contest = session_contest if same_label else opposite_contest
         if weight_strategy == "uncertainty": self.log_variance = torch.nn.Parameter(torch.zeros(2))
 
-    def _value(self, logits, labels, sample_weight, session_ids):
-        if logits.ndim != 2 or logits.shape[1] != 2:
-            raise ValueError(f"logits has shape {tuple(logits.shape)}; must be [B, 2]")
-        check_rows(len(logits), labels=labels)
-        ensure((labels == 0) | (labels == 1), labels, "labels must be 0 or 1")
-        logits, labels = full_precision(logits), labels.long()
-        calibration = F.cross_entropy(logits, labels, reduction="none")
-        ranking = self.contest(logits, labels, *segment_ids(session_ids, len(logits), logits.device))
-        return self.combine(
-            torch.stack([weighted_mean(terms, sample_weight) for terms in (calibration, ranking)])
-        )
-
-    def combine(self, losses: torch.Tensor) -> torch.Tensor:
-        "One number from [2] losses, calibration first."
-        if self.weight_strategy == "fixed": return self.alpha * losses[0] + (1 - self.alpha) * losses[1]
-        if self.weight_strategy == "uncertainty":
-            return ((-self.log_variance).exp() * losses + self.log_variance / 2).sum()
-        return (
-            (RANDOM_WEIGHTS[self.weight_strategy](losses) * losses).sum()
-            if self.training
-            else losses.mean()
-        )
+    combine, _value = combine, _value

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RELEVANCE_TRANSFORMS', 'POSITION_TRANSFORMS', 'list_log_shares', 'list_mean', 'reciprocal', 'gain', 'discount',
-           'check_listwise', 'ListwiseRankLoss', 'ListwiseDistillLoss']
+           'check_listwise', 'targets', 'refuse_transform', 'ListwiseRankLoss', 'preference', 'ListwiseDistillLoss']
 
 # %% ../../nbs/40_losses/44_listwise.ipynb #eb3fea88
 import math
@@ -68,12 +68,42 @@ def check_listwise(temperature: float, transform: str | None, known: dict) -> No
     if transform is not None and transform not in known:
         raise ValueError(f"transform is {transform!r}; must be one of {', '.join(known)}, or None")
 
+# %% ../../nbs/40_losses/44_listwise.ipynb #e223e965
+def targets(
+    self: "ListwiseRankLoss", labels: torch.Tensor, ids: torch.Tensor, sessions: int
+) -> torch.Tensor:
+    """Target [B] of each row, from labels of the logits' type.
+
+    Args:
+        ids: int64 [B], session of each row
+        sessions: number of sessions
+    """
+    if self.label_is_logits: return list_log_shares(labels / self.temperature, ids, sessions).exp()
+    return RELEVANCE_TRANSFORMS[self.transform](labels) if self.transform else labels
+
+# %% ../../nbs/40_losses/44_listwise.ipynb #e1bb3a01
+def _rank_value(self: "ListwiseRankLoss", logits, labels, sample_weight, session_ids):
+    logits, labels = row_by_row(logits, labels.detach())
+    ids, sessions = segment_ids(session_ids, len(logits), logits.device)
+    if self.scale is not None: logits = logits * self.scale.abs()
+    shares = list_log_shares(logits / self.temperature, ids, sessions)
+    terms = self.targets(labels, ids, sessions) * shares
+    return list_mean(-terms, ids, sessions, sample_weight)
+
+# %% ../../nbs/40_losses/44_listwise.ipynb #b2239a26
+def refuse_transform(transform: str | None) -> None:
+    "Labels that are logits become shares by a softmax; a `transform` of them would not be read."
+    if not transform: return
+    raise ValueError(
+        f"transform is {transform!r}, but label_is_logits turns the labels into shares by a softmax; "
+        "must be None"
+    )
+
 # %% ../../nbs/40_losses/44_listwise.ipynb #66de8a22
 class ListwiseRankLoss(RowLoss):
     """Cross-entropy of label shares and softmax shares in each session (ListNet, Cao et al. 2007).
 
-    Reads logits [B] and labels [B], relevance >= 0 or the logits of a teacher. Mean over sessions;
-    sample weights
+    Logits [B], labels [B] of relevance >= 0 or a teacher's logits. Mean over sessions; sample weights
     weigh a row's own term.
 
     Args:
@@ -89,41 +119,34 @@ class ListwiseRankLoss(RowLoss):
     ):
         super().__init__()
         check_listwise(temperature, transform, RELEVANCE_TRANSFORMS)
-        if label_is_logits and transform:
-            raise ValueError(
-                f"transform is {transform!r}, but label_is_logits turns the labels into shares by a "
-                "softmax; must be None"
-            )
+        if label_is_logits: refuse_transform(transform)
         self.temperature, self.label_is_logits, self.transform = temperature, label_is_logits, transform
         self.scale = torch.nn.Parameter(torch.ones(())) if scale_logits else None
 
-    def _value(self, logits, labels, sample_weight, session_ids):
-        logits, labels = row_by_row(logits, labels.detach())
-        ids, sessions = segment_ids(session_ids, len(logits), logits.device)
-        if self.scale is not None: logits = logits * self.scale.abs()
-        terms = self.targets(labels, ids, sessions) * list_log_shares(
-            logits / self.temperature, ids, sessions
-        )
-        return list_mean(-terms, ids, sessions, sample_weight)
+    targets, _value = targets, _rank_value
 
-    def targets(self, labels: torch.Tensor, ids: torch.Tensor, sessions: int) -> torch.Tensor:
-        """Target [B] of each row, from labels of the logits' type.
+# %% ../../nbs/40_losses/44_listwise.ipynb #bfce2d11
+def preference(self: "ListwiseDistillLoss", positions: torch.Tensor) -> torch.Tensor:
+    "Target [B] of each row before it is normalised, always > 0; `positions` [B] of the teacher."
+    clipped = positions.clamp(1, self.label_clip_max_value)
+    if self.transform: return POSITION_TRANSFORMS[self.transform](clipped)
+    return math.log1p(self.label_clip_max_value) - clipped.log()
 
-        Args:
-            ids: int64 [B], session of each row
-            sessions: number of sessions
-        """
-        if self.label_is_logits: return list_log_shares(labels / self.temperature, ids, sessions).exp()
-        return RELEVANCE_TRANSFORMS[self.transform](labels) if self.transform else labels
+# %% ../../nbs/40_losses/44_listwise.ipynb #b2e5bdcf
+def _distill_value(self: "ListwiseDistillLoss", logits, labels, sample_weight, session_ids):
+    logits, labels = row_by_row(logits, labels.detach())
+    ids, sessions = segment_ids(session_ids, len(logits), logits.device)
+    target = self.preference(labels)
+    target = target / segment_sum(target, ids, sessions)[ids]
+    shares = list_log_shares(logits / self.temperature, ids, sessions)
+    return list_mean(-target * shares, ids, sessions, sample_weight)
 
 # %% ../../nbs/40_losses/44_listwise.ipynb #05ee6e2c
 class ListwiseDistillLoss(RowLoss):
-    """Cross-entropy of shares made from a teacher's positions and the student's softmax shares in each
-    session.
+    """Cross-entropy of a student's softmax shares and those of a teacher's positions, by session.
 
-    Reads logits [B] of the student and labels [B], positions of the teacher, 1 is best. Mean over
-    sessions; sample
-    weights weigh a row's own term.
+    Logits [B] of the student, labels [B] positions of the teacher, 1 is best. Mean over sessions;
+    sample weights weigh a row's own term.
 
     Args:
         temperature: divides the student's logits, > 0
@@ -137,30 +160,9 @@ class ListwiseDistillLoss(RowLoss):
     ):
         super().__init__()
         check_listwise(temperature, transform, POSITION_TRANSFORMS)
-        if not 1 <= label_clip_max_value < math.inf:
-            raise ValueError(
-                f"label_clip_max_value is {label_clip_max_value}; must be finite and at least 1"
-            )
-        self.temperature, self.label_clip_max_value, self.transform = (
-            temperature, label_clip_max_value, transform
-        )
+        clip = self.label_clip_max_value = label_clip_max_value
+        if not 1 <= clip < math.inf:
+            raise ValueError(f"label_clip_max_value is {clip}; must be finite and at least 1")
+        self.temperature, self.transform = temperature, transform
 
-    def _value(self, logits, labels, sample_weight, session_ids):
-        logits, labels = row_by_row(logits, labels.detach())
-        ids, sessions = segment_ids(session_ids, len(logits), logits.device)
-        target = self.preference(labels)
-        target = target / segment_sum(target, ids, sessions)[ids]
-        return list_mean(
-            -target * list_log_shares(logits / self.temperature, ids, sessions), ids, sessions,
-            sample_weight
-        )
-
-    def preference(self, positions: torch.Tensor) -> torch.Tensor:
-        """Target [B] of each row before it is normalised, always > 0.
-
-        Args:
-            positions: [B, L], places in the teacher's list
-        """
-        clipped = positions.clamp(1, self.label_clip_max_value)
-        if self.transform: return POSITION_TRANSFORMS[self.transform](clipped)
-        return math.log1p(self.label_clip_max_value) - clipped.log()
+    preference, _value = preference, _distill_value

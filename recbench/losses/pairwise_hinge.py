@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['label_ranks', 'running_sum', 'zeros_first', 'passed_at', 'passed_sums', 'HingeMean', 'hinge_rule',
-           'exponential_hinge_rule', 'PairwiseHingeLoss']
+           'exponential_hinge_rule', 'hinge_mean', 'PairwiseHingeLoss']
 
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #5ef282c2
 from typing import Any
@@ -70,34 +70,26 @@ def passed_sums(
     asking: torch.Tensor, passed: torch.Tensor, weight: torch.Tensor, session: torch.Tensor,
     rank: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Sums over the rows of a session with a lower label and a lower value.
+    """Number and sum of what each row passes, weight of the rows that pass it: float64 [B] each.
 
     Args:
-        asking: float64 [B], values below it count
+        asking: float64 [B]; a row passes lower values of its session with a lower label
         passed: float64 [B], value to be counted
         weight: float64 [B], of the asking rows
         session: int64 [B] in 0..B-1, equal in one session
         rank: int64 [B], rank of the label in the session
-
-    Returns:
-        float64 [B] each: number and sum of what a row passes, weight of the rows that pass it
     """
     rows, bits = len(rank), int(rank.max()).bit_length() if len(rank) else 0
-    value, weight, group = (
-        torch.cat([asking, passed]),
-        weight.repeat(2),
-        ((session << bits) + rank).repeat(2),
-    )
+    value, weight = torch.cat([asking, passed]), weight.repeat(2)
+    group = ((session << bits) + rank).repeat(2)
     order = value.argsort(stable=True)
     order = order[(group >> bits)[order].argsort(stable=True)]
     found = [torch.zeros_like(value) for _ in range(3)]
     for level in reversed(range(bits)):
         here, asks = group.index_select(0, order), order < rows
         bit = (here >> level & 1).bool()
-        sums = passed_at(
-            value.index_select(0, order), weight.index_select(0, order), here >> level + 1, asks & bit,
-            ~(asks | bit)
-        )
+        values, weights = (column.index_select(0, order) for column in (value, weight))
+        sums = passed_at(values, weights, here >> level + 1, asks & bit, ~(asks | bit))
         for sofar, added in zip(found, sums): sofar.index_add_(0, order, added)
         order = zeros_first(order, bit)
     return [found[0][:rows], found[1][:rows], found[2][rows:]]
@@ -144,6 +136,16 @@ def exponential_hinge_rule(
     term = missing.clamp(0, 88).expm1()
     return term, -(term + 1) * ((missing > 0) & (missing < 88))
 
+# %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #f075d19a
+def hinge_mean(
+    scores: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None,
+    session_ids: torch.Tensor | None, margin: float
+) -> torch.Tensor:
+    "Mean of [margin - d]_+ over all ordered pairs, by sorting; columns [B], None: all rows alike."
+    below = rows_below(labels, session_ids)
+    weight = torch.ones_like(scores) if sample_weight is None else sample_weight
+    return HingeMean.apply(scores[below.order], weight[below.order], below, margin)
+
 # %% ../../nbs/40_losses/36_pairwise_hinge.ipynb #a5a43e54
 class PairwiseHingeLoss(OrderedPairLoss):
     """What every ordered pair misses of a margin: a fixed one, or the difference of the labels.
@@ -167,12 +169,7 @@ class PairwiseHingeLoss(OrderedPairLoss):
         self.use_label_margin, self.use_exponent = use_label_margin, use_exponent
 
     def scores(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Scores [B] that differences are taken of.
-
-        Args:
-            logits: [B]
-            labels: [B]
-        """
+        "Scores [B] of `logits` [B], less the `labels` [B] where these are the margin."
         scores = super().scores(logits, labels)
         labels = labels.to(scores.dtype) / (self.temperature if self.label_is_logits else 1)
         if self.use_exponent:
@@ -187,16 +184,7 @@ class PairwiseHingeLoss(OrderedPairLoss):
         self, scores: torch.Tensor, labels: torch.Tensor, sample_weight: torch.Tensor | None,
         session_ids: torch.Tensor | None
     ) -> torch.Tensor:
-        """Mean over the pairs that count, scalar.
-
-        Args:
-            scores: [B]
-            labels: [B]
-            sample_weight: [B]; None: all alike
-            session_ids: [B]; None: one session
-        """
+        "Mean over the pairs of `labels` in `session_ids`; `scores`, `sample_weight`: [B] as well."
         if self.use_exponent or self.ohem_ratio < 1:
             return super().mean(scores, labels, sample_weight, session_ids)
-        below = rows_below(labels, session_ids)
-        weight = torch.ones_like(scores) if sample_weight is None else sample_weight
-        return HingeMean.apply(scores[below.order], weight[below.order], below, self.margin)
+        return hinge_mean(scores, labels, sample_weight, session_ids, self.margin)

@@ -98,17 +98,13 @@ class RowLoss(torch.nn.Module):
         self, logits: torch.Tensor, labels: torch.Tensor, *, sample_weight: torch.Tensor | None = None,
         session_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The loss of a batch.
+        """The loss of a batch, scalar.
 
         Args:
             logits: [B], or [B, C] where the class says so
             labels: [B], of the values that the class names
             sample_weight: [B] weights >= 0; None: all rows alike
-            session_ids: int64 [B], any order; None: the batch is one session. Losses that look at one
-                row at a time do not read them
-
-        Returns:
-            scalar
+            session_ids: int64 [B], any order; None: one session. Losses of single rows ignore them
         """
         return self._value(logits, labels, sample_weight, session_ids)
 

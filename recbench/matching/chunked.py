@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['row_shares', 'matching_cross_entropy', 'softmax_matching_loss', 'correct_block', 'exponentiate_block',
            'differentiate_block', 'block_hits', 'sum_interests', 'ChunkedCrossEntropy', 'check_settings',
-           'check_columns', 'masked_cells', 'chunked_in_batch_cross_entropy']
+           'check_target', 'check_columns', 'masked_cells', 'chunked_in_batch_cross_entropy']
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #11585c18
 from typing import Any
@@ -104,16 +104,13 @@ def exponentiate_block(
     scores: torch.Tensor, positive: torch.Tensor, hits: tuple[torch.Tensor, torch.Tensor],
     smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Loss of each row of a block; the block is left as unnormalised probabilities.
+    """Loss terms of a block's rows, sums of their exponentials, smoothing mass per column: [rows] each.
 
     Args:
         scores: [rows, C], becomes exp(scores - max), 0 where masked
         positive: [rows], scores of the positives
         hits: rows and columns of the masked cells
         smoothing: label smoothing
-
-    Returns:
-        [rows] each: loss terms, sum of the exponentials, smoothing mass per column
     """
     valid, spread = torch.full_like(positive, scores.shape[1]), 0.0
     if smoothing:
@@ -121,10 +118,8 @@ def exponentiate_block(
         spread = scores.index_put_(hits, scores.new_zeros(())).sum(1) / valid
     highest = scores.index_put_(hits, scores.new_full((), -torch.inf)).amax(1)
     total = scores.sub_(highest[:, None]).exp_().sum(1)
-    return (
-        highest + total.log() - (1 - smoothing) * positive - smoothing * spread, total,
-        smoothing / valid
-    )
+    terms = highest + total.log() - (1 - smoothing) * positive - smoothing * spread
+    return terms, total, smoothing / valid
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #c6fa4231
 def differentiate_block(
@@ -242,34 +237,9 @@ def check_settings(temperature: float | torch.Tensor, label_smoothing: float, ch
         raise ValueError(f"label_smoothing is {label_smoothing}; must lie in [0, 1)")
     if chunk < 1: raise ValueError(f"chunk is {chunk}; must be at least 1 row")
 
-# %% ../../nbs/30_matching/40_chunked.ipynb #0b681af3
-def check_columns(
-    user_emb: torch.Tensor, item_emb: torch.Tensor, target: torch.Tensor | None,
-    log_q: torch.Tensor | None
-) -> torch.Tensor:
-    """Targets of the rows; refuses what does not fit the columns.
-
-    Args:
-        user_emb: [B, D] or [B, K, D]
-        item_emb: [C, D]
-        target: [B]
-        log_q: [C]
-
-    Returns:
-        int64 [B], column of each row's positive
-    """
-    check_widths(user_emb.flatten(0, -2), item_emb)
-    rows, columns = len(user_emb), len(item_emb)
-    if log_q is not None and log_q.shape != (columns,):
-        raise ValueError(
-            f"log_q has shape {tuple(log_q.shape)}; must be ({columns},), one value an item row"
-        )
-    if target is None:
-        if columns < rows:
-            raise ValueError(
-                f"item_emb has {columns} rows for {rows} users; give target, or one positive a user"
-            )
-        return torch.arange(rows, device=user_emb.device)
+# %% ../../nbs/30_matching/40_chunked.ipynb #bc7d0b82
+def check_target(target: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    "The `target` as int64 [rows]; refused where it is no column of each of the rows."
     if target.shape != (rows,):
         raise ValueError(
             f"target has shape {tuple(target.shape)}; must be ({rows},), one column a user"
@@ -277,28 +247,48 @@ def check_columns(
     ensure((target >= 0) & (target < columns), target, f"target must lie in 0..{columns - 1}")
     return target.long()
 
+# %% ../../nbs/30_matching/40_chunked.ipynb #0b681af3
+def check_columns(
+    user_emb: torch.Tensor, item_emb: torch.Tensor, target: torch.Tensor | None,
+    log_q: torch.Tensor | None
+) -> torch.Tensor:
+    """Column of each row's positive, int64 [B]; refuses what does not fit the columns.
+
+    Args:
+        user_emb: [B, D] or [B, K, D]
+        item_emb: [C, D]
+        target: [B]
+        log_q: [C]
+    """
+    check_widths(user_emb.flatten(0, -2), item_emb)
+    rows, columns = len(user_emb), len(item_emb)
+    if log_q is not None and log_q.shape != (columns,):
+        raise ValueError(
+            f"log_q has shape {tuple(log_q.shape)}; must be ({columns},), one value an item row"
+        )
+    if target is not None: return check_target(target, rows, columns)
+    if columns >= rows: return torch.arange(rows, device=user_emb.device)
+    wanted = "give target, or one positive a user"
+    raise ValueError(f"item_emb has {columns} rows for {rows} users; {wanted}")
+
 # %% ../../nbs/30_matching/40_chunked.ipynb #0731ad95
 def masked_cells(
     target: torch.Tensor, row_items: torch.Tensor | None, column_items: torch.Tensor | None,
     known_positives: tuple[torch.Tensor, torch.Tensor] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Accidental hits without the positives themselves; none when no ids are given.
+    """Rows and columns of accidental hits, sorted by row, without the positives; none without ids.
 
     Args:
         target: int64 [B]
         row_items: int64 [B]
         column_items: int64 [C]
         known_positives: (values, offsets)
-
-    Returns:
-        rows and columns, sorted by row
     """
     if row_items is None and column_items is None and known_positives is None:
         return target[:0], target[:0]
     if row_items is None or column_items is None:
         raise ValueError(
-            "masking needs both row_items and column_items, the ids of the rows' positives and of "
-            "the columns"
+            "masking needs both row_items and column_items, ids of the rows' positives and the columns"
         )
     rows, columns = accidental_hits(row_items, column_items, known_positives)
     negative = columns != target[rows]

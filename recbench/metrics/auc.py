@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BINS', 'REACH', 'exact_auc', 'ExactAUC', 'area', 'error_bound', 'logit_bin', 'score_bin', 'probability_bin',
-           'cut_bin', 'add_counts', 'count_binary', 'check_thresholds', 'AUC', 'MulticlassAUC']
+           'cut_bin', 'add_counts', 'count_binary', 'check_thresholds', 'AUC', 'count_classes', 'mean_over_classes',
+           'MulticlassAUC']
 
 # %% ../../nbs/50_metrics/30_auc.ipynb #8b0cd3e5
 from collections.abc import Callable
@@ -176,23 +177,44 @@ class AUC(Metric):
     def __init__(self, thresholds: int = 0, logits: bool = False, **kwargs) -> None:
         super().__init__(**kwargs)
         self.thresholds, self.logits = thresholds, logits
-        self.add_state(
-            "counts", torch.zeros(2, check_thresholds(thresholds), dtype=torch.int64),
-            dist_reduce_fx="sum"
-        )
+        counts = torch.zeros(2, check_thresholds(thresholds), dtype=torch.int64)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Take in a batch of rows.
-
-        Args:
-            preds: [B] scores; with thresholds probabilities, or logits where it was said
-            target: [B] 0 or 1
-        """
+        "Take in `preds` [B], scores (with thresholds probabilities, logits), `target` [B] of 0 or 1."
         count_binary(self.counts, preds, target, self.thresholds > 0, self.logits)
 
     def compute(self) -> Tensor:
         "The metric over all rows since the last reset, float32 scalar."
         return area(self.counts, closed=self.thresholds == 0).float()
+
+# %% ../../nbs/50_metrics/30_auc.ipynb #28dab215
+def count_classes(self: "MulticlassAUC", preds: Tensor, target: Tensor) -> None:
+    """Take in a batch of rows.
+
+    Args:
+        preds: [B, C] probabilities, or logits where it was said
+        target: int64 [B], 0..C-1
+    """
+    classes = torch.arange(len(self.counts), device=target.device)
+    if preds.shape != (len(target), len(classes)):
+        raise ValueError(
+            f"preds is {list(preds.shape)} for {len(target)} rows and {len(classes)} classes; must "
+            "be [B, C]"
+        )
+    probs = preds.detach().float().softmax(1) if self.logits else preds.detach().float()   # [B, C]
+    check_probabilities(probs, "or say logits=True")
+    line = 2 * classes + (target.unsqueeze(1) == classes)                                  # [B, C]
+    bin_of = cut_bin if self.thresholds else probability_bin
+    add_counts(self.counts, probs.reshape(-1), line.reshape(-1), bin_of)
+
+# %% ../../nbs/50_metrics/30_auc.ipynb #1f18d30b
+def mean_over_classes(self: "MulticlassAUC") -> Tensor:
+    "The metric over all rows since the last reset, float32 scalar."
+    values = area(self.counts, closed=self.thresholds == 0)                                # [C]
+    positives = self.counts[:, 1].sum(1).double()
+    weight = (~values.isnan()).double() * (positives if self.average == "weighted" else 1)
+    return ((values.nan_to_num() * weight).sum() / weight.sum()).float()
 
 # %% ../../nbs/50_metrics/30_auc.ipynb #d93eba73
 class MulticlassAUC(Metric):
@@ -217,38 +239,7 @@ class MulticlassAUC(Metric):
         if average not in ("macro", "weighted"):
             raise ValueError(f"average is {average!r}; must be macro or weighted")
         self.thresholds, self.average, self.logits = thresholds, average, logits
-        self.add_state(
-            "counts",
-            torch.zeros(num_classes, 2, check_thresholds(thresholds, BINS), dtype=torch.int64),
-            dist_reduce_fx="sum",
-        )
+        counts = torch.zeros(num_classes, 2, check_thresholds(thresholds, BINS), dtype=torch.int64)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Take in a batch of rows.
-
-        Args:
-            preds: [B, C] probabilities, or logits where it was said
-            target: int64 [B], 0..C-1
-        """
-        classes = torch.arange(len(self.counts), device=target.device)
-        if preds.shape != (len(target), len(classes)):
-            raise ValueError(
-                f"preds is {list(preds.shape)} for {len(target)} rows and {len(classes)} classes; must "
-                "be [B, C]"
-            )
-        probs = preds.detach().float().softmax(1) if self.logits else preds.detach().float()   # [B, C]
-        check_probabilities(probs, "or say logits=True")
-        line = 2 * classes + (target.unsqueeze(1) == classes)                                  # [B, C]
-        add_counts(
-            self.counts, probs.reshape(-1), line.reshape(-1),
-            cut_bin if self.thresholds else probability_bin
-        )
-
-    def compute(self) -> Tensor:
-        "The metric over all rows since the last reset, float32 scalar."
-        # [C]
-        values, positives = (
-            area(self.counts, closed=self.thresholds == 0), self.counts[:, 1].sum(1).double()
-        )
-        weight = (~values.isnan()).double() * (positives if self.average == "weighted" else 1)
-        return ((values.nan_to_num() * weight).sum() / weight.sum()).float()
+    update, compute = count_classes, mean_over_classes

@@ -97,7 +97,7 @@ def count_pairs(preds: Tensor, target: Tensor, group: Tensor, groups: int = 1) -
 def draw_pairs(
     preds: Tensor, target: Tensor, first: Tensor, rows: Tensor, draws: int, seed: int
 ) -> Pairs:
-    """Pairs of each group drawn at random, with replacement.
+    """Counts of pairs of each group that are drawn at random, with replacement.
 
     Args:
         preds: [n] scores, rows of a group next to each other
@@ -105,20 +105,13 @@ def draw_pairs(
         first: int64 [G], first row of each group
         rows: int64 [G], at least 2
         draws: pairs for each group
-
-    Returns:
-        of the pairs drawn
+        seed: of the draws
     """
-    generator = torch.Generator(preds.device).manual_seed(seed)
-    # [G, draws]
-    u, v = torch.rand(
-        2, len(rows), draws, dtype=torch.float64, generator=generator, device=preds.device
-    )
+    device, source = preds.device, torch.Generator(preds.device).manual_seed(seed)
+    u, v = torch.rand(2, len(rows), draws, dtype=torch.float64, generator=source, device=device)
     i, j = (u * rows.unsqueeze(1)).long(), (v * (rows - 1).unsqueeze(1)).long()
     i, j = i + first.unsqueeze(1), j + (j >= i) + first.unsqueeze(1)
     score, label = torch.sign(preds[i] - preds[j]), torch.sign(target[i] - target[j])
-    comparable = (label != 0).sum(1)
-    return Pairs(
-        (score * label > 0).sum(1), ((score == 0) & (label != 0)).sum(1), comparable,
-        torch.full_like(comparable, draws)
-    )
+    comparable = (label != 0).sum(1)   # [G], of [G, draws]
+    right, tied = (score * label > 0).sum(1), ((score == 0) & (label != 0)).sum(1)
+    return Pairs(right, tied, comparable, torch.full_like(comparable, draws))

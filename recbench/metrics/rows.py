@@ -54,10 +54,7 @@ def scores_of(preds: Tensor) -> Tensor:
 
 # %% ../../nbs/50_metrics/05_rows.ipynb #12649221
 class RowMetric(Metric):
-    """A metric that keeps columns of rows.
-
-    Subclasses call `keep` once, `append` in `update`, and read `rows` in `compute`.
-    """
+    "Keeps columns of rows: a subclass calls `keep` once, `append` in `update`, `rows` in `compute`."
     is_differentiable, full_state_update = False, False
 
     def keep(self, **dtypes: torch.dtype) -> None:
