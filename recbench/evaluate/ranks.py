@@ -6,6 +6,9 @@
 __all__ = ['seen_cells', 'rank_counts', 'hit_rate_at', 'mrr_at', 'ndcg_at', 'recall_at']
 
 # %% ../../nbs/70_evaluate/10_ranks.ipynb #992a458b
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,36 +19,90 @@ from ..metrics.gains import NEVER, hit_rate_at, mrr_at, ndcg_at, recall_at
 _all_ = ["hit_rate_at", "mrr_at", "ndcg_at", "recall_at"]   # what the counts are made for
 
 # %% ../../nbs/70_evaluate/10_ranks.ipynb #fac4a79a
-_SLICE = 1 << 17       # cells compared at once, small enough for the cache
-
-
 def seen_cells(seen: Jagged) -> tuple[Tensor, Tensor]:
     "Row numbers and item indices [V], [V] of a ragged table of seen items."
     rows = torch.arange(len(seen), device=seen.lengths.device)
     positions, lengths = seen.positions(rows)
     return rows.repeat_interleave(lengths), seen.values[positions]
 
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #c7c2551f
+_SLICE = 1 << 20       # cells compared at once: 4 MB of float32
+
+
+def _byte_rows(rows: int, columns: int) -> tuple[np.ndarray, int]:
+    "Zero bytes [rows, at least columns], a row of whole groups of words, and the words of a group."
+    words = -(-columns // 8)
+    groups = -(-words // 255)
+    size = -(-words // groups)
+    return np.zeros((rows, 8 * size * groups), np.bool_), size
+
+
+def _ones_of_rows(bytes_: np.ndarray, size: int) -> np.ndarray:
+    "How many bytes of each row are 1, int64 [R], of what `_byte_rows` laid out."
+    sums = bytes_.view(np.uint64).reshape(len(bytes_), -1, size).sum(2)           # [R, groups]
+    return sums.view(np.uint8).sum(1, dtype=np.int64)
+
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #c5941403
+def _compared(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    "Of each row, cells above its own score [R, 1], and cells that are not below it; int64 [R] both."
+    if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
+        return (scores > own).count_nonzero(1), (scores >= own).count_nonzero(1)
+    cells, mine = scores.numpy(), own.numpy()
+    laid, size = _byte_rows(*cells.shape)
+    found = []
+    for compare in (np.greater, np.greater_equal):
+        compare(cells, mine, out=laid[:, : cells.shape[1]])
+        found.append(torch.from_numpy(_ones_of_rows(laid, size)))
+    return found[0], found[1]
+
+
+def _counted(scores: Tensor, own: Tensor, lists: Tensor | None) -> tuple[Tensor, Tensor]:
+    "The same of many rows, slice by slice, on as many threads as torch may use."
+    size = max(1, _SLICE // scores.shape[1])
+    def count(start: int) -> tuple[Tensor, Tensor]:
+        some = slice(start, start + size)
+        return _compared(scores[some] if lists is None else scores[lists[some]], own[some])
+    starts, threads = range(0, len(own), size), torch.get_num_threads()
+    if threads == 1 or len(starts) == 1 or scores.is_cuda: found = [count(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(threads) as pool: found = list(pool.map(count, starts))
+    greater, at_least = zip(*found)
+    return torch.cat(greater), torch.cat(at_least)
+
 # %% ../../nbs/70_evaluate/10_ranks.ipynb #57a67a27
 def rank_counts(
-    scores: Tensor, targets: Tensor, seen: tuple[Tensor, Tensor] | Jagged | None = None
+    scores: Tensor, targets: Tensor, seen: tuple[Tensor, Tensor] | Jagged | None = None,
+    lists: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Unseen items with a greater score than the target, and other unseen items with an equal one; a
     seen target has `NEVER` items above it.
 
     Args:
-        scores: [B, I], any floating type
-        targets: int64 [B], item index of each row
-        seen: (row, item) pairs, or a row of items for each row of scores
+        scores: [L, I], any floating type; not changed
+        targets: int64 [B], item index of each target
+        seen: (target's row, item) pairs, or a row of items for each target
+        lists: int64 [B], the row of scores that each target is looked for in; None: its own, B = L
 
     Returns:
         int64 [B], int64 [B]
     """
-    others, place = scores.clone(), targets.unsqueeze(1)                 # [B, I], [B, 1]
-    if seen is not None: others[seen_cells(seen) if isinstance(seen, Jagged) else seen] = torch.nan
-    own = others.gather(1, place)                                        # [B, 1]
-    others.scatter_(1, place, torch.nan)
-    rows = max(1, _SLICE // scores.shape[1])
-    parts = list(zip(others.split(rows), own.split(rows)))
-    greater = torch.cat([(part > mine).count_nonzero(1) for part, mine in parts])
-    equal = torch.cat([(part == mine).count_nonzero(1) for part, mine in parts])
-    return greater.masked_fill(own.isnan().squeeze(1), NEVER), equal
+    if not len(targets): return targets.clone(), targets.clone()
+    scores = scores.detach()
+    rows = torch.arange(len(targets), device=targets.device) if lists is None else lists
+    own = scores[rows, targets].unsqueeze(1)                                      # [B, 1]
+    greater, equal = _counted(scores, own, lists)
+    equal -= greater + 1                                                # the target is equal to itself
+    absent = own.isnan().squeeze(1)
+    if seen is not None:
+        row, item = _distinct(seen_cells(seen) if isinstance(seen, Jagged) else seen, scores.shape[1])
+        value, mine = scores[rows[row], item], own[row, 0]
+        greater.index_add_(0, row, (value > mine).long(), alpha=-1)
+        equal.index_add_(0, row, (value == mine).long(), alpha=-1)
+        absent[row[item == targets[row]]] = True
+    return greater.masked_fill_(absent, NEVER), equal.masked_fill_(absent, 0)
+
+
+def _distinct(cells: tuple[Tensor, Tensor], items: int) -> tuple[Tensor, Tensor]:
+    "Each (row, item) once."
+    pairs = (cells[0] * items + cells[1]).unique()
+    return pairs // items, pairs % items

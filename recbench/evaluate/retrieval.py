@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
-           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'split_ranks', 'Evaluation',
-           'check_cut_offs', 'evaluation_of', 'evaluate', 'compare', 'fitted_baselines', 'judged_baselines',
-           'evaluate_retrieval', 'readable', 'nearest_items']
+           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'score_blocks', 'asked_and_seen',
+           'split_ranks', 'Evaluation', 'check_cut_offs', 'evaluation_of', 'evaluate', 'compare', 'fitted_baselines',
+           'judged_baselines', 'evaluate_retrieval', 'readable', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..core.checks import whole
 from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
-from ..data.rows.table import fingerprint
+from ..data.rows.table import Jagged, fingerprint
 from .baselines import fit_baselines, history_scorer, with_refits
 from .cards import Card
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_cells
@@ -101,12 +102,24 @@ def inner_products(user_emb: Tensor, item_emb: Tensor) -> Tensor:
     return reduce(torch.maximum, (interest @ item_emb.T for interest in user_emb.unbind(1)))
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #af52507a
-def embedding_scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
-    "Row numbers [B] of a split -> scores [B, I], products of user and item vectors."
-    items, device = embed_items(model, dataset), device_of(model)
-    return lambda rows: inner_products(
-        model.user_embedding(make_batch(dataset.user_rows(split, rows)).to(device)), items
-    )
+class embedding_scorer:
+    """Row numbers [B] of a split -> scores [B, I], products of user and item vectors.
+
+    Args:
+        model: has `user_embedding(batch)` and `item_embedding(batch)`
+        dataset: with the split; its catalogue is embedded here, once
+        split: "train", "valid" or "test"
+    """
+    def __init__(self, model, dataset: Dataset, split: str):
+        self.model, self.dataset, self.split = model, dataset, split
+        self.items = embed_items(model, dataset)
+
+    def embed(self, rows: Tensor) -> Tensor:
+        "Vectors [B, D] or [B, K, D] of the rows' users."
+        batch = make_batch(self.dataset.user_rows(self.split, rows))
+        return self.model.user_embedding(batch.to(self.items.device))
+
+    def __call__(self, rows: Tensor) -> Tensor: return inner_products(self.embed(rows), self.items)
 
 
 def scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
@@ -120,7 +133,9 @@ def scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
     )
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #2d0e93df
-_BLOCK = 1 << 24   # scores held at once: 64 MB of float32
+_BLOCK = 1 << 22      # scores held at once: 16 MB of float32
+_USER_ROWS = 4096     # users embedded at once
+_TARGETS = 4096       # targets ranked at once
 METRICS = {"recall": recall_at, "ndcg": ndcg_at, "hit_rate": hit_rate_at, "mrr": mrr_at}
 HIGHER_IS_BETTER: dict[str, bool] = dict.fromkeys(METRICS, True)   # of each, at every cut-off
 
@@ -166,24 +181,63 @@ def checked_scores(scores: Tensor, rows: int, dataset: Dataset) -> Tensor:
     )
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #819bc648
+def score_blocks(
+    score: Callable[[Tensor], Tensor], rows: Tensor, dataset: Dataset
+) -> Iterator[tuple[int, Tensor]]:
+    """Scores of rows, some rows at a time: place of the block's first row, and scores [B, I].
+
+    Users are embedded in larger blocks than their scores are held in.
+
+    Args:
+        score: of `scorer`
+        rows: row numbers of a split
+        dataset: with the catalogue
+    """
+    start, size = 0, max(1, _BLOCK // len(dataset.items))
+    for part in rows.split(max(size, _USER_ROWS) if isinstance(score, embedding_scorer) else size):
+        vectors = score.embed(part) if isinstance(score, embedding_scorer) else None
+        for some in part.split(size):
+            if vectors is None: scores = score(some)
+            else: scores, vectors = inner_products(vectors[:size], score.items), vectors[size:]
+            yield start, checked_scores(scores, len(some), dataset)
+            start += len(some)
+
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #6beaac19
+def asked_and_seen(dataset: Dataset, split: str) -> tuple[Asked, Jagged]:
+    "Lists of a split and what they mask, kept with the data set: every epoch asks for the same."
+    kept = vars(dataset).setdefault("_asked", {})
+    if split not in kept: kept[split] = asked_lists(dataset, split), dataset.seen(split)
+    return kept[split]
+
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #36de1d89
 def split_ranks(
-    score: Callable[[Tensor], Tensor], dataset: Dataset, split: str
+    score: Callable[[Tensor], Tensor], dataset: Dataset, split: str, rows: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    "Greater and equal counts [rows], [rows] of every row of the split in its list, seen items masked."
-    targets, seen, asked = (
-        dataset.split(split).columns["item_index"],
-        dataset.seen(split),
-        asked_lists(dataset, split),
-    )
-    order, parts = asked.of_row.argsort(stable=True), []
-    for rows in order.split(max(1, _BLOCK // len(dataset.items))):
-        lists, place = asked.of_row[rows].unique_consecutive(return_inverse=True)
-        scores = checked_scores(score(asked.first[lists]), len(lists), dataset)          # [L, I]
-        if len(lists) < len(rows): scores = scores[place.to(scores.device)]             # [B, I]
-        masked, items = seen_cells(seen.take(asked.first[lists[place]]))
-        cells = masked.to(scores.device), items.to(scores.device)
-        parts.append(rank_counts(scores, targets[rows].to(scores.device), cells))
-    back = order.argsort()
+    """Greater and equal counts [B], [B] of rows of a split in their lists, seen items masked.
+
+    Args:
+        score: of `scorer`
+        dataset: with the split
+        split: "valid" or "test"
+        rows: int64 [B], row numbers of the split; None: all
+    """
+    (asked, seen), targets = asked_and_seen(dataset, split), dataset.split(split).columns["item_index"]
+    rows = torch.arange(len(targets)) if rows is None else rows
+    by_list = asked.of_row[rows].argsort(stable=True)
+    order = rows[by_list]
+    lists, place = asked.of_row[order].unique_consecutive(return_inverse=True)
+    ends, done, parts = torch.bincount(place).cumsum(0).tolist(), 0, []
+    with tqdm(total=len(order), desc="ranking", unit="row", delay=10, leave=False) as bar:
+        for start, scores in score_blocks(score, asked.first[lists], dataset):
+            stop = ends[start + len(scores) - 1]
+            for some in torch.arange(done, stop).split(_TARGETS):
+                known = seen_cells(seen.take(asked.first[lists[place[some]]]))
+                where = targets[order[some]], *known, place[some] - start
+                items, row, item, one = (index.to(scores.device) for index in where)
+                parts.append(rank_counts(scores, items, (row, item), one))
+            bar.update(stop - done)
+            done = stop
+    back = by_list.argsort()
     greater, equal = (torch.cat(counts) for counts in zip(*parts))
     return greater[back.to(greater.device)], equal[back.to(equal.device)]
 
@@ -244,7 +298,7 @@ def evaluation_of(
         top_k: cut-offs
         rows: int64, the rows of the split that count; None: all
     """
-    asked = asked_lists(dataset, split)
+    asked = asked_and_seen(dataset, split)[0]
     rows = torch.arange(len(asked.of_row)) if rows is None else rows.cpu()
     kept = _distinct_targets(dataset, split, asked, rows)
     lists, place = asked.of_row[kept].unique_consecutive(return_inverse=True)
@@ -271,7 +325,7 @@ def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #4b7f94cf
 def evaluate(
     model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
-    name: str | None = None
+    name: str | None = None, rows: Tensor | None = None
 ) -> Evaluation:
     """Rank each held-out item among the whole catalogue; a user's distinct items are one list's
     targets.
@@ -282,14 +336,18 @@ def evaluate(
         top_k: cut-offs
         split: "test" or "valid"
         name: None: the model's class
+        rows: int64, row numbers of the split that are ranked; None: all
 
     Returns:
         recall, NDCG, hit rate and MRR of every user at each cut-off
     """
     check_cut_offs(top_k)
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))
-    with at_rest(model): ranks = split_ranks(scorer(model, dataset, split), dataset, split)
-    return evaluation_of(name or type(model).__name__, dataset, split, *ranks, top_k)
+    with at_rest(model): ranks = split_ranks(scorer(model, dataset, split), dataset, split, rows)
+    if rows is not None:
+        full = torch.zeros(len(dataset.split(split)), dtype=torch.int64, device=ranks[0].device)
+        ranks = tuple(full.index_copy(0, rows.to(full.device), counts) for counts in ranks)
+    return evaluation_of(name or type(model).__name__, dataset, split, *ranks, top_k, rows)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #dbb85f84
 def _check_same_users(evaluations: Sequence[Evaluation]) -> None:
