@@ -7,7 +7,7 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'compare_item_to_item', 'coverage', 'effective_items', 'embed_users', 'evaluate_beyond', 'evaluate_cold',
            'evaluate_item_to_item', 'exposures', 'gini', 'hide_history', 'item_vectors', 'latency_picture',
            'list_diversity', 'list_novelty', 'popularity_bias', 'popularity_picture', 'readable_lists',
-           'recall_latency', 'recommend', 'EASE', 'ItemIndex', 'ItemToItem', 'ItemKNN', 'Markov', 'Popularity',
+           'recall_latency', 'recommend', 'EASE', 'IALS', 'ItemIndex', 'ItemToItem', 'ItemKNN', 'Markov', 'Popularity',
            'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking', 'evaluate_rows',
            'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines', 'with_refits',
            'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
@@ -17,7 +17,7 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #9a820a4e
 from recbench.evaluate.baselines import (
-    EASE, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
+    EASE, IALS, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
 )
 from .beyond import beyond_picture, evaluate_beyond
 from .cold import cold_picture, evaluate_cold, hide_history
@@ -51,7 +51,7 @@ _all_ = [
     "cold_picture", "compare_item_to_item", "coverage", "effective_items", "embed_users",
     "evaluate_beyond", "evaluate_cold", "evaluate_item_to_item", "exposures", "gini", "hide_history",
     "item_vectors", "latency_picture", "list_diversity", "list_novelty", "popularity_bias",
-    "popularity_picture", "readable_lists", "recall_latency", "recommend", "EASE", "ItemIndex",
+    "popularity_picture", "readable_lists", "recall_latency", "recommend", "EASE", "IALS", "ItemIndex",
     "ItemToItem", "ItemKNN", "Markov", "Popularity", "RankEvaluation", "calibration_table",
     "compare_rows", "evaluate_ranking", "evaluate_rows", "fit_row_baselines", "merge_interests",
     "to_ids", "fit_baselines", "refit_baselines", "with_refits", "hit_rate_at", "mrr_at", "ndcg_at",
