@@ -138,7 +138,7 @@ def _similar_items(
     people = torch.from_numpy(np.diff(by_item.indptr).astype(np.float64))         # [I]
     found: dict[tuple[int, float], list] = {(k, shrink): [] for shrink in shrinks for k in cuts}
     blocks = list(_blocks_by_reach(by_item, by_user))
-    for items in tqdm(blocks, desc="ItemKNN", unit="block", delay=10, leave=False):
+    for items in tqdm(blocks, "ItemKNN", unit="block", leave=False, disable=len(blocks) < 20):
         counts, others = co_counts(by_item, by_user, items)
         own = torch.from_numpy(items)
         # whole numbers: equal ones stay equal in the root
@@ -386,7 +386,8 @@ class IALS(_Refitted):
         by_user, by_item = csr_matrix(interactions), csr_matrix(interactions.T)
         generator = torch.Generator().manual_seed(self.seed)
         items = torch.randn(by_item.shape[0], self.width, generator=generator) * 0.1 / self.width**0.5
-        for _ in tqdm(range(self.sweeps), desc="iALS", unit="sweep", delay=10, leave=False):
+        small = by_user.nnz < 10**6
+        for _ in tqdm(range(self.sweeps), "iALS", unit="sweep", leave=False, disable=small):
             users = solved_rows(by_user, items, self.unobserved, self.l2)
             items = solved_rows(by_item, users, self.unobserved, self.l2)
         self.items = items

@@ -6,14 +6,15 @@
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
            'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'score_blocks', 'asked_and_seen',
            'split_ranks', 'Evaluation', 'check_cut_offs', 'evaluation_of', 'evaluate', 'compare', 'fitted_baselines',
-           'judged_baselines', 'evaluate_retrieval', 'readable', 'nearest_items']
+           'judged_baselines', 'evaluate_retrieval', 'readable', 'sampled_rows', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_ce
 from .significance import FEW, bootstrap_interval, few_mark, users_apart
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #ed3fec7f
-_ITEM_ROWS = 8192   # items, or users, embedded at once
+_ITEM_ROWS, _USER_ROWS = 8192, 1024   # items and users embedded at once
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def embed_users(model, dataset: Dataset, split: str = "test", rows: Tensor | Non
         rows: int64 [B], row numbers of the split; None: all
     """
     with at_rest(model):
-        parts = (torch.arange(len(dataset.split(split))) if rows is None else rows).split(_ITEM_ROWS)
+        parts = (torch.arange(len(dataset.split(split))) if rows is None else rows).split(_USER_ROWS)
         return torch.cat(
             [
                 model.user_embedding(make_batch(dataset.user_rows(split, part)).to(device_of(model)))
@@ -134,8 +135,8 @@ def scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #2d0e93df
 _BLOCK = 1 << 22      # scores held at once: 16 MB of float32
-_USER_ROWS = 4096     # users embedded at once
 _TARGETS = 4096       # targets ranked at once
+_LONG = 4 * 10**9     # scores from which on a progress bar is shown
 METRICS = {"recall": recall_at, "ndcg": ndcg_at, "hit_rate": hit_rate_at, "mrr": mrr_at}
 HIGHER_IS_BETTER: dict[str, bool] = dict.fromkeys(METRICS, True)   # of each, at every cut-off
 
@@ -227,14 +228,17 @@ def split_ranks(
     order = rows[by_list]
     lists, place = asked.of_row[order].unique_consecutive(return_inverse=True)
     ends, done, parts = torch.bincount(place).cumsum(0).tolist(), 0, []
-    with tqdm(total=len(order), desc="ranking", unit="row", delay=10, leave=False) as bar:
+    small = len(lists) * len(dataset.items) < _LONG
+    with tqdm(total=len(order), desc="ranking", unit="row", leave=False, disable=small) as bar:
         for start, scores in score_blocks(score, asked.first[lists], dataset):
             stop = ends[start + len(scores) - 1]
+            single = stop - done == len(scores)      # a target a list: its row need not be looked up
             for some in torch.arange(done, stop).split(_TARGETS):
                 known = seen_cells(seen.take(asked.first[lists[place[some]]]))
                 where = targets[order[some]], *known, place[some] - start
                 items, row, item, one = (index.to(scores.device) for index in where)
-                parts.append(rank_counts(scores, items, (row, item), one))
+                own = scores[int(some[0]) - done : int(some[-1]) + 1 - done] if single else scores
+                parts.append(rank_counts(own, items, (row, item), None if single else one))
             bar.update(stop - done)
             done = stop
     back = by_list.argsort()
@@ -413,18 +417,24 @@ def compare(
     return pd.concat(frames, axis=1).set_axis(labels, axis=0)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #51bef7ee
-def fitted_baselines(baselines: bool | Mapping[str, object], dataset: Dataset) -> dict[str, object]:
+def fitted_baselines(
+    baselines: bool | Mapping[str, object], dataset: Dataset, **options: Any
+) -> dict[str, object]:
     """What an argument `baselines` stands for.
 
     Args:
         baselines: True fits them on training rows, a mapping holds them, False is none
         dataset: whose training rows are fitted
+        options: of `fit_baselines`; refused where none is fitted
     """
-    return dict(fit_baselines(dataset)) if baselines is True else dict(baselines or {})
+    if baselines is True: return dict(fit_baselines(dataset, **options))
+    if options:
+        raise ValueError(f"{', '.join(options)} given and baselines is not True, so none is fitted")
+    return dict(baselines or {})
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #1d40691b
 def judged_baselines(
-    baselines: bool | Mapping[str, object], dataset: Dataset, split: str
+    baselines: bool | Mapping[str, object], dataset: Dataset, split: str, **options: Any
 ) -> dict[str, object]:
     """The same for a verdict: for the test fitted once more on all rows before it.
 
@@ -432,18 +442,20 @@ def judged_baselines(
         baselines: True fits them, `EASE` and `EASE refit`; a mapping holds them, False is none
         dataset: whose rows are fitted
         split: "test" or "valid"
+        options: of `fit_baselines`
     """
     if baselines is True and split == "test" and len(dataset.valid):
-        return dict(with_refits(fit_baselines(dataset), dataset))
-    return fitted_baselines(baselines, dataset)
+        return dict(with_refits(fit_baselines(dataset, **options), dataset))
+    return fitted_baselines(baselines, dataset, **options)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #2db168bc
 def evaluate_retrieval(
     model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
     baselines: bool | Mapping[str, object] = True, name: str | None = None, confidence: float = 0.95,
-    draws: int = 2000, seed: int = 0
+    draws: int = 2000, seed: int = 0, **options: Any
 ) -> pd.DataFrame:
     """Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE.
+    The model is evaluated first; a baseline that runs out of memory leaves its numbers.
 
     Args:
         model: offers one of the three ways of `evaluate`
@@ -456,15 +468,18 @@ def evaluate_retrieval(
         confidence: share of such intervals that hold the true mean
         draws: resampled sets of users
         seed: of the draws
+        options: of `fit_baselines`, such as `max_ease_items` or `ials`
 
     Returns:
         as `compare`; with a column (ceiling, value) where the data set knows its ceiling
     """
-    others = [
-        evaluate(baseline, dataset, top_k, split, label)
-        for label, baseline in judged_baselines(baselines, dataset, split).items()
-    ]
-    mine = evaluate(model, dataset, top_k, split, name)
+    mine, others = evaluate(model, dataset, top_k, split, name), []
+    try:
+        for label, baseline in judged_baselines(baselines, dataset, split, **options).items():
+            others.append(evaluate(baseline, dataset, top_k, split, label))
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "allocate" not in str(error): raise
+        warnings.warn(f"baselines after {len(others)} left out: {error}")
     frame = compare(mine, others, confidence, draws, seed)
     if dataset.ceiling:
         frame["ceiling", "value"] = [dataset.ceiling.get(str(one), np.nan) for one in mine.values]
@@ -514,6 +529,22 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     table = pd.DataFrame({**models, **gaps}, index=frame.index)
     if any(text.endswith("*") for texts in gaps.values() for text in texts): table.columns.name = FEW
     return table
+
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #eb002e74
+def sampled_rows(dataset: Dataset, split: str, rows: int, seed: int = 0) -> Tensor:
+    """Row numbers of a random part of a split, rising: all rows of some users.
+
+    Args:
+        dataset: with the split
+        split: "train", "valid" or "test"
+        rows: how many are wanted; the last user's are all in
+        seed: of the draw
+    """
+    users = dataset.split(split).columns["user_index"]
+    if rows >= len(users): return torch.arange(len(users))
+    place = torch.randperm(len(dataset.users), generator=torch.Generator().manual_seed(seed))
+    order = place[users].argsort(stable=True)
+    return order[place[users][order] <= place[users][order[rows - 1]]].sort().values
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #383457ce
 def nearest_items(
