@@ -40,6 +40,7 @@ BAD = {
     "learning_rate": [*NO_NUMBERS, 0, -1e-3, 10**400],
     "table_learning_rate": [*NO_NUMBERS, 0, -0.1],
     "save_every_minutes": [*NO_NUMBERS, 0, -1],
+    "valid_rows": [0, -1, 1.5, "10", "ALL", True, [10], NAN],
     "weight_decay": [*NO_NUMBERS, -1, -1e-9],
     "table_weight_decay": [*NO_NUMBERS, -1],
     "table_optimizer": ["adamw", "ADAM", "", 1, True],

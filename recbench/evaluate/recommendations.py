@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..data.sets.dataset import Dataset
 from .cards import Card
 from .baselines import known_items
 from .ranks import seen_cells
-from .retrieval import asked_lists, at_rest, checked_scores, scorer
+from .retrieval import asked_and_seen, at_rest, score_blocks, scorer
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #049bd7c6
 def top_items(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -99,9 +100,6 @@ class Recommendations(Card):
             (len(self.items), items),
         )
 
-# %% ../../nbs/70_evaluate/52_recommendations.ipynb #694d3f5c
-_BLOCK = 1 << 24   # scores held at once: 64 MB of float32
-
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #d7fb3773
 def recommend(
     model, dataset: Dataset, k: int = 10, split: str = "test", name: str | None = None, seed: int = 0
@@ -118,16 +116,17 @@ def recommend(
     """
     if not 1 <= k <= len(dataset.items):
         raise ValueError(f"k is {k}; must be 1..{len(dataset.items)} for {len(dataset.items)} items")
-    seen, asked = dataset.seen(split), asked_lists(dataset, split)
+    asked, seen = asked_and_seen(dataset, split)
     if hasattr(model, "reaching"): model = model.reaching(k)
     generator, lists = torch.Generator().manual_seed(seed), []
-    with at_rest(model):
-        score = scorer(model, dataset, split)
-        for rows in asked.first.split(max(1, _BLOCK // len(dataset.items))):
-            # [B, I]; some models return a view of what they keep
-            scores = checked_scores(score(rows), len(rows), dataset).clone()
+    small = len(asked.first) * len(dataset.items) < 4 * 10**9
+    with at_rest(model), tqdm(total=len(asked.first), leave=False, disable=small) as bar:
+        for start, scores in score_blocks(scorer(model, dataset, split), asked.first, dataset):
+            rows = asked.first[start : start + len(scores)]
+            scores = scores.clone()      # [B, I]; some models return a view of what they keep
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf
             lists.append(top_items(scores, k, generator).cpu())
+            bar.update(len(rows))
     return Recommendations(
         name or type(model).__name__, asked.users, torch.cat(lists), asked.first, split
     )

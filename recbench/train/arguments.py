@@ -40,7 +40,7 @@ ABOVE_0 = ("learning_rate", "table_learning_rate", "save_every_minutes")
 AT_LEAST_0 = ("weight_decay", "table_weight_decay")
 MAY_BE_NONE = (
     "batch_size", "epochs", "steps", "save_every_steps", "patience", "learning_rate", "weight_decay",
-    "table_learning_rate", "table_weight_decay", "save_every_minutes"
+    "table_learning_rate", "table_weight_decay", "save_every_minutes", "valid_rows"
 )
 
 # %% ../../nbs/80_train/38_arguments.ipynb #8d8416a1
@@ -52,6 +52,8 @@ def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | None]:
     found: dict[str, int | float | None] = {}
     for name, value in given.items():
         if value is None and name in MAY_BE_NONE: found[name] = None
+        elif name == "valid_rows":
+            found[name] = value if isinstance(value, str) and value == "all" else whole(name, value, 1)
         elif name in WHOLE: found[name] = whole(name, value, WHOLE[name], MOST.get(name))
         elif name in ABOVE_0: found[name] = number(name, value, above=0)
         elif name in AT_LEAST_0: found[name] = number(name, value, least=0)

@@ -751,6 +751,9 @@ def can_recommend(model: BaseModel) -> bool:
     return isinstance(model, TDM) or hasattr(model, "user_embedding")
 
 
+_USER_ROWS = 1024      # users embedded at once
+
+
 def best_items(
     self: "Run", users: Table, k: int, without: Jagged | None, beam: int, eligible: Jagged | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -767,7 +770,9 @@ def best_items(
         if eligible is not None: beam, k = len(self.items), len(self.items)   # all leaves are scored
         found, scores, *_ = TreeIndex(self.model, self, max(beam, k)).find(users, k, without)
         return (found, scores) if eligible is None else of_these(found, scores, eligible)
-    with torch.no_grad(): queries = cast(MatchModel, self.model).user_embedding(make_batch(users))
+    embed = cast(MatchModel, self.model).user_embedding
+    blocks = torch.arange(len(users)).split(_USER_ROWS)
+    with torch.no_grad(): queries = torch.cat([embed(make_batch(users.take(some))) for some in blocks])
     if eligible is not None: return best_of_eligible(queries, self.item_vectors, eligible, k, without)
     return ItemIndex(self.item_vectors).search(queries, k, without)
 

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
+from torch import Tensor
+
 from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
 from ..data.feed.loader import MatchLoader, PairLoader, RankLoader
@@ -100,9 +102,20 @@ class MatchTask:
             return SequenceLoader(dataset, batch_size, self.negatives, seed, model.max_seq_len)
         return MatchLoader(dataset, batch_size, self.negatives, seed)
 
-    def validate(self, model: TwoTowerModel, dataset: Dataset) -> dict[str, float]:
-        "Means over the validation users."
-        return numbers(evaluate(model, dataset, self.top_k, split="valid").mean())
+    def validate(
+        self, model: TwoTowerModel, dataset: Dataset, rows: Tensor | None = None
+    ) -> dict[str, float]:
+        """Means over the validation users.
+
+        Args:
+            rows: row numbers of the validation split; None: all. Of a part the half of each mean's
+                95 % interval stands beside it, `ndcg@10 +-`
+        """
+        values = evaluate(model, dataset, self.top_k, split="valid", rows=rows).values
+        found = numbers(values.mean())
+        if rows is None: return found
+        half = 1.96 * values.std() / len(values) ** 0.5
+        return found | {f"{name} +-": float(value) for name, value in half.items()}
 
 # %% ../../nbs/80_train/35_tasks.ipynb #a2c72b7d
 @dataclass(frozen=True)
