@@ -40,28 +40,37 @@ def read_text(path_or_text: str | Path) -> str:
     return (read_text(Path(path_or_text)) if os.path.isfile(path_or_text) else path_or_text)
 
 # %% ../../nbs/00_core/50_base.ipynb #8775058b
+_T = TypeVar("_T")
+
+
+def _checked(config: type[_T], fields: dict[str, Any]) -> _T:
+    "A config of these fields; a `ValueError` names what is wrong, see `explain`."
+    try: return TypeAdapter(config).validate_python(fields)
+    except ValidationError as error: raise ValueError(explain(error, config)) from None
+
+
+def _yaml_fields(path_or_text: str | Path, config: str) -> dict[str, Any]:
+    "The fields in a YAML file or text; `ValueError` for what is neither, or holds none."
+    named = isinstance(path_or_text, Path) or os.path.isfile(path_or_text)
+    name = Path(path_or_text).name if named else f"the text of a {config}"
+    fields = parse_yaml(read_text(path_or_text), name)
+    if isinstance(fields, dict): return fields
+    raise ValueError(f"{str(path_or_text)[:80]!r} is neither an existing file nor YAML with the fields "
+                     f"of {config}")
+
+# %% ../../nbs/00_core/50_base.ipynb #8fd210e5
 class Formats:
     "Reads and writes a config as a plain dictionary, YAML or protobuf text."
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         "Check the fields and build the config; a ValueError names what is wrong, see `explain`."
-        try: return TypeAdapter(cls).validate_python(fields)
-        except ValidationError as error: raise ValueError(explain(error, cls)) from None
+        return _checked(cls, fields)
 
     @classmethod
     def from_yaml(cls, path_or_text: str | Path) -> Self:
         "Read a YAML file or text."
-        named = isinstance(path_or_text, Path) or os.path.isfile(path_or_text)
-        fields = parse_yaml(
-            read_text(path_or_text),
-            Path(path_or_text).name if named else f"the text of a {cls.__name__}",
-        )
-        if isinstance(fields, dict): return cls.from_dict(fields)
-        raise ValueError(
-            f"{str(path_or_text)[:80]!r} is neither an existing file nor YAML with the fields of "
-            f"{cls.__name__}"
-        )
+        return cls.from_dict(_yaml_fields(path_or_text, cls.__name__))
 
     @classmethod
     def from_textproto(cls, text: str) -> Self:
@@ -133,7 +142,53 @@ def with_fields(doc: str, fields: Mapping[str, FieldInfo]) -> str:
         "\n".join([doc.partition("\n\nAttributes:\n")[0], "", "Attributes:", *lines]) if lines else doc
     )
 
+# %% ../../nbs/00_core/50_base.ipynb #30659f64
+def _only_numbers(config: "type[Config]", value: Any, info: ValidationInfo) -> Any:
+    "Refuse True and text in a field of numbers."
+    assert info.field_name is not None
+    if plain_types(config.model_fields[info.field_name].annotation) <= {int, float, NoneType}:
+        for part in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(part, (bool, str)):
+                raise ValueError(f"{info.field_name} is {part!r:.80}; must be a number")
+    return value
+
+
+def _choices(cls: "type[Config]") -> dict[OneOf, list[str]]:
+    "The choices of this class and the fields that belong to each."
+    result: dict[OneOf, list[str]] = {}
+    for name, field in cls.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, OneOf): result.setdefault(mark, []).append(name)
+    return result
+
+# %% ../../nbs/00_core/50_base.ipynb #a3df65e4
+def _one_each(config: "Config") -> "Config":
+    "Refuse a choice of which several fields are set, or none."
+    for mark, names in config.choices().items():
+        given = [name for name in names if getattr(config, name, None) is not None]
+        if len(given) > 1 or not (given or mark.optional):
+            count = "at most one" if mark.optional else "exactly one"
+            raise ValueError(f"set {count} {mark.choice} of: {', '.join(names)}; set here: "
+                             f"{', '.join(given) or 'none'}")
+    return config
+
+
+def _chosen(self: "Config", choice: str) -> tuple[str, Any]:
+    """Name and value of the field that is set in a choice; `('', None)` if an optional one is not.
+
+    Args:
+        choice: what the marks of its fields call it, such as "loss"
+    """
+    names = next(names for mark, names in self.choices().items() if mark.choice == choice)
+    set_ = [(name, getattr(self, name)) for name in names if getattr(self, name, None) is not None]
+    return set_[0] if set_ else ("", None)
+
 # %% ../../nbs/00_core/50_base.ipynb #1744f1c5
+def _refuse_change(self: "Config", name: str, value: Any) -> None:
+    raise ValueError(f"{name} of a {type(self).__name__} cannot be changed; "
+                     "model_copy(update=...) makes another config")
+
+# %% ../../nbs/00_core/50_base.ipynb #476acd9f
 class Config(Formats, BaseModel):
     """Base of all configs.
 
@@ -146,11 +201,7 @@ class Config(Formats, BaseModel):
         except ValidationError as error: raise ValueError(explain(error, type(self))) from None
 
     __init__.__pydantic_base_init__ = True  # pyright: ignore[reportFunctionMemberAccess]
-
-    if not TYPE_CHECKING:
-        def __setattr__(self, name: str, value: Any) -> None:
-            raise ValueError(f"{name} of a {type(self).__name__} cannot be changed; "
-                             "model_copy(update=...) makes another config")
+    if not TYPE_CHECKING: __setattr__ = _refuse_change
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -160,49 +211,9 @@ class Config(Formats, BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         cls.__doc__ = with_fields(cls.__doc__ or "", cls.model_fields)
 
-    @classmethod
-    def choices(cls) -> dict[OneOf, list[str]]:
-        "The choices of this class and the fields that belong to each."
-        result: dict[OneOf, list[str]] = {}
-        for name, field in cls.model_fields.items():
-            for mark in field.metadata:
-                if isinstance(mark, OneOf): result.setdefault(mark, []).append(name)
-        return result
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _check_number(cls, value: Any, info: ValidationInfo) -> Any:
-        "Pydantic takes True for 1 and `\"3\"` for 3; here they are slips."
-        assert info.field_name is not None
-        if plain_types(cls.model_fields[info.field_name].annotation) <= {int, float, NoneType}:
-            for part in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(part, (bool, str)):
-                    raise ValueError(f"{info.field_name} is {part!r:.80}; must be a number")
-        return value
-
-    @model_validator(mode="after")
-    def _check_choices(self) -> Self:
-        for mark, names in self.choices().items():
-            given = [name for name in names if getattr(self, name, None) is not None]
-            if len(given) > 1 or not (given or mark.optional):
-                count = "at most one" if mark.optional else "exactly one"
-                raise ValueError(
-                    f"set {count} {mark.choice} of: {', '.join(names)}; set here: "
-                    f"{', '.join(given) or 'none'}"
-                )
-        return self
-
-    def chosen(self, choice: str) -> tuple[str, Any]:
-        """Name and value of the field that is set in a choice; `('', None)` if an optional one is not.
-
-        Args:
-            choice: what the marks of its fields call it, such as "loss"
-        """
-        names = next(names for mark, names in self.choices().items() if mark.choice == choice)
-        return next(
-            ((name, getattr(self, name)) for name in names if getattr(self, name, None) is not None),
-            ("", None),
-        )
+    _check_number = field_validator("*", mode="before")(classmethod(_only_numbers))
+    _check_choices = model_validator(mode="after")(_one_each)
+    choices, chosen = classmethod(_choices), _chosen
 
 # %% ../../nbs/00_core/50_base.ipynb #131ce673
 class Choice(Config):

@@ -32,8 +32,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator,
-    model_validator
+    AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt,
+    field_validator, model_validator
 )
 
 from .base import Choice, Config, OneOf, Open, OpenChoice, Settings
@@ -41,9 +41,25 @@ from .registry import OpenTable, nearest
 from .textproto import QUOTED
 
 # %% ../../nbs/00_core/60_config.ipynb #ec47d18f
+def _check_units(units: list[int]) -> list[int]:
+    if units: return units
+    raise ValueError("hidden_units is empty; give at least one width, e.g. [256, 128]")
+
+
+def _check_layers(mlp: "MLPConfig") -> "MLPConfig":
+    "Refuse drop-out rates that do not match the layers, and two normalisations."
+    rates, layers = len(mlp.dropout_ratio), len(mlp.hidden_units)
+    if rates not in (0, 1, layers):
+        raise ValueError(f"dropout_ratio has {rates} values for {layers} layers; give none, one, or "
+                         f"{layers}")
+    if mlp.use_bn and mlp.use_ln:
+        raise ValueError("use_bn and use_ln are both set; choose one normalisation")
+    return mlp
+
+# %% ../../nbs/00_core/60_config.ipynb #ccdab58f
 class MLPConfig(Config):
     "A stack of linear layers with activation, normalisation and dropout."
-    hidden_units: list[PositiveInt]
+    hidden_units: Annotated[list[PositiveInt], AfterValidator(_check_units)]
     "widths, input side first"
     dropout_ratio: list[Annotated[float, Field(ge=0, lt=1)]] = []
     "none, one for all layers, or one a layer"
@@ -55,23 +71,7 @@ class MLPConfig(Config):
     "linear layers have a bias"
     use_ln: bool = False
     "layer norm after each linear layer"
-
-    @field_validator("hidden_units")
-    @classmethod
-    def _check_units(cls, units: list[int]) -> list[int]:
-        if units: return units
-        raise ValueError("hidden_units is empty; give at least one width, e.g. [256, 128]")
-
-    @model_validator(mode="after")
-    def _check_layers(self) -> Self:
-        rates, layers = len(self.dropout_ratio), len(self.hidden_units)
-        if rates not in (0, 1, layers):
-            raise ValueError(
-                f"dropout_ratio has {rates} values for {layers} layers; give none, one, or {layers}"
-            )
-        if self.use_bn and self.use_ln:
-            raise ValueError("use_bn and use_ln are both set; choose one normalisation")
-        return self
+    _check = model_validator(mode="after")(_check_layers)
 
 # %% ../../nbs/00_core/60_config.ipynb #5550f058
 class Tower(Config):
@@ -178,6 +178,37 @@ class SequenceEncoderConfig(Choice):
     "settings of the self-attention"
 
 # %% ../../nbs/00_core/60_config.ipynb #c4fc20db
+def _check_features(group: "FeatureGroup") -> "FeatureGroup":
+    "Refuse a feature that is named twice, and a group of none."
+    repeated = sorted({n for n in group.feature_names if group.feature_names.count(n) > 1})
+    if repeated:
+        raise ValueError(f"feature_names of group {group.group_name!r} repeats {', '.join(repeated)}; "
+                         "name each feature once")
+    if not group.feature_names and not group.sequence_groups:
+        raise ValueError(f"feature_names of group {group.group_name!r} is empty; name at least one "
+                         "feature")
+    return group
+
+# %% ../../nbs/00_core/60_config.ipynb #939c1d4b
+def _check_sequences(group: "FeatureGroup") -> "FeatureGroup":
+    "Refuse sequences outside of a DEEP group, and sequences and encoders that do not match."
+    names, where = group.sequence_names, f"of group {group.group_name!r}"
+    inputs = [encoder.kind[1].input for encoder in group.sequence_encoders]
+    if (names or inputs) and group.group_type != "DEEP":
+        raise ValueError(f"group_type {where} is {group.group_type}; only DEEP groups hold "
+                         "sequence_groups and sequence_encoders")
+    if len(set(names)) < len(names):
+        raise ValueError(f"sequence_groups {where} share a name ({', '.join(names)}); give each "
+                         "its own group_name")
+    if set(inputs) - set(names):
+        raise ValueError(f"sequence_encoders {where} read {', '.join(inputs)}; its "
+                         f"sequence_groups are: {', '.join(names) or 'none'}")
+    if set(names) - set(inputs):
+        raise ValueError(f"sequence_groups {where} without an encoder: "
+                         f"{', '.join(sorted(set(names) - set(inputs)))}")
+    return group
+
+# %% ../../nbs/00_core/60_config.ipynb #3f0db9e1
 class FeatureGroup(Config):
     "A named list of features that a model reads as one input."
     group_name: str
@@ -192,44 +223,13 @@ class FeatureGroup(Config):
     "what makes one vector of a sequence group; at least one for each"
     embedding_name_suffix: str | None = None
     "set to use tables of its own"
+    _features = model_validator(mode="after")(_check_features)
+    _sequences = model_validator(mode="after")(_check_sequences)
 
     @property
     def sequence_names(self) -> list[str]:
         "Names of the sequence groups."
         return [group.group_name or self.group_name for group in self.sequence_groups]
-
-    @model_validator(mode="after")
-    def _check_features(self) -> Self:
-        repeated = sorted({n for n in self.feature_names if self.feature_names.count(n) > 1})
-        if repeated:
-            raise ValueError(
-                f"feature_names of group {self.group_name!r} repeats {', '.join(repeated)}; name each "
-                "feature once"
-            )
-        if not self.feature_names and not self.sequence_groups:
-            raise ValueError(
-                f"feature_names of group {self.group_name!r} is empty; name at least one feature"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_sequences(self) -> Self:
-        names = self.sequence_names
-        inputs = [encoder.kind[1].input for encoder in self.sequence_encoders]
-        where = f"of group {self.group_name!r}"
-        if (names or inputs) and self.group_type != "DEEP":
-            raise ValueError(f"group_type {where} is {self.group_type}; only DEEP groups hold "
-                             "sequence_groups and sequence_encoders")
-        if len(set(names)) < len(names):
-            raise ValueError(f"sequence_groups {where} share a name ({', '.join(names)}); give each "
-                             "its own group_name")
-        if set(inputs) - set(names):
-            raise ValueError(f"sequence_encoders {where} read {', '.join(inputs)}; its "
-                             f"sequence_groups are: {', '.join(names) or 'none'}")
-        if set(names) - set(inputs):
-            raise ValueError(f"sequence_groups {where} without an encoder: "
-                             f"{', '.join(sorted(set(names) - set(inputs)))}")
-        return self
 
 # %% ../../nbs/00_core/60_config.ipynb #71a2ed64
 OutputKind = Literal["binary", "classes", "value", "purchase"]
@@ -424,8 +424,8 @@ class ListwiseDistillLossConfig(LossSettings):
     "of the positions"
 
 # %% ../../nbs/00_core/60_config.ipynb #b766c9e5
-class Loss(OpenChoice):
-    "One of the losses, and how much it counts."
+class _RowLoss(OpenChoice):
+    "The losses that score each row on its own, or against its session in `jrc_loss`."
     added: ClassVar[OpenTable[type[Config]]] = LossSettings.table
     binary_cross_entropy: Annotated[BinaryCrossEntropyConfig | None, OneOf("loss")] = None
     "settings of the binary cross-entropy loss"
@@ -443,6 +443,10 @@ class Loss(OpenChoice):
     "settings of the F1-reweighted loss"
     ziln_loss: Annotated[ZILNLossConfig | None, OneOf("loss")] = None
     "settings of the zero-inflated lognormal loss"
+
+# %% ../../nbs/00_core/60_config.ipynb #e48a9553
+class Loss(_RowLoss):
+    "One of the losses, and how much it counts."
     pairwise_loss: Annotated[PairwiseLossConfig | None, OneOf("loss")] = None
     "settings of the pairwise loss"
     pairwise_logistic_loss: Annotated[PairwiseLogisticLossConfig | None, OneOf("loss")] = None
@@ -471,15 +475,11 @@ def check_loss_weights(losses: list[Loss], strategy: LossWeightStrategy) -> None
     for loss in losses:
         kind, learned = loss.kind[0], loss.learn_loss_weight
         if learned and strategy != "Uncertainty":
-            raise ValueError(
-                f"learn_loss_weight of {kind} is set and loss_weight_strategy is {strategy}; only "
-                "Uncertainty learns weights"
-            )
+            raise ValueError(f"learn_loss_weight of {kind} is set and loss_weight_strategy is "
+                             f"{strategy}; only Uncertainty learns weights")
         if loss.weight != 1 and (learned or strategy == "Random"):
-            raise ValueError(
-                f"weight of {kind} is {loss.weight} and would not be read: {strategy} finds the "
-                "weights; leave it out"
-            )
+            raise ValueError(f"weight of {kind} is {loss.weight} and would not be read: {strategy} "
+                             "finds the weights; leave it out")
 
 # %% ../../nbs/00_core/60_config.ipynb #c9079026
 class MetricSettings(Settings):
@@ -544,10 +544,8 @@ class XAUCConfig(MetricSettings):
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
         if self.in_batch and self.max_pairs:
-            raise ValueError(
-                f"max_pairs is {self.max_pairs} and in_batch is set; in_batch compares all pairs of a "
-                "batch, leave max_pairs out"
-            )
+            raise ValueError(f"max_pairs is {self.max_pairs} and in_batch is set; in_batch compares "
+                             "all pairs of a batch, leave max_pairs out")
         return self
 
 # %% ../../nbs/00_core/60_config.ipynb #5da374a7
@@ -876,12 +874,12 @@ class MINDUserTower(Config):
 
 # %% ../../nbs/00_core/60_config.ipynb #22ffae45
 class MINDConfig(TwoTowersConfig):
-    "Several interests a user; in training the one that suits the item speaks loudest."
+    "Several interest vectors a user; `training_score` says how they make one score in training."
     user_tower: MINDUserTower
     "tower of the user's side"
     training_score: Literal["label_aware", "log_sum_exp"] = "label_aware"
-    """whom candidates meet: the interests as the label blends them, or all of them, the nearest
-    loudest, as at retrieval"""
+    """`label_aware`: product with the mean of the interests, weighted by attention of the label;
+    `log_sum_exp`: smooth maximum of the products with each interest, close to retrieval's maximum"""
     simi_pow: PositiveFloat = 10.0
     "factor of the logits of label-aware attention"
     similarity: Literal["INNER_PRODUCT", "COSINE"] = "COSINE"
@@ -983,10 +981,8 @@ class HSTUUserTowerConfig(Config):
     @model_validator(mode="after")
     def _check_times(self) -> Self:
         if bool(self.timestamp) == bool(self.hstu.relative_time_buckets): return self
-        raise ValueError(
-            f"timestamp of {self.input} is {self.timestamp!r} and relative_time_buckets "
-            f"{self.hstu.relative_time_buckets}; a bias for time takes both"
-        )
+        raise ValueError(f"timestamp of {self.input} is {self.timestamp!r} and relative_time_buckets "
+                         f"{self.hstu.relative_time_buckets}; a bias for time takes both")
 
 # %% ../../nbs/00_core/60_config.ipynb #a03717d9
 class HSTUMatchConfig(TwoTowersConfig):
@@ -1060,6 +1056,29 @@ def _groups_read(model: Config) -> Iterator[tuple[str, str]]:
             for place in ("input", "augment_input", "history_input"):
                 if (group := getattr(part, place, None)) is not None: yield f"{where}.{place}", group
 
+
+def _check_groups(config: "ModelConfig") -> "ModelConfig":
+    "Refuse two groups of one name, and a tower that reads a group which is not there."
+    names = [group.group_name for group in config.feature_groups]
+    if len(set(names)) < len(names):
+        raise ValueError(f"feature_groups share a group_name ({', '.join(names)}); give each its own")
+    for where, group in _groups_read(config.model):
+        if group in names: continue
+        raise ValueError(f"{where} is {group!r}; {nearest(group, names)}feature groups: "
+                         f"{', '.join(names) or 'none'}")
+    return config
+
+# %% ../../nbs/00_core/60_config.ipynb #e438844e
+def _check_losses(config: "ModelConfig") -> "ModelConfig":
+    "Refuse weights of losses or tasks that would not be read."
+    towers = getattr(config.model, "task_towers", None)
+    for losses in [config.losses, *(tower.losses for tower in towers or [])]:
+        check_loss_weights(losses, config.loss_weight_strategy)
+    if config.use_pareto_loss_weight and towers is None:
+        raise ValueError("use_pareto_loss_weight is True; it weighs tasks, and "
+                         f"{config.model_type} has one")
+    return config
+
 # %% ../../nbs/00_core/60_config.ipynb #6513aadc
 class ModelConfig(Open):
     "Everything a model is built from."
@@ -1131,29 +1150,8 @@ class ModelConfig(Open):
         "Its name in the registry: `DSSM` for a `DSSMConfig`."
         return type(self.model).__name__.removesuffix("Config")
 
-    @model_validator(mode="after")
-    def _check_losses(self) -> Self:
-        towers = getattr(self.model, "task_towers", None)
-        for losses in [self.losses, *(tower.losses for tower in towers or [])]:
-            check_loss_weights(losses, self.loss_weight_strategy)
-        if self.use_pareto_loss_weight and towers is None:
-            raise ValueError(
-                f"use_pareto_loss_weight is True; it weighs tasks, and {self.model_type} has one"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_groups(self) -> Self:
-        names = [group.group_name for group in self.feature_groups]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"feature_groups share a group_name ({', '.join(names)}); give each its own"
-            )
-        for where, group in _groups_read(self.model):
-            if group in names: continue
-            raise ValueError(f"{where} is {group!r}; {nearest(group, names)}feature groups: "
-                             f"{', '.join(names) or 'none'}")
-        return self
+    _losses = model_validator(mode="after")(_check_losses)
+    _groups = model_validator(mode="after")(_check_groups)
 
 # %% ../../nbs/00_core/60_config.ipynb #a27330b0
 AUC = AUCConfig

@@ -6,7 +6,7 @@
 __all__ = ['Dropped', 'CrossModalConfig', 'CMBFConfig']
 
 # %% ../../nbs/00_core/62_cross_modal_config.ipynb #31bc9c9b
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -17,6 +17,21 @@ from .config import MLPConfig, ModelSettings
 Dropped = Annotated[float, Field(ge=0, lt=1)]
 
 # %% ../../nbs/00_core/62_cross_modal_config.ipynb #dd66fb92
+def _check_patches(config: "CrossModalConfig") -> "CrossModalConfig":
+    "Refuse a cut of the image vector that no layer would read, and two cuts at once."
+    cut, layers = config.image_feature_patch_num, config.image_self_attention_layer_num
+    for name, value in (("image_feature_patch_num", cut if cut > 1 else 0),
+                        ("image_feature_dim", config.image_feature_dim)):
+        if value and not layers:
+            raise ValueError(f"{name} is {value} and image_self_attention_layer_num 0, so nothing "
+                             "would read it; set image_self_attention_layer_num, or leave it out")
+    if cut > 1 and config.image_feature_dim:
+        raise ValueError(f"image_feature_patch_num is {cut} and image_feature_dim "
+                         f"{config.image_feature_dim}; a vector is cut into pieces or into numbers, "
+                         "set one of them")
+    return config
+
+# %% ../../nbs/00_core/62_cross_modal_config.ipynb #72334c16
 class CrossModalConfig(Config):
     "Image, text and table tokens that attend to each other."
     multi_head_num: PositiveInt = 1
@@ -59,23 +74,7 @@ class CrossModalConfig(Config):
     "share of the text positions' inputs that is dropped in training"
     other_feature_mlp: MLPConfig | None = None
     "network over the group `other`; None: its columns as they are"
-
-    @model_validator(mode="after")
-    def _check_patches(self) -> Self:
-        cut, layers = self.image_feature_patch_num, self.image_self_attention_layer_num
-        for name, value in (("image_feature_patch_num", cut if cut > 1 else 0),
-                            ("image_feature_dim", self.image_feature_dim)):
-            if value and not layers:
-                raise ValueError(
-                    f"{name} is {value} and image_self_attention_layer_num 0, so nothing would "
-                    "read it; set image_self_attention_layer_num, or leave it out"
-                )
-        if cut > 1 and self.image_feature_dim:
-            raise ValueError(
-                f"image_feature_patch_num is {cut} and image_feature_dim {self.image_feature_dim}; a "
-                "vector is cut into pieces or into numbers, set one of them"
-            )
-        return self
+    _patches = model_validator(mode="after")(_check_patches)
 
 # %% ../../nbs/00_core/62_cross_modal_config.ipynb #7954f3ec
 class CMBFConfig(ModelSettings, key="cmbf"):

@@ -18,9 +18,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _too_many(name: str) -> ValueError:
-    return ValueError(
-        f"{name} stands for more than {MOST_VALUES:,} values, aliases counted as often as they are used"
-    )
+    return ValueError(f"{name} stands for more than {MOST_VALUES:,} values, aliases counted as often "
+                      "as they are used")
 
 # %% ../../nbs/00_core/45_documents.ipynb #f5da965d
 def _check_depth(text: str, name: str) -> None:
@@ -35,9 +34,8 @@ def _check_depth(text: str, name: str) -> None:
             event, yaml.CollectionEndEvent
         )
         if depth > DEEPEST:
-            raise ValueError(
-                f"{name} nests values more than {DEEPEST} deep at line {event.start_mark.line + 1}"
-            )
+            raise ValueError(f"{name} nests values more than {DEEPEST} deep at line "
+                             f"{event.start_mark.line + 1}")
 
 # %% ../../nbs/00_core/45_documents.ipynb #b1d5f8bb
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -51,9 +49,8 @@ def _count(
 ) -> int:
     "Values below a node, each alias counted as often as it is used."
     if id(node) in above:
-        raise ValueError(
-            f"{name} holds an alias of a value within that value, at line {node.start_mark.line + 1}"
-        )
+        raise ValueError(f"{name} holds an alias of a value within that value, at line "
+                         f"{node.start_mark.line + 1}")
     if id(node) not in sizes:
         sizes[id(node)] = 1 + sum(
             _count(part, name, sizes, above | {id(node)}) for part in _children(node)
@@ -70,10 +67,8 @@ def _check_keys(node: yaml.Node, name: str, seen: set[int]) -> None:
     for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
         line, known = key.start_mark.line + 1, isinstance(key, yaml.ScalarNode) and lines.get(key.value)
         if known:
-            raise ValueError(
-                f"{name} has the key {key.value!r:.80} twice, on lines {known} and {line}; "
-                "write it once"
-            )
+            raise ValueError(f"{name} has the key {key.value!r:.80} twice, on lines {known} and "
+                             f"{line}; write it once")
         if isinstance(key, yaml.ScalarNode): lines[key.value] = line
     for part in _children(node): _check_keys(part, name, seen)
 

@@ -6,7 +6,7 @@
 __all__ = ['CircleLossConfig', 'MultiSimilarityLossConfig', 'InfoNCELossConfig', 'HighwayConfig', 'CoMetricLearningI2IConfig']
 
 # %% ../../nbs/00_core/67_metric_config.ipynb #7c7f0db4
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -60,6 +60,17 @@ class HighwayConfig(Config):
     "batch norm over the group's columns first"
 
 # %% ../../nbs/00_core/67_metric_config.ipynb #65b98b3c
+def _check_inputs(config: "CoMetricLearningI2IConfig") -> "CoMetricLearningI2IConfig":
+    "Refuse a network without a group, and a group that is read twice."
+    names = [*([config.input] if config.input else []), *(part.input for part in config.highway)]
+    if not names:
+        raise ValueError("input and highway are not set; name a feature group in one of them")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"input and highway name the group {', '.join(repeated)} more than once; "
+                         "each group is read once")
+    return config
+
+# %% ../../nbs/00_core/67_metric_config.ipynb #547f49e6
 class CoMetricLearningI2IConfig(ModelSettings, key="metric_learning"):
     "Items as vectors of which those of one session lie together."
     input: str | None = None
@@ -78,13 +89,4 @@ class CoMetricLearningI2IConfig(ModelSettings, key="metric_learning"):
     "settings of the multi-similarity loss"
     info_nce_loss: Annotated[InfoNCELossConfig | None, OneOf("metric loss")] = None
     "settings of InfoNCE"
-
-    @model_validator(mode="after")
-    def _check_inputs(self) -> Self:
-        names = [*([self.input] if self.input else []), *(part.input for part in self.highway)]
-        if not names:
-            raise ValueError("input and highway are not set; name a feature group in one of them")
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"input and highway name the group {', '.join(repeated)} more than once; "
-                             "each group is read once")
-        return self
+    _inputs = model_validator(mode="after")(_check_inputs)

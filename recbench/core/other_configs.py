@@ -70,10 +70,8 @@ def check_last_widths(config: DropoutNetConfig) -> None:
     "Refuse towers whose vectors could not meet."
     user, item = config.user_tower.hidden_units[-1], config.item_tower.hidden_units[-1]
     if user != item:
-        raise ValueError(
-            f"hidden_units of user_tower end in {user} and of item_tower in {item}; the cosine needs "
-            "one width of both"
-        )
+        raise ValueError(f"hidden_units of user_tower end in {user} and of item_tower in {item}; the "
+                         "cosine needs one width of both")
 
 
 def check_preference_norms(config: DropoutNetConfig) -> None:
@@ -81,7 +79,6 @@ def check_preference_norms(config: DropoutNetConfig) -> None:
     for name in ("user_preference", "item_preference"):
         layers = getattr(config, name)
         if layers and layers.use_bn:
-            raise ValueError(
-                f"use_bn of {name} is True; its moments would be those of the mixture of dropped and "
-                "kept rows, which serving does not have: set use_ln, or neither"
-            )
+            raise ValueError(f"use_bn of {name} is True; its moments would be those of the mixture of "
+                             "dropped and kept rows, which serving does not have: set use_ln, or "
+                             "neither")

@@ -42,9 +42,8 @@ def lookup(table: Mapping[str, _T], name: str, kind: str) -> _T:
         kind: what the names are, for the error: "activation"
     """
     if name in table: return table[name]
-    raise ValueError(
-        f"unknown {kind} {name!r}; {nearest(name, list(table))}known: {', '.join(sorted(table))}"
-    )
+    raise ValueError(f"unknown {kind} {name!r}; {nearest(name, list(table))}known: "
+                     f"{', '.join(sorted(table))}")
 
 # %% ../../nbs/00_core/10_registry.ipynb #0f7d5e54
 def origin(thing: Any) -> tuple[str, str]:
@@ -95,8 +94,7 @@ def _named(thing: Any) -> str:
 
 # %% ../../nbs/00_core/10_registry.ipynb #31db757f
 class OpenTable(UserDict[Any, _T]):
-    """A dict that other modules add to, `table[key] = thing`; `ValueError` for a key that is another
-    module's or reserved.
+    """A dict that other modules add to; `ValueError` for a key that is reserved or another module's.
 
     Args:
         kind: what it holds, for errors: "loss"; its keys are names, or classes

@@ -6,8 +6,8 @@
 __all__ = ['TEST_VALUES', 'last_step', 'keep_test_values', 'kept_test_values', 'evaluate_run', 'leaves', 'in_a_line',
            'chosen_settings', 'is_seed', 'seeds_of', 'differences', 'config_names', 'Comparison', 'read_comparison',
            'test_means', 'run_table', 'config_values', 'check_paired', 'seed_interval', 'config_table', 'check_metric',
-           'sign_flip_p', 'paired_test', 'marked', 'holm', 'same_users', 'pair_table', 'read_bands', 'bands_of',
-           'write_bands', 'band_flags', 'band_flag', 'idle_bands']
+           'sign_flip_p', 'paired_test', 'marked', 'holm', 'same_users', 'pair_table', 'read_bands', 'reach_of',
+           'bands_of', 'write_bands', 'band_flags', 'band_flag', 'idle_bands']
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #beb136ce
 import json
@@ -24,6 +24,7 @@ import pandas as pd
 import yaml
 from scipy import stats
 
+# %% ../../nbs/90_explore/30_comparison.ipynb #34a15ed3
 from ..core.documents import parse_yaml
 from ..data.sets.dataset import Dataset
 from ..evaluate.cards import Card
@@ -87,10 +88,8 @@ def evaluate_run(
     run, found = Run.load(run_dir), data_fingerprint(dataset)
     known = run.config["data"]
     if known["fingerprint"] != found:
-        raise ValueError(
-            f"{run_dir} was trained on {known['name']} with fingerprint {known['fingerprint']}; this "
-            f"{dataset.name} has {found}"
-        )
+        raise ValueError(f"{run_dir} was trained on {known['name']} with fingerprint "
+                         f"{known['fingerprint']}; this {dataset.name} has {found}")
     evaluation = evaluate(run.model, dataset, top_k, name=Path(run_dir).name)
     keep_test_values(run_dir, evaluation)
     return evaluation
@@ -250,26 +249,28 @@ class Comparison(Card):
                 raise ValueError(f"{name!r} is no tested run and no config; there are {known}")
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #4a598098
-def read_comparison(folder: Path | str) -> Comparison:
-    "Open a folder of runs for comparison."
+def _readable(folder: Path | str) -> pd.DataFrame:
+    "The runs of a folder that can be read; none is a ValueError, broken ones are a warning."
     table = runs(folder)
     if table.empty:
-        raise ValueError(
-            f"{folder} holds no run; a training leaves one where Trainer(run_dir=...) points to"
-        )
+        raise ValueError(f"{folder} holds no run; a training leaves one where Trainer(run_dir=...) "
+                         "points to")
     broken = table["why"][table["state"] == "broken"]
-    if len(broken): warnings.warn(f"left out, they cannot be read: {broken.to_dict()}", stacklevel=2)
+    if len(broken): warnings.warn(f"left out, they cannot be read: {broken.to_dict()}", stacklevel=3)
     table = table[table["state"] != "broken"]
     if table.empty: raise ValueError(f"no run of {folder} can be read")
+    return table
+
+
+def read_comparison(folder: Path | str) -> Comparison:
+    "Open a folder of runs for comparison."
+    table = _readable(folder)
     paths = {run: Path(folder) / run for run in table.index}
     settings = {run: chosen_settings(path) for run, path in paths.items()}
     tests = {run: kept_test_values(path) for run, path in paths.items()}
+    seeds = pd.Series({run: seeds_of(path) for run, path in paths.items()})
     return Comparison(
-        table.assign(
-            config=pd.Series(config_names(settings)),
-            seeds=pd.Series({run: seeds_of(path) for run, path in paths.items()}),
-        ),
-        differences(settings),
+        table.assign(config=pd.Series(config_names(settings)), seeds=seeds), differences(settings),
         {run: read_lines(path / "epochs.jsonl") for run, path in paths.items()},
         {run: test for run, test in tests.items() if test is not None},
     )
@@ -316,10 +317,8 @@ def check_paired(comparison: Comparison, members: Sequence[str]) -> None:
     def about(run): return comparison.runs.loc[run, "fingerprint"], comparison.tests[run].protocol
     for run in members[1:]:
         if about(run) != about(members[0]):
-            raise ValueError(
-                f"{run} was tested on {about(run)}, {members[0]} on {about(members[0])}: data, or "
-                "protocol, differ"
-            )
+            raise ValueError(f"{run} was tested on {about(run)}, {members[0]} on {about(members[0])}: "
+                             "data, or protocol, differ")
         if not comparison.tests[run].values.index.equals(comparison.tests[members[0]].values.index):
             raise ValueError(f"{run} and {members[0]} were tested on different users")
 
@@ -511,20 +510,22 @@ def read_bands(path: Path | str) -> dict[str, dict[str, dict[str, float]]]:
     """
     bands = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path)) or {}
     if not isinstance(bands, dict):
-        raise ValueError(
-            f"{path} holds a {type(bands).__name__}; must be config: "
-            f"{{metric: {{mean: ..., tolerance: ...}}}}"
-        )
+        raise ValueError(f"{path} holds a {type(bands).__name__}; must be config: {{metric: {{mean: "
+                         f"..., tolerance: ...}}}}")
     for config, metrics in bands.items():
         for metric, band in (metrics or {}).items():
             if not _is_band(band):
-                raise ValueError(
-                    f"{path}: {metric} of {config} is {band!r}; must be "
-                    f"{{mean: number, tolerance: number of at least 0}}"
-                )
+                raise ValueError(f"{path}: {metric} of {config} is {band!r}; must be {{mean: number, "
+                                 f"tolerance: number of at least 0}}")
     return bands
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #10629dc2
+def reach_of(runs: int, confidence: float) -> float:
+    "Half width of the interval of a further run, in standard deviations; NaN of one run."
+    if runs < 2: return np.nan
+    return float(stats.t.ppf((1 + confidence) / 2, runs - 1) * (1 + 1 / runs) ** 0.5)
+
+# %% ../../nbs/90_explore/30_comparison.ipynb #3e3cc862
 def bands_of(
     comparison: Comparison, metrics: Iterable[str] = ("recall@10", "ndcg@10"), confidence: float = 0.95,
     tolerance: float | None = None
@@ -539,19 +540,15 @@ def bands_of(
     """
     means, bands = test_means(comparison), {}
     for config, members in comparison.configs().items():
-        n = len(members)
-        if tolerance is None and n < 2:
-            raise ValueError(
-                f"config {config!r} has one tested run; its spread is unknown, give a tolerance"
-            )
-        reach = stats.t.ppf((1 + confidence) / 2, n - 1) * (1 + 1 / n) ** 0.5 if n > 1 else np.nan
-        bands[config] = {}
+        if tolerance is None and len(members) < 2:
+            raise ValueError(f"config {config!r} has one tested run; its spread is unknown, give a "
+                             "tolerance")
+        reach, bands[config] = reach_of(len(members), confidence), {}
         for metric in metrics:
             values = means.loc[members, metric]
             half = float(reach * values.std() if tolerance is None else tolerance)
-            bands[config][metric] = {
-                "mean": round(float(values.mean()), 6), "tolerance": round(half, 6)
-            }
+            band = {"mean": round(float(values.mean()), 6), "tolerance": round(half, 6)}
+            bands[config][metric] = band
     return bands
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #35c927d2

@@ -26,10 +26,8 @@ def make_control(name: str, abbreviation) -> ValueWidget:
     """
     control = interactive.widget_from_abbrev(abbreviation)
     if not (isinstance(control, ValueWidget) and isinstance(control, DescriptionWidget)):
-        raise ValueError(
-            f"control {name!r} is {abbreviation!r}; give a widget, (low, high), a list, a bool, a "
-            "number or a text"
-        )
+        raise ValueError(f"control {name!r} is {abbreviation!r}; give a widget, (low, high), a list, a "
+                         "bool, a number or a text")
     control.description = control.description or name
     return control
 
@@ -88,9 +86,8 @@ def as_png(picture: Figure | bytes) -> bytes:
     "PNG of what a draw function returned."
     if isinstance(picture, bytes): return picture
     if isinstance(picture, Figure): return to_png(picture)
-    raise ValueError(
-        f"draw returned {type(picture).__name__}; must be a matplotlib.figure.Figure or PNG bytes"
-    )
+    raise ValueError(f"draw returned {type(picture).__name__}; must be a matplotlib.figure.Figure or "
+                     "PNG bytes")
 
 
 def where(error: Exception) -> str:

@@ -140,6 +140,12 @@ def draw_metric(history: pd.DataFrame, metric: str, k: int, smoothing: float, dp
     return figure
 
 # %% ../../nbs/90_explore/20_curves.ipynb #dabe2a38
+def _check_shown(metric: str | None, metrics: list[str], k: int | None, cut_offs: list[int]) -> None:
+    if metric not in metrics:
+        raise ValueError(f"metric {metric!r} is not in the history; it has {metrics}")
+    if k not in cut_offs: raise ValueError(f"k {k} is not in the history; it has {cut_offs}")
+
+# %% ../../nbs/90_explore/20_curves.ipynb #75b4de76
 def metric_explorer(
     history: pd.DataFrame, metric: str | None = None, k: int | None = None, smoothing: float = 0.0
 ) -> Explorer:
@@ -154,9 +160,7 @@ def metric_explorer(
     check_history(history)
     metrics, cut_offs = list(history["metric"].unique()), sorted(history["k"].unique().tolist())
     metric, k = metric or metrics[0], k or cut_offs[-1]
-    if metric not in metrics:
-        raise ValueError(f"metric {metric!r} is not in the history; it has {metrics}")
-    if k not in cut_offs: raise ValueError(f"k {k} is not in the history; it has {cut_offs}")
+    _check_shown(metric, metrics, k, cut_offs)
     controls = {
         "metric": Dropdown(options=metrics, value=metric),
         "k": SelectionSlider(options=cut_offs, value=k),

@@ -38,6 +38,15 @@ def loss_curve(
 COLOURS, DASHES = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown"), ("-", "--", ":")
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #1d2ad732
+def _style(panels, xlabel: str) -> None:
+    "Labels, the line at 0, and the legend on the left."
+    for axes, ylabel in zip(panels, ("loss", "gradient")):
+        axes.axhline(0, color="0.8", lw=0.8, zorder=0)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(frameon=False, fontsize=8)
+
+
 def draw_losses(
     losses: dict[str, Callable[[torch.Tensor], torch.Tensor]], points: torch.Tensor, xlabel: str,
     height: float = 2.6
@@ -47,6 +56,7 @@ def draw_losses(
     Args:
         losses: name in the legend -> function of one number
         points: [n], where to look
+        xlabel: what the number is
         height: inches
     """
     figure = Figure(figsize=(8, height), dpi=74, layout="constrained")
@@ -55,11 +65,7 @@ def draw_losses(
     for (name, loss), (colour, dash) in zip(losses.items(), styles):
         for axes, curve in zip(panels, loss_curve(loss, points)):
             axes.plot(points, curve, color=colour, ls=dash, lw=1.8, label=name)
-    for axes, ylabel in zip(panels, ("loss", "gradient")):
-        axes.axhline(0, color="0.8", lw=0.8, zorder=0)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, fontsize=8)
+    _style(panels, xlabel)
     return figure
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #f55ea36d

@@ -60,10 +60,8 @@ class NegativesLab:
         ]
         if missing: raise ValueError(f"runs lacks {missing}; its columns are {list(self.runs)}")
         if len(self.runs) != len(self.values) or not len(self.values):
-            raise ValueError(
-                f"runs has {len(self.runs)} rows and values {len(self.values)}; every training, and at "
-                "least one, needs both"
-            )
+            raise ValueError(f"runs has {len(self.runs)} rows and values {len(self.values)}; every "
+                             "training, and at least one, needs both")
 
     @property
     def metrics(self) -> list[str]:
@@ -96,6 +94,17 @@ def candidates(lab: NegativesLab, dataset: str, **fixed) -> pd.DataFrame:
     return rows
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #9d5d943d
+def _with_distances(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Mean, low and high of strategies [U, S] and of the first minus each: [S, 3] both."
+    count = values.shape[1]
+    numbers = bootstrap_interval(
+        np.concatenate([values, values[:, :1] - values], 1), draws=1000,
+        difference=np.arange(2 * count) >= count
+    )
+    table = np.stack(numbers, 1)
+    return table[:count], table[count:]
+
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #cdf28882
 def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFrame:
     """Best run of each strategy by validation, the leader first.
 
@@ -112,14 +121,9 @@ def standing(lab: NegativesLab, dataset: str, metric: str, **fixed) -> pd.DataFr
     best = rows.sort_values(metric, ascending=False, kind="stable").drop_duplicates("negatives")
     # [U, strategies]
     values = np.stack([lab.values_of(run)[metric] for run in best.index], 1)
-    numbers = bootstrap_interval(
-        np.concatenate([values, values[:, :1] - values], 1), draws=1000,
-        difference=np.arange(2 * values.shape[1]) >= values.shape[1]
-    )
     found = best[["negatives", *SWITCHES, "seconds"]].assign(validation=best[metric])
-    found[["test", "low", "high"]] = np.stack([part[: len(best)] for part in numbers], 1)
     behind = ["behind", "behind_low", "behind_high"]
-    found[behind] = np.stack([part[len(best) :] for part in numbers], 1)
+    found[["test", "low", "high"]], found[behind] = _with_distances(values)
     found.loc[found.index[0], behind] = 0.0  # from itself the leader is no distance, for sure
     return found
 
@@ -227,6 +231,15 @@ def _others(table: pd.DataFrame, users: int) -> list[str]:
     return said
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #161d1671
+def _best_baseline(lab: NegativesLab, dataset: str, metric: str) -> list[str]:
+    "A sentence on the best of the baselines; nothing where there is none."
+    lines = {name: metrics for name, metrics in lab.lines.get(dataset, {}).items() if name != "ceiling"}
+    simple = {name: metrics[metric] for name, metrics in lines.items() if metric in metrics}
+    if not simple: return []
+    best = max(simple, key=lambda name: simple[name])
+    return [f"The best of the baselines, {best}, has {simple[best]:.3f}."]
+
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #7a5785fe
 def answer(lab: NegativesLab, dataset: str, metric: str, **fixed) -> str:
     """Which negatives to use on a data set by a metric, as Markdown.
 
@@ -241,17 +254,9 @@ def answer(lab: NegativesLab, dataset: str, metric: str, **fixed) -> str:
     cheapest = good.iloc[good["seconds"].argmin()]
     lines = [_leads(lab, dataset, metric, leader)]
     lines += _others(table, len(lab.values_of(table.index[0])))
-    lines.append(
-        f"Cheapest of those that are not behind: `{cheapest['negatives']}`, {cheapest['seconds']:.1f} "
-        f"CPU s of training against {leader['seconds']:.1f}."
-    )
-    simple = {
-        name: metrics[metric] for name,
-        metrics in lab.lines.get(dataset, {}).items() if name != "ceiling" and metric in metrics
-    }
-    if simple:
-        best = max(simple, key=lambda name: simple[name])
-        lines.append(f"The best of the baselines, {best}, has {simple[best]:.3f}.")
+    lines.append(f"Cheapest of those that are not behind: `{cheapest['negatives']}`, "
+                 f"{cheapest['seconds']:.1f} CPU s of training against {leader['seconds']:.1f}.")
+    lines += _best_baseline(lab, dataset, metric)
     return "\n\n".join([" ".join(lines), *switch_sentences(lab, dataset, metric)])
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #af799028

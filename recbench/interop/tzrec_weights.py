@@ -86,6 +86,19 @@ def _metric_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name.startswith(owners)}
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #2b893a2a
+def _check_renamed(renamed: Mapping[str, str], places: set[str], needed: set[str]) -> None:
+    "Refuse two tensors for one place, a tensor without a place, and a parameter without a tensor."
+    found = list(renamed.values())
+    problems = {
+        ("two tensors for one place (tables that are shared here; read the config with "
+         "read_tzrec_config)"): sorted(name for name, at in renamed.items() if found.count(at) > 1),
+        "tensors without a place": sorted(name for name, at in renamed.items() if at not in places),
+        "parameters without a tensor": sorted(needed - {*found}),
+    }
+    lines = [f"{what}: {', '.join(names)}" for what, names in problems.items() if names]
+    if lines: raise ValueError("; ".join(lines))
+
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #5233e719
 def convert_tzrec_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under recbench's names, ready for `model.load_state_dict(strict=True)`; ValueError if
     one is left over or missing.
@@ -94,29 +107,12 @@ def convert_tzrec_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) ->
         model: built from the config that TorchEasyRec trained
         tensors: its state dict
     """
-    kept = _metric_state(model)
-    places = set(model.state_dict()) - set(kept)
-    renamed = {
-        name: rename(without_transposes(name, tensors), places)
-        for name in tensors
-        if not _LEFT_OUT.fullmatch(name)
-    }
-    absent = {place for place in places - set(renamed.values()) if _ZERO_IF_ABSENT.fullmatch(place)}
-    twice = sorted(name for name, place in renamed.items() if list(renamed.values()).count(place) > 1)
-    problems = {
-        ("two tensors for one place (tables that are shared here; read the config with "
-         "read_tzrec_config)"): twice,
-        "tensors without a place": sorted(
-            name for name, place in renamed.items() if place not in places
-        ),
-        "parameters without a tensor": sorted(places - set(renamed.values()) - absent),
-    }
-    if any(problems.values()):
-        raise ValueError(
-            "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
-        )
-    return (
-        {place: tensors[name] for name, place in renamed.items()}
-        | {place: torch.zeros_like(model.state_dict()[place]) for place in absent}
-        | kept
-    )
+    own, kept = model.state_dict(), _metric_state(model)
+    places = set(own) - set(kept)
+    names = [name for name in tensors if not _LEFT_OUT.fullmatch(name)]
+    renamed = {name: rename(without_transposes(name, tensors), places) for name in names}
+    lacking = places - set(renamed.values())
+    absent = {place for place in lacking if _ZERO_IF_ABSENT.fullmatch(place)}
+    _check_renamed(renamed, places, places - absent)
+    zeros = {place: torch.zeros_like(own[place]) for place in absent}
+    return {place: tensors[name] for name, place in renamed.items()} | zeros | kept

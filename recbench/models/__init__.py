@@ -30,6 +30,8 @@ from .esmm import ESMM
 from .hstu_match import HSTUMatch
 from .mask_net import MaskNet
 from .match_configs import MATCH_CONFIGS, match_config
+
+# %% ../../nbs/60_models/99_models.ipynb #9803caf0
 from .match_model import (MatchModel, MatchTower, MatchTowerWoEG, TwoTowerModel)
 from .mind import MIND, label_aware_attention
 from .mmoe import MMoE

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MODELS', 'RENAMED', 'check_read', 'table_features', 'feature_group', 'get_features_in_feature_groups', 'NamedModules',
            'group_dropout', 'drop_features', 'update_loss_metrics', 'compute_metric', 'compute_train_metric', 'total',
-           'current_name', 'embedding_tables', 'sparse_parameters', 'inherit_help', 'BaseModel', 'create_model']
+           'current_name', 'embedding_tables', 'sparse_parameters', 'predict', 'loss', 'update_metric',
+           'update_train_metric', 'inherit_help', 'BaseModel', 'create_model']
 
 # %% ../../nbs/60_models/10_base.ipynb #55f8ec30
 import inspect
@@ -44,10 +45,9 @@ def check_read(
         if isinstance(given, str):
             raise ValueError(f"{name} is {given!r}; give a list of columns, [{given!r}]")
         if self.columns_read is not None and len(given) > self.columns_read:
-            raise ValueError(
-                f"{name} is {list(given)}; {kind} reads {', '.join(given[:self.columns_read])} and "
-                f"would ignore {', '.join(given[self.columns_read:])}, leave it out"
-            )
+            raise ValueError(f"{name} is {list(given)}; {kind} reads "
+                             f"{', '.join(given[:self.columns_read])} and would ignore "
+                             f"{', '.join(given[self.columns_read:])}, leave it out")
 
 # %% ../../nbs/60_models/10_base.ipynb #e42283a8
 def table_features(self: "BaseModel", features: Sequence[Feature]) -> list[Feature]:
@@ -190,6 +190,49 @@ def sparse_parameters(self: "BaseModel") -> tuple[list[nn.Parameter], list[nn.Pa
         weight for weight in weights if not weight.requires_grad
     ]
 
+# %% ../../nbs/60_models/10_base.ipynb #4e8f377a
+def predict(self: "BaseModel", batch: Batch) -> dict[str, Tensor]:
+    """Predictions of a batch by name.
+
+    Args:
+        batch: features, labels, weights and candidates of the rows
+    """
+    raise NotImplementedError
+
+
+def loss(self: "BaseModel", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Losses by name; `total` makes one number of them.
+
+    Args:
+        predictions: of `predict`, by name
+        batch: features, labels, weights and candidates of the rows
+    """
+    raise NotImplementedError
+
+# %% ../../nbs/60_models/10_base.ipynb #0371fb66
+def update_metric(
+    self: "BaseModel", predictions: dict[str, Tensor], batch: Batch,
+    losses: dict[str, Tensor] | None = None
+) -> None:
+    """Add a batch to the metrics, and to the means of the losses where they are given.
+
+    Args:
+        predictions: of `predict`, by name
+        batch: features, labels, weights and candidates of the rows
+        losses: of `loss`, by name
+    """
+    raise NotImplementedError
+
+
+def update_train_metric(self: "BaseModel", predictions: dict[str, Tensor], batch: Batch) -> None:
+    """Add a batch to the train metrics.
+
+    Args:
+        predictions: of `predict`, by name
+        batch: features, labels, weights and candidates of the rows
+    """
+    raise NotImplementedError
+
 # %% ../../nbs/60_models/10_base.ipynb #3e26d675
 def inherit_help(cls: type) -> None:
     """Texts and parameters of a base class stand in a subclass and its methods too, where these have
@@ -246,50 +289,12 @@ class BaseModel(nn.Module):
         self.metric_modules, self.loss_metrics = NamedModules(), NamedModules()
         self.train_metric_modules = NamedModules()
 
-    def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Predictions of a batch by name.
-
-        Args:
-            batch: features, labels, weights and candidates of the rows
-        """
-        raise NotImplementedError
-
     def init_loss(self) -> None:
         "Make the loss modules; called once before training."
         raise NotImplementedError
 
-    def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Losses by name; `total` makes one number of them.
-
-        Args:
-            predictions: of `predict`, by name
-            batch: features, labels, weights and candidates of the rows
-        """
-        raise NotImplementedError
-
     def init_metric(self) -> None:
         "Make the metric modules; called once before training or evaluation."
-        raise NotImplementedError
-
-    def update_metric(
-        self, predictions: dict[str, Tensor], batch: Batch, losses: dict[str, Tensor] | None = None
-    ) -> None:
-        """Add a batch to the metrics, and to the means of the losses where they are given.
-
-        Args:
-            predictions: of `predict`, by name
-            batch: features, labels, weights and candidates of the rows
-            losses: of `loss`, by name
-        """
-        raise NotImplementedError
-
-    def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
-        """Add a batch to the train metrics.
-
-        Args:
-            predictions: of `predict`, by name
-            batch: features, labels, weights and candidates of the rows
-        """
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -300,11 +305,13 @@ class BaseModel(nn.Module):
         """
         return self.predict(batch)
 
+    predict, loss, total = predict, loss, total
+    update_metric, update_train_metric = update_metric, update_train_metric
     check_read, table_features, feature_group = check_read, table_features, feature_group
     get_features_in_feature_groups = get_features_in_feature_groups
-    update_loss_metrics, total = update_loss_metrics, total
+    update_loss_metrics, sparse_parameters = update_loss_metrics, sparse_parameters
     compute_metric, compute_train_metric = compute_metric, compute_train_metric
-    sparse_parameters, _load_from_state_dict = sparse_parameters, _load_from_state_dict
+    _load_from_state_dict = _load_from_state_dict
 
 # %% ../../nbs/60_models/10_base.ipynb #bd699752
 def create_model(

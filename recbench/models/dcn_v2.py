@@ -35,6 +35,5 @@ class DCNV2(RankModel):
         x = self.build_input(batch)[self.group]
         crossed = self.cross(x if self.backbone is None else self.backbone(x))
         joined = crossed if self.deep_mlp is None else torch.cat([crossed, self.deep_mlp(x)], 1)
-        return self.output_to_prediction(
-            self.output_linear(joined if self.final_mlp is None else self.final_mlp(joined))
-        )
+        output = joined if self.final_mlp is None else self.final_mlp(joined)
+        return self.output_to_prediction(self.output_linear(output))

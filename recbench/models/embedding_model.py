@@ -40,6 +40,28 @@ def groups_of(self: "EmbeddingModel", batch: Batch) -> tuple[Tensor, Tensor]:
     return session, own.masked_fill(clicked, 0)
 
 # %% ../../nbs/60_models/23_embedding_model.ipynb #bc6942c6
+def _near_positives(
+    self: "NeighbourRecall", embeddings: Tensor, classes: Tensor, items: Tensor | None = None
+) -> None:
+    """Take in a batch of rows, a block of similarities at a time.
+
+    Args:
+        embeddings: [B, D]
+        classes: [B], equal for rows that are positives of each other
+        items: [B]; rows of one item do not count for each other
+    """
+    unit = unit_rows(embeddings)
+    size = max(1, (1 << 20) // max(len(unit), 1))
+    for start in range(0, len(unit), size):
+        block = slice(start, start + size)
+        positive, negative = relations(block, classes, items)
+        scores = (unit[block] @ unit.T).masked_fill(positive + negative == 0, -torch.inf)
+        near, count = scores.topk(min(self.top_k, len(unit)), 1).indices, positive.sum(1)
+        share = positive.gather(1, near).sum(1) / count.clamp(1, self.top_k)
+        self.total += share.sum(dtype=torch.float64)
+        self.anchors += (count > 0).sum()
+
+# %% ../../nbs/60_models/23_embedding_model.ipynb #f1645e6d
 class NeighbourRecall(Metric):
     """Mean over anchors of (positives among the k nearest) / min(k, positives), within batches.
 
@@ -57,25 +79,7 @@ class NeighbourRecall(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("anchors", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, embeddings: Tensor, classes: Tensor, items: Tensor | None = None) -> None:
-        """Take in a batch of rows, a block of similarities at a time.
-
-        Args:
-            embeddings: [B, D]
-            classes: [B], equal for rows that are positives of each other
-            items: [B]; rows of one item do not count for each other
-        """
-        unit = unit_rows(embeddings)
-        size = max(1, (1 << 20) // max(len(unit), 1))
-        for start in range(0, len(unit), size):
-            block = slice(start, start + size)
-            positive, negative = relations(block, classes, items)
-            scores = (unit[block] @ unit.T).masked_fill(positive + negative == 0, -torch.inf)
-            near = scores.topk(min(self.top_k, len(unit)), 1).indices
-            count = positive.sum(1)
-            share = positive.gather(1, near).sum(1) / count.clamp(1, self.top_k)
-            self.total += share.sum(dtype=torch.float64)
-            self.anchors += (count > 0).sum()
+    update = _near_positives
 
     def compute(self) -> Tensor:
         "The mean; NaN before any anchor with a positive was seen."
@@ -144,18 +148,14 @@ def check_config(self: "EmbeddingModel", sample_weights: Sequence[str]) -> None:
     """
     config, kind = self.config, type(self).__name__
     if not self.labels:
-        raise ValueError(
-            "labels is empty; name the column of sessions, e.g. ['user_index'], and behind "
-            "it the one of clicks where there is one"
-        )
+        raise ValueError("labels is empty; name the column of sessions, e.g. ['user_index'], and "
+                         "behind it the one of clicks where there is one")
     if sample_weights:
         raise ValueError(f"sample_weights is {list(sample_weights)}; {kind} learns from pairs of rows, "
                          "which have no weight: leave it out")
     if config.losses:
-        raise ValueError(
-            f"losses of the model is set; {kind} reads one of {', '.join(METRIC_LOSSES)} in "
-            "its own settings, put it there"
-        )
+        raise ValueError(f"losses of the model is set; {kind} reads one of {', '.join(METRIC_LOSSES)} "
+                         "in its own settings, put it there")
     for metric in (*config.metrics, *config.train_metrics):
         if metric.kind[0] != "recall_at_k":
             raise ValueError(f"metric {metric.kind[0]!r} is not defined for {kind}; allowed is "

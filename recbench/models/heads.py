@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 
+# %% ../../nbs/60_models/24_heads.ipynb #d8d74faa
 from ..core.config import Loss, LossWeightStrategy
 from ..core.registry import OpenTable, lookup
 from ..data.rows.batch import BASE, Batch
@@ -216,31 +217,29 @@ class MetricKind(NamedTuple):
     reads: str
 
 # %% ../../nbs/60_models/24_heads.ipynb #1337c36a
+def _accuracy(config: Any, classes: int) -> Metric:
+    if classes == 1: return BinaryAccuracy(config.threshold)
+    return MulticlassAccuracy(classes, config.top_k, average="micro")
+
+
+def _multiclass_auc(config: Any, classes: int) -> Metric:
+    return MulticlassAUC(classes, config.thresholds, config.average)
+
+
+def _xauc(config: Any, classes: int) -> Metric:
+    return XAUC(config.sample_ratio, config.max_pairs, config.in_batch)
+
+# %% ../../nbs/60_models/24_heads.ipynb #faa4391c
 METRIC_KINDS: OpenTable[MetricKind] = OpenTable("metric", {
-    "auc": MetricKind(lambda config, classes: AUC(config.thresholds), "probability"),
-    "multiclass_auc": MetricKind(
-        lambda config, classes: MulticlassAUC(classes, config.thresholds, config.average), "classes"
-    ),
-    "grouped_auc": MetricKind(lambda config, classes: GroupedAUC(), "probability"),
-    "normalized_entropy": MetricKind(
-        lambda config, classes: NormalizedEntropy(config.eta), "probability"
-    ),
-    "accuracy": MetricKind(
-        lambda config, classes: (
-            MulticlassAccuracy(classes, config.top_k, average="micro")
-            if classes > 1
-            else BinaryAccuracy(config.threshold)
-        ),
-        "decision",
-    ),
-    "mean_absolute_error": MetricKind(lambda config, classes: MeanAbsoluteError(), "value"),
-    "mean_squared_error": MetricKind(lambda config, classes: MeanSquaredError(), "value"),
-    "xauc": MetricKind(
-        lambda config, classes: XAUC(config.sample_ratio, config.max_pairs, config.in_batch), "value"
-    ),
-    "grouped_xauc": MetricKind(
-        lambda config, classes: GroupedXAUC(config.max_pairs_per_group), "value"
-    ),
+    "auc": MetricKind(lambda config, _: AUC(config.thresholds), "probability"),
+    "multiclass_auc": MetricKind(_multiclass_auc, "classes"),
+    "grouped_auc": MetricKind(lambda config, _: GroupedAUC(), "probability"),
+    "normalized_entropy": MetricKind(lambda config, _: NormalizedEntropy(config.eta), "probability"),
+    "accuracy": MetricKind(_accuracy, "decision"),
+    "mean_absolute_error": MetricKind(lambda config, _: MeanAbsoluteError(), "value"),
+    "mean_squared_error": MetricKind(lambda config, _: MeanSquaredError(), "value"),
+    "xauc": MetricKind(_xauc, "value"),
+    "grouped_xauc": MetricKind(lambda config, _: GroupedXAUC(config.max_pairs_per_group), "value"),
 })
 
 # %% ../../nbs/60_models/24_heads.ipynb #54621a4b
@@ -256,10 +255,9 @@ def check_metrics(head: Head, features: Mapping[str, Feature]) -> None:
     for _, kind, config in head.named([*head.metrics, *head.train_metrics]):
         reads = lookup(METRIC_KINDS, kind, "metric of a rank model").reads
         if not given[reads]:
-            raise ValueError(
-                f"metric {kind} reads a {reads}; the losses {[loss.kind[0] for loss in head.losses]} "
-                f"with num_class {head.num_class} give none"
-            )
+            raise ValueError(f"metric {kind} reads a {reads}; the losses "
+                             f"{[loss.kind[0] for loss in head.losses]} with num_class "
+                             f"{head.num_class} give none")
         if hasattr(config, "grouping_key"):
             check_id_feature(config.grouping_key, "grouping_key", features)
 
@@ -298,9 +296,8 @@ def check_labels(head: Head, label: Tensor, where: str = "") -> None:
     for name, kind in reads.items():
         wrong, needs = wrong_labels(kind, label.double(), head.num_class)
         if wrong.any():
-            raise ValueError(
-                f"column {head.label}{where} holds {in_words(label)}; {name} needs {needs}"
-            )
+            raise ValueError(f"column {head.label}{where} holds {in_words(label)}; {name} needs "
+                             f"{needs}")
 
 # %% ../../nbs/60_models/24_heads.ipynb #fed3d41a
 def relative_weight(weight: Tensor) -> Tensor:

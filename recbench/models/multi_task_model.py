@@ -66,10 +66,8 @@ def check_model_level(self: "MultiTaskModel") -> None:
     config = self.config
     for name in ("losses", "metrics", "train_metrics"):
         if getattr(config, name):
-            raise ValueError(
-                f"{name} of the model is set; {type(self).__name__} reads {name} of each of "
-                "its task_towers, move them there"
-            )
+            raise ValueError(f"{name} of the model is set; {type(self).__name__} reads {name} of each "
+                             "of its task_towers, move them there")
     if config.num_class != 1:
         raise ValueError(f"num_class of the model is {config.num_class}; set num_class of a task tower")
 
@@ -98,10 +96,8 @@ def check_columns(self: "MultiTaskModel") -> None:
             ("has and no tower reads", [name for name in given if name not in read]),
         ):
             if found:
-                raise ValueError(
-                    f"{field} is {given}, which {problem} {', '.join(found)}; the towers of "
-                    f"{type(self).__name__} read {', '.join(read) or 'none'}"
-                )
+                raise ValueError(f"{field} is {given}, which {problem} {', '.join(found)}; the towers "
+                                 f"of {type(self).__name__} read {', '.join(read) or 'none'}")
 
 # %% ../../nbs/60_models/28_multi_task.ipynb #2490519b
 def init_towers(self: "MultiTaskModel", widths: Sequence[int], hidden: bool = True) -> None:
@@ -188,11 +184,9 @@ def total(self: "MultiTaskModel", losses: dict[str, Tensor]) -> Tensor:
         dense = [one for one in self.parameters() if one.requires_grad and id(one) not in tables]
         self.shared = shared_by_tasks(tasks, dense)
     if not self.shared:
-        raise ValueError(
-            f"task_weighting is {self.config.model.task_weighting}, but the tasks of "
-            f"{type(self).__name__} share tables only; choose Fixed, or a model with layers "
-            "that tasks share"
-        )
+        raise ValueError(f"task_weighting is {self.config.model.task_weighting}, but the tasks of "
+                         f"{type(self).__name__} share tables only; choose Fixed, or a model with "
+                         "layers that tasks share")
     values = torch.stack(tasks)
     weights = self.task_weighting(gradient_products(tasks, self.shared), values.detach())
     self.task_weights = weights

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['GroupType', 'RANK_CONFIGS', 'FeatureKinds', 'kinds_of_features', 'RankChoices', 'group', 'wide_and_deep', 'deepfm',
            'xdeepfm', 'field_groups', 'dlrm', 'wukong', 'one_group', 'mask_net', 'dcn_v1', 'dcn_v2', 'multi_tower',
-           'attended', 'multi_tower_din', 'kinds_with_table', 'dropout_config', 'rank_config', 'rank_features']
+           'attended', 'check_attended', 'din_towers', 'multi_tower_din', 'kinds_with_table', 'dropout_config',
+           'rank_config', 'rank_features']
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #943c8f78
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ class RankChoices(NamedTuple):
         cross_num: cross layers of the DCNs
         cin_layer_size: vectors made by each layer of xDeepFM
         mask_blocks: of MaskNet, side by side
+        wukong_layers: of WuKong, one above the other
         wukong_fields: that each of the two blocks of such a layer makes
         attention_units: of the relevance in DIN
     """
@@ -71,11 +73,8 @@ class RankChoices(NamedTuple):
 
     def mlp(self, units: Sequence[int] | None = None) -> dict[str, Any]:
         "Settings of a network."
-        return {
-            "hidden_units": list(units or self.hidden_units),
-            "dropout_ratio": [self.dropout] if self.dropout else [],
-            "use_bn": self.batch_norm,
-        }
+        widths, rates = list(units or self.hidden_units), [self.dropout] if self.dropout else []
+        return {"hidden_units": widths, "dropout_ratio": rates, "use_bn": self.batch_norm}
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #93312dd6
 GroupType = Literal["DEEP", "WIDE", "SEQUENCE", "JAGGED_SEQUENCE"]
@@ -203,52 +202,43 @@ def multi_tower(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
 # %% ../../nbs/60_models/60_rank_configs.ipynb #9fb7a8ba
 def attended(kinds: FeatureKinds) -> dict[str, list[Feature]]:
     "Sequence -> the id that reads the same table, the sequence, and its labels."
-    by_name, queries = {feature.name: feature for feature in kinds.sequences}, {
-        feature.table: feature for feature in kinds.ids if not feature.is_list
-    }
-    return {
-        name: [queries[feature.table], feature, *filter(None, [by_name.get(f"{name}_label")])] for name,
-        feature in by_name.items() if feature.table in queries
-    }
+    by_name = {feature.name: feature for feature in kinds.sequences}
+    queries = {feature.table: feature for feature in kinds.ids if not feature.is_list}
+    labels = {name: list(filter(None, [by_name.get(f"{name}_label")])) for name in by_name}
+    found = {name: one for name, one in by_name.items() if one.table in queries}
+    return {name: [queries[one.table], one, *labels[name]] for name, one in found.items()}
+
+
+def check_attended(kinds: FeatureKinds) -> None:
+    "Refuse features without a sequence that attention could read."
+    if attended(kinds): return
+    raise ValueError("MultiTowerDIN needs a sequence that reads the table of an id, such as a history "
+                     f"of items; sequences are {[feature.name for feature in kinds.sequences]}, "
+                     f"ids {[feature.name for feature in kinds.ids]}")
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #65b7974a
+def din_towers(kinds: FeatureKinds, sizes: RankChoices) -> list[dict[str, Any]]:
+    "An attention tower for each sequence, which hands on its labels where there are any."
+    attention = {"hidden_units": list(sizes.attention_units)}
+    return [{"input": name, "attn_mlp": attention, "values": [one.name for one in members[2:]]}
+            for name, members in attended(kinds).items()]
+
+# %% ../../nbs/60_models/60_rank_configs.ipynb #320ede3d
 def multi_tower_din(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
     """Attention over sequences, which hands on their labels where there are any, and everything else
     beside it, under one network.
     """
-    sequences = attended(kinds)
-    if not sequences:
-        raise ValueError(
-            "MultiTowerDIN needs a sequence that reads the table of an id, such as a history of "
-            f"items; sequences are {[feature.name for feature in kinds.sequences]}, "
-            f"ids {[feature.name for feature in kinds.ids]}"
-        )
-    taken = [group(name, members, "SEQUENCE") for name, members in sequences.items()]
-    read = {
-        name
-        for one in taken
-        for name in one.feature_names
-        if name not in {feature.name for feature in kinds.ids}
-    }
+    check_attended(kinds)
+    taken = [group(name, members, "SEQUENCE") for name, members in attended(kinds).items()]
+    read = {name for one in taken for name in one.feature_names} - {one.name for one in kinds.ids}
     others = [feature for feature in (*kinds.fields, *kinds.numbers) if feature.name not in read]
-    towers = [
-        {
-            "input": name,
-            "attn_mlp": {"hidden_units": list(sizes.attention_units)},
-            "values": [one.name for one in members[2:]],
-        }
-        for name, members in sequences.items()
-    ]
-    beside = [{"input": "all", "mlp": sizes.mlp()}, *([{"input": "wide"}] if kinds.ids else [])]
-    groups = [group("all", others), *([group("wide", kinds.ids, "WIDE")] if kinds.ids else []), *taken]
-    return {
-        "feature_groups": groups,
-        "multi_tower_din": {
-            "towers": beside,
-            "din_towers": towers,
-            "final": sizes.mlp(sizes.hidden_units[-1:]),
-        },
+    wide, beside = [group("wide", kinds.ids, "WIDE")] if kinds.ids else [], [{"input": "wide"}]
+    settings = {
+        "towers": [{"input": "all", "mlp": sizes.mlp()}, *(beside if wide else [])],
+        "din_towers": din_towers(kinds, sizes),
+        "final": sizes.mlp(sizes.hidden_units[-1:]),
     }
+    return {"feature_groups": [group("all", others), *wide, *taken], "multi_tower_din": settings}
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #2a3a3db4
 RANK_CONFIGS: OpenTable[Callable[[FeatureKinds, RankChoices], dict]] = OpenTable("ranking model", {
@@ -269,10 +259,8 @@ def kinds_with_table(model_name: str, features: Sequence[Feature]) -> FeatureKin
     "`kinds_of_features`; features without any table are refused."
     kinds = kinds_of_features(features)
     if kinds.fields: return kinds
-    raise ValueError(
-        f"features {[feature.name for feature in features]} have no table; {model_name} needs at "
-        "least one feature with ids or dense_emb"
-    )
+    raise ValueError(f"features {[feature.name for feature in features]} have no table; {model_name} "
+                     "needs at least one feature with ids or dense_emb")
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #9f640cb4
 def dropout_config(price: float | None) -> VariationalDropoutConfig | None:
@@ -314,18 +302,13 @@ def rank_features(
     own.
 
     Args:
+        model_name: a key of RANK_CONFIGS
+        features: of the data set
         embedding_dim: width of the tables
         init_std: spread of their first weights; None: as they are
     """
-    own = (
-        {
-            one.name: one.embedding_dim
-            for members in attended(kinds_of_features(features)).values()
-            for one in members[2:]
-        }
-        if model_name == "MultiTowerDIN"
-        else {}
-    )
+    sequences = attended(kinds_of_features(features)) if model_name == "MultiTowerDIN" else {}
+    own = {one.name: one.embedding_dim for members in sequences.values() for one in members[2:]}
     return [
         feature.model_copy(update={"embedding_dim": own.get(feature.name, embedding_dim)})
         for feature in with_embedding_dim(tuple(features), embedding_dim, init_std)

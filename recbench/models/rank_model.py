@@ -22,20 +22,8 @@ from ..layers.variational_dropout import VariationalDropout
 from ..losses.loss_set import LossSet
 from .base import BaseModel, NamedModules, drop_features, group_dropout
 from recbench.models.heads import (  # noqa: F401, users import them from here
-    METRIC_KINDS,
-    Head,
-    Heads,
-    MetricKind,
-    check_id_feature,
-    check_labels,
-    check_losses,
-    check_metrics,
-    first_ids,
-    in_words,
-    kinds_of,
-    read_output,
-    relative_weight,
-    wrong_labels,
+    METRIC_KINDS, Head, Heads, MetricKind, check_id_feature, check_labels, check_losses, check_metrics,
+    first_ids, in_words, kinds_of, read_output, relative_weight, wrong_labels,
 )
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #d54671ab
@@ -62,10 +50,8 @@ def check_groups(self: "RankModel") -> None:
         raise ValueError(f"feature_groups is empty; {name} reads {', '.join(needed) or 'one group'}")
     for group in needed: lookup(self.feature_groups, group, f"feature group of {name}")
     if extra:
-        raise ValueError(
-            f"{name} reads the groups {', '.join([*needed, *self.optional_groups])} and would "
-            f"ignore {', '.join(extra)}; leave them out"
-        )
+        raise ValueError(f"{name} reads the groups {', '.join([*needed, *self.optional_groups])} and "
+                         f"would ignore {', '.join(extra)}; leave them out")
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #3dd2562d
 def input_features(self: "RankModel") -> list[Feature]:
@@ -112,10 +98,8 @@ def field_dim(self: "RankModel", group: str) -> int:
     "The one width of all features of a group that is read as fields [B, F, D]."
     dims = self.embedding_group.group_feature_dims(group)
     if len(set(dims.values())) > 1:
-        raise ValueError(
-            f"widths of group {group} are {dims}; {type(self).__name__} needs one width for all of "
-            "them: set embedding_dim, and leave numbers out"
-        )
+        raise ValueError(f"widths of group {group} are {dims}; {type(self).__name__} needs one width "
+                         "for all of them: set embedding_dim, and leave numbers out")
     return next(iter(dims.values()))
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #3cb551c7
@@ -136,10 +120,8 @@ def check_no_mining(model: "RankModel", heads: Sequence[Head]) -> None:
     "Refuse losses that read the vectors of a batch, which a ranking model does not have."
     for head in heads:
         if mining := [kind for _, kind, config in head.named(head.losses) if config.mines]:
-            raise ValueError(
-                f"losses are {mining}; {type(model).__name__} has no vectors of users and items to "
-                "mine negatives from, DropoutNet has"
-            )
+            raise ValueError(f"losses are {mining}; {type(model).__name__} has no vectors of users and "
+                             "items to mine negatives from, DropoutNet has")
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #7a57217c
 def init_heads(self: "RankModel") -> None:

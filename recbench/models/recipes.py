@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS', 'LASTING',
-           'FRAPPE', 'SPARSE_SEQUENCES', 'CENSUS', 'TUNED', 'Recipe', 'recipe_of']
+           'FRAPPE', 'SPARSE_SEQUENCES', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads', 'Recipe', 'recipe_of']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,24 @@ from ..data.sets.dataset import Dataset
 from .base import BaseModel
 
 # %% ../../nbs/60_models/59_recipes.ipynb #35cdffa1
+def changed(self: "Recipe") -> dict[str, Any]:
+    "Settings that differ from the plain recipe's."
+    plain, names = type(self)(), type(self).model_fields
+    return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
+
+
+def with_own(self: "Recipe", **settings: Any) -> "Recipe":
+    "The same with other settings, checked; those that are None stay."
+    named = {name: value for name, value in settings.items() if value is not None}
+    return type(self)(**self.changed() | named)
+
+
+def reads(self: "Recipe", features: Sequence[Feature]) -> list[Feature]:
+    "Those of a data set's features that are read; a name that is none of them is refused."
+    for name in self.features or (): lookup({one.name: one for one in features}, name, "feature")
+    return [one for one in features if self.features is None or one.name in self.features]
+
+# %% ../../nbs/60_models/59_recipes.ipynb #7d234efa
 class Recipe(Config):
     "Settings that are usual for a model: of its tables, of its config, and of its training."
     embedding_dim: PositiveInt = 16
@@ -57,23 +75,7 @@ class Recipe(Config):
     popularity_half_life_days: PositiveFloat | None = None
     "the popularity of the last rows, which weigh half for each half-life, replaces that of all"
 
-    def changed(self) -> dict[str, Any]:
-        "Settings that differ from the plain recipe's."
-        plain = type(self)()
-        names = type(self).model_fields
-        return {
-            name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)
-        }
-
-    def with_own(self, **settings: Any) -> "Recipe":
-        "The same with other settings, checked; those that are None stay."
-        named = {name: value for name, value in settings.items() if value is not None}
-        return type(self)(**self.changed() | named)
-
-    def reads(self, features: Sequence[Feature]) -> list[Feature]:
-        "Those of a data set's features that are read; a name that is none of them is refused."
-        for name in self.features or (): lookup({one.name: one for one in features}, name, "feature")
-        return [one for one in features if self.features is None or one.name in self.features]
+    changed, with_own, reads = changed, with_own, reads
 
     def __repr__(self) -> str:
         return f"Recipe({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"

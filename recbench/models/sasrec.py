@@ -29,12 +29,9 @@ class SASRecUserTower(SequenceTower):
         super().__init__(settings.input, settings.max_seq_len, feature_group, features, tables)
         dim = self.output_dim = self.sequence_dim
         self.place = nn.Embedding(settings.max_seq_len, dim)
-        self.dropout = nn.Dropout(settings.dropout_ratio)
+        self.dropout, width = nn.Dropout(settings.dropout_ratio), settings.feed_forward_dim or dim
         nn.init.normal_(self.place.weight, std=0.02)
-        block = (
-            dim, settings.num_heads, settings.feed_forward_dim or dim, settings.activation,
-            settings.dropout_ratio
-        )
+        block = dim, settings.num_heads, width, settings.activation, settings.dropout_ratio
         blocks = (TransformerBlock(*block) for _ in range(settings.num_layers))
         self.blocks, self.norm = nn.ModuleList(blocks), nn.LayerNorm(dim)
 

@@ -62,10 +62,8 @@ def read_groups(self: "TDM") -> list[str]:
     "All groups; one of them is the history, with the node as its query."
     kinds = {name: group.group_type for name, group in self.feature_groups.items()}
     if [kind for kind in kinds.values() if "SEQUENCE" in kind] != ["SEQUENCE"]:
-        raise ValueError(
-            f"feature_groups of TDM have the types {kinds}; exactly one must be a sequence, of "
-            "type SEQUENCE"
-        )
+        raise ValueError(f"feature_groups of TDM have the types {kinds}; exactly one must be a "
+                         "sequence, of type SEQUENCE")
     return list(kinds)
 
 
@@ -85,9 +83,8 @@ def input_groups(self: "TDM") -> list[FeatureGroup]:
     names, group = self.sequence.feature_names, self.sequence
     query = [name for name in names if name in by_name and not by_name[name].is_sequence]
     if not query:
-        raise ValueError(
-            f"group {group.group_name} holds {names}; TDM needs the node's id beside the sequence"
-        )
+        raise ValueError(f"group {group.group_name} holds {names}; TDM needs the node's id beside the "
+                         "sequence")
     history = group.model_copy(update={"feature_names": [name for name in names if name not in query]})
     plain = FeatureGroup(
         group_name=self.query_name, feature_names=query,
@@ -204,9 +201,9 @@ class TDM(RankModel):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.tree = tree
 
-    read_groups, input_groups = read_groups, input_groups
+    read_groups, input_groups, init_network = read_groups, input_groups, init_network
     sequence, query_name = property(sequence), property(query_name)
-    init_network, embed, score, predict = init_network, embed, score, predict
+    embed, score, predict = embed, score, predict
 
 # %% ../../nbs/60_models/35_tdm.ipynb #035d856f
 def leaf_vectors(model: TDM, dataset: Dataset) -> Tensor:
@@ -219,36 +216,29 @@ def leaf_vectors(model: TDM, dataset: Dataset) -> Tensor:
 item_vectors = leaf_vectors   # old name, importable for one version
 
 # %% ../../nbs/60_models/35_tdm.ipynb #91e65b05
+def _features_on(model: TDM, own: Feature, tree: Tree) -> list[Feature]:
+    "Features of the model with room for the nodes of another tree; the level comes last."
+    shared = lambda feature: feature.is_sparse and feature.table == own.table
+    rows = {"num_buckets": own.num_buckets}
+    old = [one.model_copy(update=rows) if shared(one) else one for one in model.features]
+    level = next(feature for feature in old if feature.name == LEVEL)
+    plain = [feature for feature in old if feature.name != LEVEL]
+    grown = tree_features(plain, own.name, tree)[:-1]
+    return [*grown, level.model_copy(update={"num_buckets": tree.levels})]
+
+# %% ../../nbs/60_models/35_tdm.ipynb #8431e574
 def on_tree(model: TDM, dataset: Dataset, tree: Tree) -> TDM:
     "The model with another tree: the same weights, inner nodes as the means of the items below."
-    own = item_feature(dataset.features("item"), dataset.schema.item_key)
-    rows = own.num_buckets
+    own, ids = item_feature(dataset.features("item"), dataset.schema.item_key), _item_ids(dataset)
+    rows, features = own.num_buckets, _features_on(model, own, tree)
     assert rows is not None  # the table is there
-    old = [
-        (
-            feature.model_copy(update={"num_buckets": own.num_buckets})
-            if feature.is_sparse and feature.table == own.table
-            else feature
-        )
-        for feature in model.features
-    ]
-    level, plain = next(feature for feature in old if feature.name == LEVEL), [
-        feature for feature in old if feature.name != LEVEL
-    ]
-    features = [
-        *tree_features(plain, own.name, tree)[:-1],
-        level.model_copy(update={"num_buckets": tree.levels}),
-    ]
-    new, ids = type(model)(
-        model.config, features, model.labels, model.sample_weights, tree=tree
-    ), _item_ids(dataset)
+    new = type(model)(model.config, features, model.labels, model.sample_weights, tree=tree)
     inner, fresh = node_ids(tree, ids, rows - 1)[:-len(ids)], new.state_dict()
     for name, weight in model.state_dict().items():
         if name not in fresh: continue
         if name.startswith(f"embedding_group.tables.{own.table}"):
-            fresh[name] = torch.cat(
-                [weight[:rows], weight.new_zeros(len(fresh[name]) - rows, weight.shape[1])]
-            )
+            room = weight.new_zeros(len(fresh[name]) - rows, weight.shape[1])
+            fresh[name] = torch.cat([weight[:rows], room])
             fresh[name][inner] = node_means(tree, weight[ids])[:len(inner)]
         elif fresh[name].shape == weight.shape:
             fresh[name] = weight

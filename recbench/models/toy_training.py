@@ -6,7 +6,7 @@
 __all__ = ['toy_model', 'Learned', 'learn_toy', 'toy_tasks', 'two_labels', 'learn_tasks']
 
 # %% ../../nbs/60_models/26_toy_training.ipynb #ed2bf847
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,20 +28,13 @@ def toy_model(
         groups: name, features as one word each, type: ("deep", "a b x", "DEEP")
         model: oneof key of the model's config
         settings: that config
+        embedding_dim: width of the tables
         options: of ModelConfig
     """
-    feature_groups = [
-        {"group_name": name, "feature_names": names.split(), "group_type": kind}
-        for name, names, kind in groups
-    ]
-    config = ModelConfig(
-        **{
-            "feature_groups": feature_groups,
-            model: settings,
-            "losses": [{"binary_cross_entropy": {}}],
-            **options,
-        }
-    )
+    parts = [{"group_name": name, "feature_names": names.split(), "group_type": kind}
+             for name, names, kind in groups]
+    losses = [{"binary_cross_entropy": {}}]
+    config = ModelConfig(**{"feature_groups": parts, model: settings, "losses": losses, **options})
     torch.manual_seed(0)
     made = create_model(config, toy_features(embedding_dim), ["click"])
     assert isinstance(made, RankModel)
@@ -59,22 +52,38 @@ class Learned(NamedTuple):
         return f"log loss {self.before:.3f} -> {self.after:.3f}, floor {self.floor:.3f}"
 
 # %% ../../nbs/60_models/26_toy_training.ipynb #1fa291b4
+def _fit(
+    model: RankModel, steps: int, learning_rate: float, change: Callable[[Batch], Batch] = lambda b: b
+) -> None:
+    "Adam on a thousand new toy clicks a step."
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate)
+    model.train()
+    for step in range(steps):
+        train = change(toy_clicks(1000, seed=2 + step))
+        optimizer.zero_grad()
+        model.total(model.loss(model.predict(train), train)).backward()
+        optimizer.step()
+
+
 def learn_toy(model: RankModel, steps: int = 150, learning_rate: float = 0.01) -> Learned:
     "Train on toy clicks, judge on others."
     new = toy_clicks(20_000, seed=1)
 
     def judge() -> float:
         with torch.no_grad(): return float(sum(model.eval().loss(model.predict(new), new).values()))
-    before, optimizer = judge(), torch.optim.Adam(model.parameters(), learning_rate)
-    model.train()
-    for step in range(steps):
-        train = toy_clicks(1000, seed=2 + step)
-        optimizer.zero_grad()
-        model.total(model.loss(model.predict(train), train)).backward()
-        optimizer.step()
+    before = judge()
+    _fit(model, steps, learning_rate)
     return Learned(before, judge(), float(toy_floor(new)))
 
 # %% ../../nbs/60_models/26_toy_training.ipynb #a8f54503
+def _task_towers(towers: Mapping[str, dict[str, Any]], order: Sequence[str]) -> list[dict[str, Any]]:
+    "Settings of the towers, each with one hidden layer of 8; `cvr` reads the opposite label."
+    usual = {"losses": [{"binary_cross_entropy": {}}], "mlp": {"hidden_units": [8]}}
+    labels = {name: "click" if name == "ctr" else "no_click" for name in order}
+    return [{"tower_name": name, "label_name": labels[name], **usual, **towers.get(name, {})}
+            for name in order]
+
+# %% ../../nbs/60_models/26_toy_training.ipynb #cf8cedf7
 def toy_tasks(
     model: str, settings: dict[str, Any], towers: Mapping[str, dict[str, Any]] = {},
     order: Sequence[str] = ("ctr", "cvr"), **options: Any
@@ -84,20 +93,15 @@ def toy_tasks(
     Args:
         model: oneof key of the model's config
         settings: that config, without `task_towers`
-        towers: further settings of a tower by its name; each has one hidden layer of 8
+        towers: further settings of a tower by its name
         order: in which the towers are listed
         options: of ModelConfig
     """
-    losses, mlp = [{"binary_cross_entropy": {}}], {"hidden_units": [8]}
-    listed = [
-        {"tower_name": name, "label_name": "click" if name == "ctr" else "no_click", "losses": losses,
-         "mlp": mlp, **towers.get(name, {})}
-        for name in order
-    ]
     groups = [{"group_name": "all", "feature_names": ["a", "b", "c", "x"]}]
-    made = {"feature_groups": groups, model: {**settings, "task_towers": listed}, **options}
+    settings = {**settings, "task_towers": _task_towers(towers, order)}
     torch.manual_seed(0)
-    built = create_model(ModelConfig.from_dict(made), toy_features(), ["click", "no_click"])
+    config = ModelConfig.from_dict({"feature_groups": groups, model: settings, **options})
+    built = create_model(config, toy_features(), ["click", "no_click"])
     assert isinstance(built, RankModel)
     built.init_loss()
     return built
@@ -112,15 +116,12 @@ def two_labels(batch: Batch) -> Batch:
 def learn_tasks(
     model: RankModel, steps: int = 150, learning_rate: float = 0.01
 ) -> dict[str, tuple[float, float]]:
-    """Train on toy clicks of both tasks, judge on others.
+    """Train on toy clicks of both tasks, judge on others: loss -> its value before and after.
 
     Args:
         model: of `toy_tasks`
         steps: of 1,000 rows each
         learning_rate: of Adam
-
-    Returns:
-        loss -> its value before and after
     """
     new = two_labels(toy_clicks(20_000, seed=1))
 
@@ -128,13 +129,7 @@ def learn_tasks(
         with torch.no_grad():
             losses = model.eval().loss(model.predict(new), new)
         return {name: round(value.item(), 3) for name, value in losses.items()}
-
-    before, optimizer = judge(), torch.optim.Adam(model.parameters(), learning_rate)
-    model.train()
-    for step in range(steps):
-        train = two_labels(toy_clicks(1000, seed=2 + step))
-        optimizer.zero_grad()
-        model.total(model.loss(model.predict(train), train)).backward()
-        optimizer.step()
+    before = judge()
+    _fit(model, steps, learning_rate, two_labels)
     after = judge()
     return {name: (value, after[name]) for name, value in before.items()}

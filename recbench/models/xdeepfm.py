@@ -18,30 +18,25 @@ from .wide_and_deep import check_wide
 # %% ../../nbs/60_models/48_xdeepfm.ipynb #26c1f221
 class xDeepFM(RankModel):
     "Groups `wide` (type WIDE), whose vectors are multiplied, and `deep`."
-
     groups = ("wide", "deep")
 
     def init_network(self) -> None:
         "Compressed products, the MLP beside them, and the network above both."
-        config, dim = self.config.model, self.group_dim
+        config, dim, linear = self.config.model, self.group_dim, nn.Linear
         check_wide(self.feature_group("wide"))
         self.width = self.field_dim("wide")
         self.cin = CIN(dim("wide") // self.width, config.cin.cin_layer_size)
         self.deep_mlp = MLP(dim("deep"), **config.deep.model_dump())
-        self.linear_term = (
-            nn.Linear(self.width, self.num_class, bias=False) if config.linear_term else None
-        )
-        self.final_mlp = MLP(
-            self.cin.output_dim + self.deep_mlp.output_dim, **config.final.model_dump()
-        )
-        self.output_linear = nn.Linear(self.final_mlp.output_dim, self.num_class)
+        term = config.linear_term
+        self.linear_term = linear(self.width, self.num_class, bias=False) if term else None
+        joined = self.cin.output_dim + self.deep_mlp.output_dim
+        self.final_mlp = MLP(joined, **config.final.model_dump())
+        self.output_linear = linear(self.final_mlp.output_dim, self.num_class)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         grouped = self.build_input(batch)
         fields = grouped["wide"].unflatten(1, (-1, self.width))  # [B, F, D]
-        output = self.output_linear(
-            self.final_mlp(torch.cat([self.cin(fields), self.deep_mlp(grouped["deep"])], 1))
-        )
-        return self.output_to_prediction(
-            output if self.linear_term is None else output + self.linear_term(fields.sum(1))
-        )
+        joined = torch.cat([self.cin(fields), self.deep_mlp(grouped["deep"])], 1)
+        output = self.output_linear(self.final_mlp(joined))
+        if self.linear_term is not None: output = output + self.linear_term(fields.sum(1))
+        return self.output_to_prediction(output)

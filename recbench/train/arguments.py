@@ -83,24 +83,19 @@ def check_callbacks(callbacks: Sequence[object]) -> None:
     "Refuse what is no list of objects with events."
     for i, callback in enumerate(listed("callbacks", callbacks, "objects with events")):
         if isinstance(callback, type):
-            raise ValueError(
-                f"callbacks[{i}] is the class {callback.__name__}; must be an object, "
-                f"{callback.__name__}(...)"
-            )
+            raise ValueError(f"callbacks[{i}] is the class {callback.__name__}; must be an object, "
+                             f"{callback.__name__}(...)")
         if not any(hasattr(callback, event) for event in EVENTS):
-            raise ValueError(
-                f"callbacks[{i}] is {callback!r:.80}; must have at least one of {', '.join(EVENTS)}"
-            )
+            raise ValueError(f"callbacks[{i}] is {callback!r:.80}; must have at least one of "
+                             f"{', '.join(EVENTS)}")
 
 # %% ../../nbs/80_train/38_arguments.ipynb #4c0a5b93
 def check_loader(loader: object) -> None:
     "Refuse what lacks a part of the loader's protocol."
     missing = [name for name in LOADER if not hasattr(loader, name)]
     if missing:
-        raise ValueError(
-            f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a MatchLoader "
-            "or another with these"
-        )
+        raise ValueError(f"loader is a {type(loader).__name__} without {', '.join(missing)}; must be a "
+                         "MatchLoader or another with these")
 
 # %% ../../nbs/80_train/38_arguments.ipynb #1b1bfc00
 def check_read(given: Mapping[str, Any]) -> None:
@@ -110,21 +105,15 @@ def check_read(given: Mapping[str, Any]) -> None:
     """
     for name, usual in (("resume", True), ("save_every_steps", None), ("save_every_minutes", 10)):
         if given["run_dir"] is None and given[name] not in (usual, None):
-            raise ValueError(
-                f"{name} is {given[name]!r:.80} and run_dir None; nothing is saved without a folder, "
-                f"give run_dir or leave {name} out"
-            )
+            raise ValueError(f"{name} is {given[name]!r:.80} and run_dir None; nothing is saved "
+                             f"without a folder, give run_dir or leave {name} out")
     if given["loader"] is not None and given["batch_size"] is not None:
-        raise ValueError(
-            f"batch_size is {given['batch_size']!r:.80} beside a loader, which brings its own; leave "
-            "batch_size out"
-        )
+        raise ValueError(f"batch_size is {given['batch_size']!r:.80} beside a loader, which brings its "
+                         "own; leave batch_size out")
     own = getattr(given["loader"], "negatives", None)
     if given["loader"] is not None and given["negatives"] not in (None, own):
-        raise ValueError(
-            f"negatives is {given['negatives']!r} and the loader's are {own!r}; a loader brings its "
-            "own, leave them out"
-        )
+        raise ValueError(f"negatives is {given['negatives']!r} and the loader's are {own!r}; a loader "
+                         "brings its own, leave them out")
 
 # %% ../../nbs/80_train/38_arguments.ipynb #df7b6beb
 # what an argument is where it is not None
@@ -138,10 +127,7 @@ CLASSES = {
 
 # %% ../../nbs/80_train/38_arguments.ipynb #481a6558
 def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A trainer's arguments, numbers as Python's own.
-
-    `ValueError` names the first that cannot be, before anything is made.
-    """
+    "A trainer's arguments, numbers as Python's own; `ValueError` names the first that cannot be."
     instance("dataset", given["dataset"], Dataset, "load_dataset('planted')")
     instance("clipping", given["clipping"], GradClipping, "GradClipping(clipping_type='norm')")
     for name, (kind, example) in CLASSES.items():
@@ -151,7 +137,7 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     for i, part in enumerate(listed("parts", given["parts"], "Part")):
         instance(f"parts[{i}]", part, Part, "Part(pattern='.*bias')")
     for i, k in enumerate(listed("top_k", given["top_k"], "whole numbers")): whole(f"top_k[{i}]", k, 1)
-    for name in ("progress", "resume"): truth(name, given[name])
+    truth("progress", given["progress"]), truth("resume", given["resume"])
     one_of("table_optimizer", given["table_optimizer"], (None, *OPTIMIZERS, "adam"))
     one_of("mixed_precision", given["mixed_precision"], (None, "BF16", "FP16"))
     check_callbacks(given["callbacks"])
@@ -200,21 +186,17 @@ def check_together(taken: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     "Refuse settings that contradict each other."
     adam = taken["table_optimizer"] == "adam"
     if taken["table_weight_decay"] and not adam:
-        raise ValueError(
-            f"table_weight_decay is {taken['table_weight_decay']} and table_optimizer "
-            f"{taken['table_optimizer']!r}; only tables with 'adam' have a penalty"
-        )
+        raise ValueError(f"table_weight_decay is {taken['table_weight_decay']} and table_optimizer "
+                         f"{taken['table_optimizer']!r}; only tables with 'adam' have a penalty")
     if taken["grad_scaler"] and taken["mixed_precision"] != "FP16":
-        raise ValueError(
-            f"grad_scaler is given and mixed_precision {taken['mixed_precision']!r}; only 'FP16' scales"
-        )
+        raise ValueError(f"grad_scaler is given and mixed_precision {taken['mixed_precision']!r}; only "
+                         "'FP16' scales")
     if taken["dense"] is None: return
     if adam: raise ValueError("table_optimizer is 'adam' and dense is given; choose one of the two")
     for name in ("learning_rate", "weight_decay"):
         if given[name] is not None:
-            raise ValueError(
-                f"{name} is {given[name]} beside dense, which brings its own; leave it out"
-            )
+            raise ValueError(f"{name} is {given[name]} beside dense, which brings its own; leave it "
+                             "out")
 
 # %% ../../nbs/80_train/38_arguments.ipynb #7b0bc073
 def chosen_arguments(model: BaseModel, given: Mapping[str, Any]) -> dict[str, Any]:

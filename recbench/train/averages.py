@@ -120,9 +120,8 @@ def on_end(self: "ExponentialAverage", trainer) -> None:
 def state_dict(self: "ExponentialAverage") -> dict[str, Tensor | int]:
     "Averages by parameter name, and the steps they cover; refused while they are in the model."
     if self.swapped:
-        raise RuntimeError(
-            "the averages are in the model; take the state before on_validate or after on_validated"
-        )
+        raise RuntimeError("the averages are in the model; take the state before on_validate or after "
+                           "on_validated")
     return {"steps": self.steps, **{f"average.{name}": value for name, value in self.averages.items()}}
 
 
@@ -156,13 +155,6 @@ class ExponentialAverage:
         "What belongs to a run's identity."
         return {"decay": self.decay}
 
-    update = update
-    swap = swap
-    applied = applied
-    on_start = on_start
-    on_step = on_step
-    on_validate = on_validate
-    on_validated = on_validated
-    on_end = on_end
-    state_dict = state_dict
-    load_state_dict = load_state_dict
+    update, swap, applied, on_start, on_step = update, swap, applied, on_start, on_step
+    on_validate, on_validated, on_end = on_validate, on_validated, on_end
+    state_dict, load_state_dict = state_dict, load_state_dict

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 
 from ..core.base import Config
+from ..core.config import ModelConfig
 from ..core.pipeline import DataConfig, FeatureConfig, PipelineConfig, TrainConfig
 from ..core.registry import lookup
 from ..data.feed.negatives import Negatives
@@ -52,10 +53,8 @@ def sort_out(
     found = written(config)
     for name, value in found.items():
         if name not in {*done, *replaced}:
-            raise ValueError(
-                f"{place}.{name} is {str(value)!r:.80}; it cannot be done here, take it out of "
-                "the config"
-            )
+            raise ValueError(f"{place}.{name} is {str(value)!r:.80}; it cannot be done here, take it "
+                             "out of the config")
     return [f"{place}.{name}" for name in found if name in replaced]
 
 # %% ../../nbs/80_train/90_build.ipynb #d45b5161
@@ -100,9 +99,8 @@ def table_rows(place: str, own: Feature, config: Any) -> dict[str, int]:
     asked = [size if isinstance(size, int) else len(size) for n, size in sizes.items() if n in SIZES]
     if not asked: return {}
     if own.num_buckets and own.num_buckets > max(asked):
-        raise ValueError(
-            f"{place} has {max(asked)} rows in its table; the data set uses {own.num_buckets}"
-        )
+        raise ValueError(f"{place} has {max(asked)} rows in its table; the data set uses "
+                         f"{own.num_buckets}")
     return {"num_buckets": max(asked)}
 
 
@@ -159,10 +157,8 @@ def build_negatives(config: DataConfig | None, data: Dataset) -> Negatives | Non
     name, sampler = config.chosen("sampler") if config else ("", None)
     if sampler is None: return None
     if sampler.item_id_field != data.schema.item_key:
-        raise ValueError(
-            f"data_config.{name}.item_id_field is {sampler.item_id_field!r}; the data set's item key "
-            f"is {data.schema.item_key!r}"
-        )
+        raise ValueError(f"data_config.{name}.item_id_field is {sampler.item_id_field!r}; the data "
+                         f"set's item key is {data.schema.item_key!r}")
     hard = getattr(sampler, "num_hard_sample", None)
     more = {"num_hard": hard} if hard else {}
     return Negatives(kind=SAMPLERS[name], num_sample=sampler.num_sample, **more)
@@ -207,10 +203,8 @@ def train_settings(config: TrainConfig | None) -> tuple[dict[str, Any], list[str
     sort_out("train_config.grad_clipping", config.grad_clipping,
              ("clipping_type", "max_gradient", "norm_type"), ())
     if (config.save_checkpoints_epochs or 1) > 1:
-        raise ValueError(
-            f"train_config.save_checkpoints_epochs is {config.save_checkpoints_epochs}; a checkpoint "
-            "ends every epoch, allowed is 1"
-        )
+        raise ValueError(f"train_config.save_checkpoints_epochs is {config.save_checkpoints_epochs}; a "
+                         "checkpoint ends every epoch, allowed is 1")
     clipping = {"clipping": config.grad_clipping} if config.grad_clipping else {}
     return optimizer_settings(config) | clipping | {
         "steps": config.num_steps,
@@ -258,11 +252,30 @@ def fewer_valid(pipeline: PipelineConfig, data: Dataset) -> tuple[Dataset, list[
     return replace(data, valid=data.valid.take(torch.arange(min(rows, len(data.valid))))), notes
 
 # %% ../../nbs/80_train/90_build.ipynb #2f53019b
+def _model_of(
+    pipeline: PipelineConfig, data: Dataset, features: list[Feature], seed: int
+) -> BaseModel:
+    "The model of the config, its first weights drawn with the seed."
+    config, source = pipeline.model_config, pipeline.data_config
+    assert config is not None
+    labels = (source.label_fields if source else None) or [data.schema.label or "label"]
+    torch.manual_seed(seed)
+    return create_model(config, features, labels, source.sample_weight_fields if source else None)
+
+
+def _check_model(config: ModelConfig | None) -> None:
+    "Refuse a pipeline without a model, and one whose model needs what no config holds."
+    if config is None: raise ValueError("model_config is missing; it names the model")
+    if config.model_type == "TDM":
+        raise ValueError("model_config is TDM; it needs a tree, which no pipeline config holds")
+
+# %% ../../nbs/80_train/90_build.ipynb #ddd5f435
 def build(
     pipeline: PipelineConfig, data: Dataset, *, run_dir: Path | str | None = None,
     applied: Collection[str] = (), seed: int = 0, progress: bool = True
 ) -> Built:
-    """Features, negatives, model and trainer as a pipeline config describes them.
+    """Features, negatives, model and trainer as a pipeline config describes them; a field that is
+    written and cannot be done is refused by name.
 
     Args:
         pipeline: read by `PipelineConfig.from_yaml` or `read_tzrec_config`
@@ -271,22 +284,14 @@ def build(
         applied: settings of features that the data set has applied itself: "normalizer"
         seed: of first weights, shuffling, samplers and dropout
         progress: of the trainer
-
-    A field that is written and cannot be done is refused by name.
     """
-    if pipeline.model_config is None: raise ValueError("model_config is missing; it names the model")
-    if pipeline.model_config.model_type == "TDM":
-        raise ValueError("model_config is TDM; it needs a tree, which no pipeline config holds")
+    _check_model(pipeline.model_config)
     source = pipeline.data_config
     notes = sort_out("data_config", source, DRAWN, READ)
     settings, more = train_settings(pipeline.train_config)
     data, fewer = fewer_valid(pipeline, data)
     features = build_features(pipeline, data, applied)
-    labels = (source.label_fields if source else None) or [data.schema.label or "label"]
-    torch.manual_seed(seed)
-    model = create_model(
-        pipeline.model_config, features, labels, source.sample_weight_fields if source else None
-    )
+    model = _model_of(pipeline, data, features, seed)
     negatives, folder = build_negatives(source, data), run_dir or pipeline.model_dir or None
     if folder is None: settings.pop("save_every_steps", None)
     trainer = Trainer(

@@ -35,6 +35,25 @@ class StopAfter:
             trainer.stop(f"{self.seconds} seconds are over")
 
 # %% ../../nbs/80_train/28_callbacks.ipynb #d00e6502
+def _summary_writer() -> type:
+    "TensorBoard's writer; `ImportError` that says what to install."
+    try: from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("TensorBoardWriter needs the package tensorboard, which is not installed: "
+                          "pip install tensorboard") from error
+    return SummaryWriter
+
+
+def _write_step(self: "TensorBoardWriter", trainer, step: int, loss) -> None:
+    "Write `loss`, rates and gradient norm of the `trainer` if `every` divides `step`."
+    if step % self.every: return
+    self.writer.add_scalar("loss", float(loss), step)
+    for i, group in enumerate(trainer.optimizer.param_groups):
+        self.writer.add_scalar(f"learning_rate/{i}", group["lr"], step)
+    if trainer.updates.norm is not None:
+        self.writer.add_scalar("gradient_norm", float(trainer.updates.norm), step)
+
+# %% ../../nbs/80_train/28_callbacks.ipynb #5256eead
 class TensorBoardWriter:
     """Trainer callback: loss, learning rates, gradient norm and validation metrics as TensorBoard
     events.
@@ -47,30 +66,14 @@ class TensorBoardWriter:
     def __init__(self, folder: str | Path, every: int = 100):
         whole("every", every, 1)
         if not isinstance(folder, (str, Path)):
-            raise ValueError(f"folder is {folder!r:.80}; must " "be a path")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ImportError(
-                "TensorBoardWriter needs the package "
-                "tensorboard, which is not installed: pip install tensorboard"
-            ) from error
-        self.open, self.folder, self.every = SummaryWriter, Path(folder), every
+            raise ValueError(f"folder is {folder!r:.80}; must be a path")
+        self.open, self.folder, self.every = _summary_writer(), Path(folder), every
 
     def on_start(self, trainer):
         "Open the file; what lies after the `trainer`'s step is dropped."
         self.writer = self.open(str(self.folder), purge_step=trainer.step + 1)
 
-    def on_step(self, trainer, step: int, loss):
-        "Stop the `trainer` after `step`, whatever its `loss`, once a limit is reached."
-        "Write `loss`, rates and gradient norm of the `trainer` if `every` divides `step`."
-        if step % self.every:
-            return
-        self.writer.add_scalar("loss", float(loss), step)
-        for i, group in enumerate(trainer.optimizer.param_groups):
-            self.writer.add_scalar(f"learning_rate/{i}", group["lr"], step)
-        if trainer.updates.norm is not None:
-            self.writer.add_scalar("gradient_norm", float(trainer.updates.norm), step)
+    on_step = _write_step
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
         "Write the validation `metrics` of an `epoch` at the step of the `trainer`."

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TENSORS', 'TREE', 'MANIFEST', 'to_tree', 'from_tree', 'CheckpointError', 'sync', 'fingerprint_file', 'write_files',
-           'remove', 'write_state', 'write_text', 'check_files', 'read_state', 'Checkpoints', 'FolderLock', 'is_locked']
+           'remove', 'write_state', 'write_text', 'check_files', 'read_state', 'save', 'load', 'Checkpoints', 'lock',
+           'FolderLock', 'is_locked']
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #5b4b23b9
 import fcntl
@@ -27,15 +28,12 @@ from ..core.checks import whole
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #a2a14627
 def to_tree(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:
-    """The nested value with each tensor replaced by its name.
+    """The nested value as JSON can hold it, each tensor replaced by its name.
 
     Args:
         value: tensors, numbers, texts, None, in any nesting of dictionaries, lists and tuples
         tensors: gets a copy of each tensor, on the CPU
         path: where `value` stands, for names and errors
-
-    Returns:
-        what JSON can hold
     """
     def inner(key, part) -> Any: return to_tree(part, tensors, f"{path}.{key}")
     if isinstance(value, Tensor):
@@ -43,19 +41,19 @@ def to_tree(value: Any, tensors: dict[str, Tensor], path: str = "state") -> Any:
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"tensor": name}
     if isinstance(value, Mapping):
-        odd = [key for key in value if type(key) not in (str, int)]
-        if odd:
-            raise TypeError(
-                f"{path} has the key {odd[0]!r}; keys of a checkpoint are text or whole numbers"
-            )
-        return {"map": [[key, inner(key, part)] for key, part in value.items()]}
+        return {"map": [[key, inner(key, part)] for key, part in _plain_keys(value, path).items()]}
     if isinstance(value, tuple): return {"tuple": [inner(i, part) for i, part in enumerate(value)]}
     if isinstance(value, list): return [inner(i, part) for i, part in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)): return value
-    raise TypeError(
-        f"{path} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts, None, and "
-        "dictionaries, lists and tuples of them"
-    )
+    raise TypeError(f"{path} is a {type(value).__name__}; a checkpoint holds tensors, numbers, texts, "
+                    "None, and dictionaries, lists and tuples of them")
+
+# %% ../../nbs/80_train/50_checkpoint.ipynb #5553d7ad
+def _plain_keys(value: Mapping, path: str) -> Mapping:
+    "The dictionary; refuses keys that JSON cannot tell apart."
+    odd = [key for key in value if type(key) not in (str, int)]
+    if not odd: return value
+    raise TypeError(f"{path} has the key {odd[0]!r}; keys of a checkpoint are text or whole numbers")
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #8c985abb
 def from_tree(node: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -124,10 +122,8 @@ def write_state(path: Path | str, state: Any) -> None:
         sync(path.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise CheckpointError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; what was there before "
-            "is untouched"
-        ) from error
+        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; what "
+                              "was there before is untouched") from error
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #6621910c
 def write_text(path: Path | str, text: str) -> None:
@@ -142,9 +138,8 @@ def write_text(path: Path | str, text: str) -> None:
         part.replace(path)
     except OSError as error:
         if part.exists(): part.unlink()
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror}; what was there before is untouched"
-        ) from error
+        raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is "
+                              "untouched") from error
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #be07ef1d
 def check_files(path: Path, names: Sequence[str] = (TENSORS, TREE)) -> None:
@@ -156,9 +151,8 @@ def check_files(path: Path, names: Sequence[str] = (TENSORS, TREE)) -> None:
         if not (path / name).is_file(): raise CheckpointError(f"{path / name} is missing")
         found, written = fingerprint_file(path / name), manifest.get(name, {})
         if found["bytes"] != written.get("bytes"):
-            raise CheckpointError(
-                f"{path / name} has {found['bytes']} bytes, {written.get('bytes')} were written"
-            )
+            raise CheckpointError(f"{path / name} has {found['bytes']} bytes, {written.get('bytes')} "
+                                  "were written")
         if found != written: raise CheckpointError(f"{path / name} is not what was written: its "
                                                    "SHA-256 differs")
 
@@ -170,10 +164,35 @@ def read_state(path: Path | str) -> Any:
     return from_tree(json.loads((path / TREE).read_text(encoding="utf-8")), load_file(path / TENSORS))
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #97289ad1
+def save(self: "Checkpoints", state: Any) -> Path:
+    "Write the state under the next number, then drop the oldest."
+    last = max((int(path.name[11:]) for path in self.paths()), default=0)
+    path = self.folder / f"checkpoint-{last + 1:06d}"
+    write_state(path, state)
+    for old in self.paths()[: -self.keep]: remove(old)
+    return path
+
+# %% ../../nbs/80_train/50_checkpoint.ipynb #c674e5bd
+def load(self: "Checkpoints") -> Any:
+    "The newest state that is whole; None where there is no checkpoint."
+    refused = []
+    for path in reversed(self.paths()):
+        try: state = self.read(path)
+        except CheckpointError as error: refused.append(str(error))
+        else:
+            if refused:
+                warnings.warn(f"{'; '.join(refused)}. Using the checkpoint before it, {path}",
+                              stacklevel=2)
+            return state
+    if not refused: return None
+    raise CheckpointError(f"no checkpoint of {self.folder} can be used: {'; '.join(refused)}")
+
+# %% ../../nbs/80_train/50_checkpoint.ipynb #666f88fc
 class Checkpoints:
     """The numbered checkpoints of a folder.
 
     Args:
+        folder: where they lie
         keep: newest ones that stay
         run: whose states these must be; None: of any run
     """
@@ -184,19 +203,8 @@ class Checkpoints:
     def paths(self) -> list[Path]:
         "Checkpoints that are there, oldest first; whether they are whole shows when they are read."
         found = self.folder.iterdir() if self.folder.is_dir() else []
-        return sorted(
-            (path for path in found if re.fullmatch(r"checkpoint-\d+", path.name)),
-            key=lambda path: int(path.name[11:]),
-        )
-
-    def save(self, state: Any) -> Path:
-        "Write the state under the next number, then drop the oldest."
-        last = max((int(path.name[11:]) for path in self.paths()), default=0)
-        path = self.folder / f"checkpoint-{last + 1:06d}"
-        write_state(path, state)
-        for old in self.paths()[: -self.keep]:
-            remove(old)
-        return path
+        named = (path for path in found if re.fullmatch(r"checkpoint-\d+", path.name))
+        return sorted(named, key=lambda path: int(path.name[11:]))
 
     def read(self, path: Path) -> Any:
         """The state of one checkpoint, if it is whole and of this run.
@@ -205,35 +213,14 @@ class Checkpoints:
             path: one of `paths()`
         """
         state = read_state(path)
-        if self.run and state.get("run") != self.run:
-            raise CheckpointError(f"{path} is a checkpoint of another run, {state.get('run')}")
-        return state
+        if not self.run or state.get("run") == self.run: return state
+        raise CheckpointError(f"{path} is a checkpoint of another run, {state.get('run')}")
 
-    def load(self) -> Any:
-        "The newest state that is whole; None where there is no checkpoint."
-        refused = []
-        for path in reversed(self.paths()):
-            try:
-                state = self.read(path)
-            except CheckpointError as error:
-                refused.append(str(error))
-            else:
-                if refused:
-                    warnings.warn(
-                        f"{'; '.join(refused)}. Using the checkpoint before " f"it, {path}",
-                        stacklevel=2,
-                    )
-                return state
-        if refused:
-            raise CheckpointError(
-                f"no checkpoint of {self.folder} can be used: " f"{'; '.join(refused)}"
-            )
-        return None
+    save, load = save, load
 
     def clean(self) -> None:
         "Delete what killed writers left; only for who holds the folder's lock."
-        for rest in self.folder.glob(".checkpoint-*"):
-            shutil.rmtree(rest, ignore_errors=True)
+        for rest in self.folder.glob(".checkpoint-*"): shutil.rmtree(rest, ignore_errors=True)
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #b3968f40
 def _try_lock(file, kind: int, tries: int = 1) -> bool:
@@ -244,6 +231,25 @@ def _try_lock(file, kind: int, tries: int = 1) -> bool:
     return False
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #8bf969bf
+def lock(self: "FolderLock") -> "FolderLock":
+    "Lock the folder; refused while another process holds it."
+    folder = self.path.parent
+    try: file = self.path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write in {folder}: {error.strerror}") from error
+    # `is_locked` of another process may hold it for a moment
+    if not _try_lock(file, fcntl.LOCK_EX, tries=3):
+        file.close()
+        owner = self.path.read_text(encoding="utf-8").strip()
+        raise CheckpointError(f"{folder} is in use by process {owner}; give each training a folder of "
+                              "its own")
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    self.file = file
+    return self
+
+# %% ../../nbs/80_train/50_checkpoint.ipynb #59101ec5
 class FolderLock:
     "Holds a folder for one training; a second one is refused, naming the first."
 
@@ -251,39 +257,18 @@ class FolderLock:
         self.path = Path(folder) / "lock"
         self.file: IO[str] | None = None   # open and locked
 
-    def __enter__(self) -> "FolderLock":
-        try: file = self.path.open("a+", encoding="utf-8")
-        except OSError as error: raise CheckpointError(f"cannot write in {self.path.parent}: "
-                                                       f"{error.strerror}") from error
-        # `is_locked` of another process may hold it for a moment
-        if not _try_lock(file, fcntl.LOCK_EX, tries=3):
-            file.close()
-            raise CheckpointError(
-                f"{self.path.parent} is in use by process "
-                f"{self.path.read_text(encoding='utf-8').strip()}; "
-                "give each training a folder of its own"
-            )
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self.file = file
-        return self
+    __enter__ = lock
 
     def __exit__(self, *error) -> None:
         if self.file: self.file.close()
 
     def check(self) -> None:
-        """Refuse to go on when the folder was removed, or removed and made again, under a living
-        process.
-        """
-        try:
-            same = self.file and os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        "Refuse to go on when the folder was removed, or made anew, under a living process."
+        try: same = self.file and os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
         except OSError: same = False
-        if not same:
-            raise CheckpointError(
-                f"{self.path.parent} was removed or begun anew while "
-                f"process {os.getpid()} trained there; it writes nothing more"
-            )
+        if same: return
+        raise CheckpointError(f"{self.path.parent} was removed or begun anew while process "
+                              f"{os.getpid()} trained there; it writes nothing more")
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #a4b2b9eb
 def is_locked(folder: Path | str) -> bool:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'exponential_mean', 'thin', 'spread', 'Place', 'to_png', 'Curve', 'Panel', 'limits', 'refresh',
-           'write_labels', 'new_label', 'fixed_axes', 'LivePlot', 'check_panel', 'in_words', 'LiveCurves']
+           'write_labels', 'new_label', 'fixed_axes', 'add', 'draw', 'LivePlot', 'check_panel', 'in_words',
+           'LiveCurves']
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #14d3c429
 import io
@@ -126,18 +127,23 @@ class Curve:
         return thin(np.array(self.x)), thin(exponential_mean(self.y, smoothing))
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #7a9190dc
+def _axes_style(axes, name: str, x_label: str, lines: dict[str, float]) -> None:
+    "Title, grid and reference lines of a panel."
+    axes.set_title(name, loc="left", fontweight="bold", fontsize=12)
+    axes.set_xlabel(x_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for height in lines.values(): axes.axhline(height, color="0.35", lw=1.4, ls=(0, (4, 2)))
+
+# %% ../../nbs/80_train/30_live_plot.ipynb #9abbd54f
 class Panel:
     "One pair of axes: growing curves, standing reference lines, their names in the right margin."
 
     def __init__(self, axes, name: str, x_label: str, lines: dict[str, float], smoothing: float):
         self.axes, self.name, self.lines, self.smoothing = axes, name, lines, smoothing
         self.curves, self.drawn, self.labels = {}, {}, {}
-        axes.set_title(name, loc="left", fontweight="bold", fontsize=12)
-        axes.set_xlabel(x_label)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="0.9")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        for height in lines.values(): axes.axhline(height, color="0.35", lw=1.4, ls=(0, (4, 2)))
+        _axes_style(axes, name, x_label, lines)
 
     def add(self, series: str, x: float, y: float, color: str):
         "Append a point; a new series gets its line."
@@ -147,18 +153,11 @@ class Panel:
     def _start(self, series: str, color: str):
         faint = self.axes.plot([], [], color=color, lw=0.8, alpha=0.3)[0]
         bold = self.axes.plot([], [], color=color, lw=2.6, solid_capstyle="round")[0]
-        self.curves[series] = Curve()
-        self.drawn[series] = (faint, bold)
+        self.curves[series], self.drawn[series] = Curve(), (faint, bold)
 
     def ends(self) -> dict[str, float]:
-        """Last smoothed value of each curve and the height of each reference line.
-
-        What a legend would say.
-        """
-        last = {
-            series: exponential_mean(curve.y, self.smoothing)[-1]
-            for series, curve in self.curves.items()
-        }
+        "Last smoothed value of each curve and height of each reference line: what a legend would say."
+        last = {name: exponential_mean(one.y, self.smoothing)[-1] for name, one in self.curves.items()}
         return {**self.lines, **last}
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #d776c7d5
@@ -226,6 +225,33 @@ def fixed_axes(
     return [figure.add_axes((i * share + left / width, *box)) for i in range(count)]
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #c2af0a6f
+def add(self: "LivePlot", panel: str, series: str, x: float, y: float) -> None:
+    """Remember one point; a series has the same colour in every panel.
+
+    Args:
+        panel: its name
+        series: name of the curve
+        x: place on the panel's x axis
+        y: value there
+    """
+    check_panel(panel, self.panels)
+    color = self.colors.setdefault(series, PALETTE[len(self.colors) % len(PALETTE)])
+    self.panels[panel].add(series, x, y, color)
+
+# %% ../../nbs/80_train/30_live_plot.ipynb #6d72550b
+def draw(self: "LivePlot", force: bool = False) -> None:
+    """Draw if a picture is due, or at once when forced.
+
+    Args:
+        force: also before a picture is due
+    """
+    if not force and time.monotonic() < self.next_draw: return
+    for panel in self.panels.values(): refresh(panel)
+    self.png = to_png(self.figure)
+    self.place.show(self.png, alt=self.caption())
+    self.next_draw = time.monotonic() + self.every
+
+# %% ../../nbs/80_train/30_live_plot.ipynb #7c95328e
 class LivePlot:
     """Panels of growing curves, shown as one PNG that is replaced in place.
 
@@ -256,28 +282,7 @@ class LivePlot:
         self.every, self.next_draw = every, time.monotonic()
         self.colors, self.place, self.png = {}, Place(), b""
 
-    def add(self, panel: str, series: str, x: float, y: float):
-        """Remember one point; a series has the same colour in every panel.
-
-        Args:
-            x: place on the panel's x axis
-            y: value there
-        """
-        check_panel(panel, self.panels)
-        color = self.colors.setdefault(series, PALETTE[len(self.colors) % len(PALETTE)])
-        self.panels[panel].add(series, x, y, color)
-
-    def draw(self, force: bool = False):
-        """Draw if a picture is due, or at once when forced.
-
-        Args:
-            force: also before a picture is due
-        """
-        if not force and time.monotonic() < self.next_draw: return
-        for panel in self.panels.values(): refresh(panel)
-        self.png = to_png(self.figure)
-        self.place.show(self.png, alt=self.caption())
-        self.next_draw = time.monotonic() + self.every
+    add, draw = add, draw
 
     def caption(self) -> str:
         "The end of every line in words: for a log, and for readers who cannot see the picture."
@@ -287,11 +292,9 @@ class LivePlot:
         "Draw what has come since the last picture."
         self.draw(force=True)
 
-    def __enter__(self):
-        return self
+    def __enter__(self): return self
 
-    def __exit__(self, *error):
-        self.close()
+    def __exit__(self, *error): self.close()
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #57fcf53e
 def check_panel(name: str, known):
@@ -304,6 +307,28 @@ def in_words(ends: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in ends.items())
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #591d7e57
+def _add_epoch(self: "LiveCurves", trainer, epoch: int, metrics: dict) -> None:
+    """Add the epoch's metrics; an epoch without any is skipped.
+
+    Args:
+        trainer: the one that calls
+        epoch: its number
+        metrics: values by name
+    """
+    for name in list(self.panels)[1:] if metrics else []:
+        if name not in metrics: raise ValueError(f"metric {name!r} is not among {list(metrics)}")
+        self.add(name, "validation", epoch, float(metrics[name]))
+    self.draw()
+
+
+def _read_and_draw(self: "LiveCurves", force: bool = False) -> None:
+    "Read the losses put aside if a picture is due, or at once with `force`, then draw."
+    if not force and time.monotonic() < self.next_draw: return
+    for step, loss in self.waiting: self.add("loss", "train", step, float(loss))
+    self.waiting.clear()
+    LivePlot.draw(self, force)
+
+# %% ../../nbs/80_train/30_live_plot.ipynb #a19a3d54
 class LiveCurves(LivePlot):
     """Trainer callback: loss by step, validation metrics by epoch.
 
@@ -318,58 +343,22 @@ class LiveCurves(LivePlot):
         self, metrics: list[str], lines: dict[str, dict[str, float]] | None = None,
         smoothing: float = 0.98, **options
     ):
-        super().__init__(
-            {"loss": "step", **dict.fromkeys(metrics, "epoch")}, lines=lines,
-            smoothing={"loss": smoothing}, **options
-        )
+        panels = {"loss": "step", **dict.fromkeys(metrics, "epoch")}
+        super().__init__(panels, lines=lines, smoothing={"loss": smoothing}, **options)
         self.waiting = []
 
     def on_start(self, trainer):
-        """Begin with what a resumed training has behind it.
-
-        Args:
-            trainer: the one that calls
-        """
+        "Begin with what a resumed training of the `trainer` has behind it."
         if getattr(trainer, "recorder", None): self.waiting += trainer.recorder.past_losses()
         for row in getattr(trainer, "history", []): self.on_epoch(trainer, row["epoch"], row)
 
     def on_step(self, trainer, step: int, loss):
-        """Put the loss aside, unread.
-
-        Args:
-            trainer: the one that calls
-            step: number of the step
-        """
+        "Put the `loss` of a `step` of the `trainer` aside, unread."
         self.waiting.append((step, loss.detach() if hasattr(loss, "detach") else loss))
         self.draw()
 
-    def on_epoch(self, trainer, epoch: int, metrics: dict):
-        """Add the epoch's metrics; an epoch without any is skipped.
-
-        Args:
-            trainer: the one that calls
-            metrics: values by name
-        """
-        for name in list(self.panels)[1:] if metrics else []:
-            if name not in metrics: raise ValueError(f"metric {name!r} is not among {list(metrics)}")
-            self.add(name, "validation", epoch, float(metrics[name]))
-        self.draw()
-
     def on_end(self, trainer):
-        """Draw the last picture.
-
-        Args:
-            trainer: the one that calls
-        """
+        "Draw the last picture of the `trainer`."
         self.close()
 
-    def draw(self, force: bool = False):
-        """Read the losses put aside if a picture is due, then draw.
-
-        Args:
-            force: also before a picture is due
-        """
-        if not force and time.monotonic() < self.next_draw: return
-        for step, loss in self.waiting: self.add("loss", "train", step, float(loss))
-        self.waiting.clear()
-        super().draw(force)
+    on_epoch, draw = _add_epoch, _read_and_draw

@@ -9,6 +9,7 @@ __all__ = ['run_notebook']
 import fcntl
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,36 +36,37 @@ def _begin(name: str, folder: Path | str, call: str) -> IO[str]:
     return _taken(path) or _begin(name, folder, call)   # another process was quicker: a run more
 
 # %% ../../nbs/80_train/65_notebook_runs.ipynb #f4168e42
+def _check_run_dir(parameters: Collection[str], notebook: Path | str) -> None:
+    if "run_dir" in parameters: return
+    raise ValueError(f"{notebook} has no parameter run_dir; an experiment needs one to leave its "
+                     "record")
+
+
+def _call_text(notebook: Path | str, parameters: Mapping[str, Any]) -> str:
+    "The call as text: hash of the notebook, and parameters."
+    content = hashlib.sha256(Path(notebook).read_bytes()).hexdigest()
+    return json.dumps({"notebook": content, "parameters": parameters}, default=str)
+
+# %% ../../nbs/80_train/65_notebook_runs.ipynb #abf18ee9
 def run_notebook(
     notebook: Path | str, name: str, folder: Path | str = "runs", progress: bool = True,
     **parameters: Any
 ) -> Path:
     """Execute the notebook in a run folder, the one of the same call that was cut off or a new one;
-    what the notebook raises is raised.
+    what the notebook raises is raised. The run's folder is returned.
 
     Args:
         notebook: an experiment notebook with a parameter run_dir
         name: end of the run folder's name
+        folder: that holds folders of runs
         progress: papermill's progress bar over the cells
         parameters: of the notebook
-
-    Returns:
-        the run's folder
     """
     import papermill  # half of the time of `import recbench.train`: only who runs one waits for it
-
-    if "run_dir" not in papermill.inspect_notebook(str(notebook)):
-        raise ValueError(
-            f"{notebook} has no parameter run_dir; an experiment needs one to leave its record"
-        )
-    content = hashlib.sha256(Path(notebook).read_bytes()).hexdigest()
-    with _begin(
-        name, folder, json.dumps({"notebook": content, "parameters": parameters}, default=str)
-    ) as call:
+    _check_run_dir(papermill.inspect_notebook(str(notebook)), notebook)
+    with _begin(name, folder, _call_text(notebook, parameters)) as call:
         run_dir = Path(call.name).parent.resolve()
-        papermill.execute_notebook(
-            str(notebook), str(run_dir / "notebook.ipynb"), {**parameters, "run_dir": str(run_dir)},
-            progress_bar=progress
-        )
+        output, values = str(run_dir / "notebook.ipynb"), {**parameters, "run_dir": str(run_dir)}
+        papermill.execute_notebook(str(notebook), output, values, progress_bar=progress)
         call.truncate(0)          # an empty one has come to its end
     return run_dir

@@ -78,10 +78,8 @@ def freeze_parts(model: nn.Module, parts: Sequence[Part]) -> None:
             try:
                 model.get_parameter(name).requires_grad_(False)
             except AttributeError as error:
-                raise ValueError(
-                    f"table {name} is already fused and "
-                    "cannot be frozen; freeze parts before fuse_tables"
-                ) from error
+                raise ValueError(f"table {name} is already fused and cannot be frozen; freeze parts "
+                                 "before fuse_tables") from error
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #8f65ce28
 def refuse_fused(model: nn.Module, optimizer: str, learning_rate: float | None = None) -> None:
@@ -92,13 +90,24 @@ def refuse_fused(model: nn.Module, optimizer: str, learning_rate: float | None =
     for key, (tables, name) in table_names(model).items():
         own = tables.rules.get(name)
         if own and own != (optimizer, learning_rate):
-            raise ValueError(
-                f"table {key} is fused with {own[0]} of rate {own[1]}, asked for is {optimizer} of "
-                f"rate {learning_rate}; "
-                "a fused table keeps its optimiser, make the model anew"
-            )
+            raise ValueError(f"table {key} is fused with {own[0]} of rate {own[1]}, asked for is "
+                             f"{optimizer} of rate {learning_rate}; a fused table keeps its optimiser, "
+                             "make the model anew")
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #56454a64
+def _table_rates(model: nn.Module, parts: Sequence[Part]) -> dict[Tables, dict[str, float]]:
+    "Own rates of tables, by the module that holds them; a penalty is refused."
+    owners, _ = part_of_each(model, parts)
+    for name, part in owners.items():
+        if part.weight_decay:
+            raise ValueError(f"part {part.pattern!r} gives weight_decay {part.weight_decay} to table "
+                             f"{name}; FBGEMM's CPU kernels ignore it, so fused tables have none")
+    rates: dict[Tables, dict[str, float]] = {tables: {} for tables in embedding_tables(model)}
+    for key, (tables, name) in table_names(model).items():
+        if rate := owners[key].learning_rate: rates[tables][name] = rate
+    return rates
+
+# %% ../../nbs/80_train/20_optimizers.ipynb #3eea70a3
 def fuse_tables(
     model: nn.Module, optimizer: str = "rowwise_adagrad", learning_rate: float = 0.1,
     parts: Sequence[Part] = ()
@@ -107,43 +116,31 @@ def fuse_tables(
     have been given the same.
 
     Args:
-        learning_rate: of tables without a part's own rate
+        model: whose tables are fused
         optimizer: a key of layers.embedding_tables.OPTIMIZERS
+        learning_rate: of tables without a part's own rate
         parts: those that match tables give them their own rate
     """
     refuse_fused(model, optimizer, learning_rate)
     freeze_parts(model, parts)
-    owners, _ = part_of_each(model, parts)
-    for name, part in owners.items():
-        if part.weight_decay:
-            raise ValueError(
-                f"part {part.pattern!r} gives weight_decay {part.weight_decay} to table {name}; "
-                "FBGEMM's CPU kernels ignore it, so fused tables have none"
-            )
-    rates: dict[Tables, dict[str, float]] = {tables: {} for tables in embedding_tables(model)}
-    for key, (tables, name) in table_names(model).items():
-        rate = owners[key].learning_rate
-        if rate: rates[tables][name] = rate
-    for tables, own in rates.items():
+    for tables, own in _table_rates(model, parts).items():
         if tables.is_fused and own:
-            raise ValueError(
-                f"tables {sorted(own)} are already fused; give their parts to the call that fuses them"
-            )
+            raise ValueError(f"tables {sorted(own)} are already fused; give their parts to the call "
+                             "that fuses them")
         if not tables.is_fused: tables.fuse(optimizer, learning_rate, rates=own)
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #0ea9c0b6
 def parameter_groups(
     model: nn.Module, owners: Mapping[str, Part], learning_rate: float, weight_decay: float, **settings
 ) -> list[dict]:
-    """Trainable parameters as an optimiser wants them.
+    """Trainable parameters as an optimiser wants them: a group for each pair of rate and decay.
 
     Args:
+        model: whose parameters they are
         owners: name of a parameter -> its part
         learning_rate: where the part has none
+        weight_decay: where the part has none
         settings: of every group
-
-    Returns:
-        a group for each pair of rate and decay
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, part in owners.items():
@@ -151,10 +148,8 @@ def parameter_groups(
         decay = weight_decay if part.weight_decay is None else part.weight_decay
         parameter = model.get_parameter(name)
         if parameter.requires_grad: groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {"params": members, "lr": rate, "weight_decay": decay, **settings}
-        for (rate, decay), members in groups.items()
-    ]
+    return [{"params": members, "lr": rate, "weight_decay": decay, **settings}
+            for (rate, decay), members in groups.items()]
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #248145e4
 def check_tables(model: nn.Module, learning_rate: float, table_learning_rate: float | None) -> None:
@@ -166,10 +161,8 @@ def check_tables(model: nn.Module, learning_rate: float, table_learning_rate: fl
         weight in tables.plain_weights().items() if weight.requires_grad
     ]
     if left and table_learning_rate is None:
-        raise ValueError(
-            f"tables {left} are not fused; call fuse_tables first, dense Adam would rewrite every row "
-            "in every step"
-        )
+        raise ValueError(f"tables {left} are not fused; call fuse_tables first, dense Adam would "
+                         "rewrite every row in every step")
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #04acff0b
 def dense_groups(
@@ -186,10 +179,8 @@ def dense_groups(
             model, own, table_learning_rate, table_weight_decay, decoupled_weight_decay=False
         )
     if not groups and not any(tables.is_fused for tables in embedding_tables(model)):
-        raise ValueError(
-            "nothing in the model is trainable; leave at least one parameter or table outside the "
-            "parts of rate 0"
-        )
+        raise ValueError("nothing in the model is trainable; leave at least one parameter or table "
+                         "outside the parts of rate 0")
     return groups or [{"params": [], "lr": learning_rate}]                  # fused tables alone
 
 # %% ../../nbs/80_train/20_optimizers.ipynb #39bc1f12

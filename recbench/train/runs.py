@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['FREE', 'RUN', 'RUN_MANIFEST', 'CALL', 'table_state', 'table_from_state', 'data_fingerprint', 'plain', 'environment',
-           'describe_tree', 'settings_of', 'settled', 'vocabulary_fingerprint', 'describe_data', 'describe_training',
-           'flat', 'identity', 'check_same', 'new_run_dir', 'read_lines', 'write_lines', 'refuse_foreign',
-           'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost', 'flush', 'save',
-           'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch', 'on_interrupt',
-           'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users', 'encode_rows',
-           'load_parts', 'build_model', 'can_recommend', 'best_items', 'check_asked', 'asked_rows', 'recommend_items',
-           'of_these', 'write_recommendations', 'add_items', 'predict_rows', 'seen_items', 'run_row', 'load_run',
-           'run_facts', 'Run', 'runs']
+           'describe_tree', 'settings_of', 'settled', 'vocabulary_fingerprint', 'describe_data', 'describe_model',
+           'describe_training', 'flat', 'identity', 'check_same', 'new_run_dir', 'read_lines', 'write_lines',
+           'refuse_foreign', 'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost',
+           'flush', 'save', 'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch',
+           'on_interrupt', 'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users',
+           'encode_rows', 'load_parts', 'build_model', 'can_recommend', 'best_items', 'check_asked', 'asked_rows',
+           'recommend_items', 'of_these', 'write_recommendations', 'add_items', 'predict_rows', 'seen_items', 'run_row',
+           'load_run', 'run_facts', 'Run', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
+
+# %% ../../nbs/80_train/60_runs.ipynb #ee91df42
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -40,6 +42,7 @@ import yaml
 from torch import Tensor
 from tqdm.auto import tqdm
 
+# %% ../../nbs/80_train/60_runs.ipynb #eb8f3467
 from ..core.checks import number, truth
 from ..core.checks import whole as whole_number
 from ..core.config import ModelConfig
@@ -52,6 +55,8 @@ from ..data.rows.features import Feature, Schema, SequenceFeature
 from ..data.sets.files import read_frame
 from ..data.rows.table import Jagged, Table, encode_table, kind_of
 from ..data.feed.tree import Tree, load_tree, save_tree
+
+# %% ../../nbs/80_train/60_runs.ipynb #b14ab08c
 from ..data.rows.vocabulary import Vocabulary
 from ..evaluate.cards import Card
 from ..evaluate.item_index import ItemIndex
@@ -224,23 +229,24 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     }
 
 # %% ../../nbs/80_train/60_runs.ipynb #42d94baa
-def describe_training(trainer) -> dict[str, Any]:
-    """Everything that a training's numbers depend on, as plain values.
+def describe_model(model: BaseModel) -> dict[str, Any]:
+    "Class, config, columns and tree of a model, as plain values."
+    return {
+        "class": type(model).__name__,
+        "config": model.config.to_dict(),
+        "labels": model.labels,
+        "sample_weights": model.sample_weights,
+        **describe_tree(model),
+    }
 
-    Args:
-        trainer: before or after its training
-    """
-    model, callbacks = trainer.model, trainer.callbacks
+
+def describe_training(trainer) -> dict[str, Any]:
+    "Everything that the numbers of a `trainer` depend on, as plain values."
+    model, callbacks, guests = trainer.model, trainer.callbacks, guest_modules(trainer.model)
     training = [one for one in callbacks if hasattr(one, "settings") or hasattr(one, "state_dict")]
     return {
-        "model": {
-            "class": type(model).__name__,
-            "config": model.config.to_dict(),
-            "labels": model.labels,
-            "sample_weights": model.sample_weights,
-            **describe_tree(model),
-        },
-        **({"guests": found} if (found := guest_modules(model)) else {}),
+        "model": describe_model(model),
+        **({"guests": guests} if guests else {}),
         "features": [{"kind": type(feature).__name__, **plain(feature)} for feature in model.features],
         "trainer": plain(trainer.settings),
         "loader": settings_of(trainer.loader),
@@ -277,25 +283,18 @@ def check_same(written: Mapping, now: Mapping) -> None:
     """Refuse to resume a run with another model, loader, schedule, average, other settings or other
     data.
     """
+    free = {f"trainer.{name}" for name in FREE}
     # older runs did not keep them
-    free = {f"trainer.{name}" for name in FREE} | (
-        {"data.vocabularies", "data.offers_seen"} if "run" not in written else set()
-    )
-    old = {name: value for name, value in flat(identity(written)).items() if name not in free}
-    new = {
-        name: value for name,
-        value in flat({part: now[part] for part in identity(written)}).items() if name not in free
-    }
+    if "run" not in written: free |= {"data.vocabularies", "data.offers_seen"}
+    parts = identity(written)
+    old, new = flat(parts), flat({part: now[part] for part in parts})
     differ = [
         f"{name} was {old.get(name)!r:.200} and is {new.get(name)!r:.200}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
+        for name in sorted({*old, *new} - free) if old.get(name) != new.get(name)
     ]
-    if differ:
-        raise ValueError(
-            f"the run in this folder was another one: {'; '.join(differ)[:900]}. Resume it with its "
-            "own settings, or give another run_dir"
-        )
+    if not differ: return
+    raise ValueError(f"the run in this folder was another one: {'; '.join(differ)[:900]}. Resume it "
+                     "with its own settings, or give another run_dir")
 
 # %% ../../nbs/80_train/60_runs.ipynb #331db6ee
 def new_run_dir(name: str, folder: Path | str = "runs") -> Path:
@@ -376,54 +375,52 @@ def write_manifest(folder: Path, config: str) -> None:
     write_text(folder / RUN_MANIFEST, json.dumps(found, indent=1))
 
 # %% ../../nbs/80_train/60_runs.ipynb #43f0ffe0
+def _write_parts(folder: Path, trainer) -> None:
+    "Catalogue, vocabularies, users and tree of a run that begins."
+    dataset, model = trainer.dataset, trainer.model
+    keys = dataset.item_frame[dataset.schema.item_key].tolist()
+    # of a start that was killed: run.json stood there before it
+    shutil.rmtree(folder / "catalogue", ignore_errors=True)
+    write_state(folder / "catalogue", {"keys": keys, "items": table_state(dataset.items)})
+    try:
+        save_encoding(dataset, folder)
+        frame_to_parquet(dataset.item_frame, folder / "items.parquet")
+        if can_recommend(model): write_known_users(dataset, folder / "users.parquet")
+        if getattr(model, "tree", None) is not None: save_tree(model.tree, folder / "tree.safetensors")
+    except OSError as error:
+        raise CheckpointError(f"cannot write in {folder}: {error.strerror}") from error
+
+# %% ../../nbs/80_train/60_runs.ipynb #a2bc6c7e
 def begin(self: "Recorder", trainer) -> None:
     "Describe the run; its config comes last: a folder with a config is complete."
-    dataset, self.run = trainer.dataset, uuid.uuid4().hex
-    keys = dataset.item_frame[dataset.schema.item_key].tolist()
+    self.run = uuid.uuid4().hex
     write_text(self.folder / RUN, json.dumps({"run": self.run}))
-    # of a start that was killed: run.json stood there before it
-    shutil.rmtree(self.folder / "catalogue", ignore_errors=True)
-    write_state(self.folder / "catalogue", {"keys": keys, "items": table_state(dataset.items)})
-    try:
-        save_encoding(dataset, self.folder)
-        frame_to_parquet(dataset.item_frame, self.folder / "items.parquet")
-        if can_recommend(trainer.model): write_known_users(dataset, self.folder / "users.parquet")
-        if getattr(trainer.model, "tree", None) is not None:
-            save_tree(trainer.model.tree, self.folder / "tree.safetensors")
-    except OSError as error:
-        raise CheckpointError(f"cannot write in {self.folder}: {error.strerror}") from error
+    _write_parts(self.folder, trainer)
     write_text(self.folder / "environment.json", json.dumps(environment(), indent=1))
     write_lines(self.folder / "steps.jsonl", [])
-    text = yaml.safe_dump(
-        {"run": self.run, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **describe_training(trainer)},
-        sort_keys=False,
-    )
+    about = {"run": self.run, "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    text = yaml.safe_dump(about | describe_training(trainer), sort_keys=False)
     write_manifest(self.folder, text)
     write_text(self.folder / "config.yaml", text)
 
 # %% ../../nbs/80_train/60_runs.ipynb #40f03f66
 def reopen(self: "Recorder", trainer) -> None:
     "Check that it is the same run, and go on where its newest checkpoint stands."
-    config = read_config(self.folder)
+    config, steps = read_config(self.folder), self.folder / "steps.jsonl"
     if not self.resume and (self.run is None or self.run != config.get("run")):
         raise CheckpointError(f"{self.folder} holds a run and resume is False; give another run_dir")
     check_run_files(self.folder, config)
     check_same(config, describe_training(trainer))
     self.run = self.checkpoints.run = config.get("run")
     state = self.checkpoints.load()
-    if state:trainer.load_state_dict(state)
+    if state: trainer.load_state_dict(state)
     else: self.refuse_lost(trainer)
     self.has_saved = bool(state)
-    write_lines(
-        self.folder / "steps.jsonl",
-        [row for row in read_lines(self.folder / "steps.jsonl") if row["step"] <= trainer.step],
-    )
+    write_lines(steps, [row for row in read_lines(steps) if row["step"] <= trainer.step])
     write_lines(self.folder / "epochs.jsonl", trainer.history)
-    print(
-        f"resumed {self.folder} after step {trainer.step}, {len(trainer.history)} epochs done"
-        if state
-        else f"{self.folder} has no checkpoint yet; starting from its beginning"
-    )
+    where = f"after step {trainer.step}, {len(trainer.history)} epochs done"
+    none = f"{self.folder} has no checkpoint yet; starting from its beginning"
+    print(f"resumed {self.folder} {where}" if state else none)
 
 # %% ../../nbs/80_train/60_runs.ipynb #10738e25
 def refuse_lost(self: "Recorder", trainer) -> None:
@@ -435,15 +432,11 @@ def refuse_lost(self: "Recorder", trainer) -> None:
         or not known
         and any(read_lines(self.folder / name) for name in ("epochs.jsonl", "steps.jsonl"))
     ):
-        raise CheckpointError(
-            f"{self.folder} holds the record of a run whose checkpoints are gone; nothing was touched, "
-            "give another run_dir"
-        )
+        raise CheckpointError(f"{self.folder} holds the record of a run whose checkpoints are gone; "
+                              "nothing was touched, give another run_dir")
     if trainer.step or not trainer.whole:
-        raise CheckpointError(
-            f"{self.folder} has no checkpoint, and this trainer broke off in step {trainer.step + 1}; "
-            "make a new Trainer"
-        )
+        raise CheckpointError(f"{self.folder} has no checkpoint, and this trainer broke off in step "
+                              f"{trainer.step + 1}; make a new Trainer")
 
 # %% ../../nbs/80_train/60_runs.ipynb #1a424a43
 def flush(self: "Recorder") -> None:
@@ -459,9 +452,8 @@ def flush(self: "Recorder") -> None:
                 for (step, _), loss in zip(waiting, losses)
             )
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write {self.folder / 'steps.jsonl'}: {error.strerror}"
-        ) from error
+        raise CheckpointError(f"cannot write {self.folder / 'steps.jsonl'}: "
+                              f"{error.strerror}") from error
 
 # %% ../../nbs/80_train/60_runs.ipynb #6b386c22
 def save(self: "Recorder", trainer) -> None:
@@ -559,8 +551,7 @@ def on_error(self: "Recorder", trainer, error: Exception) -> None:
             "model": trainer.model.state_dict(),
         },
     )
-    error.add_note(f"batch and weights are in {place}; read_state and batch_from_state bring "
-                   "them back")
+    error.add_note(f"batch and weights are in {place}; read_state and batch_from_state bring them back")
 
 # %% ../../nbs/80_train/60_runs.ipynb #d064b83a
 def on_end(self: "Recorder", trainer) -> None:
@@ -609,20 +600,9 @@ class Recorder:
         self.run: str | None = None
         self.has_saved = False
 
-    check = check
-    begin = begin
-    reopen = reopen
-    refuse_lost = refuse_lost
-    flush = flush
-    save = save
-    past_losses = past_losses
-    status = status
-    on_load = on_load
-    on_step = on_step
-    on_epoch = on_epoch
-    on_interrupt = on_interrupt
-    on_error = on_error
-    on_end = on_end
+    check, begin, reopen, refuse_lost, flush = check, begin, reopen, refuse_lost, flush
+    save, past_losses, status, on_load, on_step = save, past_losses, status, on_load, on_step
+    on_epoch, on_interrupt, on_error, on_end = on_epoch, on_interrupt, on_error, on_end
 
 # %% ../../nbs/80_train/60_runs.ipynb #dbd33dc4
 def window_features(
@@ -647,9 +627,8 @@ def _is_list(value: Any) -> bool: return pd.api.types.is_list_like(value)
 def item_lists(history: pd.Series) -> list[list]:
     "Each row's items; a missing history, None or NaN, is an empty one."
     if history.map(lambda row: isinstance(row, str)).any():
-        raise ValueError(
-            f"{history.name} holds text, e.g. {history.iloc[0]!r}; must be lists of item ids"
-        )
+        raise ValueError(f"{history.name} holds text, e.g. {history.iloc[0]!r}; must be lists of item "
+                         "ids")
     # what can be read only once is no list
     lists = [list(row) if _is_list(row) and not hasattr(row, "__next__") else row for row in history]
     odd = [row for row in lists if not (isinstance(row, list) or pd.isna(row))]
@@ -669,7 +648,7 @@ def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, 
     """
     return encode_rows(rows, schema, vocabularies, schema.side("user"))
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #f7f5e12b
 def encode_rows(
     rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary],
     features: Sequence[Feature]
@@ -682,22 +661,15 @@ def encode_rows(
         vocabularies: token -> row, of every table
         features: those that are wanted
     """
-    windows = window_features(schema, vocabularies)
-    windows = {name: one for name, one in windows.items() if one in features}
+    found, cut, borrowed = window_features(schema, vocabularies), {}, {}
+    windows = {name: one for name, one in found.items() if one in features}
     _check_columns(rows, [feature.name for feature in features], windows)
     own = [feature.table for feature in schema.side("item") if feature.name == schema.item_key]
-    cut = {
-        name: pd.Series(
-            [items[-feature.max_length :] for items in item_lists(rows[source])], rows.index, object
-        )
-        for name, feature in windows.items()
-        for source in [name if name in rows else "history"]
-    }
-    borrowed = {
-        feature.table: vocabularies[own[0]]
-        for feature in windows.values()
-        if feature.table not in vocabularies and own and own[0] in vocabularies
-    }
+    for name, feature in windows.items():
+        lists = item_lists(rows[name if name in rows else "history"])
+        cut[name] = pd.Series([items[-feature.max_length :] for items in lists], rows.index, object)
+        if feature.table not in vocabularies and own and own[0] in vocabularies:
+            borrowed[feature.table] = vocabularies[own[0]]
     return encode_table(features, rows.assign(**cut), {**vocabularies, **borrowed})
 
 # %% ../../nbs/80_train/60_runs.ipynb #8c4489c5
@@ -705,10 +677,8 @@ def _check_columns(rows: pd.DataFrame, read: list[str], windows: Mapping[str, Se
     made = windows if "history" in rows else {}
     missing = [name for name in read if name not in rows and name not in made]
     if missing:
-        raise ValueError(
-            f"columns {missing} are missing; rows have {sorted(map(str, rows.columns))}, the model "
-            f"reads {read}"
-        )
+        raise ValueError(f"columns {missing} are missing; rows have {sorted(map(str, rows.columns))}, "
+                         f"the model reads {read}")
 
 # %% ../../nbs/80_train/60_runs.ipynb #4e8ed830
 def load_parts(path: Path) -> dict[str, Tree]:
@@ -780,15 +750,12 @@ def best_items(
 def check_asked(self: "Run", k: object, seen: object, columns: Sequence[str]) -> None:
     "Refuse a model that has no lists, and lists that cannot be."
     if not can_recommend(self.model):
-        raise ValueError(
-            f"{type(self.model).__name__} ranks rows and has no vectors of users and items; recommend "
-            "needs a match model"
-        )
+        raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and "
+                         "items; recommend needs a match model")
     whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
     if not whole or not 1 <= k <= len(self.items):
-        raise ValueError(
-            f"k is {k!r}; must be a whole number in 1..{len(self.items)}, the size of the catalogue"
-        )
+        raise ValueError(f"k is {k!r}; must be a whole number in 1..{len(self.items)}, the size of the "
+                         "catalogue")
     if seen not in (None, "drop", "keep"):
         raise ValueError(f"seen is {seen!r}; allowed are 'drop', 'keep', None (as in evaluation)")
     lost = [name for name in columns if name not in self.item_frame]
@@ -973,10 +940,8 @@ def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
     )
     (found, kind), (known, key_kind) = kind_of(flat), kind_of(item_keys)
     if {found, known} == {"text", "number"}:
-        raise ValueError(
-            f"{history.name} holds {kind}, the catalogue {key_kind}, e.g. {item_keys[0]!r}; they must "
-            "be of one kind"
-        )
+        raise ValueError(f"{history.name} holds {kind}, the catalogue {key_kind}, e.g. "
+                         f"{item_keys[0]!r}; they must be of one kind")
     places = item_keys.get_indexer(flat)
     owner = np.repeat(np.arange(len(lists)), [len(items) for items in lists])[places >= 0]
     lengths = torch.from_numpy(np.bincount(owner, minlength=len(lists)))
@@ -1034,15 +999,10 @@ def load_run(path: Path) -> tuple:
 # %% ../../nbs/80_train/60_runs.ipynb #864eba07
 def run_facts(self: "Run") -> dict[str, str]:
     "Model, data, result, length, and where it lies."
-    row, data, rows = run_row(self.path), self.config["data"], self.config["data"]["rows"]
-    monitor, weights = self.config["trainer"]["monitor"], sum(
-        p.numel() for p in self.model.parameters()
-    )
-    best = (
-        f"{monitor} {row[monitor]:.4f} in epoch {row['best epoch']}"
-        if monitor in row
-        else "no epoch yet"
-    )
+    row, data, trainer = run_row(self.path), self.config["data"], self.config["trainer"]
+    rows, monitor, best = data["rows"], trainer["monitor"], "no epoch yet"
+    weights = sum(parameter.numel() for parameter in self.model.parameters())
+    if monitor in row: best = f"{monitor} {row[monitor]:.4f} in epoch {row['best epoch']}"
     return {
         "model": f"{row['model']}, {weights:,} weights",
         "data": (f"{data['name']} [{data['protocol']}]: {rows['users']:,} users, "
@@ -1050,7 +1010,7 @@ def run_facts(self: "Run") -> dict[str, str]:
         "result": f"{best}, validation",
         "trained": (f"{row['epochs']} epochs, {row['steps']:,} steps, {row['seconds']:.0f} s, "
                     f"{row['state']}"),
-        "settings": f"seed {self.config['trainer'].get('seed')}, started {row['started']}",
+        "settings": f"seed {trainer.get('seed')}, started {row['started']}",
         "folder": str(self.path),
     }
 

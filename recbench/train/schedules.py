@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['LRSchedule', 'SCHEDULES', 'warmed', 'Constant', 'ExponentialDecay', 'ManualStep', 'half_cosine', 'CosineAnnealing',
-           'CosineAnnealingWarmRestarts', 'schedule_of', 'set_rates', 'LearningRate', 'ReduceOnPlateau']
+           'share', 'CosineAnnealingWarmRestarts', 'schedule_of', 'set_rates', 'LearningRate', 'cuts',
+           'ReduceOnPlateau']
 
 # %% ../../nbs/80_train/25_schedules.ipynb #61e63a99
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import cos, pi
-from typing import Self
-
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from ..core.base import Config
@@ -68,6 +67,16 @@ class ExponentialDecay(ExponentialDecayLR):
         )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7f2dbc81
+def _check_lists(schedule: "ManualStep") -> "ManualStep":
+    "Refuse lists of two lengths, and sizes that do not grow."
+    sizes, rates = schedule.schedule_sizes, schedule.learning_rates
+    if not sizes or len(sizes) != len(rates):
+        raise ValueError(f"schedule_sizes has {len(sizes)} entries and learning_rates {len(rates)}; "
+                         "give one rate for each of at least one size")
+    if sorted(set(sizes)) == sizes: return schedule
+    raise ValueError(f"schedule_sizes is {sizes}; must grow from entry to entry")
+
+# %% ../../nbs/80_train/25_schedules.ipynb #80e1d995
 class ManualStep(ManualStepLR):
     """Rates from a list; each begins when its number of steps has passed.
 
@@ -77,29 +86,15 @@ class ManualStep(ManualStepLR):
         warmup: rise to the first rate in a line, not at once
         by_epoch: count epochs, not steps
     """
-
-    @model_validator(mode="after")
-    def _check_lists(self) -> Self:
-        sizes, rates = self.schedule_sizes, self.learning_rates
-        if not sizes or len(sizes) != len(rates):
-            raise ValueError(
-                f"schedule_sizes has {len(sizes)} entries and learning_rates {len(rates)}; give one "
-                "rate for each of at least one size"
-            )
-        if sorted(set(sizes)) != sizes:
-            raise ValueError(f"schedule_sizes is {sizes}; must grow from entry to entry")
-        return self
+    _lists = model_validator(mode="after")(_check_lists)
 
     def at(self, step: int, base_lr: float) -> float:
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
         place = bisect_left(self.schedule_sizes, step)
         if base_lr == 0: return 0.0
         if place: return self.learning_rates[place - 1]
-        return (
-            base_lr + (self.learning_rates[0] - base_lr) * step / self.schedule_sizes[0]
-            if self.warmup
-            else base_lr
-        )
+        if not self.warmup: return base_lr
+        return base_lr + (self.learning_rates[0] - base_lr) * step / self.schedule_sizes[0]
 
 # %% ../../nbs/80_train/25_schedules.ipynb #df0b49c9
 def half_cosine(share: float, high: float, low: float) -> float:
@@ -130,6 +125,18 @@ class CosineAnnealing(Config):
         )
 
 # %% ../../nbs/80_train/25_schedules.ipynb #7a707ea6
+def share(self: "CosineAnnealingWarmRestarts", since: int) -> float:
+    """How much of the running period has passed, in [0, 1).
+
+    Args:
+        since: steps since the warm-up
+    """
+    if self.T_mult == 1: return since % self.T_0 / self.T_0
+    length = self.T_0
+    while since >= length: since, length = since - length, length * self.T_mult
+    return since / length
+
+# %% ../../nbs/80_train/25_schedules.ipynb #ca79d1a8
 class CosineAnnealingWarmRestarts(Config):
     """Half cosines of `T_0`, `T_0 * T_mult`, `T_0 * T_mult**2` ... steps; each begins at the base rate.
 
@@ -146,23 +153,12 @@ class CosineAnnealingWarmRestarts(Config):
     warmup_size: NonNegativeInt = 0
     by_epoch: bool = False
 
+    share = share
+
     def at(self, step: int, base_lr: float) -> float:
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
-        return warmed(
-            self, step, base_lr,
-            lambda since: half_cosine(self.share(since), base_lr, self.min_learning_rate)
-        )
-
-    def share(self, since: int) -> float:
-        """How much of the running period has passed, in [0, 1).
-
-        Args:
-            since: steps since the warm-up
-        """
-        if self.T_mult == 1: return since % self.T_0 / self.T_0
-        length = self.T_0
-        while since >= length: since, length = since - length, length * self.T_mult
-        return since / length
+        later = lambda since: half_cosine(self.share(since), base_lr, self.min_learning_rate)
+        return warmed(self, step, base_lr, later)
 
 # %% ../../nbs/80_train/25_schedules.ipynb #89522604
 LRSchedule = Constant | ExponentialDecay | ManualStep | CosineAnnealing | CosineAnnealingWarmRestarts
@@ -194,15 +190,24 @@ def set_rates(trainer, dense: Callable[[float], float], tables: Callable[[float]
     for module in embedding_tables(trainer.model): module.set_learning_rate(tables)
 
 # %% ../../nbs/80_train/25_schedules.ipynb #caacd41a
+def _check_schedules(**schedules: object) -> None:
+    for name, schedule in schedules.items():
+        if isinstance(schedule, LRSchedule): continue
+        raise ValueError(f"{name} is {schedule!r:.80}; must be a schedule, e.g. "
+                         "CosineAnnealing(T_max=1000)")
+
+
+def _set_both(self: "LearningRate", trainer) -> None:
+    "Rates of the step to come, from the steps and epochs the trainer has behind it."
+    passed = lambda one: len(trainer.history) if one.by_epoch else trainer.step
+    set_rates(trainer, *(partial(one.at, passed(one)) for one in (self.dense, self.tables)))
+
+# %% ../../nbs/80_train/25_schedules.ipynb #29e00079
 class LearningRate:
     "Trainer callback: schedules for the dense part and for the tables."
 
     def __init__(self, dense: LRSchedule = Constant(), tables: LRSchedule = Constant()):
-        for name, schedule in (("dense", dense), ("tables", tables)):
-            if not isinstance(schedule, LRSchedule):
-                raise ValueError(
-                    f"{name} is {schedule!r:.80}; must be a schedule, e.g. CosineAnnealing(T_max=1000)"
-                )
+        _check_schedules(dense=dense, tables=tables)
         self.dense, self.tables = dense, tables
 
     def settings(self) -> dict[str, LRSchedule]:
@@ -221,17 +226,24 @@ class LearningRate:
         "Rates after this `epoch` of the `trainer`; `metrics` are not read."
         self.set_rates(trainer)
 
-    def set_rates(self, trainer):
-        "Rates of the step to come, from the steps and epochs the trainer has behind it."
-        set_rates(
-            trainer,
-            *(
-                partial(schedule.at, len(trainer.history) if schedule.by_epoch else trainer.step)
-                for schedule in (self.dense, self.tables)
-            ),
-        )
+    set_rates = _set_both
 
 # %% ../../nbs/80_train/25_schedules.ipynb #99af8aa6
+def cuts(self: "ReduceOnPlateau", values: Sequence[float], higher_is_better: bool) -> int:
+    """How often the rates have fallen after epochs with these values of the monitored metric.
+
+    Args:
+        values: one an epoch
+        higher_is_better: which way the metric improves
+    """
+    best, waited, count = None, 0, 0
+    for value in values:
+        better = best is None or is_better(value, best, higher_is_better)
+        best, waited = (value, 0) if better else (best, waited + 1)
+        if waited == self.patience: count, waited = count + 1, 0
+    return count
+
+# %% ../../nbs/80_train/25_schedules.ipynb #850991cf
 class ReduceOnPlateau:
     "Trainer callback: all rates times `factor` whenever `patience` epochs in a row were no new best."
 
@@ -243,35 +255,16 @@ class ReduceOnPlateau:
         "What belongs to a run's identity."
         return {"factor": self.factor, "patience": self.patience}
 
-    def cuts(self, values: Sequence[float], higher_is_better: bool) -> int:
-        """How often the rates have fallen after epochs with these values of the monitored metric.
-
-        Args:
-            higher_is_better: which way the metric improves
-        """
-        best, waited, count = None, 0, 0
-        for value in values:
-            best, waited = (
-                (value, 0)
-                if best is None or is_better(value, best, higher_is_better)
-                else (best, waited + 1)
-            )
-            if waited == self.patience: count, waited = count + 1, 0
-        return count
+    cuts = cuts
 
     def on_start(self, trainer):
-        """Refuse a second owner of the rates; set those a resumed training stopped with.
-
-        Args:
-            trainer: that calls
-        """
+        "Refuse a second owner of the rates; set those that a resumed `trainer` stopped with."
         if any(isinstance(callback, LearningRate) for callback in trainer.callbacks):
             raise ValueError("ReduceOnPlateau and LearningRate both set the rates; choose one")
         self.on_epoch(trainer, len(trainer.history), {})
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
         "Rates after this `epoch`, by the history of the `trainer`; `metrics` are its last row."
-        share = self.factor ** self.cuts(
-            [row[trainer.monitor] for row in trainer.history], trainer.higher_is_better
-        )
+        values = [row[trainer.monitor] for row in trainer.history]
+        share = self.factor ** self.cuts(values, trainer.higher_is_better)
         set_rates(trainer, lambda rate: share * rate, lambda rate: share * rate)

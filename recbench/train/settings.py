@@ -128,9 +128,8 @@ def read_settings(settings: str | None) -> MatchSettings:
     try: fields = yaml.safe_load(Path(settings).read_text("utf-8") if named else f"{{{settings}}}")
     except yaml.YAMLError: fields = None
     if not isinstance(fields, dict) or not all(str(name).isidentifier() for name in fields):
-        raise ValueError(
-            f"settings is {settings!r:.80}; must be a YAML file, or text such as 'layers: 3, heads: 1'"
-        )
+        raise ValueError(f"settings is {settings!r:.80}; must be a YAML file, or text such as 'layers: "
+                         "3, heads: 1'")
     for old, new in OLD_NAMES.items():
         if old in fields: raise ValueError(f"settings names {old!r}, which is {new!r} now")
     return MatchSettings(**fields)
@@ -164,6 +163,5 @@ def import_own(module: str | None) -> None:
     try: import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.split(".")[0]: raise
-        raise ValueError(
-            f"module is {module!r}; there is no such module, nor {module}.py in {Path.cwd()}"
-        ) from error
+        raise ValueError(f"module is {module!r}; there is no such module, nor {module}.py in "
+                         f"{Path.cwd()}") from error

@@ -16,6 +16,7 @@ import pandas as pd
 
 from torch import Tensor
 
+# %% ../../nbs/80_train/35_tasks.ipynb #f031f48e
 from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
 from ..data.feed.loader import MatchLoader, PairLoader, RankLoader
@@ -50,11 +51,9 @@ def check_negatives(model: TwoTowerModel, negatives: Negatives) -> None:
     "Refuse kinds that the model would read with its columns in the wrong place."
     diagonal = negatives.layout in ("in_batch", "mixed")
     if negatives.kind != "full" and diagonal != model.in_batch_negative:
-        raise ValueError(
-            f"negatives.kind is {negatives.kind!r} but in_batch_negative of the model is "
-            f"{model.in_batch_negative}; 'in_batch' and 'mixed' need True, "
-            "'sampled' and 'hard' need False"
-        )
+        raise ValueError(f"negatives.kind is {negatives.kind!r} but in_batch_negative of the model is "
+                         f"{model.in_batch_negative}; 'in_batch' and 'mixed' need True, 'sampled' and "
+                         "'hard' need False")
 
 # %% ../../nbs/80_train/35_tasks.ipynb #d761328a
 def numbers(row: pd.Series) -> dict[str, float]:
@@ -136,10 +135,8 @@ class RankTask:
         read.
         """
         if negatives is not None:
-            raise ValueError(
-                f"negatives is {negatives}; {type(model).__name__} is a ranking model and learns from "
-                "rows with labels, leave negatives out"
-            )
+            raise ValueError(f"negatives is {negatives}; {type(model).__name__} is a ranking model and "
+                             "learns from rows with labels, leave negatives out")
         for head, split in product(model.heads, ("train", "valid")):
             columns = dataset.split(split).columns
             if head.label in columns: check_labels(head, head.truth(columns), f" of {split}")
@@ -178,15 +175,11 @@ class PairTask(RankTask):
         named = model.heads.named_losses[0]
         reading = [kind for _, kind, config in named if not config.mines]
         if reading:
-            raise ValueError(
-                f"losses {', '.join(reading)} read the label {model.labels[0]!r}, which {dataset.name} "
-                "does not have; a loss with negative mining needs none"
-            )
+            raise ValueError(f"losses {', '.join(reading)} read the label {model.labels[0]!r}, which "
+                             f"{dataset.name} does not have; a loss with negative mining needs none")
         if negatives is not None and negatives.memory:
-            raise ValueError(
-                f"negatives.memory is {negatives.memory}; {type(model).__name__} compares with the "
-                "items of the batch, allowed is 0"
-            )
+            raise ValueError(f"negatives.memory is {negatives.memory}; {type(model).__name__} compares "
+                             "with the items of the batch, allowed is 0")
         return MatchTask.of(model, dataset, negatives, top_k)
 
     def loader(
@@ -213,10 +206,8 @@ def default_layers(tree: Tree, inner: int = 15, leaves: int = 60) -> list[int]:
 def tree_of(model: TDM) -> Tree:
     "The tree of a model; refuses one that was made without."
     if model.tree is None:
-        raise ValueError(
-            f"tree of {type(model).__name__} is None; make the model with the tree it shall learn, "
-            "e.g. tree=category_tree(...)"
-        )
+        raise ValueError(f"tree of {type(model).__name__} is None; make the model with the tree it "
+                         "shall learn, e.g. tree=category_tree(...)")
     return model.tree
 
 # %% ../../nbs/80_train/35_tasks.ipynb #2f31b951
@@ -237,10 +228,8 @@ class TreeTask:
         "For a model that has a tree."
         tree_of(model)
         if negatives is not None:
-            raise ValueError(
-                f"negatives is {negatives}; {type(model).__name__} draws them on each level of its "
-                "tree, give a TDMLoader with layer_num_sample instead"
-            )
+            raise ValueError(f"negatives is {negatives}; {type(model).__name__} draws them on each "
+                             "level of its tree, give a TDMLoader with layer_num_sample instead")
         check_cut_offs(top_k)
         return cls(tuple(top_k))
 
@@ -286,10 +275,9 @@ class MetricTask:
     ) -> "MetricTask":
         "For any embedding model; refuses negatives, which are the other classes of a batch."
         if negatives is not None:
-            raise ValueError(
-                f"negatives is {negatives}; the negatives of {type(model).__name__} are the other "
-                "classes of a batch, give a ClassLoader with more of them instead"
-            )
+            raise ValueError(f"negatives is {negatives}; the negatives of {type(model).__name__} are "
+                             "the other classes of a batch, give a ClassLoader with more of them "
+                             "instead")
         check_cut_offs(top_k)
         return cls(tuple(top_k))
 
@@ -372,10 +360,9 @@ def task_of(
     """
     for family in type(model).__mro__:
         if family in TASKS: return TASKS[family].of(model, dataset, negatives, top_k)
-    raise ValueError(
-        f"{type(model).__name__} is of no family that has a task; the trainer knows batches and "
-        f"validation of {', '.join(family.__name__ for family in TASKS)}, others stand in TASKS"
-    )
+    raise ValueError(f"{type(model).__name__} is of no family that has a task; the trainer knows "
+                     f"batches and validation of {', '.join(family.__name__ for family in TASKS)}, "
+                     "others stand in TASKS")
 
 # %% ../../nbs/80_train/35_tasks.ipynb #98574a39
 def check_monitor(

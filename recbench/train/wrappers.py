@@ -20,6 +20,17 @@ from ..models.base import BaseModel
 PRECISIONS: dict[str, torch.dtype] = {"BF16": torch.bfloat16, "FP16": torch.float16}
 
 # %% ../../nbs/80_train/10_wrappers.ipynb #f7a570e3
+def _step(
+    self: "TrainWrapper", batch: Batch
+) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
+    "Total loss, and losses, predictions and the `batch`, detached from the graph."
+    with torch.amp.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
+        predictions = self.model.predict(batch)
+        losses = self.model.loss(predictions, batch)
+        total = self.model.total(losses)
+    return total, (_detach(losses), _detach(predictions), batch)
+
+# %% ../../nbs/80_train/10_wrappers.ipynb #0c9743c7
 class TrainWrapper(nn.Module):
     """Predict, loss and total loss of a model: batch -> (total, (losses, predictions, batch)).
 
@@ -40,15 +51,7 @@ class TrainWrapper(nn.Module):
         module.init_metric()
         keep_freed_memory()   # a step takes what the last one freed
 
-    def forward(
-        self, batch: Batch
-    ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor], Batch]]:
-        "Total loss, and losses, predictions and the `batch`, detached from the graph."
-        with torch.amp.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
-            predictions = self.model.predict(batch)
-            losses = self.model.loss(predictions, batch)
-            total = self.model.total(losses)
-        return total, (_detach(losses), _detach(predictions), batch)
+    forward = _step
 
 # %% ../../nbs/80_train/10_wrappers.ipynb #42bcabcb
 def _detach(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -60,7 +63,5 @@ def check_alone() -> None:
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
     world = torch.distributed.get_world_size() if group else int(os.environ.get("WORLD_SIZE", 1))
     if world > 1:
-        raise ValueError(
-            f"WORLD_SIZE is {world}; training runs in one process, and each of these would train a "
-            "model of its own: start it with python, without torchrun"
-        )
+        raise ValueError(f"WORLD_SIZE is {world}; training runs in one process, and each of these "
+                         "would train a model of its own: start it with python, without torchrun")

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Negatives', 'popularity_weights', 'checked_weights', 'whole_lengths', 'check_range', 'NegativeSampler',
-           'distinct_lists', 'distinct_places', 'HardNegativeSampler', 'expected_log_count', 'observed_log_count']
+           'distinct_lists', 'distinct_places', 'log_chance', 'HardNegativeSampler', 'expected_log_count',
+           'observed_log_count']
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #a3deabfa
 import math
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
@@ -22,9 +23,27 @@ from ..rows.table import Jagged
 from ..rows.eager import eager
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #16df103f
+def _check_use(negatives: "Negatives") -> "Negatives":
+    "Refuse masks and corrections that do not go together."
+    kind = negatives.kind
+    if kind == "full" and negatives.memory:
+        raise ValueError(f"memory is {negatives.memory} and kind 'full'; the whole catalogue needs no "
+                         "earlier batches, allowed is 0")
+    if kind == "full" and negatives.mask_known:
+        raise ValueError("mask_known is True and kind 'full'; the whole catalogue has nothing masked, "
+                         "allowed is False")
+    if negatives.mask_known and not negatives.mask_hits:
+        raise ValueError("mask_known is True and mask_hits False; a row's positive is known to its "
+                         "user, allowed is mask_hits=True")
+    if negatives.layout == "hard" and negatives.log_q and not negatives.mask_hits:
+        raise ValueError(f"mask_hits is False, log_q True and kind {kind!r}; a hard item counts where "
+                         "it is hard and is masked where it was drawn, allowed is mask_hits=True, or "
+                         "log_q=False")
+    return negatives
+
+# %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #bfbe8ada
 class Negatives(Config):
     "Which negatives a training step compares with, and how they are corrected."
-
     kind: Literal["in_batch", "sampled", "sampled_v2", "hard", "hard_v2", "mixed", "full"] = "in_batch"
     "see the table above"
     num_sample: PositiveInt = 1024
@@ -41,6 +60,7 @@ class Negatives(Config):
     "mask negatives that are their row's positive (all but full)"
     mask_known: bool = False
     "mask what the row's user took in training besides (all but full)"
+    _use = model_validator(mode="after")(_check_use)
 
     @property
     def layout(self) -> str:
@@ -49,36 +69,9 @@ class Negatives(Config):
 
     @property
     def positives(self) -> Kind:
-        """Where a row's positive stands, the kind of `Candidates`.
-
-        "diagonal", "first" or "catalogue".
-        """
+        "Where a row's positive stands, the kind of `Candidates`: diagonal, first or catalogue."
         if self.layout in ("in_batch", "mixed"): return "diagonal"
         return "catalogue" if self.layout == "full" else "first"
-
-    @model_validator(mode="after")
-    def _check_use(self) -> Self:
-        if self.kind == "full" and self.memory:
-            raise ValueError(
-                f"memory is {self.memory} and kind 'full'; the whole catalogue needs no earlier "
-                "batches, allowed is 0"
-            )
-        if self.kind == "full" and self.mask_known:
-            raise ValueError(
-                "mask_known is True and kind 'full'; the whole catalogue has nothing masked, allowed "
-                "is False"
-            )
-        if self.mask_known and not self.mask_hits:
-            raise ValueError(
-                "mask_known is True and mask_hits False; a row's positive is known to its user, "
-                "allowed is mask_hits=True"
-            )
-        if self.layout == "hard" and self.log_q and not self.mask_hits:
-            raise ValueError(
-                f"mask_hits is False, log_q True and kind {self.kind!r}; a hard item counts where it "
-                "is hard and is masked where it was drawn, allowed is mask_hits=True, or log_q=False"
-            )
-        return self
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #3dbc2050
 def popularity_weights(counts: Tensor, power: float = 0.75) -> Tensor:
@@ -110,9 +103,8 @@ def checked_weights(weights: Tensor, name: str = "weights") -> Tensor:
     if weights.ndim != 1:
         raise ValueError(f"{name} has shape {tuple(weights.shape)}; must be one number per item")
     if wrong.any():
-        raise ValueError(
-            f"{name}[{int(wrong.nonzero()[0])}] is {float(weights[wrong][0])}; must be finite and >= 0"
-        )
+        raise ValueError(f"{name}[{int(wrong.nonzero()[0])}] is {float(weights[wrong][0])}; must be "
+                         "finite and >= 0")
     if not weights.any(): raise ValueError(f"{name} are all 0; at least one item must be drawable")
     return weights
 
@@ -140,9 +132,25 @@ def check_range(items: Tensor, size: int) -> None:
         raise ValueError(f"positives lie in {int(least)}..{int(most)}; items are 0..{size - 1}")
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #90db52ac
+def _line(weights: Tensor | int, num_sample: int) -> Tensor:
+    "Pieces of the line, int64 [I]; refuses more negatives than there are items to draw."
+    given = torch.as_tensor(weights) if hasattr(weights, "__len__") else torch.ones(
+        whole("weights", weights, 1, 2**31 - 1))
+    length = whole_lengths(checked_weights(given))
+    if num_sample <= (drawable := int((length > 0).sum())): return length
+    raise ValueError(f"num_sample is {num_sample} and {drawable} items can be drawn; lower num_sample "
+                     "to at most that, or use kind 'full'")
+
+
+def _draw(self: "NegativeSampler", positives: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    if positives is not None and len(positives): check_range(positives, len(self.end))
+    point = torch.randint(int(self.end[-1]), (self.num_sample,), generator=self.generator)
+    items = torch.searchsorted(self.end, point, right=True)
+    return items, self.log_prob[items]
+
+# %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #aab1aeaf
 class NegativeSampler(RandomStream):
-    """Draws shared negatives in proportion to weights, whatever stands in the batch; hits are for each
-    row to mask.
+    """Draws shared negatives in proportion to weights, whatever stands in the batch.
 
     Args:
         weights: [I] sampling weights >= 0, or the number of items for uniform ones
@@ -152,18 +160,10 @@ class NegativeSampler(RandomStream):
 
     def __init__(self, weights: Tensor | int, num_sample: int, seed: int = 0):
         whole("num_sample", num_sample, 1), whole("seed", seed, 0, 2**63 - 1)
-        given = torch.as_tensor(weights) if hasattr(weights, "__len__") else torch.ones(
-            whole("weights", weights, 1, 2**31 - 1))
-        self.length = whole_lengths(checked_weights(given))
-        self.end, self.drawable = self.length.cumsum(0), int((self.length > 0).sum())
-        if num_sample > self.drawable:
-            raise ValueError(
-                f"num_sample is {num_sample} and {self.drawable} items can be drawn; lower "
-                "num_sample to at most that, or use kind 'full'"
-            )
-        self.log_prob = self.probabilities.log().float()
         super().__init__(seed)
-        self.num_sample = num_sample
+        self.length, self.num_sample = _line(weights, num_sample), num_sample
+        self.end, self.drawable = self.length.cumsum(0), int((self.length > 0).sum())
+        self.log_prob = self.probabilities.log().float()
 
     @property
     def probabilities(self) -> Tensor:
@@ -179,10 +179,7 @@ class NegativeSampler(RandomStream):
         Returns:
             items int64 [N]; log probability of each in one draw, float32 [N]
         """
-        if positives is not None and len(positives): check_range(positives, len(self.end))
-        point = torch.randint(int(self.end[-1]), (self.num_sample,), generator=self.generator)
-        items = torch.searchsorted(self.end, point, right=True)
-        return items, self.log_prob[items]
+        return _draw(self, positives)
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #a41de396
 def distinct_lists(lists: Jagged) -> Jagged:
@@ -220,6 +217,30 @@ def distinct_places(lengths: Tensor, most: int, generator: torch.Generator) -> T
     return places
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #2f0b8c6d
+def _draw_hard(self: "HardNegativeSampler", users: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw up to `num_hard` distinct items for each row, none for a user without any.
+
+    Args:
+        users: int64 [B]
+
+    Returns:
+        items int64 [H]; (batch row, hard column) int64 [H, 2]
+    """
+    places = distinct_places(self.lists.lengths[users], self.num_hard, self.generator)
+    cells = (places >= 0).nonzero()                                                 # [H, 2]
+    row, column = cells.unbind(1)
+    return self.lists.values[self.lists.starts[users[row]] + places[row, column]], cells
+
+
+def log_chance(self: "HardNegativeSampler", users: Tensor) -> Tensor:
+    """Log of the chance that a row takes a given item of its user's list, float32 [n].
+
+    Args:
+        users: int64 [n], each with a list
+    """
+    return (self.num_hard / self.lists.lengths[users]).clamp(max=1).log()
+
+# %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #c3a1595d
 class HardNegativeSampler(RandomStream):
     """Draws hard negatives of each row from its user's own list.
 
@@ -234,30 +255,7 @@ class HardNegativeSampler(RandomStream):
         super().__init__(seed)
         self.num_hard, self.lists = num_hard, distinct_lists(user_items)
 
-    def log_chance(self, users: Tensor) -> Tensor:
-        """Log of the chance that a row of the user takes a given item of the user's list.
-
-        Args:
-            users: int64 [n], each with a list
-
-        Returns:
-            float32 [n]
-        """
-        return (self.num_hard / self.lists.lengths[users]).clamp(max=1).log()
-
-    def sample(self, users: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw up to `num_hard` distinct items for each row, none for a user without any.
-
-        Args:
-            users: int64 [B]
-
-        Returns:
-            items int64 [H]; (batch row, hard column) int64 [H, 2]
-        """
-        places = distinct_places(self.lists.lengths[users], self.num_hard, self.generator)
-        cells = (places >= 0).nonzero()                                                 # [H, 2]
-        row, column = cells.unbind(1)
-        return self.lists.values[self.lists.starts[users[row]] + places[row, column]], cells
+    sample, log_chance = _draw_hard, log_chance
 
 # %% ../../../nbs/10_data/40_feed/10_negatives.ipynb #a420fdb0
 def expected_log_count(

@@ -92,10 +92,8 @@ def item_feature(features: Sequence[Feature], item_key: str) -> IdFeature:
         feature for feature in features if feature.name == item_key and isinstance(feature, IdFeature)
     ]
     if not found:
-        raise ValueError(
-            f"features hold no ids of {item_key}; nodes of a tree are told apart by them, add "
-            f"IdFeature(name={item_key!r}, side='item')"
-        )
+        raise ValueError(f"features hold no ids of {item_key}; nodes of a tree are told apart by them, "
+                         f"add IdFeature(name={item_key!r}, side='item')")
     return found[0]
 
 # %% ../../../nbs/10_data/40_feed/35_tree_nodes.ipynb #2ae1b7aa

@@ -165,33 +165,25 @@ MLPEmbedding = MLPEmbeddingConfig
 def _check_boundaries(feature: "RawFeature") -> None:
     "Buckets: rising boundaries of a scalar, and a row of the table for each."
     if list(feature.boundaries) != sorted(set(feature.boundaries)):
-        raise ValueError(
-            f"boundaries of {feature.name} are {list(feature.boundaries)}; they must rise strictly"
-        )
+        raise ValueError(f"boundaries of {feature.name} are {list(feature.boundaries)}; they must rise "
+                         "strictly")
     if feature.boundaries and feature.value_dim != 1:
-        raise ValueError(
-            f"value_dim of {feature.name} is {feature.value_dim}; a bucketised feature is a scalar, "
-            "value_dim=1"
-        )
+        raise ValueError(f"value_dim of {feature.name} is {feature.value_dim}; a bucketised feature is "
+                         "a scalar, value_dim=1")
     if feature.boundaries and (feature.num_buckets or 0) <= len(feature.boundaries):
-        raise ValueError(
-            f"num_buckets of {feature.name} is {feature.num_buckets}; {len(feature.boundaries)} "
-            "boundaries "
-            f"make {len(feature.boundaries) + 1} buckets"
-        )
+        raise ValueError(f"num_buckets of {feature.name} is {feature.num_buckets}; "
+                         f"{len(feature.boundaries)} boundaries make {len(feature.boundaries) + 1} "
+                         "buckets")
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #270fdf94
 def _check_dense_emb(feature: "RawFeature") -> None:
     "A number becomes a bucket or a vector, not both; autodis embeds scalars."
     if feature.dense_emb and feature.boundaries:
-        raise ValueError(
-            f"boundaries and dense_emb of {feature.name} are both set; its numbers become buckets or "
-            "a vector, choose one"
-        )
+        raise ValueError(f"boundaries and dense_emb of {feature.name} are both set; its numbers become "
+                         "buckets or a vector, choose one")
     if feature.dense_emb and feature.dense_emb.autodis and feature.value_dim != 1:
-        raise ValueError(
-            f"value_dim of {feature.name} is {feature.value_dim}; autodis embeds a scalar, value_dim=1"
-        )
+        raise ValueError(f"value_dim of {feature.name} is {feature.value_dim}; autodis embeds a "
+                         "scalar, value_dim=1")
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #ac562288
 def _check_scale(feature: "RawFeature") -> None:
@@ -205,10 +197,8 @@ def _check_scale(feature: "RawFeature") -> None:
     if (feature.mean or feature.spread) and {len(feature.mean), len(feature.spread)} != {
         feature.value_dim
     }:
-        raise ValueError(
-            f"mean and spread of {feature.name} hold {len(feature.mean)} and {len(feature.spread)} "
-            "numbers; " f"value_dim={feature.value_dim} of each"
-        )
+        raise ValueError(f"mean and spread of {feature.name} hold {len(feature.mean)} and "
+                         f"{len(feature.spread)} numbers; value_dim={feature.value_dim} of each")
     if not all(0 < spread < inf for spread in feature.spread):
         raise ValueError(f"spread of {feature.name} is {list(feature.spread)}; must be positive and "
                          "finite")

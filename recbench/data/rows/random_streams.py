@@ -63,16 +63,14 @@ class RandomStream:
     """
 
     def __init__(self, seed: int):
-        self.seed, self._generator = seed, torch.Generator()
-        self.key: tuple[int, ...] | None = None   # who drew last
+        self.seed, self._generator, self.key = seed, torch.Generator(), None   # key: who drew last
 
     @property
     def generator(self) -> torch.Generator:
         "The generator of the process that asks."
         key = process_key()
-        if key != self.key:
-            self._generator.manual_seed(stream_seed(self.seed, key))
-            self.key = key
+        if key != self.key: self._generator.manual_seed(stream_seed(self.seed, key))
+        self.key = key
         return self._generator
 
     def state_dict(self) -> dict[str, Tensor]:
