@@ -97,6 +97,9 @@ class TaskTransfer(nn.Module):
         paper: shared maps, and each input scores itself
         stop_gradient: nothing is learned through what is handed on
     """
+    query: nn.Linear
+    keys: nn.ModuleList
+    values: nn.ModuleList
 
     def __init__(
         self, in_features: int, handed: Sequence[int], dim: int | None = None,

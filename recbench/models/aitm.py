@@ -94,6 +94,8 @@ class AITM(MultiTaskModel):
         order: names of the towers as they are computed
         earlier: tower name -> names of the towers that it attends to
     """
+    task_mlps: nn.ModuleDict
+    transfers: nn.ModuleDict
 
     def init_network(self) -> None:
         config, self.group = self.config.model, self.read_groups()[0]

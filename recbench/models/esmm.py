@@ -71,8 +71,8 @@ def init_groups(self: "ESMM", config: ESMMConfig) -> int:
     for name in self.read_groups():
         own = self.group_dim(name)
         if mlp := mlps.get(name):
-            self.group_mlps[name] = MLP(own, **mlp.model_dump())
-            own = self.group_mlps[name].output_dim
+            self.group_mlps[name] = made = MLP(own, **mlp.model_dump())
+            own = made.output_dim
         width += own
     return width
 
@@ -83,6 +83,7 @@ class ESMM(MultiTaskModel):
     Attributes:
         is_amount: the second task is an amount, not an event
     """
+    group_mlps: nn.ModuleDict
 
     def init_network(self) -> None:
         self.is_amount = kinds_of(self.heads[1].losses) == ["value"]

@@ -747,7 +747,7 @@ def best_items(
     return ItemIndex(self.item_vectors).search(queries, k, without)
 
 # %% ../../nbs/80_train/60_runs.ipynb #b1b5cc64
-def check_asked(self: "Run", k: object, seen: object, columns: Sequence[str]) -> None:
+def check_asked(self: "Run", k: int, seen: object, columns: Sequence[str]) -> None:
     "Refuse a model that has no lists, and lists that cannot be."
     if not can_recommend(self.model):
         raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and "
@@ -825,7 +825,7 @@ def recommend_items(
     encoded = encode_users(rows, self.schema, self.vocabularies)
     items, scores = best_items(self, encoded, k, united(past, no), beam, may)
     found = _as_frame(rows.index, key, self.item_keys, items[:, :k], scores[:, :k])
-    shown = self.item_frame.iloc[self.item_keys.get_indexer(found[key])]
+    shown = self.item_frame.iloc[self.item_keys.get_indexer(pd.Index(found[key]))]
     return found.assign(**{name: shown[name].to_numpy() for name in columns})
 
 # %% ../../nbs/80_train/60_runs.ipynb #6b1d04f7
