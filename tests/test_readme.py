@@ -39,7 +39,7 @@ def test_picture_and_table_are_those_of_the_run():
         [
             "".join(output["data"]["text/plain"])
             for output in outputs(run)
-            if "text/html" in output.get("data", {})
+            if "recall@10 [" in "".join(output.get("data", {}).get("text/plain", ""))
         ][-1]
     )
     measured = re.findall(r"^\| (\w+@\d+) \|.*\| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", TEXT, re.M)
