@@ -1,5 +1,5 @@
 """What the benchmarks share: CPU time of one thread, contenders taking turns, medians, verdicts."""
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import process_time
 
@@ -22,6 +22,26 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     for turn in range(rounds + 1):
         for name in list(calls)[::-1 if turn % 2 else 1]: took[name].append(cpu_seconds(calls[name]))
     return {name: seconds[1:] for name, seconds in took.items()}
+
+
+def matrix_products(shapes: Sequence[tuple[int, int, int]]) -> Callable[[], None]:
+    """A call that multiplies what linear layers multiply in a step, into memory that is already there.
+
+    Forward, gradient of the weights and gradient of the inputs: rows x inputs x outputs, three times.
+    """
+    import torch
+    layers = [
+        (torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs))
+        for rows, inputs, outputs in shapes
+    ]
+    results = [tuple(map(torch.empty_like, layer)) for layer in layers]
+
+    def multiply() -> None:
+        for (x, weight, gradient), (x_gradient, weight_gradient, y) in zip(layers, results):
+            torch.mm(x, weight.T, out=y)
+            torch.mm(gradient.T, x, out=weight_gradient)
+            torch.mm(gradient, weight, out=x_gradient)
+    return multiply
 
 
 def ratio(took: Mapping[str, list[float]], name: str, other: str) -> float:

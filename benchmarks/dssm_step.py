@@ -25,7 +25,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from _timing import interleaved, ratio, verdict
+from _timing import interleaved, matrix_products, ratio, verdict
 from _worlds import HIDDEN, OUTPUT, TEMPERATURE, WIDTH, make_dataset, make_model
 from torch import Tensor, nn
 
@@ -95,24 +95,11 @@ def plain_step(dataset: Dataset, batch: int, buckets: int) -> Callable[[], Tenso
     return step
 
 
-def matrix_products(batch: int) -> Callable[[], None]:
-    "A call that multiplies what one step multiplies: B x inputs x outputs, three times each."
+def products(batch: int) -> Callable[[], None]:
+    "A call that multiplies what one step multiplies: both towers and the similarity."
     widths = [FIELDS * WIDTH, *HIDDEN, OUTPUT]
-    shapes = 2 * [(batch, inputs, outputs) for inputs, outputs in zip(widths, widths[1:])] + [
-        (batch, OUTPUT, batch)
-    ]
-    layers = [
-        (torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.randn(rows, outputs))
-        for rows, inputs, outputs in shapes
-    ]
-    results = [tuple(map(torch.empty_like, layer)) for layer in layers]
-
-    def multiply() -> None:
-        for (x, weight, gradient), (x_gradient, weight_gradient, y) in zip(layers, results):
-            torch.mm(x, weight.T, out=y)
-            torch.mm(gradient.T, x, out=weight_gradient)
-            torch.mm(gradient, weight, out=x_gradient)
-    return multiply
+    towers = 2 * [(batch, inputs, outputs) for inputs, outputs in zip(widths, widths[1:])]
+    return matrix_products([*towers, (batch, OUTPUT, batch)])
 
 
 def main() -> None:
@@ -127,7 +114,7 @@ def main() -> None:
             dataset, args.batch, Negatives(kind="in_batch", log_q=False, mask_hits=False)
         ),
         "plain": plain_step(dataset, args.batch, args.buckets),
-        "products": matrix_products(args.batch),
+        "products": products(args.batch),
     }
     took = interleaved(
         {name: lambda call=call: [call() for _ in range(args.steps)] for name, call in calls.items()},

@@ -20,7 +20,7 @@ from itertools import cycle
 from statistics import median
 
 import torch
-from _timing import interleaved, ratio, verdict
+from _timing import interleaved, matrix_products, ratio, verdict
 from rank_peers import BATCH, IDS, IDS_BY_NAME, NUMBERS, NUMBERS_BY_NAME, ROWS, WIDTH, batches
 
 from recbench.core.config import ModelConfig
@@ -75,19 +75,7 @@ def products(experts: int) -> Callable[[], None]:
     wide = IDS * WIDTH + NUMBERS
     layers = [(wide, EXPERT[0]), tuple(EXPERT)] * experts
     layers += [(wide, experts), (EXPERT[-1], TOWER), (TOWER, 1)] * len(TASKS)
-    memory = []
-    for inner, outer in layers:
-        x, weight, out = torch.randn(BATCH, inner), torch.randn(outer, inner), torch.empty(BATCH, outer)
-        memory.append((x, weight, out, torch.randn(BATCH, outer), torch.empty_like(weight),
-                       torch.empty_like(x)))
-
-    def step() -> None:
-        for x, weight, out, gradient, of_weight, of_x in memory:
-            torch.mm(x, weight.T, out=out)
-            torch.mm(gradient.T, x, out=of_weight)
-            torch.mm(gradient, weight, out=of_x)
-
-    return step
+    return matrix_products([(BATCH, inner, outer) for inner, outer in layers])
 
 
 def main() -> None:

@@ -48,8 +48,15 @@ def test_a_notebook_that_does_not_end_is_stopped(tmp_path):
     )
 
 
-def test_notebooks_begin_without_threads(tmp_path):
-    "So no thread pool is broken by the fork."
-    path = broken(tmp_path, "import torch", "assert torch.get_num_threads() == 1")
+def test_notebooks_begin_with_the_core_alone_and_without_threads(tmp_path):
+    "So what one imports is what it needs, and no thread pool is broken by the fork."
+    ours = ("sorted({'.'.join(name.split('.')[1:2]) for name in sys.modules if "
+            "name.startswith('recbench')})")
+    path = broken(
+        tmp_path,
+        "import sys, torch",
+        f"assert {ours} == ['', 'core']",
+        "assert torch.get_num_threads() == 1",
+    )
     failure = execute(path, tmp_path / "report", warm.context())
     assert failure is None, failure

@@ -1,8 +1,8 @@
 """A process that has imported what notebooks import, and is forked for each of them.
 
-All rooms of recbench are imported too, which takes a second that each notebook would pay again.
-Nothing computes before the fork, so no thread pool is carried over. A limit counts the CPU seconds of
-the forked process; on a busy machine it takes longer.
+Of recbench it has imported the core, which knows no torch and whose settings classes take a while;
+every notebook imports the rooms that it needs. Nothing computes before the fork, so no thread pool is
+carried over. A limit counts the CPU seconds of the forked process; on a busy machine it takes longer.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from pathlib import Path
 from unittest import mock
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-IMPORTS = """torch torchrec fbgemm_gpu torchmetrics tensordict
+IMPORTS = """recbench.core recbench.core.pipeline torch torchrec fbgemm_gpu torchmetrics tensordict
     safetensors.torch pandas pyarrow.parquet pyarrow.csv scipy.sparse.linalg scipy.optimize
     sklearn.linear_model sklearn.ensemble tqdm.auto matplotlib.figure matplotlib.pyplot
     matplotlib.backends.backend_agg PIL.Image IPython ipywidgets ipykernel.kernelapp nbformat
-    nbdev.test papermill recbench.explore recbench.interop""".split()
+    nbdev.test papermill""".split()
 TESTS = str(Path(__file__).resolve().parent)
 MINUTES = 30   # that a process may take on the clock, whatever it computes: only what hangs does
 

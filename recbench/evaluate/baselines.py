@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Baseline', 'Popularity', 'top_similar', 'co_counts', 'ItemKNN', 'EASE', 'ease_bytes', 'solved_rows', 'IALS',
-           'last_items', 'known_items', 'check_not_fitted_on', 'has_order', 'Markov', 'history_scorer',
+           'last_items', 'joined_lists', 'known_items', 'check_not_fitted_on', 'has_order', 'Markov', 'history_scorer',
            'validation_ndcg', 'fit_baselines', 'refit_baselines', 'with_refits']
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #f8f6b537
@@ -118,14 +118,12 @@ def co_counts(
     return counts, others
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #7391fd0e
-def _blocks_by_reach(by_item: csr_matrix, by_user: csr_matrix) -> Iterator[np.ndarray]:
-    "Items in blocks whose rows of `co_counts` are of much the same length, at most `_CELLS` in all."
-    had = np.diff(by_user.indptr).astype(np.float64)
-    reach = np.minimum(by_item @ had, by_item.shape[0]).astype(np.int64)  # bound on a row's length
-    order = np.argsort(-reach, kind="stable")
-    order, start = order[reach[order] > 0], 0
+def _blocks_of_rows(lengths: np.ndarray, cells: int) -> Iterator[np.ndarray]:
+    "Rows that are not empty, longest first, in blocks of `cells` if all are as long as their longest."
+    order = np.argsort(-lengths, kind="stable")
+    order, start = order[lengths[order] > 0], 0
     while start < len(order):
-        stop = start + max(1, _CELLS // reach[order[start]])
+        stop = start + max(1, cells // int(lengths[order[start]]))
         yield order[start:stop]
         start = stop
 
@@ -137,7 +135,9 @@ def _similar_items(
     by_user, by_item = csr_matrix(interactions), csr_matrix(interactions.T)
     people = torch.from_numpy(np.diff(by_item.indptr).astype(np.float64))         # [I]
     found: dict[tuple[int, float], list] = {(k, shrink): [] for shrink in shrinks for k in cuts}
-    blocks = list(_blocks_by_reach(by_item, by_user))
+    had = np.diff(by_user.indptr).astype(np.float64)
+    reach = np.minimum(by_item @ had, by_item.shape[0])   # bound on a row's length
+    blocks = list(_blocks_of_rows(reach.astype(np.int64), _CELLS))
     for items in tqdm(blocks, "ItemKNN", unit="block", leave=False, disable=len(blocks) < 20):
         counts, others = co_counts(by_item, by_user, items)
         own = torch.from_numpy(items)
@@ -319,16 +319,6 @@ def ease_bytes(items: int, settings: int = 1) -> int:
     return (8 + 4 * min(settings, 2)) * items * items + 3 * 8 * _CELLS
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #67628fa1
-def _blocks_of_rows(lengths: np.ndarray, cells: int) -> Iterator[np.ndarray]:
-    "Rows with entries, longest first, in blocks of `cells` if all are as long as their longest."
-    order = np.argsort(-lengths, kind="stable")
-    order, start = order[lengths[order] > 0], 0
-    while start < len(order):
-        stop = start + max(1, cells // int(lengths[order[start]]))
-        yield order[start:stop]
-        start = stop
-
-
 def solved_rows(ones: csr_matrix, other: Tensor, unobserved: float, l2: float) -> Tensor:
     """Vectors of rows that fit 1 at their entries and 0 elsewhere, float32 [R, D]; 0 for an empty row.
 
@@ -424,8 +414,12 @@ def last_items(dataset: Dataset, *splits: str) -> tuple[np.ndarray, np.ndarray, 
     return items, users, last
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #83cf7501
-def _joined(lists: list[Jagged]) -> Jagged:
-    "Row by row the lists one after the other."
+def joined_lists(lists: list[Jagged]) -> Jagged:
+    """Row by row the lists one after the other.
+
+    Args:
+        lists: with the same rows
+    """
     if len(lists) == 1: return lists[0]
     parts = [part.packed() for part in lists]
     rows = torch.cat([torch.arange(len(part)).repeat_interleave(part.lengths) for part in parts])
@@ -449,7 +443,7 @@ def known_items(dataset: Dataset, split: str, in_order: bool = True) -> Jagged:
     """
     past = _earlier_items(dataset, split, in_order)
     names = sorted(dataset.row_sequences, key="history".__eq__)   # the history is the newest
-    return _joined([past, *(dataset.row_items(split, name) for name in names)])
+    return joined_lists([past, *(dataset.row_items(split, name) for name in names)])
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #b640717d
 def _earlier_items(dataset: Dataset, split: str, in_order: bool) -> Jagged:

@@ -17,10 +17,10 @@ from recbench.core.config import (
 from ..core.other_configs import SoftmaxNegativeMiningConfig
 from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
-from ..data.rows.features import Feature, SequenceFeature, with_embedding_dim
+from ..data.rows.features import Feature, SequenceFeature
 from ..data.feed.tree_nodes import LEVEL
 from .rank_configs import dropout_config, group
-from .recipes import recipe_of
+from .recipes import recipe_features
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #2843676a
 class FeatureSides(NamedTuple):
@@ -333,10 +333,8 @@ def match_config(
     """
     build, tables = lookup(MATCH_CONFIGS, model_name, "matching model"), {}
     if features is None:
-        recipe = recipe_of(model_name, dataset)
-        tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
-        features = with_embedding_dim(tuple(recipe.reads(dataset.features())), **tables)
-        sizes = recipe.architecture | sizes
+        features, tables, own = recipe_features(model_name, dataset)
+        sizes = own | sizes
     for name in sizes: lookup(dict.fromkeys(MatchChoices._fields), name, "size")
     loss = Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig(label_smoothing=label_smoothing))
     fields: dict[str, Any] = {"losses": [loss], **tables}

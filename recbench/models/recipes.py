@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS', 'LASTING',
-           'FRAPPE', 'SPARSE_SEQUENCES', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads', 'Recipe', 'recipe_of']
+           'FRAPPE', 'SPARSE_SEQUENCES', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads', 'Recipe', 'recipe_of',
+           'recipe_features']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from ..core.base import Config
 from ..core.registry import lookup
 from ..data.feed.negatives import Negatives
-from ..data.rows.features import Feature
+from ..data.rows.features import Feature, with_embedding_dim
 from ..data.sets.dataset import Dataset
 from .base import BaseModel
 
@@ -174,3 +175,21 @@ def recipe_of(model: BaseModel | type[BaseModel] | str, dataset: Dataset | str |
         tuned = TUNED.get(dataset.name + by_time, {})
     found = (table[name] for name in names for table in (tuned, RECIPES) if name in table)
     return next(found, Recipe())
+
+# %% ../../nbs/60_models/59_recipes.ipynb #cb4db180
+def recipe_features(
+    model_name: str, dataset: Dataset
+) -> tuple[list[Feature], dict[str, Any], dict[str, Any]]:
+    """What a config takes from the recipe of its model.
+
+    Args:
+        model_name: class of the model
+        dataset: that the model is made for
+
+    Returns:
+        the features that it reads, on its tables; width and first weights of the tables; its sizes
+    """
+    recipe = recipe_of(model_name, dataset)
+    tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
+    features = with_embedding_dim(tuple(recipe.reads(dataset.features())), **tables)
+    return [*features], tables, recipe.architecture

@@ -14,12 +14,12 @@ import torch
 
 from ..core.config import ModelConfig
 from ..core.registry import OpenTable, lookup
-from ..data.rows.features import Feature, with_embedding_dim
+from ..data.rows.features import Feature
 from ..data.sets.dataset import Dataset
 from recbench.models.rank_configs import (
     FeatureKinds, RankChoices, dropout_config, group, kinds_with_table, one_group,
 )
-from .recipes import recipe_of
+from .recipes import recipe_features
 
 # %% ../../nbs/60_models/62_task_configs.ipynb #ed5d4519
 class Label(NamedTuple):
@@ -39,14 +39,14 @@ NO_LABEL = ("user_index", "item_index")
 
 
 def label_names(dataset: Dataset) -> list[str]:
-    """The data set's label, then its other columns of numbers; not users, items and times.
+    """The schema's labels, then other columns of numbers; not users, items and times.
 
     Args:
         dataset: with labels in its training rows
     """
     none = {*NO_LABEL, dataset.schema.timestamp, dataset.schema.sample_weight, dataset.moment}
-    first = [dataset.schema.label] if dataset.schema.label else []
-    return [*dict.fromkeys([*first, *(name for name in dataset.train.columns if name not in none)])]
+    others = [name for name in dataset.train.columns if name not in none]
+    return [*dict.fromkeys([*dataset.schema.label_names, *others])]
 
 # %% ../../nbs/60_models/62_task_configs.ipynb #e0a8719c
 def read_labels(dataset: Dataset, names: Sequence[str] | None = None) -> list[Label]:
@@ -250,10 +250,8 @@ def task_config(
     build, tables = lookup(TASK_CONFIGS, model_name, "model of several tasks"), {}
     found = read_labels(dataset, labels)
     if features is None:
-        recipe = recipe_of(model_name, dataset)
-        tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
-        features = with_embedding_dim(tuple(recipe.reads(dataset.features())), **tables)
-        sizes = recipe.architecture | sizes
+        features, tables, own = recipe_features(model_name, dataset)
+        sizes = own | sizes
     for name in sizes: lookup(dict.fromkeys(TaskChoices._fields), name, "size")
     choices = TaskChoices(**sizes)
     check_named(found, choices)

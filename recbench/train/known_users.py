@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['places_of', 'frame_to_parquet', 'past_items', 'write_known_users', 'KnownUsers', 'read_known_users', 'rows_of_events',
-           'item_choice', 'united', 'best_of_eligible', 'first_of_rows', 'rows_below']
+           'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
 
 # %% ../../nbs/80_train/58_known_users.ipynb #159bd19b
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from torch import Tensor
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table, concatenate, kind_of
 from ..data.sets.dataset import Dataset
+from ..evaluate.ranks import seen_cells
 from .checkpoint import CheckpointError
 
 # %% ../../nbs/80_train/58_known_users.ipynb #69b0edc1
@@ -32,16 +33,16 @@ def places_of(name: str, ids: Any, keys: pd.Index, strict: bool = True) -> np.nd
         name: of the ids, for errors: `user_id`
         ids: a list, array, Series or Index
         keys: what is known
-        strict: an unknown id is refused
+        strict: an unknown id is refused, and one that is neither text nor number where keys are
     """
     column = (
         pd.Index(list(ids)) if not isinstance(ids, (pd.Series, pd.Index, np.ndarray)) else pd.Index(ids)
     )
     if not len(column): return np.empty(0, np.int64)
     (found, kind), (known, key_kind) = kind_of(column), kind_of(keys)
-    if found != known:
-        raise ValueError(f"{name} holds {kind}, e.g. {column.tolist()[0]!r}; the run knows {key_kind}, "
-                         f"e.g. {keys[:1].tolist()[0]!r}: give ids of that kind")
+    if found != known if strict else {found, known} == {"text", "number"}:
+        raise ValueError(f"{name} holds {kind}, e.g. {column.tolist()[0]!r}, the run knows {key_kind}, "
+                         f"e.g. {keys.tolist()[0]!r}; they must be of one kind")
     places = keys.get_indexer(column)
     if strict and (places < 0).any():
         raise ValueError(
@@ -231,21 +232,6 @@ def item_choice(name: str, given: Any, labels: pd.Index, item_keys: pd.Index) ->
     items = places_of(f"{name} item", [item for one in owned for item in one], item_keys)
     return Jagged(torch.from_numpy(items.astype(np.int64)), lengths.cumsum(0) - lengths, lengths)
 
-# %% ../../nbs/80_train/58_known_users.ipynb #5faf5d12
-def united(first: Jagged | None, second: Jagged | None) -> Jagged | None:
-    """Both lists of each row, one behind the other.
-
-    Args:
-        first: a row a user, or None
-        second: likewise
-    """
-    if first is None or second is None: return second if first is None else first
-    lengths = first.lengths + second.lengths
-    owners = [torch.arange(len(one)).repeat_interleave(one.lengths) for one in (first, second)]
-    values = [one.take(torch.arange(len(one))).values.long() for one in (first, second)]
-    order = torch.cat(owners).argsort(stable=True)
-    return Jagged(torch.cat(values)[order], lengths.cumsum(0) - lengths, lengths)
-
 # %% ../../nbs/80_train/58_known_users.ipynb #69923351
 def best_of_eligible(
     user_emb: Tensor, item_emb: Tensor, eligible: Jagged, k: int, without: Jagged | None = None
@@ -259,12 +245,10 @@ def best_of_eligible(
         k: items wanted
         without: catalogue positions that must not come back, a row a user
     """
-    lists = eligible.take(torch.arange(len(eligible)))
-    rows = torch.arange(len(lists)).repeat_interleave(lists.lengths)
-    cells = (rows * len(item_emb) + lists.values.long()).unique()             # each item once, by user
+    rows, items = seen_cells(eligible)
+    cells = (rows * len(item_emb) + items).unique()             # each item once, by user
     if without is not None:
-        owner = torch.arange(len(without)).repeat_interleave(without.lengths)
-        taken = without.take(torch.arange(len(without))).values.long()
+        owner, taken = seen_cells(without)
         cells = cells[~torch.isin(cells, owner * len(item_emb) + taken)]
     rows, items = cells // len(item_emb), cells % len(item_emb)
     vectors = user_emb if user_emb.dim() == 3 else user_emb.unsqueeze(1)      # [B, K, D]

@@ -9,9 +9,9 @@ __all__ = ['FREE', 'RUN', 'RUN_MANIFEST', 'CALL', 'table_state', 'table_from_sta
            'refuse_foreign', 'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost',
            'flush', 'save', 'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch',
            'on_interrupt', 'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users',
-           'encode_rows', 'load_parts', 'build_model', 'can_recommend', 'best_items', 'check_asked', 'asked_rows',
-           'recommend_items', 'of_these', 'write_recommendations', 'add_items', 'predict_rows', 'seen_items', 'run_row',
-           'load_run', 'run_facts', 'Run', 'runs']
+           'encode_rows', 'load_parts', 'build_model', 'can_recommend', 'best_items', 'check_asked', 'as_frame',
+           'asked_rows', 'recommend_items', 'of_these', 'write_recommendations', 'add_items', 'predict_rows',
+           'seen_items', 'run_row', 'load_run', 'run_facts', 'Run', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -53,13 +53,15 @@ from ..data.sets.dataset import Dataset
 from ..data.sets.encoding import load_encoding, save_encoding
 from ..data.rows.features import Feature, Schema, SequenceFeature
 from ..data.sets.files import read_frame
-from ..data.rows.table import Jagged, Table, encode_table, kind_of
+from ..data.rows.table import Jagged, Table, encode_table
 from ..data.feed.tree import Tree, load_tree, save_tree
 
 # %% ../../nbs/80_train/60_runs.ipynb #b14ab08c
 from ..data.rows.vocabulary import Vocabulary
+from ..evaluate.baselines import joined_lists
 from ..evaluate.cards import Card
 from ..evaluate.item_index import ItemIndex
+from ..evaluate.ranks import seen_cells
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
 from ..models.guests import guest_modules, need_guests
@@ -74,7 +76,7 @@ from recbench.train.checkpoint import (
 from .guards import NonFiniteError, bad_gradients, batch_to_state
 from recbench.train.known_users import (
     KnownUsers, best_of_eligible, first_of_rows, frame_to_parquet, item_choice, places_of,
-    read_known_users, rows_below, rows_of_events, united, write_known_users
+    read_known_users, rows_below, rows_of_events, write_known_users
 )
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
@@ -747,7 +749,9 @@ def best_items(
     return ItemIndex(self.item_vectors).search(queries, k, without)
 
 # %% ../../nbs/80_train/60_runs.ipynb #b1b5cc64
-def check_asked(self: "Run", k: int, seen: object, columns: Sequence[str]) -> None:
+def check_asked(
+    self: "Run", k: int, seen: object, keep_seen: object, columns: Sequence[str]
+) -> None:
     "Refuse a model that has no lists, and lists that cannot be."
     if not can_recommend(self.model):
         raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and "
@@ -758,10 +762,22 @@ def check_asked(self: "Run", k: int, seen: object, columns: Sequence[str]) -> No
                          "catalogue")
     if seen not in (None, "drop", "keep"):
         raise ValueError(f"seen is {seen!r}; allowed are 'drop', 'keep', None (as in evaluation)")
+    if seen is not None and keep_seen is not None:
+        raise ValueError(f"seen is {seen!r} and keep_seen {keep_seen!r}; give one of them, seen")
     lost = [name for name in columns if name not in self.item_frame]
     if lost: raise ValueError(f"columns {lost} are not among the items' {list(self.item_frame)}")
 
 # %% ../../nbs/80_train/60_runs.ipynb #c51e926a
+def as_frame(name: str, given: Any) -> pd.DataFrame:
+    """A pandas frame of what people bring; itself where it is one.
+
+    Args:
+        name: of the argument, for errors
+        given: a pandas or polars frame, an Arrow table, a list of dicts
+    """
+    return given if isinstance(given, pd.DataFrame) else read_frame(name, given).table.to_pandas()
+
+
 def asked_rows(self: "Run", rows: Any, events: Any) -> pd.DataFrame:
     """A row of raw features and history for each user that is asked for.
 
@@ -772,19 +788,16 @@ def asked_rows(self: "Run", rows: Any, events: Any) -> pd.DataFrame:
     if (rows is None) == (events is None):
         raise ValueError("give either rows (user ids or rows of features) or events, one of them")
     key = self.schema.user_key
-    frame = lambda name, given: (
-        given if isinstance(given, pd.DataFrame) else read_frame(name, given).table.to_pandas()
-    )
     if events is not None:
         known = self.known_users if (self.path / "users.parquet").is_file() else None
-        events = frame("events", events)
+        events = as_frame("events", events)
         return rows_of_events(events, known, self.item_keys, self.schema).rename_axis(key)
     if np.isscalar(rows): rows = [rows]
     if isinstance(rows, (pd.Series, pd.Index, np.ndarray)) or (
         isinstance(rows, (list, tuple)) and rows and not isinstance(rows[0], Mapping)
     ):
         return self.known_users.rows(rows, self.item_keys, key).rename_axis(key)
-    return frame("rows", rows)
+    return as_frame("rows", rows)
 
 # %% ../../nbs/80_train/60_runs.ipynb #83121d28
 def recommend_items(
@@ -796,8 +809,7 @@ def recommend_items(
 
     Args:
         rows: ids of users of the data set (one or several); or a row for each user, see `encode_users`:
-            a
-            pandas or polars frame, an Arrow table, a list of dicts
+            a pandas or polars frame, an Arrow table, a list of dicts
         k: items for each user, at most the size of the catalogue
         keep_seen: older spelling of `seen`: True is "keep"
         beam: of a model with a tree, nodes of each level that its search keeps; at least k
@@ -809,10 +821,9 @@ def recommend_items(
 
     Returns:
         the user's id (row: label of the user's row, where rows were given), rank, the item key, score,
-        and
-        the columns; fewer than k lines where fewer are left
+        and the columns; fewer than k lines where fewer are left
     """
-    check_asked(self, k, seen, columns)
+    check_asked(self, k, seen, keep_seen, columns)
     rows = asked_rows(self, rows, events)
     key, keeps = self.schema.item_key, self.config["data"].get("offers_seen", False)
     if keep_seen is not None: keeps = keep_seen
@@ -822,8 +833,9 @@ def recommend_items(
     past = seen_items(rows["history"], self.item_keys) if "history" in rows and not keeps else None
     may, no = (item_choice(name, given, rows.index, self.item_keys)
                for name, given in (("eligible", eligible), ("forbidden", forbidden)))
+    lists = [one for one in (past, no) if one is not None]
     encoded = encode_users(rows, self.schema, self.vocabularies)
-    items, scores = best_items(self, encoded, k, united(past, no), beam, may)
+    items, scores = best_items(self, encoded, k, joined_lists(lists) if lists else None, beam, may)
     found = _as_frame(rows.index, key, self.item_keys, items[:, :k], scores[:, :k])
     shown = self.item_frame.iloc[self.item_keys.get_indexer(pd.Index(found[key]))]
     return found.assign(**{name: shown[name].to_numpy() for name in columns})
@@ -832,9 +844,8 @@ def recommend_items(
 def of_these(found: Tensor, scores: Tensor, eligible: Jagged) -> tuple[Tensor, Tensor]:
     "Of ranked lists [B, k] the items that are eligible, moved up; -1 and -inf behind them."
     rows, places = (found >= 0).nonzero(as_tuple=True)
-    owner = torch.arange(len(eligible)).repeat_interleave(eligible.lengths)
-    size = int(found.max()) + 2
-    cells = owner * size + eligible.take(torch.arange(len(eligible))).values.long().clamp(max=size - 1)
+    (owner, may), size = seen_cells(eligible), int(found.max()) + 2
+    cells = owner * size + may.clamp(max=size - 1)
     items, values = found[rows, places], scores[rows, places]
     kept = torch.isin(rows * size + items, cells)
     return first_of_rows(rows[kept], items[kept], values[kept], *found.shape)
@@ -888,8 +899,7 @@ def add_items(self: "Run", rows: Any) -> "Run":
     """
     if isinstance(self.model, TDM):
         raise ValueError("a tree has no leaf for new items; make a tree of all items and train")
-    if not isinstance(rows, pd.DataFrame): rows = read_frame("rows", rows).table.to_pandas()
-    key = self.schema.item_key
+    rows, key = as_frame("rows", rows), self.schema.item_key
     names = [key, *(feature.name for feature in self.schema.side("item"))]
     lost = [name for name in dict.fromkeys(names) if name not in rows]
     if lost:
@@ -919,7 +929,7 @@ def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
     """
     if not isinstance(self.model, RankModel):
         raise ValueError(f"{type(self.model).__name__} ranks no rows; ask for lists with recommend")
-    if not isinstance(rows, pd.DataFrame): rows = read_frame("rows", rows).table.to_pandas()
+    rows = as_frame("rows", rows)
     read, parts = [one for one in self.schema.features if one.name in self.model.read_features], []
     for start in range(0, len(rows), block):
         part = encode_rows(rows.iloc[start:start + block], self.schema, self.vocabularies, read)
@@ -938,11 +948,7 @@ def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
     flat = pd.Index(
         [item for items in lists for item in items], dtype=None if any(lists) else item_keys.dtype
     )
-    (found, kind), (known, key_kind) = kind_of(flat), kind_of(item_keys)
-    if {found, known} == {"text", "number"}:
-        raise ValueError(f"{history.name} holds {kind}, the catalogue {key_kind}, e.g. "
-                         f"{item_keys[0]!r}; they must be of one kind")
-    places = item_keys.get_indexer(flat)
+    places = places_of(str(history.name), flat, item_keys, strict=False)
     owner = np.repeat(np.arange(len(lists)), [len(items) for items in lists])[places >= 0]
     lengths = torch.from_numpy(np.bincount(owner, minlength=len(lists)))
     return Jagged(

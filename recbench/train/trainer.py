@@ -288,9 +288,10 @@ def run_epochs(self: "Trainer", bar: tqdm) -> None:
         bar: progress bar
     """
     while not (reason := self.reason_to_stop()):
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.step
         row = self.train_epoch(bar)
-        trained = time.perf_counter() - start
+        share = max(1, self.step - before) / len(self.loader)    # after a resume a part of the epoch
+        trained = (time.perf_counter() - start) / share
         try:
             with self.interrupts.held(): self.call("on_validate")
             metrics = self.validate(trained)
