@@ -30,7 +30,7 @@ __all__ = ['Accuracy', 'AITMConfig', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', '
            'VariationalDropout', 'VariationalDropoutConfig', 'WideAndDeepConfig', 'WindowMetric', 'WuKongConfig',
            'WuKongLayer', 'WuKongLayerConfig', 'XAUC', 'XAUCConfig', 'xDeepFMConfig', 'ZILNLoss', 'ZILNLossConfig']
 
-# %% ../../nbs/00_core/99_core.ipynb #a69850a8
+# %% ../../nbs/00_core/99_core.ipynb #b16c995c
 from .base import Choice, Config, OneOf, Settings
 from recbench.core.config import (
     Accuracy, AUC, AUCConfig, BinaryCrossEntropy, BinaryCrossEntropyConfig, BinaryFocalLoss,
@@ -54,6 +54,8 @@ from recbench.core.config import (
     WideAndDeepConfig, WindowMetric, WuKongConfig, WuKongLayer, WuKongLayerConfig, XAUC, XAUCConfig,
     xDeepFMConfig, ZILNLoss, ZILNLossConfig
 )
+
+# %% ../../nbs/00_core/99_core.ipynb #1f5c0411
 from .heap import keep_freed_memory
 from .moved import keep_old_paths
 from .other_configs import DropoutNetConfig, SoftmaxNegativeMiningConfig

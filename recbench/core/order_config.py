@@ -13,10 +13,10 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from .config import MLPConfig, Tower
 from .task_config import TasksConfig, TaskTowerConfig
 
-# %% ../../nbs/00_core/65_order_config.ipynb #84a9518d
+# %% ../../nbs/00_core/65_order_config.ipynb #9d2efa41
 JOINT = "ctcvr"
 
-
+# %% ../../nbs/00_core/65_order_config.ipynb #fce2fa83
 class ESMMConfig(TasksConfig, key="esmm"):
     "A click, and what can only follow a click; both are learned from all rows."
     groups: list[Tower] = []

@@ -29,7 +29,7 @@ def _left_of_limit(folder: Path) -> list[int]:
     text = limit.read_text().strip()
     return [] if text == "max" else [max(0, int(text) - int(used.read_text()))]
 
-# %% ../../nbs/00_core/36_sizes.ipynb #09f0e75b
+# %% ../../nbs/00_core/36_sizes.ipynb #bd985a8d
 def readable_bytes(size: float) -> str:
     """Bytes as people write them: `3.2 GB`, in powers of 1000.
 
@@ -41,7 +41,7 @@ def readable_bytes(size: float) -> str:
         size /= 1000
     return f"{size:,.1f} TB"
 
-
+# %% ../../nbs/00_core/36_sizes.ipynb #016e54b6
 def check_fits(what: str, size: float, limit: float | None = None, instead: str = "") -> None:
     """Refuse a step that needs more memory than there is.
 

@@ -15,7 +15,7 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows', 'rows_given',
            'task_ceilings']
 
-# %% ../../nbs/70_evaluate/99_evaluate.ipynb #9a820a4e
+# %% ../../nbs/70_evaluate/99_evaluate.ipynb #abe712bd
 from recbench.evaluate.baselines import (
     EASE, IALS, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
 )
@@ -31,6 +31,8 @@ from recbench.evaluate.ranking import (
     RankEvaluation, calibration_table, compare_rows, evaluate_ranking, evaluate_rows, evaluate_task,
     evaluate_tasks
 )
+
+# %% ../../nbs/70_evaluate/99_evaluate.ipynb #2129fe64
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at
 from .recall_latency import latency_picture, recall_latency
 from .recent_prior import RecentPrior, recent_shift

@@ -57,7 +57,7 @@ class Popularity(_Refitted):
 _BLOCK = 1 << 24   # scores held at once: 64 MB of float32
 _CELLS = 1 << 22   # similarities held at once: 32 MB of float64
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #eefee6f1
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #ec1f76e2
 def top_similar(similar: Tensor, *cuts: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Rows, columns and weights of each row's `k` greatest, for every cut k; equal ones at the edge
     share its places. One search for the greatest serves all cuts.
@@ -73,7 +73,7 @@ def top_similar(similar: Tensor, *cuts: int) -> list[tuple[Tensor, Tensor, Tenso
     values, near = similar.topk(min(max(cuts) + 1, similar.shape[1]), dim=1)
     return [_shared(similar, values, near, min(k, similar.shape[1])) for k in cuts]
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #7c8c0ec0
 def _shared(
     similar: Tensor, values: Tensor, near: Tensor, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,16 +96,13 @@ def _shared(
 def co_counts(
     by_item: csr_matrix, by_user: csr_matrix, items: np.ndarray
 ) -> tuple[Tensor, Tensor]:
-    """How many people had both, for some items and all those that share people with them; a row's own
-    item counts 0. Rows are as wide as the longest of them, the rest is 0.
+    """How many people had both, for some items and all those that share people with them: counts
+    float64 [R, W] and their items int64 [R, W], W the longest row's length. A row's own item counts 0.
 
     Args:
         by_item: ones at [I, U]
         by_user: ones at [U, I]
         items: item of each row, [R]
-
-    Returns:
-        counts float64 [R, W]; the items that they belong to, int64 [R, W]
     """
     found = by_item[items] @ by_user                                         # sparse [R, I]
     lengths = torch.from_numpy(np.diff(found.indptr).astype(np.int64))
@@ -117,7 +114,7 @@ def co_counts(
     counts[others == torch.from_numpy(items).unsqueeze(1)] = 0
     return counts, others
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #7391fd0e
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #4cf359b5
 def _blocks_of_rows(lengths: np.ndarray, cells: int) -> Iterator[np.ndarray]:
     "Rows that are not empty, longest first, in blocks of `cells` if all are as long as their longest."
     order = np.argsort(-lengths, kind="stable")
@@ -127,22 +124,20 @@ def _blocks_of_rows(lengths: np.ndarray, cells: int) -> Iterator[np.ndarray]:
         yield order[start:stop]
         start = stop
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #04bfeb86
 def _similar_items(
     interactions: csr_matrix, cuts: Sequence[int], shrinks: Sequence[float]
 ) -> dict[tuple[int, float], csr_matrix]:
     "Weights [I, I], from the neighbour's row to the item's column, of every setting in one pass."
     by_user, by_item = csr_matrix(interactions), csr_matrix(interactions.T)
-    people = torch.from_numpy(np.diff(by_item.indptr).astype(np.float64))         # [I]
+    people, had = (np.diff(matrix.indptr).astype(np.float64) for matrix in (by_item, by_user))
     found: dict[tuple[int, float], list] = {(k, shrink): [] for shrink in shrinks for k in cuts}
-    had = np.diff(by_user.indptr).astype(np.float64)
     reach = np.minimum(by_item @ had, by_item.shape[0])   # bound on a row's length
     blocks = list(_blocks_of_rows(reach.astype(np.int64), _CELLS))
     for items in tqdm(blocks, "ItemKNN", unit="block", leave=False, disable=len(blocks) < 20):
         counts, others = co_counts(by_item, by_user, items)
-        own = torch.from_numpy(items)
-        # whole numbers: equal ones stay equal in the root
-        norms = torch.from_numpy(np.sqrt((people[own].unsqueeze(1) * people[others]).numpy()))
+        own = torch.from_numpy(items)     # whole numbers: equal ones stay equal in the root
+        norms = torch.from_numpy(np.sqrt(people[items][:, None] * people[others.numpy()]))
         for shrink in shrinks:
             cosines = counts / (norms + shrink).clamp_(min=1e-9)
             for k, (rows, places, weights) in zip(cuts, top_similar(cosines, *cuts)):
@@ -151,7 +146,7 @@ def _similar_items(
     size = (interactions.shape[1],) * 2
     return {setting: _matrix_of(found.pop(setting), size) for setting in list(found)}
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #aeb29653
 def _matrix_of(parts: list[tuple[Tensor, Tensor, Tensor]], size: tuple[int, int]) -> csr_matrix:
     "float32 matrix of rows, columns and values that come in parts."
     if not parts: return csr_matrix(size, dtype=np.float32)
@@ -206,7 +201,7 @@ class ItemKNN(_Refitted):
         scores = (csr_matrix(history, dtype=np.float64) @ self.weights).toarray()
         return torch.from_numpy(scores.astype(np.float32))
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #5ebbaace
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #22a49255
 def _gram(by_user: csr_matrix) -> np.ndarray:
     "Counts of people who had both items, float64 [I, I], written in blocks of items."
     by_item, items = csr_matrix(by_user.T), by_user.shape[1]
@@ -223,7 +218,7 @@ def _invert_upper(matrix: np.ndarray) -> None:
     if not wrong: _, wrong = dpotri(columns, lower=1, overwrite_c=1)
     if wrong: raise ValueError(f"matrix of {len(matrix)} items has no inverse; give a larger l2")
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #27031eaa
 def _mirror(matrix: np.ndarray, upper: bool) -> Iterator[tuple[slice, np.ndarray]]:
     "Blocks of rows [R, I] of the symmetric matrix that one triangle and the diagonal are the half of."
     items, size = len(matrix), max(1, _CELLS // max(len(matrix), 1))
@@ -253,7 +248,7 @@ def _ease_weights(interactions: csr_matrix, l2s: Sequence[float]) -> Iterator[Te
         np.fill_diagonal(weights, 0)
         yield torch.from_numpy(weights)
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #43da07e3
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #9142725a
 @dataclass
 class EASE(_Refitted):
     """The linear item-to-item model with a zero diagonal, in closed form.
@@ -308,7 +303,7 @@ class EASE(_Refitted):
             return torch.from_numpy(history @ self.weights.numpy())
         return torch.from_numpy(history.toarray()) @ self.weights
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #911c2f57
 def ease_bytes(items: int, settings: int = 1) -> int:
     """Memory that fitting EASE takes at its peak.
 
@@ -611,7 +606,7 @@ def _best_ials(train: csr_matrix, dataset: Dataset) -> IALS:
     best = _best((model.fit(few) for model in settings), dataset)
     return best if few is train else best.fit(train)
 
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #3e99d467
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #a1c16ac2
 Baseline = Popularity | Markov | ItemKNN | EASE | IALS
 
 
@@ -636,7 +631,7 @@ def fit_baselines(
     if asked not in kept: kept[asked] = _fitted(dataset, *asked)
     return {name: copy(model) for name, model in kept[asked].items()}
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #3b98fa4e
 def _fitted(
     dataset: Dataset, max_ease_items: int, max_memory: float | None, ials: bool | None
 ) -> dict[str, Baseline]:

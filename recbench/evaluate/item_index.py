@@ -209,10 +209,8 @@ class ItemIndex(Card):
     def facts(self) -> dict[str, str]:
         "Size and kind."
         effort = {"ivf": f", {self.effort} lists looked at", "hnsw": f", {self.effort} candidates kept"}
-        return {
-            "items": f"{len(self):,} vectors of {self.item_emb.shape[1]} numbers",
-            "search": self.kind + effort.get(self.kind, ""),
-        }
+        return {"items": f"{len(self):,} vectors of {self.item_emb.shape[1]} numbers",
+                "search": self.kind + effort.get(self.kind, "")}
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #56a46148
 def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:

@@ -8,7 +8,7 @@ __all__ = ['RankEvaluation', 'units_of', 'predict_split', 'judged_label', 'evalu
            'substitute', 'resampled', 'compare_rows', 'evaluate_task', 'evaluate_tasks', 'evaluate_ranking',
            'calibration_table']
 
-# %% ../../nbs/70_evaluate/70_ranking.ipynb #3ba27d08
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #20ab5ba1
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ from ..core.checks import number, whole
 from ..core.registry import lookup
 from ..data.sets.dataset import Dataset
 from ..data.feed.loader import RankLoader
+
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #141e272f
 from .cards import Card
 from .retrieval import at_rest, device_of
 from .row_baselines import fit_row_baselines, label_name
@@ -195,7 +197,7 @@ def head_directions(head: Head, dataset: Dataset, split: str = "valid") -> dict[
         for name in names[asked_of(head, lookup(columns, head.label, "label or weight column"))]
     }
 
-# %% ../../nbs/70_evaluate/70_ranking.ipynb #84ee0426
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #0cf1ce49
 def summed(heads: Iterable[Head], names: Iterable[str]) -> list[str]:
     """Metrics that `logloss` of a model of several tasks adds up; none where there is one task.
 
@@ -207,7 +209,7 @@ def summed(heads: Iterable[Head], names: Iterable[str]) -> list[str]:
     found = [name for name in names if name in own]
     return found if len(found) > 1 else []
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #f66dd4d4
 def metric_directions(model, dataset: Dataset) -> dict[str, bool]:
     """What `split_metrics` gives, those of the heads first, and whether more of each is better.
 
@@ -287,8 +289,7 @@ def head_values(
 def split_metrics(
     model, dataset: Dataset, split: str = "valid", predict: Callable | None = None
 ) -> dict[str, float]:
-    """Metrics of all heads on a split, with the heads' suffixes, and those that the model's config
-    lists; of several tasks also `logloss`, the sum over those with losses.
+    """All heads' metrics on a split, those that the config lists, and `logloss`, the tasks' sum.
 
     Args:
         model: with heads
@@ -474,7 +475,7 @@ def compare_rows(
     labels = [f"{metric} [{model.protocol}]" for metric in model.values()]
     return pd.concat(frames, axis=1).set_axis(labels, axis=0)
 
-# %% ../../nbs/70_evaluate/70_ranking.ipynb #c4896131
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #0dc27e23
 def _same_question(model, task: TaskRows) -> Head | None:
     "The head of a model that answers a task's question, or is of its label; None: a baseline."
     if not hasattr(model, "heads"): return None
@@ -487,7 +488,7 @@ def _same_question(model, task: TaskRows) -> Head | None:
         f"{', '.join(dict.fromkeys(head.label for head in model.heads))}"
     )
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #0c72828b
 def evaluate_task(
     model, dataset: Dataset, task: TaskRows, split: str = "test", name: str | None = None,
     predictions: Mapping[str, np.ndarray] | None = None
@@ -508,11 +509,10 @@ def evaluate_task(
     found = predict_split(model, dataset, split) if predictions is None else predictions
     probability = found[score][task.inside(dataset.split(split).columns)]
     label = own.split(split).columns[task.head.label].numpy()
-    return RankEvaluation(
-        name or type(model).__name__, _protocol(own, split), probability, label, *units_of(own, split)
-    )
+    name, protocol = name or type(model).__name__, _protocol(own, split)
+    return RankEvaluation(name, protocol, probability, label, *units_of(own, split))
 
-# %% ../../nbs/70_evaluate/70_ranking.ipynb #bbcec2e9
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #cbbff6c3
 def _plain_table(
     model, dataset: Dataset, task: TaskRows, split: str, name: str, found: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
@@ -531,7 +531,7 @@ def _is_event(task: TaskRows, columns: Mapping[str, torch.Tensor]) -> bool:
     inside = torch.from_numpy(task.inside(columns))
     return bool(inside.any()) and asked_of(task.head, task.head.truth(columns)[inside]) == "event"
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #d1a85a58
 def _task_table(
     model, dataset: Dataset, task: TaskRows, split: str, name: str, found: Mapping[str, np.ndarray],
     others: Mapping[str, object], **draws: Any
@@ -549,7 +549,7 @@ def _task_table(
         [f"{metric}{task.head.suffix} [{mine.protocol}]" for metric in mine.values()], axis=0
     )
 
-# %% ../../nbs/70_evaluate/70_ranking.ipynb #fedfc17d
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #259bc71d
 def _others(
     baselines: bool | Mapping, model, tasks: list[TaskRows], dataset: Dataset
 ) -> Mapping[str, Mapping[str, object]]:
@@ -563,7 +563,7 @@ def _others(
                          "by name, as from fit_task_baselines")
     return given
 
-
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #4e3bf443
 def evaluate_tasks(
     model, dataset: Dataset, split: str = "test", baselines: bool | Mapping = True,
     name: str | None = None, confidence: float = 0.95, draws: int = 500, seed: int = 0

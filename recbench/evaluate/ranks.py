@@ -42,7 +42,7 @@ def _ones_of_rows(bytes_: np.ndarray, size: int) -> np.ndarray:
     sums = bytes_.view(np.uint64).reshape(len(bytes_), -1, size).sum(2)           # [R, groups]
     return sums.view(np.uint8).sum(1, dtype=np.int64)
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #c5941403
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #98d457ff
 def _compared(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     "Of each row, cells above its own score [R, 1], and cells that are not below it; int64 [R] both."
     if scores.device.type != "cpu" or scores.dtype not in (torch.float32, torch.float64):
@@ -55,7 +55,7 @@ def _compared(scores: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         found.append(torch.from_numpy(_ones_of_rows(laid, size)))
     return found[0], found[1]
 
-
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #68c892f9
 def _counted(scores: Tensor, own: Tensor, lists: Tensor | None) -> tuple[Tensor, Tensor]:
     "The same of many rows, slice by slice, on as many threads as torch may use."
     size = max(1, _SLICE // scores.shape[1])
@@ -69,7 +69,7 @@ def _counted(scores: Tensor, own: Tensor, lists: Tensor | None) -> tuple[Tensor,
     greater, at_least = zip(*found)
     return torch.cat(greater), torch.cat(at_least)
 
-# %% ../../nbs/70_evaluate/10_ranks.ipynb #57a67a27
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #fbca2963
 def rank_counts(
     scores: Tensor, targets: Tensor, seen: tuple[Tensor, Tensor] | Jagged | None = None,
     lists: Tensor | None = None
@@ -101,7 +101,7 @@ def rank_counts(
         absent[row[item == targets[row]]] = True
     return greater.masked_fill_(absent, NEVER), equal.masked_fill_(absent, 0)
 
-
+# %% ../../nbs/70_evaluate/10_ranks.ipynb #34a171b8
 def _distinct(cells: tuple[Tensor, Tensor], items: int) -> tuple[Tensor, Tensor]:
     "Each (row, item) once."
     pairs = (cells[0] * items + cells[1]).unique()

@@ -102,7 +102,7 @@ def inner_products(user_emb: Tensor, item_emb: Tensor) -> Tensor:
     if user_emb.dim() == 2: return user_emb @ item_emb.T
     return reduce(torch.maximum, (interest @ item_emb.T for interest in user_emb.unbind(1)))
 
-# %% ../../nbs/70_evaluate/40_retrieval.ipynb #af52507a
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #d17dfc39
 class embedding_scorer:
     """Row numbers [B] of a split -> scores [B, I], products of user and item vectors.
 
@@ -122,7 +122,7 @@ class embedding_scorer:
 
     def __call__(self, rows: Tensor) -> Tensor: return inner_products(self.embed(rows), self.items)
 
-
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #8aa829c4
 def scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
     "Row numbers [B] of a split -> scores [B, I], in the first of the three ways that the model offers."
     if hasattr(model, "item_embedding"): return embedding_scorer(model, dataset, split)
@@ -516,11 +516,9 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     """
     names = list(dict.fromkeys(frame.columns.get_level_values(0)))
     parts = {name: pd.DataFrame(frame[name]) for name in names}
-    models = {
-        name: (_counts(part) if "count" in part
-               else _cell(part, ("value", "low", "high"), f"{{:.{digits}f}}"))
-        for name, part in parts.items()
-    }
+    shown, number = ("value", "low", "high"), f"{{:.{digits}f}}"
+    models = {name: _counts(part) if "count" in part else _cell(part, shown, number)
+              for name, part in parts.items()}
     ends = ("difference", "difference low", "difference high", "users apart")
     gaps = {
         f"{names[0]} - {name}": _cell(part, ends, f"{{:+.{digits}f}}") for name,
@@ -550,15 +548,13 @@ def sampled_rows(dataset: Dataset, split: str, rows: int, seed: int = 0) -> Tens
 def nearest_items(
     item_embedding: Tensor, item_index: int | Tensor, k: int = 20
 ) -> tuple[Tensor, Tensor]:
-    """Items with the greatest cosine to the given ones, themselves left out.
+    """Items with the greatest cosine to the given ones, themselves left out, and the cosines, best
+    first: each [k] or [B, k].
 
     Args:
         item_embedding: [I, D]
         item_index: one item, or int64 [B]
         k: neighbours, at most I - 1
-
-    Returns:
-        item indices and cosines, [k] or [B, k], best first
     """
     items = len(item_embedding)
     if not 1 <= k < items: raise ValueError(f"k is {k}; must be 1..{items - 1} for {items} items")

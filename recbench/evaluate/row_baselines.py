@@ -291,15 +291,12 @@ def can_be_fitted(name: str, dataset: Dataset, label: str) -> bool:
 def fit_row_baselines(
     dataset: Dataset, keep: Callable[[str], bool] = lambda name: True, label: str | None = None
 ) -> dict[str, object]:
-    """Means, logistic regression and trees on training rows, with the settings that validate best.
+    """Means, logistic regression and trees, by name, each with the settings that validate best.
 
     Args:
         dataset: its training rows are fitted, its validation rows choose the settings
         keep: feature name -> whether the models read it; all by default
         label: the column to predict; None: the label of the data set
-
-    Returns:
-        name -> fitted model
     """
     made, column = {
         "means": [UserItemMean(shrink) for shrink in (2.0, 5.0, 10.0)],

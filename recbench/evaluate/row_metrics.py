@@ -74,15 +74,12 @@ def _auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
 def auc(
     score: Tensor | np.ndarray, label: Tensor | np.ndarray, weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """Exact AUC, ties counted half; NaN where all labels are one.
+    """Exact AUC, ties counted half; NaN where all labels are one: [draws], or a scalar without draws.
 
     Args:
         score: [R], higher means more likely
         label: [R], 0 or 1
         weight: [draws, R] or [R]; None: all rows alike
-
-    Returns:
-        [draws], or a scalar without draws
     """
     score, label = np.asarray(score, np.float64), check_binary(label)
     if np.isnan(score).any():

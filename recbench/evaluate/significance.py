@@ -220,7 +220,6 @@ def paired_interval(
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
-        raise ValueError(
-            f"a is {list(a.shape)}, b is {list(b.shape)}; a pair needs the same users and metrics"
-        )
+        raise ValueError(f"a is {list(a.shape)}, b is {list(b.shape)}; a pair needs the same users and "
+                         "metrics")
     return bootstrap_interval(a - b, confidence, draws, seed, difference=True)

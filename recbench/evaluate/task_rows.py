@@ -19,7 +19,7 @@ from .row_baselines import fit_row_baselines
 from .row_metrics import is_binary
 from ..models.heads import Head
 
-# %% ../../nbs/70_evaluate/68_task_rows.ipynb #8329d529
+# %% ../../nbs/70_evaluate/68_task_rows.ipynb #05c15f38
 @dataclass(frozen=True)
 class TaskRows:
     """One head of a model, and the rows that it is judged on.
@@ -45,7 +45,7 @@ class TaskRows:
         if self.given is None: return np.ones(len(lookup(columns, self.head.label, "label")), bool)
         return (lookup(columns, self.given, "label") > 0).numpy()
 
-
+# %% ../../nbs/70_evaluate/68_task_rows.ipynb #69f33711
 def judged_rows(heads: Iterable[Head]) -> list[TaskRows]:
     """Each head with the rows it is judged on; one with a task space on all, and on those inside.
 
@@ -58,7 +58,7 @@ def judged_rows(heads: Iterable[Head]) -> list[TaskRows]:
         found += [TaskRows(head, given) for given in places]
     return found
 
-# %% ../../nbs/70_evaluate/68_task_rows.ipynb #99abce4f
+# %% ../../nbs/70_evaluate/68_task_rows.ipynb #92cd01d1
 def rows_given(dataset: Dataset, given: str | None) -> Dataset:
     """The data set with those rows alone in which a label is above 0; the protocol says so.
 
@@ -76,7 +76,7 @@ def rows_given(dataset: Dataset, given: str | None) -> Dataset:
         ceiling=own.get(dataset.schema.label or ""),
     )
 
-
+# %% ../../nbs/70_evaluate/68_task_rows.ipynb #488c60b6
 def as_judged(dataset: Dataset, task: TaskRows) -> Dataset:
     """The rows that a task is judged on, with its label as the task reads it.
 
@@ -93,7 +93,7 @@ def as_judged(dataset: Dataset, task: TaskRows) -> Dataset:
     if head.after is None and not head.amounts: return own
     return replace(own, **{name: told(own.split(name)) for name in SPLITS})
 
-# %% ../../nbs/70_evaluate/68_task_rows.ipynb #c3d1fdd2
+# %% ../../nbs/70_evaluate/68_task_rows.ipynb #9752ee64
 def task_ceilings(heads: Iterable[Head], dataset: Dataset) -> dict[str, float]:
     """Best reachable metrics by the names that validation gives them, `auc_ctr`; of the test rows.
 
@@ -108,7 +108,7 @@ def task_ceilings(heads: Iterable[Head], dataset: Dataset) -> dict[str, float]:
         for end, best in reversed(known.items()) for name, value in (best or {}).items()
     }
 
-
+# %% ../../nbs/70_evaluate/68_task_rows.ipynb #10838b05
 def fit_task_baselines(
     heads: Iterable[Head], dataset: Dataset, keep: Callable[[str], bool] = lambda name: True
 ) -> dict[str, dict[str, object]]:

@@ -248,7 +248,7 @@ class Comparison(Card):
             if name not in known:
                 raise ValueError(f"{name!r} is no tested run and no config; there are {known}")
 
-# %% ../../nbs/90_explore/30_comparison.ipynb #4a598098
+# %% ../../nbs/90_explore/30_comparison.ipynb #23d8be38
 def _readable(folder: Path | str) -> pd.DataFrame:
     "The runs of a folder that can be read; none is a ValueError, broken ones are a warning."
     table = runs(folder)
@@ -261,7 +261,7 @@ def _readable(folder: Path | str) -> pd.DataFrame:
     if table.empty: raise ValueError(f"no run of {folder} can be read")
     return table
 
-
+# %% ../../nbs/90_explore/30_comparison.ipynb #785c3aa4
 def read_comparison(folder: Path | str) -> Comparison:
     "Open a folder of runs for comparison."
     table = _readable(folder)

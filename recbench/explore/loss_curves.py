@@ -37,7 +37,7 @@ def loss_curve(
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #ee647e44
 COLOURS, DASHES = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown"), ("-", "--", ":")
 
-# %% ../../nbs/90_explore/25_loss_curves.ipynb #1d2ad732
+# %% ../../nbs/90_explore/25_loss_curves.ipynb #e2dcc2f7
 def _style(panels, xlabel: str) -> None:
     "Labels, the line at 0, and the legend on the left."
     for axes, ylabel in zip(panels, ("loss", "gradient")):
@@ -46,7 +46,7 @@ def _style(panels, xlabel: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].legend(frameon=False, fontsize=8)
 
-
+# %% ../../nbs/90_explore/25_loss_curves.ipynb #70867efc
 def draw_losses(
     losses: dict[str, Callable[[torch.Tensor], torch.Tensor]], points: torch.Tensor, xlabel: str,
     height: float = 2.6

@@ -46,10 +46,8 @@ class Intervention(nn.Module):
     def __init__(self, base_dim: int, source_dim: int, low_rank_dim: int, dropout_ratio: float = 0.0):
         super().__init__()
         if not 1 <= low_rank_dim < base_dim or low_rank_dim > source_dim:
-            raise ValueError(
-                f"low_rank_dim is {low_rank_dim}; must be at least 1, below base_dim {base_dim} and "
-                f"not above source_dim {source_dim}"
-            )
+            raise ValueError(f"low_rank_dim is {low_rank_dim}; must be at least 1, below base_dim "
+                             f"{base_dim} and not above source_dim {source_dim}")
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio is {dropout_ratio}; must lie in [0, 1)")
         self.base_rotate_layer = Rotation(base_dim, low_rank_dim)

@@ -110,13 +110,10 @@ class MultiWindowDINEncoder(SequenceEncoder):
         windows_len: positions of each window, the first position's window first
         attn_mlp: settings of the MLP f: hidden_units and what else `MLP` takes
     """
-
     windows_len: Tensor
 
-    def __init__(
-        self, sequence_dim: int, query_dim: int, input: str, windows_len: Sequence[int],
-        attn_mlp: Mapping[str, Any]
-    ):
+    def __init__(self, sequence_dim: int, query_dim: int, input: str, windows_len: Sequence[int],
+                 attn_mlp: Mapping[str, Any]):
         super().__init__(input, sequence_dim, query_dim)
         self.windows = check_windows(windows_len, input)
         self.register_buffer("windows_len", torch.tensor(windows_len), persistent=False)

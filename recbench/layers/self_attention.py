@@ -77,15 +77,12 @@ class SelfAttentionEncoder(SequenceEncoder):
     """
     reads_query = False
 
-    def __init__(
-        self, sequence_dim: int, input: str, multihead_attn_dim: int = 512, num_heads: int = 8,
-        dropout: float = 0.0, max_seq_length: int = 0
-    ):
+    def __init__(self, sequence_dim: int, input: str, multihead_attn_dim: int = 512, num_heads: int = 8,
+                 dropout: float = 0.0, max_seq_length: int = 0):
         super().__init__(input, sequence_dim, max_seq_length=max_seq_length)
         check_heads(input, multihead_attn_dim, num_heads, dropout)
         width = self.output_dim = multihead_attn_dim
         self.query, self.key, self.value = (nn.Linear(sequence_dim, width) for _ in range(3))
-        # holds the parameters
         self.multihead_attn = nn.MultiheadAttention(width, num_heads, dropout, batch_first=True)
 
     projection, _width, forward = projection, _width, forward

@@ -263,9 +263,8 @@ def check_columns(
     check_widths(user_emb.flatten(0, -2), item_emb)
     rows, columns = len(user_emb), len(item_emb)
     if log_q is not None and log_q.shape != (columns,):
-        raise ValueError(
-            f"log_q has shape {tuple(log_q.shape)}; must be ({columns},), one value an item row"
-        )
+        raise ValueError(f"log_q has shape {tuple(log_q.shape)}; must be ({columns},), one value an "
+                         "item row")
     if target is not None: return check_target(target, rows, columns)
     if columns >= rows: return torch.arange(rows, device=user_emb.device)
     wanted = "give target, or one positive a user"

@@ -145,10 +145,8 @@ class GroupedXAUC(RowMetric):
     ) -> None:
         super().__init__(**kwargs)
         if max_pairs_per_group is not None and max_pairs_per_group < 1:
-            raise ValueError(
-                f"max_pairs_per_group is {max_pairs_per_group}; must be at least 1, or None for "
-                "all pairs"
-            )
+            raise ValueError(f"max_pairs_per_group is {max_pairs_per_group}; must be at least 1, or "
+                             "None for all pairs")
         self.max_pairs_per_group, self.ties, self.seed = max_pairs_per_group, check_ties(ties), seed
         self.keep(preds=torch.float32, target=torch.float64, key=torch.int64)
 

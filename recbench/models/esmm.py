@@ -97,9 +97,8 @@ class ESMM(MultiTaskModel):
 
     def representations(self, batch: Batch) -> dict[str, Tensor]:
         inputs = self.build_input(batch)
-        parts = [self.group_mlps[name](inputs[name]) if name in self.group_mlps else inputs[name]
-                 for name in self.read_groups()]
-        x = torch.cat(parts, 1)
+        x = torch.cat([self.group_mlps[name](inputs[name]) if name in self.group_mlps else inputs[name]
+                       for name in self.read_groups()], 1)
         return {tower.tower_name: x for tower in self.config.model.task_towers}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:

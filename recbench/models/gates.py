@@ -45,10 +45,10 @@ def gate_table(
     means = cut.mean().assign(spread=cut.std(ddof=0).mean(axis=1), rows=cut.size())
     return means.rename_axis(["group", "task"]).sort_index(level="group", sort_remaining=False)
 
-# %% ../../nbs/60_models/39_gates.ipynb #571e83b9
+# %% ../../nbs/60_models/39_gates.ipynb #61b43b03
 SHADES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 
-
+# %% ../../nbs/60_models/39_gates.ipynb #9d2d1a82
 def draw_gates(table: pd.DataFrame, title: str = "") -> Figure:
     """Stacked bars of `gate_table`.
 

@@ -71,7 +71,7 @@ def check_model_level(self: "MultiTaskModel") -> None:
     if config.num_class != 1:
         raise ValueError(f"num_class of the model is {config.num_class}; set num_class of a task tower")
 
-# %% ../../nbs/60_models/28_multi_task.ipynb #b58f5338
+# %% ../../nbs/60_models/28_multi_task.ipynb #921ecad9
 def label_columns(towers: Sequence[TaskTowerConfig]) -> list[str]:
     """Columns of labels that towers read, each once.
 
@@ -81,7 +81,7 @@ def label_columns(towers: Sequence[TaskTowerConfig]) -> list[str]:
     both = [name for one in towers for name in (one.label_name, one.task_space_indicator_label)]
     return [*dict.fromkeys(filter(None, both))]
 
-
+# %% ../../nbs/60_models/28_multi_task.ipynb #a58b0b38
 def check_columns(self: "MultiTaskModel") -> None:
     "The columns that the towers name are those that are given, labels and sample weights."
     towers = self.config.model.task_towers

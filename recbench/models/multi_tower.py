@@ -43,8 +43,7 @@ class MultiTower(RankModel):
         "The groups of the towers, each read by one of them."
         inputs = [tower.input for tower in self.config.model.towers]
         if len(set(inputs)) == len(inputs): return inputs
-        raise ValueError(f"towers read the groups {', '.join(inputs)}; each tower needs a group of its "
-                         "own")
+        raise ValueError(f"towers read {', '.join(inputs)}; each tower needs a group of its own")
 
     def join(self, grouped: dict[str, Tensor]) -> list[Tensor]:
         """What each tower gives, [B, its width].

@@ -104,7 +104,7 @@ class TaskChoices(NamedTuple):
         own = RankChoices(dropout=self.dropout, batch_norm=self.batch_norm)
         return own.mlp(units) if len(units) else None
 
-# %% ../../nbs/60_models/62_task_configs.ipynb #078448e3
+# %% ../../nbs/60_models/62_task_configs.ipynb #a90200af
 def tower(label: Label, sizes: TaskChoices, units: Sequence[int] | None = None) -> dict[str, Any]:
     """The tower of a label.
 
@@ -123,7 +123,7 @@ def tower(label: Label, sizes: TaskChoices, units: Sequence[int] | None = None) 
         made |= {"task_space_indicator_label": sizes.given[label.name], "out_task_space_weight": 0.0}
     return made
 
-
+# %% ../../nbs/60_models/62_task_configs.ipynb #bb83ecb1
 def common(labels: Sequence[Label], sizes: TaskChoices) -> dict[str, Any]:
     """Towers, and how tasks are weighed.
 
@@ -159,7 +159,7 @@ def ple(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> dic
     return {"feature_groups": one_group(kinds),
             "ple": {**common(labels, sizes), "extraction_networks": layers}}
 
-# %% ../../nbs/60_models/62_task_configs.ipynb #3a0c06b7
+# %% ../../nbs/60_models/62_task_configs.ipynb #8ea26b4c
 def dbmtl(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> dict[str, Any]:
     "Experts or a shared bottom; each label reads those before it."
     settings, names = common(labels, sizes), [one.name for one in labels]
@@ -171,7 +171,7 @@ def dbmtl(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> d
     settings |= experts if sizes.experts else {"bottom_mlp": layers}
     return {"feature_groups": one_group(kinds), "dbmtl": settings}
 
-
+# %% ../../nbs/60_models/62_task_configs.ipynb #65c4fb5c
 def aitm(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> dict[str, Any]:
     "A chain of labels; the order is charged where the rows keep it."
     settings, pairs = common(labels, sizes), [*zip(labels, labels[1:])]
@@ -184,7 +184,7 @@ def aitm(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> di
         settings["order_calibration"] = 0.0
     return {"feature_groups": one_group(kinds), "aitm": settings}
 
-# %% ../../nbs/60_models/62_task_configs.ipynb #21337ac9
+# %% ../../nbs/60_models/62_task_configs.ipynb #fe38390a
 def check_pair(labels: Sequence[Label]) -> None:
     """ESMM's labels are a click and what needs it.
 
@@ -201,7 +201,7 @@ def check_pair(labels: Sequence[Label]) -> None:
             "second needs the first, or MMoE, PLE, DBMTL or AITM"
         )
 
-
+# %% ../../nbs/60_models/62_task_configs.ipynb #1e30ca0f
 def esmm(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> dict[str, Any]:
     "A click and what needs it, above users and items apart where both have features."
     check_pair(labels)

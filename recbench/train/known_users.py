@@ -279,7 +279,7 @@ def first_of_rows(
     values[rows[kept], place[kept]] = scores[order][kept]
     return found, values
 
-# %% ../../nbs/80_train/58_known_users.ipynb #2303e76c
+# %% ../../nbs/80_train/58_known_users.ipynb #8de98b07
 def rows_below(first: Table, second: Table) -> Table:
     """The rows of two tables of the same columns, one below the other.
 
@@ -299,7 +299,7 @@ def rows_below(first: Table, second: Table) -> Table:
         first.dense_names, first.dense_dims, both(first.dense, second.dense)
     )
 
-
+# %% ../../nbs/80_train/58_known_users.ipynb #f183124d
 def _below(one: Jagged, other: Jagged) -> Jagged:
     weights = None
     if one.weights is not None and other.weights is not None:

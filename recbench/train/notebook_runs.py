@@ -52,8 +52,8 @@ def run_notebook(
     notebook: Path | str, name: str, folder: Path | str = "runs", progress: bool = True,
     **parameters: Any
 ) -> Path:
-    """Execute the notebook in a run folder, the one of the same call that was cut off or a new one;
-    what the notebook raises is raised. The run's folder is returned.
+    """Execute the notebook in a run folder (returned), that of the same call that was cut off or a new
+    one; what it raises is raised.
 
     Args:
         notebook: an experiment notebook with a parameter run_dir
@@ -66,7 +66,7 @@ def run_notebook(
     _check_run_dir(papermill.inspect_notebook(str(notebook)), notebook)
     with _begin(name, folder, _call_text(notebook, parameters)) as call:
         run_dir = Path(call.name).parent.resolve()
-        output, values = str(run_dir / "notebook.ipynb"), {**parameters, "run_dir": str(run_dir)}
-        papermill.execute_notebook(str(notebook), output, values, progress_bar=progress)
+        output, values = run_dir / "notebook.ipynb", {**parameters, "run_dir": str(run_dir)}
+        papermill.execute_notebook(str(notebook), str(output), values, progress_bar=progress)
         call.truncate(0)          # an empty one has come to its end
     return run_dir

@@ -56,7 +56,7 @@ from ..data.sets.files import read_frame
 from ..data.rows.table import Jagged, Table, encode_table
 from ..data.feed.tree import Tree, load_tree, save_tree
 
-# %% ../../nbs/80_train/60_runs.ipynb #b14ab08c
+# %% ../../nbs/80_train/60_runs.ipynb #3e230dc4
 from ..data.rows.vocabulary import Vocabulary
 from ..evaluate.baselines import joined_lists
 from ..evaluate.cards import Card
@@ -68,6 +68,8 @@ from ..models.guests import guest_modules, need_guests
 from ..models.match_model import MatchModel
 from ..models.rank_model import RankModel
 from ..models.tdm import TDM
+
+# %% ../../nbs/80_train/60_runs.ipynb #f3a23ccc
 from .best import best_epoch
 from recbench.train.checkpoint import (
     CheckpointError, Checkpoints, FolderLock, check_files, fingerprint_file, is_locked, read_state,
@@ -230,7 +232,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "rows": {name: len(getattr(dataset, name)) for name in parts},
     }
 
-# %% ../../nbs/80_train/60_runs.ipynb #42d94baa
+# %% ../../nbs/80_train/60_runs.ipynb #13a7493b
 def describe_model(model: BaseModel) -> dict[str, Any]:
     "Class, config, columns and tree of a model, as plain values."
     return {
@@ -241,7 +243,7 @@ def describe_model(model: BaseModel) -> dict[str, Any]:
         **describe_tree(model),
     }
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #ab262035
 def describe_training(trainer) -> dict[str, Any]:
     "Everything that the numbers of a `trainer` depend on, as plain values."
     model, callbacks, guests = trainer.model, trainer.callbacks, guest_modules(trainer.model)
@@ -717,7 +719,7 @@ def _as_frame(
     columns = {labels.name or "row": owners, "rank": ranks, item_key: item_keys[flat], "score": score}
     return pd.DataFrame({name: column[there] for name, column in columns.items()})
 
-# %% ../../nbs/80_train/60_runs.ipynb #1dc90b54
+# %% ../../nbs/80_train/60_runs.ipynb #7e15e47d
 def can_recommend(model: BaseModel) -> bool:
     "Whether a model finds items in a catalogue; others score rows."
     return isinstance(model, TDM) or hasattr(model, "user_embedding")
@@ -725,7 +727,7 @@ def can_recommend(model: BaseModel) -> bool:
 
 _USER_ROWS = 1024      # users embedded at once
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #f0d06799
 def best_items(
     self: "Run", users: Table, k: int, without: Jagged | None, beam: int, eligible: Jagged | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -767,7 +769,7 @@ def check_asked(
     lost = [name for name in columns if name not in self.item_frame]
     if lost: raise ValueError(f"columns {lost} are not among the items' {list(self.item_frame)}")
 
-# %% ../../nbs/80_train/60_runs.ipynb #c51e926a
+# %% ../../nbs/80_train/60_runs.ipynb #8ec41453
 def as_frame(name: str, given: Any) -> pd.DataFrame:
     """A pandas frame of what people bring; itself where it is one.
 
@@ -777,7 +779,7 @@ def as_frame(name: str, given: Any) -> pd.DataFrame:
     """
     return given if isinstance(given, pd.DataFrame) else read_frame(name, given).table.to_pandas()
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #b4b5d691
 def asked_rows(self: "Run", rows: Any, events: Any) -> pd.DataFrame:
     """A row of raw features and history for each user that is asked for.
 

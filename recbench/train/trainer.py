@@ -9,7 +9,7 @@ __all__ = ['NO_SETTINGS', 'LATER', 'VALID_SHARE', 'VALID_ROWS', 'PLAIN_STATE', '
            'fit', 'go_on', 'leave', 'keep', 'state_dict', 'check_named', 'moved', 'load_state_dict', 'named_callbacks',
            'card', 'Trainer']
 
-# %% ../../nbs/80_train/62_trainer.ipynb #5aa563c5
+# %% ../../nbs/80_train/62_trainer.ipynb #cb389416
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,8 @@ from ..core.pipeline import DenseOptimizer, GradClipping, GradScaler
 from ..data.rows.batch import Batch
 from ..data.sets.dataset import Dataset
 from ..data.feed.lagged_history_loader import LaggedHistoryLoader
+
+# %% ../../nbs/80_train/62_trainer.ipynb #53a1325f
 from ..data.feed.negatives import Negatives
 from ..evaluate.retrieval import asked_and_seen, sampled_rows
 from ..matching.item_memory import ItemMemory
@@ -205,7 +207,7 @@ def train_epoch(self: "Trainer", bar: tqdm) -> dict[str, float]:
     found = self.model.compute_train_metric().items()
     return {"step": self.step, **means, **{f"train {name}": float(value) for name, value in found}}
 
-# %% ../../nbs/80_train/62_trainer.ipynb #bb151ca1
+# %% ../../nbs/80_train/62_trainer.ipynb #6c2b480c
 VALID_SHARE, VALID_ROWS = 0.2, 2000   # of the time that an epoch trains; so many rows in any case
 
 
@@ -223,7 +225,7 @@ def rows_that_fit(self: "Trainer", seconds: float) -> int:
     if rows >= len(self.dataset.valid): return len(self.dataset.valid)
     return VALID_ROWS << max(0, int(math.log2(max(1.0, rows / VALID_ROWS))))
 
-
+# %% ../../nbs/80_train/62_trainer.ipynb #0c1b598b
 def validate(self: "Trainer", seconds: float | None = None) -> dict[str, float]:
     """The task's metrics of the validation split; none where it has no rows.
 

@@ -247,8 +247,7 @@ def candidate_source(
     instance("negatives", negatives, Negatives, "Negatives(kind='full')")
     if negatives.layout == "full": return Full()
     counts = dataset.item_counts if counts is None else counts
-    lists = with_stranger if strangers else lambda lists: lists
-    known = apart(dataset, negatives)
+    known, lists = apart(dataset, negatives), with_stranger if strangers else lambda lists: lists
     marks = Marks(negatives, None if known is None else lists(known), len(dataset.items))
     if negatives.layout != "in_batch": return _drawn_source(dataset, marks, counts, seed, lists)
     return InBatch(marks, share_of(counts) if share is None else share)

@@ -19,7 +19,7 @@ from ..rows.features import Feature, IdFeature, LabelColumn, RawFeature, Schema,
 from ..sets.dataset import SPLITS, Dataset, build_rows
 from ..sets.labels import settle
 
-# %% ../../../nbs/10_data/30_published/78_ali.ipynb #4d53e5d0
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #717b768f
 ALI_CCP = read_labels({"click": {}, "conversion": {"after": "click", "orphans": "drop"}})
 _FORM = {"ali-ccp": ("ali_ccp", ("click", "purchase")),
          "aliexpress": ("aliexpress", ("click", "conversion", "search_id"))}
@@ -37,7 +37,7 @@ def _table(folder: Path, start: str, part: str) -> Path | None:
                          f"them there, the rows of {part}")
     return own[0] if own else None
 
-
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #67fa21b4
 def find_tables(name: str, folder: Path | str | None, parts: Sequence[str]) -> dict[str, Path]:
     """Files of a published set; `FileNotFoundError` says what to put where.
 
@@ -56,12 +56,11 @@ def find_tables(name: str, folder: Path | str | None, parts: Sequence[str]) -> d
     looked = ", ".join(place.name if folder is not None else str(place) for place in places)
     raise FileNotFoundError(
         f"{name} was not found in {looked}. Put {', '.join(files)} there, a line an impression with "
-        f'the columns {", ".join(columns)} and the features, or give load_dataset("{name}", '
-        "folder=...); "
+        f'the columns {", ".join(columns)} and the features, or load_dataset("{name}", folder=...); '
         'load_dataset("planted", task="rank") has both labels and needs no file.'
     )
 
-# %% ../../../nbs/10_data/30_published/78_ali.ipynb #c1797a5a
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #dd016145
 def _read(tables: dict[str, Path], labels: Sequence[str]) -> dict[str, pd.DataFrame]:
     "Rows of each file; all have the columns of the first."
     frames = {part: pd.read_csv(path) for part, path in tables.items()}
@@ -82,7 +81,7 @@ def _features(columns: Sequence[str], numbers: str, embedding_dim: int) -> tuple
         for name in columns
     )
 
-
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #a16e5249
 def _rows(
     name: str, frames: dict[str, pd.DataFrame], features: tuple[Feature, ...], protocol: str,
     orphans: str
@@ -101,7 +100,7 @@ def _rows(
     account = {"read": sum(map(len, frames.values())), **{part: len(parts[part]) for part in SPLITS}}
     return replace(data, account=account | {str(what): int(rows) for what, rows in lost.items()})
 
-# %% ../../../nbs/10_data/30_published/78_ali.ipynb #54e064e0
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #2cff3fcc
 def ali_ccp(
     folder: Path | str | None = None, embedding_dim: int = 8, orphans: str = "drop"
 ) -> Dataset:
@@ -121,7 +120,7 @@ def ali_ccp(
     features = _features(columns, "D", embedding_dim)
     return _rows("ali-ccp", frames, features, "rows, given split", orphans)
 
-
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #9efd5fd4
 def aliexpress(
     folder: Path | str | None = None, embedding_dim: int = 8, orphans: str = "refuse",
     valid_share: float = 0.1

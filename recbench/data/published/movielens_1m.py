@@ -153,10 +153,7 @@ def _after_date(
     tables: MovieLens1M, validation: bool = True, ties: Ties = "neutral", tie_seed: int = 0,
     **windows: Unpack[Windows]
 ) -> Dataset:
-    """Likes before the date train, their newest tenth validates (or trains too).
-
-    Later ones are the test.
-    """
+    "Likes before the date train, their newest tenth validates (or trains too); later ones test."
     rated = tables.ratings[tables.ratings["early"]]
     likes = rated[rated["liked"]].fillna({"timestamp": 0})
     train, *held = split_by_time(likes, (0.9, 0.05, 0.05)) if validation else (likes,)
@@ -192,6 +189,5 @@ def movielens_1m(
     windows = Windows(max_history=max_history, max_recent=max_recent, time_windows=time_windows)
     if protocol == "leave-last":
         return _last_film(read_movielens_1m(), validation, ties or "file", tie_seed, **windows)
-    if ties == "file":
-        raise ValueError("ties is 'file'; allowed under global-time are neutral, item_id")
+    if ties == "file": raise ValueError("ties is 'file'; global-time allows neutral and item_id")
     return _after_date(read_movielens_1m(), validation, ties or "neutral", tie_seed, **windows)

@@ -264,7 +264,7 @@ class RawSequenceFeature(_Feature):
     @property
     def output_dim(self) -> int: return self.value_dim
 
-# %% ../../../nbs/10_data/10_rows/10_features.ipynb #86e67a8e
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #a8134a41
 class LabelColumn(Declared):
     "One of several labels of a row, and the label that must be there before it."
     name: str = Field(min_length=1)
@@ -276,7 +276,7 @@ class LabelColumn(Declared):
     orphans: Literal["refuse", "drop", "mend"] = "refuse"
     "rows with this label and without `after`: an error, left out, or `after` becomes 1"
 
-
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #a9778b5b
 def _read_label(entry: Any) -> LabelColumn:
     "A label from its name, or from its name and settings."
     if isinstance(entry, LabelColumn): return entry
@@ -291,7 +291,7 @@ def _read_label(entry: Any) -> LabelColumn:
                          f"{nearest(str(field), known)}known: {', '.join(known)}")
     return LabelColumn(**fields)
 
-
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #245c09f5
 def read_labels(given: Any) -> tuple[LabelColumn, ...]:
     """Labels as a schema file or a call gives them.
 
@@ -309,7 +309,7 @@ def read_labels(given: Any) -> tuple[LabelColumn, ...]:
                          "or columns with settings, e.g. {click: {}, conversion: {after: click}}")
     return tuple(map(_read_label, given))
 
-# %% ../../../nbs/10_data/10_rows/10_features.ipynb #6d472387
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #66402890
 def _check_after(label: LabelColumn, labels: Mapping[str, LabelColumn]) -> None:
     "What comes before a label is another label of events, and never the label itself."
     if label.after is None:
@@ -329,7 +329,7 @@ def _check_after(label: LabelColumn, labels: Mapping[str, LabelColumn]) -> None:
         raise ValueError(f"labels {' after '.join([*chain, str(before)])}: a label cannot be after "
                          "itself")
 
-
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #ffc0aedc
 def check_labels(
     labels: Sequence[LabelColumn], label: str | None, features: Sequence[str],
     roles: Mapping[str, str | None]

@@ -227,7 +227,7 @@ def _size(feature: Feature) -> str:
         " sequence" if feature.is_sequence else " list" if feature.is_list else ""
     )
 
-# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1dd99bbb
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #f55a2bb3
 def summary(dataset: "Dataset") -> str:
     "A few lines: sizes, splits, features; what a cell shows whose last line is a data set."
     rows = ", ".join(f"{name} {len(dataset.split(name)):,}" for name in SPLITS)
@@ -248,7 +248,7 @@ def label_line(dataset: "Dataset", split: str = "train") -> str:
     "Positives of each label of a split, of what needs another the share among those rows too."
     return label_counts(dataset.schema.labels, dataset.split(split).columns)
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #8571c1ef
 def feature_line(schema: Schema, side: str, most: int = 12) -> str:
     "Features of one side with the sizes of their tables, `most` of them by name."
     names = [f"{feature.name} ({_size(feature)})" for feature in schema.side(side)]

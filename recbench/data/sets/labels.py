@@ -14,14 +14,14 @@ import pandas as pd
 from ...core.registry import nearest
 from ..rows.features import LabelColumn
 
-# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #c9da7bf5
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #bd91fe7c
 def _first(column: pd.Series, bad: np.ndarray) -> str:
     "How many rows are bad, and the first of them."
     row = int(np.argmax(bad))
     value = getattr(column.iloc[row], "item", lambda: column.iloc[row])()   # as Python writes it
     return f"{int(bad.sum()):,} such rows, first: {value!r} at row {row}"
 
-
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #60d39f49
 def check_values(labels: Sequence[LabelColumn], frame: pd.DataFrame, where: str) -> None:
     """Refuse labels that are missing, no numbers, or other than 0 and 1 where they are events.
 
@@ -33,27 +33,26 @@ def check_values(labels: Sequence[LabelColumn], frame: pd.DataFrame, where: str)
     for one in labels:
         if one.name not in frame:
             names = list(map(str, frame.columns))
-            raise ValueError(f"{where} has no column {one.name!r}, a label; {nearest(one.name, names)}"
-                             f"it has {', '.join(names)}")
+            raise ValueError(f"{where} has no column {one.name!r}, a label; "
+                             f"{nearest(one.name, names)}it has {', '.join(names)}")
         column, said = frame[one.name], f"{where} ({len(frame):,} rows), column {one.name!r}"
         if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
             raise ValueError(f"{said}: holds {column.dtype}; a label must be numbers")
         values = column.to_numpy(np.float64, na_value=np.nan)
         if (bad := ~np.isfinite(values)).any():
-            raise ValueError(f"{said}: a label must be a finite number in every row "
-                             f"({_first(column, bad)})")
+            raise ValueError(f"{said}: a label must be finite in every row ({_first(column, bad)})")
         if one.kind == "event" and (bad := (values != 0) & (values != 1)).any():
             raise ValueError(f"{said}: a label must be 0 or 1 ({_first(column, bad)}); kind: number is "
                              "for amounts and grades")
 
-# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #9407428d
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #c771f516
 def _from_the_end(labels: Sequence[LabelColumn]) -> list[LabelColumn]:
     "Labels that need another, those with the longest chain before them first."
     before = {one.name: one.after for one in labels}
     def depth(name: str | None) -> int: return 0 if name is None else 1 + depth(before[name])
     return sorted((one for one in labels if one.after), key=lambda one: -depth(one.name))
 
-
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #7a664d84
 def settle(
     labels: Sequence[LabelColumn], frame: pd.DataFrame, where: str
 ) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -85,10 +84,10 @@ def settle(
             frame = frame.assign(**{str(one.after): mended})
     return (frame if kept.all() else frame[kept]), found
 
-
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #0cd49080
 _BECAME = {"drop": "dropped", "mend": "mended"}
 
-# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #7609327f
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #6c9b2850
 def label_counts(labels: Sequence[LabelColumn], columns: Mapping) -> str:
     """Positives of each label, and their share, in one line.
 
@@ -108,7 +107,7 @@ def label_counts(labels: Sequence[LabelColumn], columns: Mapping) -> str:
         parts.append(text)
     return "; ".join(parts)
 
-
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #6d1d231b
 def label_gaps(labels: Sequence[LabelColumn], splits: Mapping[str, Mapping]) -> list[str]:
     """Sentences on splits in which a label has one value only: metrics of order have none there.
 

@@ -205,7 +205,7 @@ def _written(value: Any) -> str:
         .removesuffix("\n...")
     )
 
-# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #300e6434
+# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #fa1b2c5b
 def write_labels(labels: Sequence[LabelColumn]) -> dict[str, dict[str, Any]]:
     """Settings of each label that are not default, by its name.
 
@@ -215,7 +215,7 @@ def write_labels(labels: Sequence[LabelColumn]) -> dict[str, dict[str, Any]]:
     settings = (one.model_dump(mode="json", exclude_defaults=True, exclude={"name"}) for one in labels)
     return {one.name: own for one, own in zip(labels, settings)}
 
-
+# %% ../../../nbs/10_data/20_sets/40_schema_file.ipynb #8b619e5f
 def schema_yaml(schema: SchemaFile) -> str:
     "The schema as YAML, a line a feature; `read_schema` reads it back."
     fields = schema.model_dump(

@@ -57,8 +57,7 @@ def leave_last(
     by_user = ordered.groupby(user_key, sort=False)[user_key]
     from_end = by_user.cumcount(ascending=False).where(by_user.transform("size") >= 3, 2)
     if (from_end >= 2).all():
-        raise ValueError(f"no user of {len(frame)} rows has 3 of them; leave-last needs at least one "
-                         "such user")
+        raise ValueError(f"no user of {len(frame)} rows has 3 of them; leave-last needs one that has")
     return ordered[from_end >= 2], ordered[from_end == 1], ordered[from_end == 0]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #d7a92da6
@@ -159,8 +158,7 @@ def split_random(
     ranks = [pd.factorize(values, sort=True)[0] for values in others]
     ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
     ends = [round(len(frame) * share) for share in (fractions[0], fractions[0] + fractions[1])]
-    train, valid, test = (ordered.iloc[np.sort(part)] for part in np.split(order, ends))
-    return train, valid, test
+    return tuple(ordered.iloc[np.sort(part)] for part in np.split(order, ends))
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #6390d8d6
 def _leaks(

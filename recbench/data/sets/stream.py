@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SLICE', 'encode_arrow', 'stack_jagged', 'stack_tables', 'ParquetStream', 'Slice', 'stream_batches']
 
-# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #38c4c885
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #18b5db9f
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #d6d674f1
 from torch import Tensor
 
 from ..rows.batch import Batch, make_batch
