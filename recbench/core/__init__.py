@@ -8,27 +8,28 @@ __all__ = ['Accuracy', 'AITMConfig', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', '
            'CINConfig', 'CMBFConfig', 'CoMetricLearningI2IConfig', 'Config', 'Cross', 'CrossConfig', 'CrossModalConfig',
            'HighwayConfig', 'CrossV2', 'CrossV2Config', 'data_dirs', 'DataConfig', 'DATConfig', 'DATTower',
            'DBMTLConfig', 'DCNV1Config', 'DCNV2Config', 'DeepFMConfig', 'DINEncoder', 'DINEncoderConfig', 'DINTower',
-           'DLRMConfig', 'DropoutNetConfig', 'DSSMConfig', 'DSSMV2Config', 'ESMMConfig', 'EvalConfig', 'ExportConfig',
-           'ExtractionNetworkConfig', 'F1ReweightedLoss', 'F1ReweightedLossConfig', 'FeatureConfig', 'FeatureGroup',
-           'GroupedAUC', 'GroupedAUCConfig', 'GroupedXAUC', 'GroupedXAUCConfig', 'HSTU', 'HSTUMatchConfig',
-           'HSTUUserTower', 'HSTUUserTowerConfig', 'JRCLoss', 'JRCLossConfig', 'keep_freed_memory', 'keep_old_paths',
-           'L2Loss', 'L2LossConfig', 'ListwiseDistillLoss', 'ListwiseDistillLossConfig', 'ListwiseRankLoss',
-           'ListwiseRankLossConfig', 'lookup', 'Loss', 'LossSettings', 'MaskBlock', 'MaskBlockConfig', 'MaskNetConfig',
-           'MaskNetModule', 'MaskNetModuleConfig', 'MeanAbsoluteError', 'MeanSquaredError', 'Metric', 'MetricSettings',
-           'MINDConfig', 'MINDUserTower', 'MLP', 'MLPConfig', 'MMoEConfig', 'ModelConfig', 'ModelSettings',
-           'MulticlassAUC', 'MulticlassAUCConfig', 'MultiTowerConfig', 'MultiTowerDINConfig', 'MultiWindowDINEncoder',
-           'MultiWindowDINEncoderConfig', 'MultiWindowDINTower', 'NormalizedEntropy', 'NormalizedEntropyConfig',
-           'OneOf', 'OpenTable', 'PairwiseFocalLoss', 'PairwiseFocalLossConfig', 'PairwiseHingeLoss',
-           'PairwiseHingeLossConfig', 'PairwiseLogisticLoss', 'PairwiseLogisticLossConfig', 'PairwiseLoss',
-           'PairwiseLossConfig', 'PipelineConfig', 'PLEConfig', 'PoolingEncoder', 'PoolingEncoderConfig',
-           'PositionalEncoder', 'project_root', 'RecallAtK', 'RecallAtKConfig', 'RelationTowerConfig', 'SASRecConfig',
-           'SASRecTower', 'SelfAttentionEncoder', 'SelfAttentionEncoderConfig', 'SequenceEncoder',
-           'SequenceEncoderConfig', 'SequenceGroup', 'Settings', 'SigmoidL2Loss', 'SigmoidL2LossConfig',
-           'SimpleAttention', 'SimpleAttentionConfig', 'SimpleMultiTaskConfig', 'SoftmaxCrossEntropy',
-           'SoftmaxCrossEntropyConfig', 'SoftmaxNegativeMiningConfig', 'STU', 'TasksConfig', 'TaskTowerConfig',
-           'TDMConfig', 'TransferTowerConfig', 'Tower', 'tower_order', 'TrainConfig', 'TrainMetric', 'TwoTowersConfig',
-           'VariationalDropout', 'VariationalDropoutConfig', 'WideAndDeepConfig', 'WindowMetric', 'WuKongConfig',
-           'WuKongLayer', 'WuKongLayerConfig', 'XAUC', 'XAUCConfig', 'xDeepFMConfig', 'ZILNLoss', 'ZILNLossConfig']
+           'DLRMConfig', 'DropoutNetConfig', 'DSSMConfig', 'DSSMV2Config', 'ESASRecConfig', 'ESASRecTower',
+           'ESMMConfig', 'EvalConfig', 'ExportConfig', 'ExtractionNetworkConfig', 'F1ReweightedLoss',
+           'F1ReweightedLossConfig', 'FeatureConfig', 'FeatureGroup', 'GroupedAUC', 'GroupedAUCConfig', 'GroupedXAUC',
+           'GroupedXAUCConfig', 'HSTU', 'HSTUMatchConfig', 'HSTUUserTower', 'HSTUUserTowerConfig', 'JRCLoss',
+           'JRCLossConfig', 'keep_freed_memory', 'keep_old_paths', 'L2Loss', 'L2LossConfig', 'ListwiseDistillLoss',
+           'ListwiseDistillLossConfig', 'ListwiseRankLoss', 'ListwiseRankLossConfig', 'lookup', 'Loss', 'LossSettings',
+           'MaskBlock', 'MaskBlockConfig', 'MaskNetConfig', 'MaskNetModule', 'MaskNetModuleConfig', 'MeanAbsoluteError',
+           'MeanSquaredError', 'Metric', 'MetricSettings', 'MINDConfig', 'MINDUserTower', 'MLP', 'MLPConfig',
+           'MMoEConfig', 'ModelConfig', 'ModelSettings', 'MulticlassAUC', 'MulticlassAUCConfig', 'MultiTowerConfig',
+           'MultiTowerDINConfig', 'MultiWindowDINEncoder', 'MultiWindowDINEncoderConfig', 'MultiWindowDINTower',
+           'NormalizedEntropy', 'NormalizedEntropyConfig', 'OneOf', 'OpenTable', 'PairwiseFocalLoss',
+           'PairwiseFocalLossConfig', 'PairwiseHingeLoss', 'PairwiseHingeLossConfig', 'PairwiseLogisticLoss',
+           'PairwiseLogisticLossConfig', 'PairwiseLoss', 'PairwiseLossConfig', 'PipelineConfig', 'PLEConfig',
+           'PoolingEncoder', 'PoolingEncoderConfig', 'PositionalEncoder', 'project_root', 'RecallAtK',
+           'RecallAtKConfig', 'RelationTowerConfig', 'SASRecConfig', 'SASRecTower', 'SelfAttentionEncoder',
+           'SelfAttentionEncoderConfig', 'SequenceEncoder', 'SequenceEncoderConfig', 'SequenceGroup', 'Settings',
+           'SigmoidL2Loss', 'SigmoidL2LossConfig', 'SimpleAttention', 'SimpleAttentionConfig', 'SimpleMultiTaskConfig',
+           'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyConfig', 'SoftmaxNegativeMiningConfig', 'STU', 'TasksConfig',
+           'TaskTowerConfig', 'TDMConfig', 'TransferTowerConfig', 'Tower', 'tower_order', 'TrainConfig', 'TrainMetric',
+           'TwoTowersConfig', 'VariationalDropout', 'VariationalDropoutConfig', 'WideAndDeepConfig', 'WindowMetric',
+           'WuKongConfig', 'WuKongLayer', 'WuKongLayerConfig', 'XAUC', 'XAUCConfig', 'xDeepFMConfig', 'ZILNLoss',
+           'ZILNLossConfig']
 
 # %% ../../nbs/00_core/99_core.ipynb #b16c995c
 from .base import Choice, Config, OneOf, Settings
@@ -65,6 +66,7 @@ from recbench.core.pipeline import (
     DataConfig, EvalConfig, ExportConfig, FeatureConfig, PipelineConfig, TrainConfig
 )
 from .registry import OpenTable, lookup
+from .sequence_config import ESASRecConfig, ESASRecTower
 from .stack import check_stack
 from .cross_modal_config import CMBFConfig, CrossModalConfig
 from .metric_config import CoMetricLearningI2IConfig, HighwayConfig
@@ -84,15 +86,16 @@ _all_ = [
     "Cross", "CrossConfig", "CrossModalConfig", "HighwayConfig", "CrossV2", "CrossV2Config",
     "data_dirs", "DataConfig", "DATConfig", "DATTower", "DBMTLConfig", "DCNV1Config", "DCNV2Config",
     "DeepFMConfig", "DINEncoder", "DINEncoderConfig", "DINTower", "DLRMConfig", "DropoutNetConfig",
-    "DSSMConfig", "DSSMV2Config", "ESMMConfig", "EvalConfig", "ExportConfig", "ExtractionNetworkConfig",
-    "F1ReweightedLoss", "F1ReweightedLossConfig", "FeatureConfig", "FeatureGroup", "GroupedAUC",
-    "GroupedAUCConfig", "GroupedXAUC", "GroupedXAUCConfig", "HSTU", "HSTUMatchConfig", "HSTUUserTower",
-    "HSTUUserTowerConfig", "JRCLoss", "JRCLossConfig", "keep_freed_memory", "keep_old_paths", "L2Loss",
-    "L2LossConfig", "ListwiseDistillLoss", "ListwiseDistillLossConfig", "ListwiseRankLoss",
-    "ListwiseRankLossConfig", "lookup", "Loss", "LossSettings", "MaskBlock", "MaskBlockConfig",
-    "MaskNetConfig", "MaskNetModule", "MaskNetModuleConfig", "MeanAbsoluteError", "MeanSquaredError",
-    "Metric", "MetricSettings", "MINDConfig", "MINDUserTower", "MLP", "MLPConfig", "MMoEConfig",
-    "ModelConfig", "ModelSettings", "MulticlassAUC", "MulticlassAUCConfig", "MultiTowerConfig",
+    "DSSMConfig", "DSSMV2Config", "ESASRecConfig", "ESASRecTower", "ESMMConfig", "EvalConfig",
+    "ExportConfig", "ExtractionNetworkConfig", "F1ReweightedLoss", "F1ReweightedLossConfig",
+    "FeatureConfig", "FeatureGroup", "GroupedAUC", "GroupedAUCConfig", "GroupedXAUC",
+    "GroupedXAUCConfig", "HSTU", "HSTUMatchConfig", "HSTUUserTower", "HSTUUserTowerConfig", "JRCLoss",
+    "JRCLossConfig", "keep_freed_memory", "keep_old_paths", "L2Loss", "L2LossConfig",
+    "ListwiseDistillLoss", "ListwiseDistillLossConfig", "ListwiseRankLoss", "ListwiseRankLossConfig",
+    "lookup", "Loss", "LossSettings", "MaskBlock", "MaskBlockConfig", "MaskNetConfig",
+    "MaskNetModule", "MaskNetModuleConfig", "MeanAbsoluteError", "MeanSquaredError", "Metric",
+    "MetricSettings", "MINDConfig", "MINDUserTower", "MLP", "MLPConfig", "MMoEConfig", "ModelConfig",
+    "ModelSettings", "MulticlassAUC", "MulticlassAUCConfig", "MultiTowerConfig",
     "MultiTowerDINConfig", "MultiWindowDINEncoder", "MultiWindowDINEncoderConfig",
     "MultiWindowDINTower", "NormalizedEntropy", "NormalizedEntropyConfig", "OneOf", "OpenTable",
     "PairwiseFocalLoss", "PairwiseFocalLossConfig", "PairwiseHingeLoss", "PairwiseHingeLossConfig",
@@ -102,9 +105,9 @@ _all_ = [
     "SASRecTower", "SelfAttentionEncoder", "SelfAttentionEncoderConfig", "SequenceEncoder",
     "SequenceEncoderConfig", "SequenceGroup", "Settings", "SigmoidL2Loss", "SigmoidL2LossConfig",
     "SimpleAttention", "SimpleAttentionConfig", "SimpleMultiTaskConfig", "SoftmaxCrossEntropy",
-    "SoftmaxCrossEntropyConfig", "SoftmaxNegativeMiningConfig", "STU", "TasksConfig", "TaskTowerConfig",
-    "TDMConfig", "TransferTowerConfig", "Tower", "tower_order", "TrainConfig", "TrainMetric",
-    "TwoTowersConfig", "VariationalDropout", "VariationalDropoutConfig", "WideAndDeepConfig",
-    "WindowMetric", "WuKongConfig", "WuKongLayer", "WuKongLayerConfig", "XAUC", "XAUCConfig",
-    "xDeepFMConfig", "ZILNLoss", "ZILNLossConfig"
+    "SoftmaxCrossEntropyConfig", "SoftmaxNegativeMiningConfig", "STU", "TasksConfig",
+    "TaskTowerConfig", "TDMConfig", "TransferTowerConfig", "Tower", "tower_order", "TrainConfig",
+    "TrainMetric", "TwoTowersConfig", "VariationalDropout", "VariationalDropoutConfig",
+    "WideAndDeepConfig", "WindowMetric", "WuKongConfig", "WuKongLayer", "WuKongLayerConfig", "XAUC",
+    "XAUCConfig", "xDeepFMConfig", "ZILNLoss", "ZILNLossConfig"
 ]

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Tables', 'Lookup', 'AutoDis', 'MLPEmbedding',
            'Ragged', 'SequenceEncoder', 'DINEncoder', 'MultiWindowDINEncoder', 'PoolingEncoder', 'SelfAttentionEncoder',
-           'CausalSelfAttention', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer', 'RelativeBias',
-           'hstu_attention', 'hstu_mask', 'SimpleAttention', 'TaskTransfer', 'VariationalDropout', 'CapsuleLayer',
-           'CIN', 'Cross', 'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE', 'ExtractionNet',
-           'FactorizationMachine', 'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule',
+           'CausalSelfAttention', 'LiGRBlock', 'SwiGLU', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer',
+           'RelativeBias', 'hstu_attention', 'hstu_mask', 'SimpleAttention', 'TaskTransfer', 'VariationalDropout',
+           'CapsuleLayer', 'CIN', 'Cross', 'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE',
+           'ExtractionNet', 'FactorizationMachine', 'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule',
            'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
@@ -30,6 +30,7 @@ from .fm import FactorizationMachine
 from .highway import Highway
 from .hstu import HSTUEncoder, RelativeBias, STULayer, hstu_attention, hstu_mask
 from .intervention import Intervention
+from .ligr import LiGRBlock, SwiGLU
 from .mask_net import FieldLayerNorm, MaskBlock, MaskNetModule
 from .mlp import MLP, Dice, Perceptron
 from .multi_window_din import MultiWindowDINEncoder
@@ -45,10 +46,10 @@ from .wukong import FactorizationMachineBlock, LinearCompressBlock, WuKongLayer
 _all_ = [
     "MLP", "Dice", "Perceptron", "EmbeddingGroup", "EmbeddingTables", "Tables", "Lookup", "AutoDis",
     "MLPEmbedding", "Ragged", "SequenceEncoder", "DINEncoder", "MultiWindowDINEncoder",
-    "PoolingEncoder", "SelfAttentionEncoder", "CausalSelfAttention", "TransformerBlock", "by_length",
-    "HSTUEncoder", "STULayer", "RelativeBias", "hstu_attention", "hstu_mask", "SimpleAttention",
-    "TaskTransfer", "VariationalDropout", "CapsuleLayer", "CIN", "Cross", "CrossV2", "CrossModal",
-    "Highway", "InteractionArch", "MMoE", "ExtractionNet", "FactorizationMachine", "Intervention",
-    "FieldLayerNorm", "MaskBlock", "MaskNetModule", "FactorizationMachineBlock", "LinearCompressBlock",
-    "WuKongLayer", "table_configs"
+    "PoolingEncoder", "SelfAttentionEncoder", "CausalSelfAttention", "LiGRBlock", "SwiGLU",
+    "TransformerBlock", "by_length", "HSTUEncoder", "STULayer", "RelativeBias", "hstu_attention",
+    "hstu_mask", "SimpleAttention", "TaskTransfer", "VariationalDropout", "CapsuleLayer", "CIN",
+    "Cross", "CrossV2", "CrossModal", "Highway", "InteractionArch", "MMoE", "ExtractionNet",
+    "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule",
+    "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs"
 ]

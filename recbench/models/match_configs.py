@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MATCH_CONFIGS', 'SEQUENCE_MODELS', 'FeatureSides', 'sides_of', 'mlp', 'meeting', 'MatchChoices', 'dssm', 'dssm_v2',
-           'dat', 'history_of', 'checked_sides', 'interest_tower', 'mind', 'ordered_groups', 'sasrec', 'hstu_stack',
-           'hstu_match', 'tdm', 'content_and_preference', 'dropout_net', 'match_config']
+           'dat', 'history_of', 'checked_sides', 'interest_tower', 'mind', 'ordered_groups', 'sasrec', 'esasrec',
+           'hstu_stack', 'hstu_match', 'tdm', 'content_and_preference', 'dropout_net', 'match_config']
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #b2f6452b
 from collections.abc import Callable, Sequence
@@ -92,6 +92,8 @@ class MatchChoices(NamedTuple):
         layers: of sequence models
         heads: of their attention
         sequence_dropout: in their layers
+        feed_forward: hidden width of SASRec's and ESASRec's blocks, as a multiple of the positions'
+        training_loss: of ESASRec, "softmax" or "calibrated"
         user_dropout_rate: of DropoutNet, share of rows whose user loses id and history
         item_dropout_rate: of DropoutNet, share of rows whose item loses its id
     """
@@ -107,6 +109,8 @@ class MatchChoices(NamedTuple):
     layers: int = 2
     heads: int = 2
     sequence_dropout: float = 0.2
+    feed_forward: int = 4
+    training_loss: str = "softmax"
     user_dropout_rate: float = 0.0
     item_dropout_rate: float = 0.5
 
@@ -207,11 +211,19 @@ def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     user = {
         "input": "history", "max_seq_len": sizes.max_seq_len or history.max_length,
         "num_layers": sizes.layers, "num_heads": sizes.heads,
-        "feed_forward_dim": 4 * history.embedding_dim, "dropout_ratio": sizes.sequence_dropout,
+        "feed_forward_dim": sizes.feed_forward * history.embedding_dim,
+        "dropout_ratio": sizes.sequence_dropout,
     }
     meeting = sizes.meeting("INNER_PRODUCT", output_dim=0, share_embedding=True)
     settings = {"user_tower": user, "item_tower": {"input": "item"}, **meeting}
     return {"feature_groups": groups, "sasrec": settings}
+
+
+def esasrec(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
+    "The same groups and sizes as SASRec, with gated blocks and a choice of the loss."
+    plain = sasrec(sides, sizes)
+    settings = plain["sasrec"] | {"training_loss": sizes.training_loss}
+    return {"feature_groups": plain["feature_groups"], "esasrec": settings}
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #ed327279
 def hstu_stack(width: int, length: int, sizes: MatchChoices) -> dict[str, Any]:
@@ -309,12 +321,13 @@ MATCH_CONFIGS: OpenTable[Callable[[FeatureSides, MatchChoices], dict]] = OpenTab
     "DAT": dat,
     "MIND": mind,
     "SASRec": sasrec,
+    "ESASRec": esasrec,
     "HSTUMatch": hstu_match,
     "TDM": tdm,
     "DropoutNet": dropout_net,
 })
 # learn at every position of a history; an epoch is a pass over histories
-SEQUENCE_MODELS = "SASRec", "HSTUMatch"
+SEQUENCE_MODELS = "SASRec", "ESASRec", "HSTUMatch"
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #7c2d0b02
 def match_config(
