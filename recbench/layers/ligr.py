@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['SwiGLU', 'attend_and_gate', 'LiGRBlock']
 
-# %% ../../nbs/20_layers/73_ligr.ipynb #5fff0524
+# %% ../../nbs/20_layers/73_ligr.ipynb #46f4a61e
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .causal_attention import CausalSelfAttention
 
-# %% ../../nbs/20_layers/73_ligr.ipynb #5b9b038a
+# %% ../../nbs/20_layers/73_ligr.ipynb #b9ffa574
 class SwiGLU(nn.Module):
     """Feed-forward network whose hidden layer is a product of two linear maps: [..., D] -> [..., D].
 
@@ -31,7 +31,7 @@ class SwiGLU(nn.Module):
         gate, value = self.both(x).chunk(2, -1)
         return self.output(self.dropout(F.silu(gate) * value))
 
-# %% ../../nbs/20_layers/73_ligr.ipynb #f5aa94e9
+# %% ../../nbs/20_layers/73_ligr.ipynb #6cf2dd5d
 def attend_and_gate(self: "LiGRBlock", x: Tensor, lengths: Tensor, width: int) -> Tensor:
     "Packed positions `x` [V, D] of rows of `lengths` [B], none longer than `width`."
     found = self.dropout(self.attention(self.attention_norm(x), lengths, width))
@@ -39,7 +39,7 @@ def attend_and_gate(self: "LiGRBlock", x: Tensor, lengths: Tensor, width: int) -
     found = self.dropout(self.feed_forward(self.feed_forward_norm(x)))
     return x + self.feed_forward_gate(x).sigmoid() * found
 
-# %% ../../nbs/20_layers/73_ligr.ipynb #ef40052e
+# %% ../../nbs/20_layers/73_ligr.ipynb #993747df
 class LiGRBlock(nn.Module):
     """Attention, then SwiGLU, each behind a layer norm and a gate beside a skip: packed [V, D].
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ESASRecUserTower', 'matching_loss', 'ESASRec']
 
-# %% ../../nbs/60_models/37_esasrec.ipynb #5d5977da
+# %% ../../nbs/60_models/37_esasrec.ipynb #294d13bd
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ..layers.sequences import Ragged, longest
 from ..losses.calibrated import CalibratedBinaryCrossEntropy
 from .sequence_model import SequenceMatchModel, SequenceTower
 
-# %% ../../nbs/60_models/37_esasrec.ipynb #876de950
+# %% ../../nbs/60_models/37_esasrec.ipynb #27fe29e4
 class ESASRecUserTower(SequenceTower):
     "Item plus place, gated blocks of causal self-attention, a layer norm."
 
@@ -44,7 +44,7 @@ class ESASRecUserTower(SequenceTower):
         for block in self.blocks: x = block(x, sequence.lengths, width)
         return self.norm(x)
 
-# %% ../../nbs/60_models/37_esasrec.ipynb #e0ac41de
+# %% ../../nbs/60_models/37_esasrec.ipynb #c7381dc9
 def matching_loss(
     self: "ESASRec", predictions: dict[str, Tensor], batch: Batch, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -63,7 +63,7 @@ def matching_loss(
     similarity, target, masked = self.corrected_similarity(predictions["similarity"], batch)
     return self.calibrated(similarity, target, sample_weight=weight), masked
 
-# %% ../../nbs/60_models/37_esasrec.ipynb #3635ecd8
+# %% ../../nbs/60_models/37_esasrec.ipynb #95470f6e
 class ESASRec(SequenceMatchModel):
     """Sequential match model of gated self-attention.
 
