@@ -62,7 +62,7 @@ def by_length(
         [V, r]
     """
     if not eager(lengths) or not len(columns[0]):
-        every = torch.arange(len(lengths), device=lengths.device)
+        every = torch.arange(lengths.shape[0], device=lengths.device)
         return _in_rectangle(function, columns, lengths, width, every)
     order = lengths.argsort(descending=True, stable=True)
     return _in_blocks(function, columns, lengths, order, block_rows)

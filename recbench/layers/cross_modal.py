@@ -333,7 +333,7 @@ def with_position(x: Tensor) -> Tensor:
     Args:
         x: positions [B, T, dim]; returned as it is for T above 0
     """
-    return x if x.shape[1] else x.new_zeros(len(x), 1, x.shape[2])
+    return x if x.shape[1] else x.new_zeros(x.shape[0], 1, x.shape[2])
 
 
 def pooled(tokens: Tensor, columns: int, texts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

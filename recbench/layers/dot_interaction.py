@@ -26,7 +26,7 @@ class _PairProducts(torch.autograd.Function):
         (gradient,) = grad_outputs
         x, places = ctx.saved_tensors
         padded = F.pad(gradient.to(x.dtype), (0, 1))  # [B, P+1]: a 0 for the diagonal
-        return torch.bmm(padded.index_select(1, places).view(len(x), x.shape[1], -1), x), None, None
+        return torch.bmm(padded.index_select(1, places).view(x.shape[0], x.shape[1], -1), x), None, None
 
 # %% ../../nbs/20_layers/61_dot_interaction.ipynb #27d505c5
 def forward(self: "InteractionArch", x: Tensor) -> Tensor:

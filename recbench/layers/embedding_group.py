@@ -378,8 +378,8 @@ def _embed(self: "EmbeddingGroup", answers: dict[FeatureRead, Tensor]) -> None:
     for block, layer in zip(self.dense_blocks, self.dense_embeddings):
         uses = [make_read(feature) for feature in block]
         if not any(use in answers for use in uses): continue
-        rows = {use.feature: len(answers[use]) for use in uses}
-        if len(set(rows.values())) > 1:
+        rows = {use.feature: answers[use].shape[0] for use in uses}
+        if any(count != rows[uses[0].feature] for count in rows.values()):
             raise ValueError(
                 "features with one kind of dense_emb come "
                 f"with different numbers of rows, {rows}; give those of one side in one data group"
@@ -398,7 +398,7 @@ def _common_lengths(
     uneven = [
         use.feature
         for use, other in zip(plan.sequence, every)
-        if len(answers[use]) != len(answers[first])
+        if answers[use].shape[0] != answers[first].shape[0]
         or (eager(other) and not torch.equal(other, every[0]))
     ]
     if uneven: raise ValueError(f"sequences {uneven} of group {plan.name} differ in length from "

@@ -91,7 +91,7 @@ def _check_lengths(lookup: Lookup) -> None:
 
     FBGEMM reads on behind the ids otherwise.
     """
-    lengths, count = lookup.lengths, len(lookup.ids)
+    lengths, count = lookup.lengths, lookup.ids.shape[0]
     if lookup.weights is not None and lookup.weights.shape != (count,):
         raise ValueError(
             f"weights of {lookup.tables[0]} have shape {tuple(lookup.weights.shape)}; there are "

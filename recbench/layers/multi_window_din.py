@@ -80,7 +80,7 @@ def forward(self: "MultiWindowDINEncoder", inputs: Mapping[str, Tensor]) -> Tens
     weights = self.active(
         self.linear(relevance(self.mlp, ragged, query, of_query, of_item, of_product))
     )
-    ends, count, rows = self.windows_len.cumsum(0), len(self.windows_len), len(query)
+    ends, count, rows = self.windows_len.cumsum(0), len(self.windows_len), query.shape[0]
     window = torch.bucketize(ragged.places(), ends, right=True)  # [V], `count` beyond the last
     sums = sum_by(weights * ragged.values, ragged.rows * (count + 1) + window, rows * (count + 1))
     # [B, W]

@@ -17,7 +17,7 @@ def forward(self: "PoolingEncoder", inputs: Mapping[str, Tensor]) -> Tensor:
     "Reads the sequence of `inputs`: `<input>.sequence` and `<input>.sequence_length`."
     ragged = self.read_sequence(inputs)
     # [B, s]
-    total = sum_by(ragged.values, ragged.rows, len(ragged.lengths)).to(ragged.values.dtype)
+    total = sum_by(ragged.values, ragged.rows, ragged.lengths.shape[0]).to(ragged.values.dtype)
     return total if self.pooling_type == "sum" else total / ragged.lengths.clamp(min=1)[:, None]
 
 # %% ../../nbs/20_layers/30_pooling.ipynb #17804dd1

@@ -37,11 +37,11 @@ def softmax(self: "Ragged", scores: Tensor) -> Tensor:
         scores: [V], one for each position
     """
     scores = _widen(scores)
-    top = scores.new_zeros(len(self.lengths)).scatter_reduce(
+    top = scores.new_zeros(self.lengths.shape[0]).scatter_reduce(
         0, self.rows, scores.detach(), "amax", include_self=False
     )
     weights = (scores - self.spread(top)).exp()
-    return weights / self.spread(sum_by(weights, self.rows, len(self.lengths)))
+    return weights / self.spread(sum_by(weights, self.rows, self.lengths.shape[0]))
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #2fcae58c
 def blend(self: "Ragged", weights: Tensor) -> Tensor:
@@ -49,12 +49,13 @@ def blend(self: "Ragged", weights: Tensor) -> Tensor:
 
     An empty row gives 0.
     """
-    return sum_by(weights[:, None] * self.values, self.rows, len(self.lengths)).to(self.values.dtype)
+    total = sum_by(weights[:, None] * self.values, self.rows, self.lengths.shape[0])
+    return total.to(self.values.dtype)
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #8364a8f5
 def places(self: "Ragged") -> Tensor:
     "0, 1, 2, ... within each row: int64 [V]."
-    return torch.arange(len(self.rows), device=self.rows.device) - self.spread(
+    return torch.arange(self.rows.shape[0], device=self.rows.device) - self.spread(
         self.lengths.cumsum(0) - self.lengths
     )
 
@@ -89,7 +90,7 @@ def pack(sequence: Tensor, lengths: Tensor, max_seq_length: int = 0) -> Ragged:
             f"lengths add up to {int(lengths.sum())}; the packed sequence has {len(sequence)} positions"
         )
     rows = torch.repeat_interleave(
-        torch.arange(len(lengths), device=lengths.device), lengths, output_size=len(sequence)
+        torch.arange(lengths.shape[0], device=lengths.device), lengths, output_size=sequence.shape[0]
     )
     ragged = Ragged(sequence, lengths, rows)
     return _first(ragged, max_seq_length) if max_seq_length else ragged
@@ -118,8 +119,9 @@ def pad(values: Tensor, lengths: Tensor, width: int) -> Tensor:
     offsets = F.pad(lengths.cumsum(0), (1, 0))
     if values.dtype != torch.float64: return torch.ops.fbgemm.jagged_2d_to_dense(values, offsets, width)
     ragged = pack(values, lengths, width)  # FBGEMM knows no float64, which gradient checks need
-    return sum_by(ragged.values, ragged.rows * width + ragged.places(), len(lengths) * width).view(
-        len(lengths), width, -1
+    rows = lengths.shape[0]
+    return sum_by(ragged.values, ragged.rows * width + ragged.places(), rows * width).view(
+        rows, width, -1
     )
 
 
@@ -143,8 +145,10 @@ def newest(ragged: Ragged, count: int) -> Ragged:
 def last_position(ragged: Ragged) -> Tensor:
     "Values [B, s] at the last position of each row; 0 for an empty one."
     ends = (ragged.lengths.cumsum(0) - 1).clamp(min=0)
-    if not len(ragged.values): return ragged.values.new_zeros(len(ends), *ragged.values.shape[1:])
-    return ragged.values.index_select(0, ends) * (ragged.lengths > 0)[:, None]
+    # where nobody has a position there is nothing to select from; a graph has no branch for it
+    some = eager(ragged.lengths) and len(ragged.values)
+    values = ragged.values if some else F.pad(ragged.values, (0, 0, 0, 1))
+    return values.index_select(0, ends) * (ragged.lengths > 0)[:, None]
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #1c9e492e
 def check_reading(input: str, sequence_dim: int, query_dim: int | None, max_seq_length: int) -> None:

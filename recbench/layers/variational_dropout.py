@@ -37,9 +37,9 @@ def forward(
         [B, sum of the widths], scalar
     """
     p = self.feature_p.sigmoid()  # [F]
-    keep = 1 - (self._coin(p, len(x), noise) if self.training else p)  # [B, F] or [F]
+    keep = 1 - (self._coin(p, x.shape[0], noise) if self.training else p)  # [B, F] or [F]
     kept = x * keep.repeat_interleave(self.repeats, -1, output_size=self.width)
-    return kept, self.penalty(len(x))
+    return kept, self.penalty(x.shape[0])
 
 # %% ../../nbs/20_layers/50_variational_dropout.ipynb #08112c81
 def importance(self: "VariationalDropout") -> dict[str, float]:

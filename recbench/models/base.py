@@ -273,7 +273,9 @@ class BaseModel(nn.Module):
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
-        if not abstract: MODELS[cls.__name__] = cls
+        # torch.export derives a class of its own from that of a model
+        own = not cls.__module__.startswith("torch.")
+        if own and not abstract: MODELS[cls.__name__] = cls
         inherit_help(cls)
 
     def __init__(

@@ -121,7 +121,7 @@ class DropoutTower(nn.Module):
         """
         drops, known = self.training and self.rate > 0, self.known
         if not drops and known is None: return None
-        kept = torch.ones(len(like), dtype=torch.bool, device=like.device)
+        kept = torch.ones(like.shape[0], dtype=torch.bool, device=like.device)
         if drops: kept = torch.rand(len(like), device=like.device) >= self.rate
         if known is not None: kept = kept & known_rows(batch, known)
         return kept[:, None].to(like.dtype)

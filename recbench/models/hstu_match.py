@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ..core import config
 from ..core.config import FeatureGroup
-from ..data.rows.batch import BASE, Batch
+from ..data.rows.batch import Batch
 from ..data.rows.features import Feature
-from ..layers.embedding_group import slice_feature
 from ..layers.embedding_tables import Tables
 from ..layers.hstu import HSTUEncoder
 from ..layers.sequences import Ragged, newest, pack
@@ -27,9 +26,9 @@ def read_times(self: "HSTUUserTower", batch: Batch) -> Ragged:
     Exact as whole numbers before they become float32.
     """
     if self.timestamp is None: raise ValueError("timestamp of user_tower names no column of times")
-    column = slice_feature(batch.sparse_features[BASE], self.timestamp)
+    column = batch.ragged(self.timestamp)
     times = pack(column.values[:, None], column.lengths)
-    starts = (column.lengths.cumsum(0) - column.lengths).clamp(max=max(len(column.values) - 1, 0))
+    starts = column.lengths.cumsum(0) - column.lengths   # behind the last one for an empty row, unread
     since = times.values - times.values.index_select(0, times.spread(starts))
     return newest(times._replace(values=since.float()), self.max_seq_len)
 

@@ -45,7 +45,7 @@ def wide_logit(self: "WideAndDeep", wide: Tensor) -> Tensor:
     [B, 1]; with `wide_per_class` one for each class [B, C].
     """
     if self.wide_classes is None: return wide.sum(1, keepdim=True)
-    return self.wide_classes(wide.view(len(wide), -1, self.wide_classes.in_features).sum(1))
+    return self.wide_classes(wide.view(wide.shape[0], -1, self.wide_classes.in_features).sum(1))
 
 # %% ../../nbs/60_models/40_wide_and_deep.ipynb #c5c960a7
 class WideAndDeep(RankModel):
