@@ -9,16 +9,44 @@ __all__ = ['keep_old_paths']
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Any
+
+# %% ../../nbs/00_core/12_moved.ipynb #bcd94829
+class _OldPaths(MetaPathFinder, Loader):
+    "Finds a moved module by its old path, when that is imported."
+
+    def __init__(self): self.moves: dict[str, str] = {}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self) if fullname in self.moves else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(self.moves[spec.name])
+        spec.loader_state = module.__spec__      # the import system writes the old path into it
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None: module.__spec__ = module.__spec__.loader_state
+
+
+_LATER = _OldPaths()
+sys.meta_path.append(_LATER)
 
 # %% ../../nbs/00_core/12_moved.ipynb #4941d439
-def keep_old_paths(package: str, moves: Mapping[str, str]) -> None:
+def keep_old_paths(package: str, moves: Mapping[str, str], now: bool = True) -> None:
     """Make moved modules importable by their old paths too; both are one module.
 
     Args:
         package: such as "recbench.losses"
         moves: old path below the package -> new path below it
+        now: False reads a module when its old path is first imported
     """
-    for old, new in moves.items():
+    if not now: _LATER.moves |= {f"{package}.{old}": f"{package}.{new}" for old, new in moves.items()}
+    for old, new in moves.items() if now else ():
         module = import_module(f"{package}.{new}")
         sys.modules[f"{package}.{old}"] = module
         if not hasattr(sys.modules[package], old): setattr(sys.modules[package], old, module)

@@ -15,24 +15,31 @@ __all__ = ['Batch', 'CandidateSource', 'Candidates', 'ClassLoader', 'DATASETS', 
            'split_random', 'stream_batches', 'tree_features', 'with_embedding_dim']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
+from typing import TYPE_CHECKING
+
+from ..core.faces import lazy_face
 from ..core.moved import keep_old_paths
-from recbench.data.rows import (
-    Batch, Candidates, IdFeature, Jagged, LabelColumn, RandomStream, RawFeature, Schema,
-    SequenceFeature, Table, Vocabulary, with_embedding_dim,
-)
-from recbench.data.sets import (
-    build_dataset, build_rows, Dataset, dataset_from_frames, Encoding, infer_schema, leak_line,
-    leak_report, leave_last, load_encoding, load_folder, ParquetStream, read_schema, save_encoding,
-    SchemaFile, Split, split_by_time, split_by_user_time, split_random, stream_batches,
-)
-from .published import (DATASETS, load_dataset, RANK_DATASETS)
-from recbench.data.feed import (
-    candidate_source, CandidateSource, category_tree, ClassLoader, cluster_tree, equal_users,
-    HardNegativeSampler, HardNegativeSamplerV2, LaggedHistoryLoader, LaterLoader, load_tree,
-    MatchLoader, near_counts, near_vectors, Negatives, NegativeSampler, NegativeSamplerV2,
-    PairLoader, popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader,
-    TDMLoader, TDMSampler, TrainLoader, Tree, tree_features,
-)
+
+if TYPE_CHECKING:
+    from recbench.data.rows import (
+        Batch, Candidates, IdFeature, Jagged, LabelColumn, RandomStream, RawFeature, Schema,
+        SequenceFeature, Table, Vocabulary, with_embedding_dim,
+    )
+    from recbench.data.sets import (
+        build_dataset, build_rows, Dataset, dataset_from_frames, Encoding, infer_schema, leak_line,
+        leak_report, leave_last, load_encoding, load_folder, ParquetStream, read_schema, save_encoding,
+        SchemaFile, Split, split_by_time, split_by_user_time, split_random, stream_batches,
+    )
+    from recbench.data.published import (DATASETS, load_dataset, RANK_DATASETS)
+    from recbench.data.feed import (
+        candidate_source, CandidateSource, category_tree, ClassLoader, cluster_tree, equal_users,
+        HardNegativeSampler, HardNegativeSamplerV2, LaggedHistoryLoader, LaterLoader, load_tree,
+        MatchLoader, near_counts, near_vectors, Negatives, NegativeSampler, NegativeSamplerV2,
+        PairLoader, popularity_weights, RankLoader, RowLoader, save_tree, SequenceLoader, StreamLoader,
+        TDMLoader, TDMSampler, TrainLoader, Tree, tree_features,
+    )
+
+lazy_face(__name__)
 
 # %% ../../nbs/10_data/99_data.ipynb #b2bd8c53
 _all_ = [
@@ -90,4 +97,4 @@ keep_old_paths("recbench.data", {
     "later_loader": "feed.lagged_history_loader",
     "sequence_loader": "feed.sequence_loader",
     "tdm_loader": "feed.tdm_loader",
-})
+}, now=False)

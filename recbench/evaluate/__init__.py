@@ -16,21 +16,28 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'task_ceilings']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #abe712bd
-from recbench.evaluate.baselines import (
-    EASE, IALS, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
-)
-from .beyond import beyond_picture, evaluate_beyond
-from .cold import cold_picture, evaluate_cold, hide_history
-from .diversity import item_vectors, list_diversity, list_novelty
-from recbench.evaluate.exposure import (
-    coverage, effective_items, exposures, gini, popularity_bias, popularity_picture
-)
-from .item_to_item import ItemToItem, compare_item_to_item, evaluate_item_to_item
-from .item_index import ItemIndex, merge_interests, to_ids
-from recbench.evaluate.ranking import (
-    RankEvaluation, calibration_table, compare_rows, evaluate_ranking, evaluate_rows, evaluate_task,
-    evaluate_tasks
-)
+from typing import TYPE_CHECKING
+
+from ..core.faces import lazy_face
+
+if TYPE_CHECKING:
+    from recbench.evaluate.baselines import (
+        EASE, IALS, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
+    )
+    from recbench.evaluate.beyond import beyond_picture, evaluate_beyond
+    from recbench.evaluate.cold import cold_picture, evaluate_cold, hide_history
+    from recbench.evaluate.diversity import item_vectors, list_diversity, list_novelty
+    from recbench.evaluate.exposure import (
+        coverage, effective_items, exposures, gini, popularity_bias, popularity_picture
+    )
+    from recbench.evaluate.item_to_item import ItemToItem, compare_item_to_item, evaluate_item_to_item
+    from recbench.evaluate.item_index import ItemIndex, merge_interests, to_ids
+    from recbench.evaluate.ranking import (
+        RankEvaluation, calibration_table, compare_rows, evaluate_ranking, evaluate_rows, evaluate_task,
+        evaluate_tasks
+    )
+
+lazy_face(__name__)
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #2129fe64
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at

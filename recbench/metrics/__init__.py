@@ -8,15 +8,22 @@ __all__ = ['AUC', 'CalibrationError', 'DecayAUC', 'ExactAUC', 'GroupedAUC', 'Gro
            'TrainMetricWrapper', 'UniqueRatio', 'XAUC']
 
 # %% ../../nbs/50_metrics/99_metrics.ipynb #b898fe0e
-from .auc import AUC, ExactAUC, MulticlassAUC
-from .calibration import CalibrationError, NormalizedEntropy, PredictedOverSeen
-from .decay_auc import DecayAUC
-from .distances import RelativeL1, UniqueRatio
-from .grouped_auc import GroupedAUC
-from .ranking import HitRateAtK, MRRAtK, NDCGAtK
-from .recall import RecallAtK
-from .train_metric import TrainMetricWrapper
-from .xauc import XAUC, GroupedXAUC
+from typing import TYPE_CHECKING
+
+from ..core.faces import lazy_face
+
+if TYPE_CHECKING:
+    from recbench.metrics.auc import AUC, ExactAUC, MulticlassAUC
+    from recbench.metrics.calibration import CalibrationError, NormalizedEntropy, PredictedOverSeen
+    from recbench.metrics.decay_auc import DecayAUC
+    from recbench.metrics.distances import RelativeL1, UniqueRatio
+    from recbench.metrics.grouped_auc import GroupedAUC
+    from recbench.metrics.ranking import HitRateAtK, MRRAtK, NDCGAtK
+    from recbench.metrics.recall import RecallAtK
+    from recbench.metrics.train_metric import TrainMetricWrapper
+    from recbench.metrics.xauc import XAUC, GroupedXAUC
+
+lazy_face(__name__)
 
 # %% ../../nbs/50_metrics/99_metrics.ipynb #bcc5a74e
 _all_ = [

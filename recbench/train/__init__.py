@@ -10,22 +10,29 @@ __all__ = ['Built', 'CheckpointError', 'Checkpoints', 'Constant', 'CosineAnneali
            'new_run_dir', 'run_notebook', 'runs', 'schedule_of']
 
 # %% ../../nbs/80_train/99_train.ipynb #1660eb78
-from .averages import ExponentialAverage
-from .build import Built, build
-from .callbacks import StopAfter, TensorBoardWriter
-from .checkpoint import CheckpointError, Checkpoints
-from .guards import NonFiniteError
-from .live_plot import LiveCurves, LivePlot
-from .notebook_runs import run_notebook
-from .optimizers import Part, dense_optimizer, fuse_tables
-from .runs import Run, new_run_dir, runs
-from recbench.train.schedules import (
-    Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate, ManualStep,
-    ReduceOnPlateau, schedule_of
-)
-from .trainer import Trainer
-from .updates import Updates, clip_gradients, loss_scaler
-from .wrappers import TrainWrapper
+from typing import TYPE_CHECKING
+
+from ..core.faces import lazy_face
+
+if TYPE_CHECKING:
+    from recbench.train.averages import ExponentialAverage
+    from recbench.train.build import Built, build
+    from recbench.train.callbacks import StopAfter, TensorBoardWriter
+    from recbench.train.checkpoint import CheckpointError, Checkpoints
+    from recbench.train.guards import NonFiniteError
+    from recbench.train.live_plot import LiveCurves, LivePlot
+    from recbench.train.notebook_runs import run_notebook
+    from recbench.train.optimizers import Part, dense_optimizer, fuse_tables
+    from recbench.train.runs import Run, new_run_dir, runs
+    from recbench.train.schedules import (
+        Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate, ManualStep,
+        ReduceOnPlateau, schedule_of
+    )
+    from recbench.train.trainer import Trainer
+    from recbench.train.updates import Updates, clip_gradients, loss_scaler
+    from recbench.train.wrappers import TrainWrapper
+
+lazy_face(__name__)
 
 # %% ../../nbs/80_train/99_train.ipynb #45c246fc
 _all_ = [

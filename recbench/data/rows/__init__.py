@@ -7,14 +7,21 @@ __all__ = ['Batch', 'Candidates', 'IdFeature', 'Jagged', 'LabelColumn', 'RandomS
            'Table', 'Vocabulary', 'with_embedding_dim']
 
 # %% ../../../nbs/10_data/10_rows/99_rows.ipynb #e59ab444
-from .batch import Batch
-from .candidates import Candidates
-from recbench.data.rows.features import (
-    IdFeature, LabelColumn, RawFeature, Schema, SequenceFeature, with_embedding_dim,
-)
-from .random_streams import RandomStream
-from .table import Jagged, Table
-from .vocabulary import Vocabulary
+from typing import TYPE_CHECKING
+
+from ...core.faces import lazy_face
+
+if TYPE_CHECKING:
+    from recbench.data.rows.batch import Batch
+    from recbench.data.rows.candidates import Candidates
+    from recbench.data.rows.features import (
+        IdFeature, LabelColumn, RawFeature, Schema, SequenceFeature, with_embedding_dim,
+    )
+    from recbench.data.rows.random_streams import RandomStream
+    from recbench.data.rows.table import Jagged, Table
+    from recbench.data.rows.vocabulary import Vocabulary
+
+lazy_face(__name__)
 
 # %% ../../../nbs/10_data/10_rows/99_rows.ipynb #dfc77a42
 _all_ = [

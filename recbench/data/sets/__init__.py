@@ -8,15 +8,22 @@ __all__ = ['build_dataset', 'build_rows', 'Dataset', 'dataset_from_frames', 'Enc
            'SchemaFile', 'Split', 'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches']
 
 # %% ../../../nbs/10_data/20_sets/99_sets.ipynb #b47b9b72
-from .dataset import Dataset, build_dataset, build_rows
-from .encoding import Encoding, load_encoding, save_encoding
-from .infer import infer_schema
-from .own import dataset_from_frames, load_folder
-from .schema_file import SchemaFile, read_schema
-from recbench.data.sets.splits import (
-    Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random,
-)
-from .stream import ParquetStream, stream_batches
+from typing import TYPE_CHECKING
+
+from ...core.faces import lazy_face
+
+if TYPE_CHECKING:
+    from recbench.data.sets.dataset import Dataset, build_dataset, build_rows
+    from recbench.data.sets.encoding import Encoding, load_encoding, save_encoding
+    from recbench.data.sets.infer import infer_schema
+    from recbench.data.sets.own import dataset_from_frames, load_folder
+    from recbench.data.sets.schema_file import SchemaFile, read_schema
+    from recbench.data.sets.splits import (
+        Split, leak_line, leak_report, leave_last, split_by_time, split_by_user_time, split_random,
+    )
+    from recbench.data.sets.stream import ParquetStream, stream_batches
+
+lazy_face(__name__)
 
 # %% ../../../nbs/10_data/20_sets/99_sets.ipynb #d31baad8
 _all_ = [
