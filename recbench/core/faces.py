@@ -60,6 +60,6 @@ def lazy_face(package: str) -> None:
     """Import the names of a package later: those that it imports under `if TYPE_CHECKING:`.
 
     Args:
-        package: `__name__` of the package that calls it
+        package: `__name__` of the package that calls it; of a notebook, "__main__", nothing changes
     """
-    sys.modules[package].__class__ = Face
+    if package != "__main__": sys.modules[package].__class__ = Face

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from recbench.train.optimizers import Part, dense_optimizer, fuse_tables
     from recbench.train.runs import Run, new_run_dir, runs
     from recbench.train.schedules import (
-        Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate, ManualStep,
-        ReduceOnPlateau, schedule_of
+        Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate,
+        ManualStep, ReduceOnPlateau, schedule_of
     )
     from recbench.train.trainer import Trainer
     from recbench.train.updates import Updates, clip_gradients, loss_scaler
