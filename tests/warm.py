@@ -1,8 +1,8 @@
 """A process that has imported what notebooks import, and is forked for each of them.
 
-Of recbench it has imported the core, which knows no torch and whose settings classes take a while;
-every notebook imports the rooms that it needs. Nothing computes before the fork, so no thread pool is
-carried over. A limit counts the CPU seconds of the forked process; on a busy machine it takes longer.
+Of recbench it has imported all rooms; a name that a notebook does not import is still unknown there.
+Nothing computes before the fork, so no thread pool is carried over. A limit counts the CPU seconds of
+the forked process; on a busy machine it takes longer.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ from pathlib import Path
 from unittest import mock
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-IMPORTS = """recbench.core recbench.core.pipeline torch torchrec fbgemm_gpu torchmetrics tensordict
+IMPORTS = """recbench.core recbench.core.pipeline recbench.explore recbench.interop recbench.train
+    torch torchrec fbgemm_gpu torchmetrics tensordict
     safetensors.torch pandas pyarrow.parquet pyarrow.csv scipy.sparse.linalg scipy.optimize
     sklearn.linear_model sklearn.ensemble tqdm.auto matplotlib.figure matplotlib.pyplot
     matplotlib.backends.backend_agg PIL.Image IPython ipywidgets ipykernel.kernelapp nbformat
@@ -128,7 +129,7 @@ class Result:
 
 
 def run_python(source: str, folder: Path, seconds: float = 120) -> Result:
-    "A program in a process that has imported nothing of recbench beyond its core."
+    "A program in a process that has imported what `IMPORTS` says and run nothing."
     with tempfile.TemporaryDirectory() as streams:
         process = start(seconds, code, source, str(folder), streams, context=context())
         how = ended(process, seconds)
