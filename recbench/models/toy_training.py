@@ -34,7 +34,7 @@ def toy_model(
     parts = [{"group_name": name, "feature_names": names.split(), "group_type": kind}
              for name, names, kind in groups]
     fields = {"feature_groups": parts, model: settings, "losses": [{"binary_cross_entropy": {}}]}
-    config = ModelConfig(**fields, **options)
+    config = ModelConfig(**(fields | options))
     torch.manual_seed(0)
     made = create_model(config, toy_features(embedding_dim), ["click"])
     assert isinstance(made, RankModel)
