@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'StackKey', 'Lookup', 'merge_configs', 'PlainTables', 'plain_lookup', 'fused_stack', 'stacked_lookup',
-           'SummedStack', 'Tables', 'split_by_stack', 'join_stacks', 'forward', 'optimizer_state',
-           'load_optimizer_state', 'check_names', 'draw_weights', 'check_fusing', 'fuse', 'plain_weights', 'table',
-           'set_learning_rate', 'EmbeddingTables']
+           'SummedLookups', 'SummedStack', 'Tables', 'split_by_stack', 'join_stacks', 'check_lookup', 'forward',
+           'optimizer_state', 'load_optimizer_state', 'check_names', 'draw_weights', 'check_fusing', 'fuse',
+           'plain_weights', 'table', 'set_learning_rate', 'EmbeddingTables']
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Callable, Mapping, Sequence
@@ -284,21 +284,19 @@ class _Read(torch.autograd.Function):
         return ctx.gate, None, None
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #7ed7049e
-class SummedStack:
-    """Lookups in one FBGEMM table.
+class SummedLookups:
+    """Lookups in tables that update themselves: all that a backward pass reaches make one update.
 
-    All that a backward pass reaches make one update, with their gradients summed.
+    Subclasses `look`.
     """
-
-    def __init__(self, stack: "FusedTable", first_rows: Mapping[str, int]):
-        self.stack, self.first_rows, self._step = stack, first_rows, None
+    _step: _Step | None = None
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_step": None}  # a copy has steps of its own
 
     def look(self, lookups: Sequence[Lookup]) -> list[Tensor]:
-        "All of them in one call, which updates by itself."
-        return stacked_lookup(self.stack, lookups, self.first_rows)
+        "All of them in one call, which updates by itself, with the gradients of equal ids summed."
+        raise NotImplementedError
 
     def __call__(self, lookups: Sequence[Lookup]) -> list[Tensor]:
         if not torch.is_grad_enabled():
@@ -307,6 +305,17 @@ class SummedStack:
         if self._step is None or self._step.arrived:
             self._step = _Step(self.look)  # those that wait are of a backward pass that broke off
         return list(_Read.apply(self._step.gate, self._step, lookups))
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #31025a44
+class SummedStack(SummedLookups):
+    "Lookups in one FBGEMM table."
+
+    def __init__(self, stack: "FusedTable", first_rows: Mapping[str, int]):
+        self.stack, self.first_rows = stack, first_rows
+
+    def look(self, lookups: Sequence[Lookup]) -> list[Tensor]:
+        "All of them in one call, which updates by itself."
+        return stacked_lookup(self.stack, lookups, self.first_rows)
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #28d282b3
 class Tables(nn.Module):
@@ -395,7 +404,8 @@ def join_stacks(
     return torch.cat([next(columns[homes.get(name)]) for name in lookup.tables], 1)   # [B, F*D]
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #cf0642ec
-def _check(self: "EmbeddingTables", lookup: Lookup) -> None:
+def check_lookup(self: Tables, lookup: Lookup) -> None:
+    "Refuse ids outside their table, and bags that do not cover them."
     rows = _constant([self.sizes[name][0] for name in lookup.tables], lookup.ids.device)
     _check_range(lookup.ids, rows, lookup.tables)
     _check_lengths(lookup)
@@ -410,7 +420,7 @@ def forward(self: "EmbeddingTables", lookups: Sequence[Lookup]) -> list[Tensor]:
     waiting: dict[StackKey | None, list[tuple[int, Lookup]]] = {}
     answers: list[dict[StackKey | None, Tensor]] = [{} for _ in lookups]
     for i, lookup in enumerate(lookups):
-        _check(self, lookup)
+        check_lookup(self, lookup)
         for home, part in split_by_stack(lookup, self._stack_of).items():
             waiting.setdefault(home, []).append((i, part))
     for home, members in waiting.items():
@@ -581,7 +591,7 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         self.sizes = {name: (one.num_embeddings, one.embedding_dim) for name, one in merged.items()}
         # width and rate -> FBGEMM table; kept out of the module tree: it trains itself
         self._stacks: dict[StackKey, FusedTable] = {}
-        self._summed: dict[StackKey, SummedStack] = {}   # the same, with one update a backward pass
+        self._summed: dict[StackKey, SummedLookups] = {}   # the same, with one update a backward pass
         self._stack_of: dict[str, StackKey] = {}         # fused table -> its stack
         self._first_rows: dict[str, int] = {}            # and its first row there
         self.rules = {}

@@ -101,6 +101,7 @@ def towers(self: "DAT", batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]
     user, item = self.read_sides(batch)
     user_emb, user_augment, user_penalties = self.user_tower(batch, user)
     item_emb, item_augment, item_penalties = self.item_tower(batch, item)
+    item_emb, item_augment = map(self.candidates(batch).complete, (item_emb, item_augment))
     augmented = {"user_augment": user_augment, "item_augment": item_augment} if self.training else {}
     return user_emb, item_emb, {**user_penalties, **item_penalties, **augmented}
 
@@ -143,5 +144,10 @@ class DAT(MatchModel):
         losses = super().loss(predictions, batch)
         if "user_augment" not in predictions: return losses
         return losses | self.mimic_losses(predictions, batch)
+
+    def summed_losses(self) -> tuple[str, ...]:
+        "The mimic losses, where the config sums them and rows have no weights."
+        summed = self.config.model.amm_reduction == "sum" and not self.sample_weights
+        return ("amm_loss_u", "amm_loss_i") if summed else ()
 
     make_tower, towers, mimic_losses = make_tower, towers, mimic_losses

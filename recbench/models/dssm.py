@@ -23,9 +23,7 @@ def make_tower(self: "DSSM", tower: Tower, tables: Tables | None) -> MatchTower:
     """
     group, config = self.feature_group(tower.input), self.config.model
     features = self.get_features_in_feature_groups([group])
-    return MatchTower(
-        tower, config.output_dim, config.similarity, group, features, self.config, tables
-    )
+    return MatchTower(tower, config.output_dim, config.similarity, group, features, self.config, tables)
 
 # %% ../../nbs/60_models/30_dssm.ipynb #3454553f
 def towers(self: "DSSM", batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -37,6 +35,7 @@ def towers(self: "DSSM", batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor
     user, item = self.read_sides(batch)
     user_emb, user_penalties = self.user_tower(batch, user)
     item_emb, item_penalties = self.item_tower(batch, item)
+    item_emb = self.candidates(batch).complete(item_emb)
     return user_emb, item_emb, {**user_penalties, **item_penalties}
 
 # %% ../../nbs/60_models/30_dssm.ipynb #802a673b

@@ -44,6 +44,7 @@ def towers(self: "DSSMV2", batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tens
         grouped[user] = grouped[user][: len(batch.labels[self.labels[0]])]
     user_emb, user_penalties = self.user_tower(grouped)
     item_emb, item_penalties = self.item_tower(grouped)
+    item_emb = self.candidates(batch).complete(item_emb)
     return user_emb, item_emb, {**user_penalties, **item_penalties}
 
 # %% ../../nbs/60_models/31_dssm_v2.ipynb #e59b825b

@@ -461,6 +461,10 @@ class MatchModel(TwoTowerModel, abstract=True):
     def init_loss(self) -> None:
         "Nothing to make: the matching loss has no state."
 
+    def summed_losses(self) -> tuple[str, ...]:
+        "Names of losses that are sums over the rows; all others are means."
+        return ()
+
     predict, sim, similarity, loss, matching_loss = predict, sim, similarity, loss, matching_loss
     corrected_similarity, chunked_loss = corrected_similarity, chunked_loss
     fresh_item_gradient, init_metric, relevance = fresh_item_gradient, init_metric, relevance

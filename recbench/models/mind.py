@@ -157,6 +157,7 @@ def towers(self: "MIND", batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor
     settings, (user, item) = self.config.model, self.read_sides(batch)
     interests, present, penalties = self.user_tower(batch, user)
     item_emb, item_penalties = self.item_tower(batch, item)
+    item_emb = self.candidates(batch).complete(item_emb)
     if settings.training_score == "log_sum_exp":
         return interests, item_emb, {"user_tower_present": present, **penalties, **item_penalties}
     positive = self.positives_of(item_emb, batch, len(interests))

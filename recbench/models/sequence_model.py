@@ -111,7 +111,8 @@ def towers(self: "SequenceMatchModel", batch: Batch) -> tuple[Tensor, Tensor, di
     users = last_position(positions) if who.target_lengths is None else positions.values
     if who.targets_each is not None:
         users = users.repeat_interleave(who.targets_each, 0)  # several targets of one moment
-    return self.user_vectors(users), *self.item_tower(batch, item)
+    item_emb, penalties = self.item_tower(batch, item)
+    return self.user_vectors(users), who.complete(item_emb), penalties
 
 # %% ../../nbs/60_models/22_sequence_model.ipynb #66b44bae
 def user_embedding(self: "SequenceMatchModel", batch: Batch) -> Tensor:

@@ -110,7 +110,7 @@ def _whole(value: Tensor | dict) -> Tensor | KeyedTensor | JaggedTensor | KeyedJ
 
 def batch_to_state(batch: Batch) -> dict[str, dict]:
     "Nested dictionaries of tensors, numbers and texts."
-    parts = {name: part for name, part in vars(batch).items() if name != "candidates"}
+    parts = {name: part for name, part in vars(batch).items() if name not in ("candidates", "sizes")}
     state = {
         part: {name: _parts(value) for name, value in values.items()} for part, values in parts.items()
     }

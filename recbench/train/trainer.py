@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NO_SETTINGS', 'LATER', 'VALID_SHARE', 'VALID_ROWS', 'PLAIN_STATE', 'PARTS_WITH_STATE', 'Loader', 'make_loader',
-           'table_rate', 'make_optimizer', 'make_updates', 'schedules', 'recorded', 'call', 'stop', 'train_step',
-           'train_epoch', 'rows_that_fit', 'validate', 'validate_all', 'reason_to_stop', 'close_epoch', 'run_epochs',
-           'fit', 'go_on', 'leave', 'keep', 'state_dict', 'check_named', 'moved', 'load_state_dict', 'named_callbacks',
-           'card', 'Trainer']
+           'table_rate', 'make_step', 'over_ranks', 'make_updates', 'schedules', 'recorded', 'call', 'stop',
+           'agree_on_step', 'train_step', 'train_epoch', 'rows_that_fit', 'validate', 'validate_all', 'reason_to_stop',
+           'close_epoch', 'run_epochs', 'fit', 'go_on', 'leave', 'keep', 'state_dict', 'check_named', 'moved',
+           'load_state_dict', 'named_callbacks', 'card', 'Trainer']
 
 # %% ../../nbs/80_train/62_trainer.ipynb #cb389416
 import math
@@ -30,6 +30,8 @@ from ..data.feed.lagged_history_loader import LaggedHistoryLoader
 
 # %% ../../nbs/80_train/62_trainer.ipynb #53a1325f
 from ..data.feed.negatives import Negatives
+from ..data.rows.random_streams import process_key, stream_seed
+from ..data.rows.ranks import World
 from ..evaluate.retrieval import asked_and_seen, sampled_rows
 from ..matching.item_memory import ItemMemory
 from ..models.base import BaseModel, embedding_tables
@@ -38,12 +40,16 @@ from .arguments import chosen_arguments, has_schedule
 from .checkpoint import from_tree, to_tree
 from .best import is_better
 from .guards import FiniteGuard, Interrupts, Terminated, gradient_norm
-from .optimizers import Part, dense_optimizer, fuse_tables, refuse_fused
+from recbench.train.optimizers import (
+    Part, dense_optimizer, freeze_parts, fuse_tables, refuse_fused, table_rates
+)
 from .runs import Recorder, write_lines
 from .schedules import CosineAnnealing, LearningRate, ReduceOnPlateau
 from .tasks import MatchTask, Task, check_monitor, task_of
 from .updates import Updates, loss_scaler
-from .wrappers import TrainWrapper, check_alone
+from .processes import agree, first_said, start
+from .shard import shard
+from .wrappers import TrainWrapper
 
 # %% ../../nbs/80_train/62_trainer.ipynb #ed762926
 class Loader(Protocol):
@@ -78,15 +84,34 @@ def table_rate(task: Task, taken: Mapping[str, Any]) -> float:
     return taken["learning_rate"] if adam else task.table_learning_rate
 
 
-def make_optimizer(task: Task, model: BaseModel, taken: Mapping[str, Any]) -> torch.optim.Optimizer:
-    "Fuses the tables, unless they get Adam; returns the optimiser of everything else."
+def make_step(
+    wrapper: TrainWrapper, task: Task, taken: Mapping[str, Any], here: World
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """The module that a step calls, and the optimiser of everything but fused tables.
+
+    Tables are fused here, unless they get Adam; with several processes they are sharded.
+    """
     kind, rate, parts = taken["table_optimizer"], table_rate(task, taken), taken["parts"]
-    adam = kind == "adam"
+    model, adam, step = wrapper.model, kind == "adam", wrapper
     if adam: refuse_fused(model, kind)
-    else: fuse_tables(model, kind, rate, parts=parts)
+    if here.size > 1: step = over_ranks(wrapper, kind, rate, taken, here)
+    elif not adam: fuse_tables(model, kind, rate, parts=parts)
     rates = taken["learning_rate"], taken["weight_decay"]
     tables = (rate, taken["table_weight_decay"]) if adam else (None, 0.0)
-    return dense_optimizer(model, *rates, parts, *tables, config=taken["dense"])
+    return step, dense_optimizer(model, *rates, parts, *tables, config=taken["dense"])
+
+# %% ../../nbs/80_train/62_trainer.ipynb #7161dcf3
+def over_ranks(
+    wrapper: TrainWrapper, kind: str, rate: float, taken: Mapping[str, Any], here: World
+) -> torch.nn.Module:
+    "The module over several processes: tables sharded, or whole on each where they get Adam."
+    model, parts, place = wrapper.model, taken["parts"], torch.device(taken["device"])
+    freeze_parts(model, parts)
+    own = {id(tables): rates for tables, rates in table_rates(model, parts).items()}
+    return shard(
+        wrapper, here, getattr(taken["loader"], "batch_size", None) or taken["batch_size"] or 512,
+        taken["sharding"], kind != "adam", place, own,
+        optimizer="sgd" if kind == "adam" else kind, learning_rate=rate)
 
 # %% ../../nbs/80_train/62_trainer.ipynb #3289a9f9
 def make_updates(
@@ -111,7 +136,7 @@ NO_SETTINGS = (
     "save_every_minutes"
 )
 # settings that older runs lack: only where they are used
-LATER = ("recipe", "dense", "grad_scaler", "valid_rows")
+LATER = ("recipe", "dense", "grad_scaler", "valid_rows", "sharding")
 
 # %% ../../nbs/80_train/62_trainer.ipynb #242c3871
 def recorded(trainer: "Trainer", taken: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +178,15 @@ def stop(self: "Trainer", reason: str) -> None:
     "End training after this step, with a last validation; `stopped` will hold the reason."
     self.stopping = reason
 
+
+def agree_on_step(self: "Trainer") -> None:
+    "After a step: what any rank wants, a stop or a signal that came, is done by all."
+    if self.world.size == 1: return
+    pending = self.interrupts.pending
+    if not (flag := agree(2 * pending + bool(self.stopping))): return
+    if flag > 1 and not pending: self.interrupts.pending = flag // 2
+    self.stopping = first_said(self.stopping)
+
 # %% ../../nbs/80_train/62_trainer.ipynb #0db76a55
 def train_step(self: "Trainer", batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Forward, backward, update; the total loss and the predictions, detached.
@@ -173,7 +207,8 @@ def train_step(self: "Trainer", batch: Batch) -> tuple[Tensor, dict[str, Tensor]
     self.updates.step()
     self.model.update_train_metric(predictions, batch)
     counts = {name: predictions.get(key, 0) for name, key in self.task.counts.items()}
-    for name, value in {"loss": total.detach() * batch.rows, "rows": batch.rows, **counts}.items():
+    rows = batch.rows_of_all
+    for name, value in {"loss": total.detach() * rows, "rows": rows, **counts}.items():
         self.sums[name] = self.sums.get(name, 0) + value
     self.step += 1
     return total.detach(), predictions
@@ -197,6 +232,7 @@ def train_epoch(self: "Trainer", bar: tqdm) -> dict[str, float]:
             bar.update()
             self.whole = True
             self.call("on_step", self.step, total)
+            self.agree()
             if self.stopping: break
             self.interrupts.let_through()
             self.whole = False
@@ -324,7 +360,7 @@ def fit(self: "Trainer") -> pd.DataFrame:
             "the training broke off in step "
             f"{self.step + 1}, which left no state to go on from; make a new Trainer"
         )
-    if not self.step: torch.manual_seed(self.seed)
+    if not self.step: torch.manual_seed(stream_seed(self.seed, process_key()))
     try:
         self.call("on_load")
         self.go_on()
@@ -518,6 +554,8 @@ class Trainer:
         top_k: cut-offs of a match model's validation metrics
         device: "cpu", "cuda" or "cuda:<number>"
         mixed_precision: "BF16", "FP16" or None
+        sharding: with several processes: "table_wise" or "row_wise", or kinds by table; None:
+            TorchRec's planner chooses
         grad_scaler: with "FP16": the numbers of its loss scaling
         valid_rows: rows of a match model's validation split that every epoch ranks, a seeded sample of
             users, or "all"; None: all where they take at most a fifth of an epoch's time, else so many
@@ -554,12 +592,15 @@ class Trainer:
         patience: int | None = None, top_k: Sequence[int] = (10, 50),
         valid_rows: int | Literal["all"] | None = None,
         device: torch.device | str = "cpu", mixed_precision: str | None = None,
+        sharding: Mapping[str, str] | str | None = None,
         grad_scaler: GradScaler | None = None, seed: int = 0, callbacks: Sequence[object] = (),
         progress: bool = True, run_dir: Path | str | None = None, resume: bool = True,
         save_every_steps: int | None = None, save_every_minutes: float | None = 10
     ):
         given = {name: value for name, value in locals().items() if name not in ("self", "model")}
-        check_alone()
+        self.world = start(device)
+        if self.world.size > 1 and run_dir:
+            raise ValueError(f"run_dir is {run_dir}; {self.world.size} processes write no record yet")
         taken = chosen_arguments(model, given)
         self.model, self.dataset, self.device = model, dataset, torch.device(device)
         drawn = taken["negatives"] or getattr(loader, "negatives", None)
@@ -567,9 +608,9 @@ class Trainer:
         self.negatives, self.top_k = self.task.negatives, self.task.top_k
         self.monitor, self.higher_is_better = check_monitor(self.task, model, dataset, monitor)
         self.model.to(device)
-        self.wrapper = TrainWrapper(model, self.device, mixed_precision).to(self.device)
+        wrapper = TrainWrapper(model, self.device, mixed_precision, seed).to(self.device)
         self.loader: Loader = loader or make_loader(self.task, model, dataset, taken)
-        self.optimizer = make_optimizer(self.task, model, taken)
+        self.wrapper, self.optimizer = make_step(wrapper, self.task, taken, self.world)
         self.updates = make_updates(self.optimizer, model, taken, self.device)
         drawn = getattr(self.loader, "negatives", None)
         self.memory = ItemMemory(drawn) if drawn and drawn.memory else None
@@ -593,6 +634,7 @@ class Trainer:
 
     call = call
     stop = stop
+    agree = agree_on_step
     train_step = train_step
     train_epoch = train_epoch
     validate = validate

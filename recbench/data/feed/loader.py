@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TrainLoader', 'state_dict', 'load_state_dict', 'RowLoader', 'row_columns', 'batch', 'split', 'RankLoader',
-           'add_labels', 'MatchLoader', 'PairLoader']
+           'add_labels', 'draw_alike', 'MatchLoader', 'PairLoader']
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #f56dfdbf
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,10 +16,12 @@ from ...core.checks import instance, whole
 from ...core.registry import lookup
 from ..rows.batch import Batch, make_batch
 from ..rows.features import Schema
-from ..rows.random_streams import Stateful
+from ..rows.random_streams import RandomStream, Stateful
 from ..sets.dataset import Dataset
-from .candidate_source import candidate_source, pair_batch, share_of
+from .candidate_source import Drawn, candidate_source, pair_batch, share_of
 from .negatives import Negatives
+from .across_ranks import own_part
+from ..rows.ranks import World, world
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #29d84173
 def _epoch(self: "RowLoader") -> Iterator[Batch]:
@@ -28,7 +30,8 @@ def _epoch(self: "RowLoader") -> Iterator[Batch]:
     parts = self._parts(torch.randperm(self.rows, generator=self.generator))
     while self.position < len(parts):
         self.position += 1
-        yield self.batch(parts[self.position - 1])
+        rows, here = parts[self.position - 1], world()
+        yield self.batch(rows) if here.size == 1 else self.part(rows, here)
     self.next_epoch()
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #0dbb7947
@@ -71,6 +74,17 @@ class RowLoader:
     def batch(self, rows: Tensor) -> Batch:
         "The batch of the given training rows."
         raise NotImplementedError
+
+    def part(self, rows: Tensor, here: World) -> Batch:
+        """One rank's part of the batch of the given training rows.
+
+        Args:
+            rows: of all ranks, the same on each
+            here: which rank
+        """
+        batch = self.batch(rows[here.part(len(rows))])
+        batch.sizes = tuple(here.sizes(len(rows)))
+        return batch
 
     @property
     def rows(self) -> int:
@@ -164,6 +178,28 @@ def add_labels(batch: Batch, schema: Schema, columns: Mapping[str, Tensor], rows
     if weight is not None and weight in columns: batch.sample_weights[weight] = columns[weight][rows]
     return batch
 
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #51dce094
+def draw_alike(streams: Mapping[str, Stateful], negatives: Negatives) -> None:
+    "All ranks draw the same from these `streams`, unless the `negatives` are each rank's own."
+    for stream in streams.values():
+        if isinstance(stream, RandomStream): stream.common = negatives.across_ranks
+
+
+def _part_of_pairs(self: "MatchLoader", rows: Tensor, here: World) -> Batch:
+    """One rank's part of the batch of the given training rows; see `own_part`.
+
+    Args:
+        rows: of all ranks, the same on each
+        here: which rank
+    """
+    draw_alike(self.streams, self.negatives)
+    if not self.negatives.across_ranks: return RowLoader.part(self, rows, here)
+    sizes = here.sizes(len(rows))
+    drawn = own_part(self.draw(rows), sizes, here, len(self.dataset.items))
+    batch = self.pairs(rows[here.part(len(rows))], drawn)
+    batch.sizes = tuple(sizes)
+    return batch
+
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #d702ad87
 class MatchLoader(RowLoader):
     """Training rows of a data set with their negatives.
@@ -182,12 +218,22 @@ class MatchLoader(RowLoader):
         self.negatives, self.source = negatives, candidate_source(dataset, negatives, seed)
         self.share, self.streams = share_of(dataset.item_counts), {**self.source.streams}   # p, [I]
 
+    def draw(self, rows: Tensor) -> Drawn:
+        "What stands beside the positives of the given training rows."
+        events = self.dataset.train.columns
+        return self.source.draw(events["user_index"][rows], events["item_index"][rows])
+
+    def pairs(self, rows: Tensor, drawn: Drawn) -> Batch:
+        "The batch of the given training rows with what was `drawn`, labels and weights included."
+        data = self.dataset
+        batch = pair_batch(data.user_rows("train", rows), data.items, drawn)
+        return add_labels(batch, data.schema, data.train.columns, rows)
+
     def batch(self, rows: Tensor) -> Batch:
         "The batch of the given training rows, labels and weights included."
-        data, events = self.dataset, self.dataset.train.columns
-        drawn = self.source.draw(events["user_index"][rows], events["item_index"][rows])
-        batch = pair_batch(data.user_rows("train", rows), data.items, drawn)
-        return add_labels(batch, data.schema, events, rows)
+        return self.pairs(rows, self.draw(rows))
+
+    part = _part_of_pairs
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #368c7cc5
 def _pairs(self: "PairLoader", rows: Tensor, split: str = "train") -> Batch:

@@ -60,6 +60,8 @@ class Negatives(Config):
     "mask negatives that are their row's positive (all but full)"
     mask_known: bool = False
     "mask what the row's user took in training besides (all but full)"
+    across_ranks: bool = True
+    "with several processes: the negatives are those of all rows of a batch, as with one (all but full)"
     _use = model_validator(mode="after")(_check_use)
 
     @property

@@ -186,9 +186,10 @@ def _changed(self: "Batch", change: Callable[[Any], Any]) -> "Batch":
     "The same batch with each tensor changed, those of its candidates too."
     parts = {
         name: {key: change(value) for key, value in part.items()}
-        for name, part in vars(self).items() if name != "candidates"
+        for name, part in vars(self).items() if name not in ("candidates", "sizes")
     }
-    return Batch(**parts, candidates=self.candidates and self.candidates.moved(change))
+    candidates = self.candidates and self.candidates.moved(change)
+    return Batch(**parts, candidates=candidates, sizes=self.sizes)
 
 
 def _pin(value: Tensor | KeyedTensor | KeyedJaggedTensor | JaggedTensor):
@@ -229,6 +230,7 @@ class Batch:
         additional_infos: tensors of the user's own, and in batches made by hand the documented keys
             `hard_neg_indices`, `item_index`, `log_q`, ... (see `Candidates.from_infos`)
         candidates: who competes, made by who draws
+        sizes: rows of each rank, where this is one rank's part of a batch; () where it is all of it
     """
     dense_features: dict[str, KeyedTensor] = field(default_factory=dict)
     sparse_features: dict[str, KeyedJaggedTensor] = field(default_factory=dict)
@@ -237,6 +239,7 @@ class Batch:
     sample_weights: dict[str, Tensor] = field(default_factory=dict)
     additional_infos: dict[str, Tensor] = field(default_factory=dict)
     candidates: Candidates | None = None
+    sizes: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.candidates is not None:
@@ -248,6 +251,11 @@ class Batch:
         if BASE in self.sparse_features: return self.sparse_features[BASE].stride()
         if BASE in self.dense_features: return len(self.dense_features[BASE].values())
         return len(next(iter(self.labels.values())))
+
+    @property
+    def rows_of_all(self) -> int:
+        "Rows of all ranks."
+        return sum(self.sizes) or self.rows
 
     places, single, ragged, numbers, competing = places, single, ragged, numbers, competing
     _map, to, pin_memory = _changed, to, pin_memory

@@ -62,13 +62,15 @@ class RandomStream:
         seed: of the run; each stream draws its own from it
     """
 
+    common = False   # all ranks draw the same; set by who divides what was drawn among them
+
     def __init__(self, seed: int):
         self.seed, self._generator, self.key = seed, torch.Generator(), None   # key: who drew last
 
     @property
     def generator(self) -> torch.Generator:
         "The generator of the process that asks."
-        key = process_key()
+        key = () if self.common else process_key()
         if key != self.key: self._generator.manual_seed(stream_seed(self.seed, key))
         self.key = key
         return self._generator
