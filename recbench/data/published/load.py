@@ -7,20 +7,25 @@ __all__ = ['DATASETS', 'RANK_DATASETS', 'load_dataset']
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #c14d6db9
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ...core.registry import OpenTable, lookup
 from .ali import ali_ccp, aliexpress
-from .amazon_beauty import amazon_beauty
+from .amazon_beauty import amazon_beauty, amazon_sports, amazon_toys
 from .census_income import census_income
 from .criteo import criteo_10k
+from .display_ads import avazu, criteo
 from ..sets.dataset import Dataset
 from .frappe import frappe
+from .given_split import gowalla, yelp2018
 from .movielens import movielens_100k
 from .movielens_1m import movielens_1m
+from .movielens_large import movielens_large
 from .movielens_rank import movielens_100k_rank
 from .movielens_small import movielens_small
 from .online_retail import online_retail
+from .shop_logs import retailrocket, taobao
 from ..sets.own import load_folder
 from .planted import planted, planted_clicks
 
@@ -32,6 +37,15 @@ DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set", {
     "ml-latest-small": movielens_small,
     "online-retail": online_retail,
     "amazon-beauty": amazon_beauty,
+    "amazon-sports": amazon_sports,
+    "amazon-toys": amazon_toys,
+    "movielens-20m": partial(movielens_large, "20m"),
+    "movielens-25m": partial(movielens_large, "25m"),
+    "movielens-32m": partial(movielens_large, "32m"),
+    "gowalla": gowalla,
+    "yelp2018": yelp2018,
+    "retailrocket": retailrocket,
+    "taobao": taobao,
 })
 
 
@@ -41,6 +55,8 @@ RANK_DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set for ranki
     "movielens-100k": movielens_100k_rank,
     "frappe": frappe,
     "criteo-10k": criteo_10k,
+    "criteo": criteo,
+    "avazu": avazu,
     "census-income": census_income,
     "ali-ccp": ali_ccp,
     "aliexpress": aliexpress,

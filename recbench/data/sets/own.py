@@ -412,6 +412,7 @@ def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> in
     pairs = pd.concat([part[[schema.user_key, schema.item_key]] for part in parts.values()], keys=parts)
     again = pairs.duplicated()
     for name in ("valid", "test"):
+        if name not in parts: continue
         kept = parts[name][~again[name].to_numpy()]
         if not len(kept):
             raise ValueError(
@@ -420,7 +421,7 @@ def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> in
                 "them"
             )
         parts[name] = kept
-    return int(again["valid"].sum() + again["test"].sum())
+    return int(sum(again[name].sum() for name in ("valid", "test") if name in parts))
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #42fefa8f
 def _early(turned_down: pd.DataFrame, train: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
@@ -475,7 +476,7 @@ def _encoded(
         }
     parts = {split: _with_events(part, schema) for split, part in parts.items()}
     dataset = build_dataset(
-        name, schema.for_models(), parts["train"], parts["valid"], parts["test"], users, items,
+        name, schema.for_models(), parts["train"], parts.get("valid"), parts["test"], users, items,
         protocol=_protocol(schema), max_history=0 if by_row else schema.max_history,
         max_recent=0 if by_row else schema.max_recent, positives=positives, moment=schema.moment,
         time_windows=schema.time_windows, label_windows=schema.label_windows, ties=schema.ties,
@@ -483,7 +484,8 @@ def _encoded(
         offers_seen=schema.repeats == "keep" and schema.rows == "positives"
     )
     account = {
-        "read": read, **{split: len(part) for split, part in parts.items()}, "dislikes": len(dislikes),
+        "read": read, **{split: len(parts.get(split, ())) for split in SPLITS},
+        "dislikes": len(dislikes),
         "dislikes too late": len(turned_down) - len(dislikes), "repeats": repeats, **orphans
     }
     return replace(dataset, account=account)
@@ -538,7 +540,8 @@ def _labels_lines(dataset: Dataset) -> list[str]:
     if not dataset.schema.labels: return []
     mended = [f"{what}: {rows:,} rows" for what, rows in (dataset.account or {}).items()
               if what.endswith(_STAYS)]
-    return [*(f"labels of {part}: {label_line(dataset, part)}" for part in SPLITS), *mended]
+    return [*(f"labels of {part}: {label_line(dataset, part)}" for part in SPLITS
+              if len(dataset.split(part))), *mended]
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ba905219
 def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: SchemaFile) -> str:
@@ -548,13 +551,13 @@ def describe(dataset: Dataset, parts: Mapping[str, pd.DataFrame], schema: Schema
         parts if schema.timestamp else {name: part.assign(**{clock: 0}) for name, part in parts.items()}
     )
     report = leak_report(
-        clocked["train"], clocked["valid"], clocked["test"], schema.user_key, schema.item_key, clock
+        clocked["train"], clocked.get("valid"), clocked["test"], schema.user_key, schema.item_key, clock
     )
     return "\n".join(
         [
             f"{dataset.name} [{dataset.protocol}]: {account_line(dataset.account or {})}",
             f"{len(dataset.users):,} users, {len(dataset.items):,} items",
-            *(leak_line(report, split) for split in ("valid", "test")),
+            *(leak_line(report, split) for split in report.index),
             *_labels_lines(dataset),
             _unknown_line(dataset),
             *filter(None, [_history_line(dataset)]),
@@ -647,7 +650,7 @@ def told_lines(
     if schema.rows == "all": return lines
     names = _single(of_users, schema)
     for part in ("valid", "test"):
-        lines += _of_users_lines(schema, parts[part], part, users, items, names)
+        if part in parts: lines += _of_users_lines(schema, parts[part], part, users, items, names)
     return lines
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #9f58cd87
@@ -736,12 +739,11 @@ def _liked(
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f2314600
 def _names(sources: Mapping[str, Source]) -> list[str]:
     "The tables of events: one that is to be divided, or one a split."
-    names = ["events"] if "events" in sources else ["train", "valid", "test"]
-    if not sources.keys() >= set(names):
-        raise ValueError(
-            f"tables are {', '.join(sources)}; give events, or all of train, valid and test"
-        )
-    return names
+    given = [part for part in SPLITS if part in sources]
+    if "events" in sources: return ["events"]
+    if {"train", "test"} <= {*given}: return given
+    raise ValueError(f"tables are {', '.join(sources)}; give events, or train and test, with valid "
+                     "where rows validate")
 
 
 def _settled(
@@ -789,7 +791,7 @@ def dataset_from_sources(
     doubts = [
         *told_lines(schema, parts, users, len(items), of_users, of_events),
         *_raw_lines(schema, users, items, everything), *_label_lines(schema, everything),
-        *label_gaps(schema.labels, {part: dataset.split(part).columns for part in SPLITS}),
+        *label_gaps(schema.labels, {part: dataset.split(part).columns for part in parts}),
     ]
     for doubt in doubts: warnings.warn(f"{name}: {doubt}", stacklevel=4)
     if verbose: print("\n".join([describe(dataset, parts, schema), *doubts]))
@@ -804,7 +806,7 @@ def dataset_from_frames(
 
     Args:
         events: one row an interaction: a pandas or polars frame, an Arrow table, a list of
-            dicts; or {"train": ..., "valid": ..., "test": ...}
+            dicts; or {"train": ..., "valid": ..., "test": ...}, valid only where rows validate
         users: one row a user
         items: one row an item: the catalogue
         schema: None: inferred and printed
@@ -831,6 +833,7 @@ def dataset_from_frames(
     sources = {
         table: read_frame(table, frame, text) for table, frame in frames.items() if frame is not None
     }
+    _names(sources)
     return _from_sources(name, sources, schema, verbose, given, read)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3cfc239f

@@ -51,9 +51,10 @@ class Files(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> "Files":
         given = [name for name in ("train", "valid", "test") if getattr(self, name)]
-        if bool(self.events) == bool(given) or (given and len(given) < 3):
+        whole = not given or {"train", "test"} <= {*given}
+        if bool(self.events) == bool(given) or not whole:
             raise ValueError(f"files has events={list(self.events)} and {given}; give either events, "
-                             "or all of train, valid and test")
+                             "or train and test, with valid where rows validate")
         for name in (
             *self.events, *filter(None, (self.train, self.valid, self.test, self.users, self.items)),
         ):

@@ -177,14 +177,14 @@ def _leaks(
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #7b9059c1
 def leak_report(
-    train: pd.DataFrame, valid: pd.DataFrame, test: pd.DataFrame, user_key: str = "user_id",
+    train: pd.DataFrame, valid: pd.DataFrame | None, test: pd.DataFrame, user_key: str = "user_id",
     item_key: str = "item_id", timestamp: str = "timestamp"
 ) -> pd.DataFrame:
     """What a held-out split shares with the training rows, and what training saw too early, in counts.
 
     Args:
         train: training rows
-        valid: held-out rows to choose by
+        valid: held-out rows to choose by; None: there are none
         test: held-out rows to report on
         user_key: column of the users
         item_key: column of the items
@@ -193,10 +193,11 @@ def leak_report(
     Returns:
         a row a split: sizes, users and items unseen in train, pairs seen, later training rows
     """
-    parts = {"train": train, "valid": valid, "test": test}
-    for name, part in parts.items(): _check_columns(name, part, [user_key, item_key, timestamp])
+    held = {"test": test} if valid is None else {"valid": valid, "test": test}
+    keys = [user_key, item_key, timestamp]
+    for name, part in {"train": train, **held}.items(): _check_columns(name, part, keys)
     return pd.DataFrame(
-        {name: _leaks(train, parts[name], user_key, item_key, timestamp) for name in ("valid", "test")}
+        {name: _leaks(train, part, user_key, item_key, timestamp) for name, part in held.items()}
     ).T
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #906c4024
