@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['hashed', 'criteo', 'avazu']
 
-# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #c4676c26
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #efb00936
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from .places import files_of
 from ..rows.features import IdFeature, RawFeature, Schema
 from ..sets.dataset import Dataset, build_rows
 
-# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #78e0e787
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #90af03b1
 def hashed(column: pd.Series, buckets: int) -> np.ndarray:
     """Rows 1..buckets of a table by a fixed hash of the words, 0 for a missing one.
 
@@ -33,7 +33,7 @@ def hashed(column: pd.Series, buckets: int) -> np.ndarray:
     rows = pd.util.hash_array(words, categorize=True) % np.uint64(buckets)
     return np.where(known, rows.astype(np.int64) + 1, 0)
 
-# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #0603ffe1
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #aba44441
 def _by_rows(
     name: str, ready: pd.DataFrame, features: tuple, protocol: str, ends: list[int]
 ) -> Dataset:
@@ -45,7 +45,7 @@ def _by_rows(
 
 _CRITEO = "A line is a label, 13 numbers and 26 words with tabs between them, without a header."
 
-# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #bc51d225
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #b5d9cb5e
 def criteo(
     folder: Path | str | None = None, buckets: int = 100_000, embedding_dim: int = 16,
     rows: int | None = None
@@ -78,7 +78,7 @@ def criteo(
     ends = [len(ready) * 8 // 10, len(ready) * 9 // 10]
     return _by_rows("criteo", ready, features, "rows, temporal 80/10/10, hashed", ends)
 
-# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #fdbb8879
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #5536bd6b
 _AVAZU = "The header is id,click,hour,C1,banner_pos,site_id,...,C21."
 
 
@@ -106,7 +106,7 @@ def avazu(
     columns = [name for name in raw if name not in ("id", "click", "hour")]
     ready = pd.DataFrame({
         "label": raw["click"].astype("int64"), "hour_of_day": hours.dt.hour.astype("int64"),
-        "weekday": hours.dt.dayofweek.astype("int64"),
+        "weekday": hours.dt.day_of_week.astype("int64"),
         **{name: hashed(raw[name], buckets) for name in columns},
     }).iloc[np.argsort(hours.to_numpy(), kind="stable")]
     return _avazu_days(ready, np.sort(hours.dt.normalize().to_numpy()), columns, buckets, embedding_dim)
