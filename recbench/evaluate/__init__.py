@@ -40,19 +40,21 @@ if TYPE_CHECKING:
 lazy_face(__name__)
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #2129fe64
-from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at
-from .recall_latency import latency_picture, recall_latency
-from .recent_prior import RecentPrior, recent_shift
-from .recommendations import Recommendations, readable_lists, recommend
-from recbench.evaluate.retrieval import (
-    Evaluation, compare, embed_items, embed_users, evaluate, evaluate_retrieval, nearest_items, readable
-)
-from .row_baselines import fit_row_baselines
-from .significance import bootstrap_interval, paired_interval
-from recbench.evaluate.task_rows import (
-    TaskRows, fit_task_baselines, judged_rows, rows_given, task_ceilings
-)
-from .tree_index import TreeIndex, beam_report
+if TYPE_CHECKING:
+    from recbench.evaluate.ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at
+    from recbench.evaluate.recall_latency import latency_picture, recall_latency
+    from recbench.evaluate.recent_prior import RecentPrior, recent_shift
+    from recbench.evaluate.recommendations import Recommendations, readable_lists, recommend
+    from recbench.evaluate.retrieval import (
+        Evaluation, compare, embed_items, embed_users, evaluate, evaluate_retrieval, nearest_items,
+        readable
+    )
+    from recbench.evaluate.row_baselines import fit_row_baselines
+    from recbench.evaluate.significance import bootstrap_interval, paired_interval
+    from recbench.evaluate.task_rows import (
+        TaskRows, fit_task_baselines, judged_rows, rows_given, task_ceilings
+    )
+    from recbench.evaluate.tree_index import TreeIndex, beam_report
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #7a9a5d24
 _all_ = [

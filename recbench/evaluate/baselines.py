@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Baseline', 'Popularity', 'top_similar', 'co_counts', 'ItemKNN', 'EASE', 'ease_bytes', 'solved_rows', 'IALS',
-           'last_items', 'joined_lists', 'known_items', 'check_not_fitted_on', 'has_order', 'Markov', 'history_scorer',
+           'last_items', 'known_items', 'check_not_fitted_on', 'has_order', 'Markov', 'history_scorer',
            'validation_ndcg', 'fit_baselines', 'refit_baselines', 'with_refits']
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #f8f6b537
@@ -24,7 +24,7 @@ from ..core.sizes import check_fits
 from ..data.sets.dataset import Dataset
 from ..data.feed.sequence_loader import row_steps
 from ..data.rows.table import Jagged
-from .ranks import ndcg_at, rank_counts
+from .ranks import joined_lists, ndcg_at, rank_counts
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #91f398a1
 class _Refitted:
@@ -407,20 +407,6 @@ def last_items(dataset: Dataset, *splits: str) -> tuple[np.ndarray, np.ndarray, 
     last = np.full(len(dataset.users), -1)
     last[users] = items  # of a user's items the latest is written last
     return items, users, last
-
-# %% ../../nbs/70_evaluate/20_baselines.ipynb #83cf7501
-def joined_lists(lists: list[Jagged]) -> Jagged:
-    """Row by row the lists one after the other.
-
-    Args:
-        lists: with the same rows
-    """
-    if len(lists) == 1: return lists[0]
-    parts = [part.packed() for part in lists]
-    rows = torch.cat([torch.arange(len(part)).repeat_interleave(part.lengths) for part in parts])
-    lengths = torch.bincount(rows, minlength=len(lists[0]))
-    values = torch.cat([part.values for part in parts])[rows.argsort(stable=True)]
-    return Jagged(values, lengths.cumsum(0) - lengths, lengths)
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #689b1afe
 def known_items(dataset: Dataset, split: str, in_order: bool = True) -> Jagged:

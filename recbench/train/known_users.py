@@ -10,7 +10,7 @@ __all__ = ['places_of', 'frame_to_parquet', 'past_items', 'write_known_users', '
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,10 @@ from torch import Tensor
 
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table, concatenate, kind_of
-from ..data.sets.dataset import Dataset
 from ..evaluate.ranks import seen_cells
 from .checkpoint import CheckpointError
+
+if TYPE_CHECKING: from recbench.data.sets.dataset import Dataset
 
 # %% ../../nbs/80_train/58_known_users.ipynb #69b0edc1
 def places_of(name: str, ids: Any, keys: pd.Index, strict: bool = True) -> np.ndarray:
@@ -73,7 +74,7 @@ def frame_to_parquet(
     pq.write_table(pa.table({**columns, **(more or {})}), path)
 
 # %% ../../nbs/80_train/58_known_users.ipynb #e5d0b64c
-def past_items(dataset: Dataset) -> Jagged:
+def past_items(dataset: "Dataset") -> Jagged:
     """Catalogue positions of what each user had, oldest first; row = user index.
 
     Rows of the splits that a test row's history is made of; of labelled rows only positive ones count.
@@ -88,7 +89,7 @@ def past_items(dataset: Dataset) -> Jagged:
     return Jagged(items.int(), lengths.cumsum(0) - lengths, lengths)   # the order is by user
 
 # %% ../../nbs/80_train/58_known_users.ipynb #7db3b286
-def write_known_users(dataset: Dataset, path: Path) -> None:
+def write_known_users(dataset: "Dataset", path: Path) -> None:
     """Keep the users of a data set: id, raw features, items in order of time.
 
     Args:

@@ -8,10 +8,8 @@ __all__ = ['FREE', 'RUN', 'RUN_MANIFEST', 'CALL', 'table_state', 'table_from_sta
            'describe_training', 'flat', 'identity', 'check_same', 'new_run_dir', 'read_lines', 'write_lines',
            'refuse_foreign', 'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost',
            'flush', 'save', 'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch',
-           'on_interrupt', 'on_error', 'on_end', 'Recorder', 'window_features', 'item_lists', 'encode_users',
-           'encode_rows', 'load_parts', 'build_model', 'can_recommend', 'best_items', 'check_asked', 'as_frame',
-           'asked_rows', 'recommend_items', 'of_these', 'write_recommendations', 'add_items', 'predict_rows',
-           'seen_items', 'run_row', 'load_run', 'run_facts', 'Run', 'runs']
+           'on_interrupt', 'on_error', 'on_end', 'Recorder', 'load_parts', 'build_model', 'can_recommend', 'best_items',
+           'of_these', 'add_items', 'predict_rows', 'run_row', 'load_run', 'run_facts', 'Run', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -22,7 +20,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
@@ -30,35 +28,31 @@ from functools import cached_property
 # %% ../../nbs/80_train/60_runs.ipynb #ee91df42
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pydantic
 import torch
 import yaml
 from torch import Tensor
-from tqdm.auto import tqdm
+
 
 # %% ../../nbs/80_train/60_runs.ipynb #eb8f3467
 from ..core.checks import number, truth
-from ..core.checks import whole as whole_number
 from ..core.config import ModelConfig
 from ..core.documents import parse_json, parse_yaml
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
 from ..data.sets.encoding import load_encoding, save_encoding
-from ..data.rows.features import Feature, Schema, SequenceFeature
-from ..data.sets.files import read_frame
+from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table, encode_table
 from ..data.feed.tree import Tree, load_tree, save_tree
 
 # %% ../../nbs/80_train/60_runs.ipynb #3e230dc4
 from ..data.rows.vocabulary import Vocabulary
-from ..evaluate.baselines import joined_lists
 from ..evaluate.cards import Card
 from ..evaluate.item_index import ItemIndex
 from ..evaluate.ranks import seen_cells
@@ -77,9 +71,11 @@ from recbench.train.checkpoint import (
 )
 from .guards import NonFiniteError, bad_gradients, batch_to_state
 from recbench.train.known_users import (
-    KnownUsers, best_of_eligible, first_of_rows, frame_to_parquet, item_choice, places_of,
-    read_known_users, rows_below, rows_of_events, write_known_users
+    KnownUsers, best_of_eligible, first_of_rows, frame_to_parquet, places_of, read_known_users,
+    rows_below, write_known_users
 )
+from .lists import recommend_items, write_recommendations
+from .raw_rows import as_frame, encode_rows, encode_users  # noqa: F401  older path
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
 def table_state(table: Table) -> dict:
@@ -608,82 +604,6 @@ class Recorder:
     save, past_losses, status, on_load, on_step = save, past_losses, status, on_load, on_step
     on_epoch, on_interrupt, on_error, on_end = on_epoch, on_interrupt, on_error, on_end
 
-# %% ../../nbs/80_train/60_runs.ipynb #dbd33dc4
-def window_features(
-    schema: Schema, vocabularies: Mapping[str, Vocabulary]
-) -> dict[str, SequenceFeature]:
-    "User features that are windows on the user's items: `history`, `recent`."
-    tables = [feature.table for feature in schema.side("item") if feature.name == schema.item_key]
-    found = {
-        feature.name: feature
-        for feature in schema.side("user")
-        if isinstance(feature, SequenceFeature) and feature.name in ("history", "recent")
-    }
-    return {
-        name: feature for name,
-        feature in found.items() if feature.table in tables or feature.table not in vocabularies
-    }
-
-# %% ../../nbs/80_train/60_runs.ipynb #0f289d1c
-def _is_list(value: Any) -> bool: return pd.api.types.is_list_like(value)
-
-
-def item_lists(history: pd.Series) -> list[list]:
-    "Each row's items; a missing history, None or NaN, is an empty one."
-    if history.map(lambda row: isinstance(row, str)).any():
-        raise ValueError(f"{history.name} holds text, e.g. {history.iloc[0]!r}; must be lists of item "
-                         "ids")
-    # what can be read only once is no list
-    lists = [list(row) if _is_list(row) and not hasattr(row, "__next__") else row for row in history]
-    odd = [row for row in lists if not (isinstance(row, list) or pd.isna(row))]
-    odd += [item for row in lists if isinstance(row, list) for item in row if _is_list(item)]
-    if odd:
-        raise ValueError(f"{history.name} holds {odd[0]!r}; must be lists of item ids, one a row")
-    return [row if isinstance(row, list) else [] for row in lists]
-
-# %% ../../nbs/80_train/60_runs.ipynb #e29ed807
-def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Table:
-    """Raw user rows as the model reads them.
-
-    Args:
-        rows: user features by name; `history`: lists of raw item ids, oldest first, or nothing
-        schema: features that the model reads
-        vocabularies: token -> row, of every table
-    """
-    return encode_rows(rows, schema, vocabularies, schema.side("user"))
-
-# %% ../../nbs/80_train/60_runs.ipynb #f7f5e12b
-def encode_rows(
-    rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary],
-    features: Sequence[Feature]
-) -> Table:
-    """Raw rows as the model reads them: some of its features.
-
-    Args:
-        rows: features by name; `history`: lists of raw item ids, oldest first, or nothing
-        schema: features that the model reads
-        vocabularies: token -> row, of every table
-        features: those that are wanted
-    """
-    found, cut, borrowed = window_features(schema, vocabularies), {}, {}
-    windows = {name: one for name, one in found.items() if one in features}
-    _check_columns(rows, [feature.name for feature in features], windows)
-    own = [feature.table for feature in schema.side("item") if feature.name == schema.item_key]
-    for name, feature in windows.items():
-        lists = item_lists(rows[name if name in rows else "history"])
-        cut[name] = pd.Series([items[-feature.max_length :] for items in lists], rows.index, object)
-        if feature.table not in vocabularies and own and own[0] in vocabularies:
-            borrowed[feature.table] = vocabularies[own[0]]
-    return encode_table(features, rows.assign(**cut), {**vocabularies, **borrowed})
-
-# %% ../../nbs/80_train/60_runs.ipynb #8c4489c5
-def _check_columns(rows: pd.DataFrame, read: list[str], windows: Mapping[str, SequenceFeature]) -> None:
-    made = windows if "history" in rows else {}
-    missing = [name for name in read if name not in rows and name not in made]
-    if missing:
-        raise ValueError(f"columns {missing} are missing; rows have {sorted(map(str, rows.columns))}, "
-                         f"the model reads {read}")
-
 # %% ../../nbs/80_train/60_runs.ipynb #4e8ed830
 def load_parts(path: Path) -> dict[str, Tree]:
     "What a model is made with beside its config: the tree, where the run has one."
@@ -706,18 +626,6 @@ def build_model(config: Mapping, weights: Mapping[str, Tensor], **parts: Tree) -
     model.init_loss(), model.init_metric()
     model.load_state_dict(dict(weights))
     return model.eval()
-
-# %% ../../nbs/80_train/60_runs.ipynb #2dde1dcb
-def _as_frame(
-    labels: pd.Index, item_key: str, item_keys: pd.Index, items: Tensor, scores: Tensor
-) -> pd.DataFrame:
-    "A line for each item of lists [B, k]; places without an item (-1) are left out."
-    users, k = items.shape
-    flat, score = items.flatten().numpy(), scores.flatten().numpy()
-    there = flat >= 0
-    ranks, owners = np.tile(np.arange(1, k + 1), users), np.repeat(labels.to_numpy(), k)
-    columns = {labels.name or "row": owners, "rank": ranks, item_key: item_keys[flat], "score": score}
-    return pd.DataFrame({name: column[there] for name, column in columns.items()})
 
 # %% ../../nbs/80_train/60_runs.ipynb #7e15e47d
 def can_recommend(model: BaseModel) -> bool:
@@ -750,98 +658,6 @@ def best_items(
     if eligible is not None: return best_of_eligible(queries, self.item_vectors, eligible, k, without)
     return ItemIndex(self.item_vectors).search(queries, k, without)
 
-# %% ../../nbs/80_train/60_runs.ipynb #b1b5cc64
-def check_asked(
-    self: "Run", k: int, seen: object, keep_seen: object, columns: Sequence[str]
-) -> None:
-    "Refuse a model that has no lists, and lists that cannot be."
-    if not can_recommend(self.model):
-        raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and "
-                         "items; recommend needs a match model")
-    whole = isinstance(k, (int, np.integer)) and not isinstance(k, bool)
-    if not whole or not 1 <= k <= len(self.items):
-        raise ValueError(f"k is {k!r}; must be a whole number in 1..{len(self.items)}, the size of the "
-                         "catalogue")
-    if seen not in (None, "drop", "keep"):
-        raise ValueError(f"seen is {seen!r}; allowed are 'drop', 'keep', None (as in evaluation)")
-    if seen is not None and keep_seen is not None:
-        raise ValueError(f"seen is {seen!r} and keep_seen {keep_seen!r}; give one of them, seen")
-    lost = [name for name in columns if name not in self.item_frame]
-    if lost: raise ValueError(f"columns {lost} are not among the items' {list(self.item_frame)}")
-
-# %% ../../nbs/80_train/60_runs.ipynb #8ec41453
-def as_frame(name: str, given: Any) -> pd.DataFrame:
-    """A pandas frame of what people bring; itself where it is one.
-
-    Args:
-        name: of the argument, for errors
-        given: a pandas or polars frame, an Arrow table, a list of dicts
-    """
-    return given if isinstance(given, pd.DataFrame) else read_frame(name, given).table.to_pandas()
-
-# %% ../../nbs/80_train/60_runs.ipynb #b4b5d691
-def asked_rows(self: "Run", rows: Any, events: Any) -> pd.DataFrame:
-    """A row of raw features and history for each user that is asked for.
-
-    Args:
-        rows: a user id, ids, or rows of features (a frame, an Arrow table, a list of dicts)
-        events: raw events in the place of rows
-    """
-    if (rows is None) == (events is None):
-        raise ValueError("give either rows (user ids or rows of features) or events, one of them")
-    key = self.schema.user_key
-    if events is not None:
-        known = self.known_users if (self.path / "users.parquet").is_file() else None
-        events = as_frame("events", events)
-        return rows_of_events(events, known, self.item_keys, self.schema).rename_axis(key)
-    if np.isscalar(rows): rows = [rows]
-    if isinstance(rows, (pd.Series, pd.Index, np.ndarray)) or (
-        isinstance(rows, (list, tuple)) and rows and not isinstance(rows[0], Mapping)
-    ):
-        return self.known_users.rows(rows, self.item_keys, key).rename_axis(key)
-    return as_frame("rows", rows)
-
-# %% ../../nbs/80_train/60_runs.ipynb #83121d28
-def recommend_items(
-    self: "Run", rows: Any = None, k: int = 10, keep_seen: bool | None = None, beam: int = 32, *,
-    events: Any = None, seen: Literal["drop", "keep"] | None = None, eligible: Any = None,
-    forbidden: Any = None, columns: Sequence[str] = ()
-) -> pd.DataFrame:
-    """The best items of the catalogue for each user.
-
-    Args:
-        rows: ids of users of the data set (one or several); or a row for each user, see `encode_users`:
-            a pandas or polars frame, an Arrow table, a list of dicts
-        k: items for each user, at most the size of the catalogue
-        keep_seen: older spelling of `seen`: True is "keep"
-        beam: of a model with a tree, nodes of each level that its search keeps; at least k
-        events: instead of rows: raw events (user id, item id, time), histories are made of them
-        seen: "drop": no item of the history comes back; None: as the run's evaluation has it
-        eligible: item ids that may come, for all users or by user (a mapping); None: all
-        forbidden: item ids that must not come, likewise
-        columns: of the items, to show beside the score: `("title",)`
-
-    Returns:
-        the user's id (row: label of the user's row, where rows were given), rank, the item key, score,
-        and the columns; fewer than k lines where fewer are left
-    """
-    check_asked(self, k, seen, keep_seen, columns)
-    rows = asked_rows(self, rows, events)
-    key, keeps = self.schema.item_key, self.config["data"].get("offers_seen", False)
-    if keep_seen is not None: keeps = keep_seen
-    if seen is not None: keeps = seen == "keep"
-    if not len(rows):
-        return pd.DataFrame(columns=[rows.index.name or "row", "rank", key, "score", *columns])
-    past = seen_items(rows["history"], self.item_keys) if "history" in rows and not keeps else None
-    may, no = (item_choice(name, given, rows.index, self.item_keys)
-               for name, given in (("eligible", eligible), ("forbidden", forbidden)))
-    lists = [one for one in (past, no) if one is not None]
-    encoded = encode_users(rows, self.schema, self.vocabularies)
-    items, scores = best_items(self, encoded, k, joined_lists(lists) if lists else None, beam, may)
-    found = _as_frame(rows.index, key, self.item_keys, items[:, :k], scores[:, :k])
-    shown = self.item_frame.iloc[self.item_keys.get_indexer(pd.Index(found[key]))]
-    return found.assign(**{name: shown[name].to_numpy() for name in columns})
-
 # %% ../../nbs/80_train/60_runs.ipynb #6b1d04f7
 def of_these(found: Tensor, scores: Tensor, eligible: Jagged) -> tuple[Tensor, Tensor]:
     "Of ranked lists [B, k] the items that are eligible, moved up; -1 and -inf behind them."
@@ -851,43 +667,6 @@ def of_these(found: Tensor, scores: Tensor, eligible: Jagged) -> tuple[Tensor, T
     items, values = found[rows, places], scores[rows, places]
     kept = torch.isin(rows * size + items, cells)
     return first_of_rows(rows[kept], items[kept], values[kept], *found.shape)
-
-# %% ../../nbs/80_train/60_runs.ipynb #81c711db
-def write_recommendations(
-    self: "Run", path: Path | str, users: Any = None, k: int = 10, *, block: int = 4096,
-    progress: bool = True, **options: Any
-) -> int:
-    """Lists of many users into a Parquet file, block by block; memory does not grow with their number.
-
-    Args:
-        path: of the file; one that is there is refused, and nothing is there before all is written
-        users: their ids; None: all users of the data set
-        k: items for each user
-        block: users that are worked on at once
-        progress: show a bar
-        options: as in `recommend`: `seen`, `eligible`, `forbidden`, `columns`
-
-    Returns:
-        lines written
-    """
-    path, ids = Path(path), self.known_users.keys if users is None else pd.Index(list(users))
-    if path.exists(): raise ValueError(f"{path} is there already; remove it or give another path")
-    places_of(self.schema.user_key, ids, self.known_users.keys), whole_number("block", block, 1)
-    part, lines, writer = path.with_name(path.name + ".part"), 0, None
-    try:
-        for start in tqdm(range(0, len(ids), block), disable=not progress, unit="block"):
-            found = self.recommend(ids[start:start + block], k, **options)
-            table = pa.Table.from_pandas(found, preserve_index=False)
-            writer = writer or pq.ParquetWriter(part, table.schema)
-            writer.write_table(table.cast(writer.schema))
-            lines += len(found)
-        if writer is None: raise ValueError("users is empty; give at least one id")
-        writer.close()
-        part.replace(path)
-    finally:
-        if writer is not None: writer.close()
-        part.unlink(missing_ok=True)
-    return lines
 
 # %% ../../nbs/80_train/60_runs.ipynb #08e74675
 def add_items(self: "Run", rows: Any) -> "Run":
@@ -942,20 +721,6 @@ def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
             for place, column in enumerate(value.unbind(1) if value.dim() == 2 else [value])
         }))
     return pd.concat(parts, ignore_index=True).set_axis(rows.index) if parts else pd.DataFrame()
-
-# %% ../../nbs/80_train/60_runs.ipynb #73d6e4b5
-def seen_items(history: pd.Series, item_keys: pd.Index) -> Jagged:
-    "Catalogue positions of all known items of the histories."
-    lists = item_lists(history)
-    flat = pd.Index(
-        [item for items in lists for item in items], dtype=None if any(lists) else item_keys.dtype
-    )
-    places = places_of(str(history.name), flat, item_keys, strict=False)
-    owner = np.repeat(np.arange(len(lists)), [len(items) for items in lists])[places >= 0]
-    lengths = torch.from_numpy(np.bincount(owner, minlength=len(lists)))
-    return Jagged(
-        torch.from_numpy(places[places >= 0].astype(np.int64)), lengths.cumsum(0) - lengths, lengths
-    )
 
 # %% ../../nbs/80_train/60_runs.ipynb #6510fc92
 def run_row(path: Path) -> dict[str, Any]:
@@ -1087,6 +852,18 @@ class Run(Card):
         return pq.read_table(path).to_pandas()
 
     facts = run_facts
+    @property
+    def offers_seen(self) -> bool:
+        "Whether evaluation let items come back that a user had; lists do the same unless told."
+        return self.config["data"].get("offers_seen", False)
+
+    def check_lists(self) -> None:
+        "Refuse a model that has no vectors of users and items."
+        if can_recommend(self.model): return
+        raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and "
+                         "items; recommend needs a match model")
+
+    best_items = best_items
     recommend = recommend_items
     predict = predict_rows
     add_items = add_items

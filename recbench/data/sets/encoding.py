@@ -12,16 +12,17 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from pydantic import ValidationError
 
 from ...core.documents import parse_json
-from .dataset import Dataset
 from ..rows.features import Schema
 from .schema_file import explain, read_feature, write_feature
 from ..rows.vocabulary import Vocabulary
+
+if TYPE_CHECKING: from recbench.data.sets.dataset import Dataset
 
 # %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #b3578adb
 class Encoding(NamedTuple):
@@ -101,7 +102,7 @@ def schema_from_json(content: Mapping[str, Any]) -> Schema:
         raise ValueError(explain(error)) from None
 
 # %% ../../../nbs/10_data/20_sets/80_encoding.ipynb #27a91703
-def save_encoding(dataset: Dataset | Encoding, folder: Path | str) -> Path:
+def save_encoding(dataset: "Dataset | Encoding", folder: Path | str) -> Path:
     """Write schema.json and vocabularies.json.
 
     Args:
