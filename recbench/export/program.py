@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['example_inputs', 'sizes_of', 'export_program', 'has_compiler', 'compile_package', 'write_onnx', 'save_program']
 
-# %% ../../nbs/85_export/30_program.ipynb #65d246c1
+# %% ../../nbs/85_export/30_program.ipynb #58510a7c
+import logging
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 from .inputs import InputSpec
 from .wrappers import ScriptWrapper
 
-# %% ../../nbs/85_export/30_program.ipynb #51a829a9
+# %% ../../nbs/85_export/30_program.ipynb #26c4e0d2
 def example_inputs(specs: Sequence[InputSpec], rows: int = 3) -> dict[str, Tensor]:
     """Tensors to trace with: ids 0, lists of 2, 3, 2, ... positions.
 
@@ -46,7 +48,7 @@ def sizes_of(specs: Sequence[InputSpec]) -> dict[str, dict[int, Dim]]:
         for spec in specs for name in spec.tensor_names
     }
 
-# %% ../../nbs/85_export/30_program.ipynb #b8447956
+# %% ../../nbs/85_export/30_program.ipynb #e98e238b
 class _Ordered(nn.Module):
     "The wrapper with its tensors one by one, in the order of the specs; ONNX and C++ know no names."
 
@@ -74,7 +76,7 @@ def export_program(wrapper: ScriptWrapper) -> tuple[ExportedProgram, list[str]]:
         program = torch.export.export(module, values, dynamic_shapes={"tensors": shapes}, strict=False)
     return program, names
 
-# %% ../../nbs/85_export/30_program.ipynb #5686e13a
+# %% ../../nbs/85_export/30_program.ipynb #663c2cf3
 def has_compiler() -> bool:
     "Whether there is a C++ compiler, which AOTInductor needs."
     return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
@@ -88,11 +90,28 @@ def compile_package(program: ExportedProgram, path: Path) -> None:
         path: ends in `.pt2`
     """
     if not has_compiler():
-        raise ValueError("form 'aot' needs a C++ compiler (g++ or clang++) and there is none; leave it out")
+        raise ValueError("form 'aot' needs a C++ compiler (g++ or clang++) and there is none; leave it "
+                         "out")
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
-# %% ../../nbs/85_export/30_program.ipynb #99e3bc6b
-def write_onnx(program: ExportedProgram, path: Path, names: Sequence[str], outputs: Sequence[str]) -> None:
+# %% ../../nbs/85_export/30_program.ipynb #89e81589
+_LOUD = "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    "Leave out what ONNX exporters say of operators that nobody asked for."
+    loggers = [logging.getLogger(name) for name in _LOUD]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers: logger.setLevel(logging.ERROR)
+    try: yield
+    finally:
+        for logger, level in zip(loggers, levels): logger.setLevel(level)
+
+# %% ../../nbs/85_export/30_program.ipynb #e54be5b0
+def write_onnx(
+    program: ExportedProgram, path: Path, names: Sequence[str], outputs: Sequence[str]
+) -> None:
     """The program as an ONNX graph; one with an operator that ONNX lacks raises what its exporter says.
 
     Args:
@@ -103,8 +122,9 @@ def write_onnx(program: ExportedProgram, path: Path, names: Sequence[str], outpu
     """
     try: import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ValueError("form 'onnx' needs onnx and onnxscript: pip install 'recbench[onnx]'") from error
-    with warnings.catch_warnings():
+        raise ValueError("form 'onnx' needs onnx and onnxscript: pip install "
+                         "'recbench[onnx]'") from error
+    with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         torch.onnx.export(program, f=str(path), input_names=list(names), output_names=list(outputs),
                           dynamo=True, external_data=False, verbose=False)

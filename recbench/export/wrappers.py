@@ -136,7 +136,7 @@ class ScriptWrapper(nn.Module):
         self.model = module
         if specs is None and not isinstance(module, BaseModel):
             raise ValueError(f"specs is None and {type(module).__name__} is no model; give the specs")
-        self.specs = list(specs) if specs is not None else input_specs(module)   # type: ignore[arg-type]
+        self.specs = input_specs(module) if specs is None else list(specs)   # type: ignore[arg-type]
 
     @property
     def features(self) -> list[str]:
@@ -227,7 +227,8 @@ class TowerWoEGWrapper(nn.Module):
         super().__init__()
         shared = getattr(_tower_model(module, tower_name), "embedding_group", None)
         if not isinstance(shared, EmbeddingGroup):
-            raise ValueError(f"{type(module).__name__} has towers with embedding groups; use TowerWrapper")
+            raise ValueError(f"{type(module).__name__} has towers with embedding groups; use "
+                             "TowerWrapper")
         tower: Any = module.get_submodule(tower_name)
         group = module.feature_group(tower.input)
         own = EmbeddingGroup(module.get_features_in_feature_groups([group]), [group])
