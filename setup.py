@@ -26,5 +26,7 @@ setup(
     data_files=[("share/recbench/experiments", experiments)],
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("cuda", "onnx", "serve", "dev")},
+    extras_require={
+        extra: settings[f"{extra}_requirements"].split() for extra in ("cuda", "onnx", "serve", "dev")
+    },
 )

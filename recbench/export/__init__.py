@@ -27,6 +27,6 @@ lazy_face(__name__)
 # %% ../../nbs/85_export/99_export.ipynb #60755141
 _all_ = [
     "CombinedModelWrapper", "Exported", "InputSpec", "PlainInputs", "PredictWrapper", "ScriptWrapper",
-    "TowerWoEGWrapper", "TowerWrapper", "export_model", "export_program", "input_specs", "load_exported",
-    "parity", "tensors_of",
+    "TowerWoEGWrapper", "TowerWrapper", "export_model", "export_program", "input_specs",
+    "load_exported", "parity", "tensors_of",
 ]
