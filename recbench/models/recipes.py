@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DRAWN', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS',
-           'LASTING', 'FRAPPE', 'SPARSE_SEQUENCES', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads', 'Recipe',
-           'recipe_of', 'recipe_features']
+           'LASTING', 'FRAPPE', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads',
+           'Recipe', 'recipe_of', 'recipe_features']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -142,8 +142,17 @@ FRAPPE = RANKING.model_copy(
         table_weight_decay=0.05
     )
 )
-SPARSE_SEQUENCES = SEQUENCES.model_copy(
-    update=dict(architecture={"sequence_dropout": 0.5}, batch_size=64, epochs=12)
+SPARSE_SEQUENCES = DRAWN.model_copy(
+    update=dict(
+        embedding_dim=128, epochs=80, patience=12,
+        architecture={"layers": 1, "heads": 1, "sequence_dropout": 0.3},
+    )
+)
+SPARSE_GATED = SPARSE_SEQUENCES.model_copy(
+    update=dict(
+        epochs=20, patience=20, schedule="cosine",
+        architecture={"layers": 1, "heads": 1, "sequence_dropout": 0.5},
+    )
 )
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b8a3f945
@@ -158,7 +167,7 @@ CENSUS = TASKS.model_copy(
 TUNED: dict[str, dict[str, Recipe]] = {
     "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
-    "amazon-beauty": {"SASRec": SPARSE_SEQUENCES},
+    "amazon-beauty": {"SASRec": SPARSE_SEQUENCES, "ESASRec": SPARSE_GATED},
     "frappe": dict.fromkeys(RANK_MODELS, FRAPPE),
     "census-income": dict.fromkeys(TASK_MODELS, CENSUS),
 }
