@@ -7,22 +7,25 @@ mean and spread over seeds.
         --tie-seeds 0 1 2
 
 Each model is trained as its recipe for the data set says (`recbench.models.recipes`). The epoch is
-chosen on validation rows (at most 1,500 of them, 6,000 where negatives are drawn, evenly spaced). A finished training leaves the metrics
-of each user in the folder and is not done again, so that what was broken off goes on; `--report` only
-prints what is there. Baselines are chosen on validation rows and shown twice: fitted on training rows,
-and (`refit`) on all before the test, as by time the model is whose users weigh the same. The last
-columns are the paired differences to EASE and to its refit with an interval of 95 % over users, of the
-mean over seeds.
+chosen on validation rows (at most 1,500 of them, 6,000 where negatives are drawn, evenly spaced). A
+finished training leaves the metrics of each user in the folder and is not done again, so that what
+was broken off goes on; `--report` only prints what is there, `--records` leaves a small record of
+each seed in benchmarks/results. Baselines are chosen on validation rows and shown twice: fitted on
+training rows, and (`refit`) on all before the test, as by time the model is whose users weigh the
+same. The last columns are the paired differences to EASE and to its refit with an interval of 95 %
+over users, of the mean over seeds.
 """
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
 import pandas as pd
 import torch
+from _records import record
 
 from recbench.data import Dataset, Negatives, equal_users, load_dataset
 from recbench.evaluate.baselines import fit_baselines, with_refits
@@ -98,11 +101,26 @@ def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
     "What an earlier call left, or what `make` returns, left for the next one."
     about = file.with_suffix(".json")
     if is_kept(file, settings): return pd.read_parquet(file), json.loads(about.read_text())["end"]
+    start = time.process_time()
     values, end = make()
+    seconds = time.process_time() - start
     file.parent.mkdir(parents=True, exist_ok=True)
     values.to_parquet(file)
-    about.write_text(json.dumps({"settings": settings, "end": end}))
+    about.write_text(json.dumps({"settings": settings, "end": end, "cpu_seconds": seconds}))
     return values, end
+
+
+def write_records(name: str, model_name: str, protocol: str, files: dict[int, Path]) -> None:
+    "A small record of each finished seed, for the page of results."
+    command = f"python benchmarks/match_accuracy.py --datasets {name!r} --models {model_name}"
+    recipe = str(SETTINGS[name, model_name])
+    for seed, file in files.items():
+        if not file.is_file(): continue
+        about = json.loads(file.with_suffix(".json").read_text())
+        values = pd.read_parquet(file)[list(METRICS)]
+        seconds = about.get("cpu_seconds")
+        record(name, protocol, model_name, seed, values, f"{command} --seeds {seed}", seconds,
+               about["end"], recipe)
 
 
 def row(name: str, runs: list[pd.DataFrame], simple: dict[str, pd.DataFrame], note: str = "") -> str:
@@ -200,6 +218,7 @@ def judge(
                 ),
                 flush=True,
             )
+        if done and options.records: write_records(name, model_name, data.protocol, files)
         if done: found[model_name] = [values for values, _ in done]
     return found
 
@@ -234,6 +253,7 @@ def main() -> None:
     parser.add_argument("--tie-seeds", nargs="+", type=int, default=[0], help="neutral orders of ties")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/match_accuracy"))
+    parser.add_argument("--records", action="store_true", help="write records for the page of results")
     parser.add_argument("--report", action="store_true", help="train nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

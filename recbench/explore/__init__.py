@@ -8,7 +8,7 @@ __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_histor
            'read_bands', 'write_bands', 'bands_of', 'idle_bands', 'run_explorer', 'draw_runs', 'pair_explorer',
            'draw_pair', 'NegativesLab', 'negatives_explorer', 'draw_lab', 'standing', 'switch_effects', 'answer',
            'recommendations', 'person_table', 'PersonView', 'footprint', 'refuse_what_does_not_fit', 'dataset_bytes',
-           'weight_bytes', 'batch_bytes']
+           'weight_bytes', 'batch_bytes', 'softmax_seconds']
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
 from recbench.explore.comparison import (
@@ -18,7 +18,8 @@ from recbench.explore.comparison import (
 from .controls import Explorer, explore
 from .curves import draw_metric, metric_explorer, tidy_history
 from recbench.explore.footprint import (
-    batch_bytes, dataset_bytes, footprint, refuse_what_does_not_fit, weight_bytes
+    batch_bytes, dataset_bytes, footprint, refuse_what_does_not_fit, softmax_seconds,
+    weight_bytes
 )
 from recbench.explore.negatives_lab import (
     NegativesLab, answer, draw_lab, negatives_explorer, standing, switch_effects
@@ -33,5 +34,6 @@ _all_ = [
     "pair_table", "same_users", "read_bands", "write_bands", "bands_of", "idle_bands", "run_explorer",
     "draw_runs", "pair_explorer", "draw_pair", "NegativesLab", "negatives_explorer", "draw_lab",
     "standing", "switch_effects", "answer", "recommendations", "person_table", "PersonView",
-    "footprint", "refuse_what_does_not_fit", "dataset_bytes", "weight_bytes", "batch_bytes"
+    "footprint", "refuse_what_does_not_fit", "dataset_bytes", "weight_bytes", "batch_bytes",
+    "softmax_seconds"
 ]

@@ -1,0 +1,103 @@
+"""RESULTS.md from the records of runs and the table of published figures: nothing is typed by hand.
+
+    python scripts/results.py [--check]
+
+A record is a file of `benchmarks/results/runs`, which the benchmarks write after a training: metrics
+with intervals over users, seed, cost, command. `benchmarks/results/published.json` holds figures of
+papers and repositories with their source and protocol.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PLACE, PAGE = ROOT / "benchmarks" / "results", ROOT / "RESULTS.md"
+SHOWN = ("recall@10", "ndcg@10", "recall@50", "auc", "logloss")
+HEAD = """# Results
+
+Every model that was run, set by set: metrics of the test with intervals of 95 % over users (of one
+seed) or mean ± spread over seeds, what the training cost, the best baseline and the best published
+figure. Made by `python scripts/results.py` from `benchmarks/results/`; each line's command stands
+below its table. Compare within one protocol only.
+"""
+
+
+def read_records(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    "Records by data set and model, seeds in order."
+    found = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        one = json.loads(path.read_text())
+        found[one["dataset"], one["model"]].append(one)
+    return {key: sorted(runs, key=lambda run: run["seed"] or 0) for key, runs in found.items()}
+
+
+def cell(runs: list[dict[str, Any]], metric: str) -> str:
+    "A metric of one model: with its interval, or mean and spread over seeds."
+    given = [run["metrics"][metric] for run in runs if metric in run["metrics"]]
+    if not given: return ""
+    means = [one["mean"] for one in given]
+    if len(means) > 1: return f"{fmean(means):.4f} ± {stdev(means):.4f}"
+    return f"{means[0]:.4f} [{given[0]['low']:.4f}, {given[0]['high']:.4f}]"
+
+
+def cost(runs: list[dict[str, Any]]) -> str:
+    "CPU minutes of a training, mean over seeds."
+    minutes = [run["cpu_minutes"] for run in runs if "cpu_minutes" in run]
+    return f"{fmean(minutes):.1f}" if minutes else ""
+
+
+def lines_of(
+    dataset: str, models: dict[str, list[dict[str, Any]]], published: list[dict[str, Any]]
+) -> list[str]:
+    "Table of one data set, best first by the first metric that all have."
+    shown = [name for name in SHOWN if any(name in run["metrics"] for runs in models.values()
+                                           for run in runs)]
+    value = lambda runs: fmean(run["metrics"][shown[0]]["mean"] for run in runs)
+    order = sorted(models, key=lambda name: -value(models[name]))
+    first = models[order[0]][0]
+    lines = [f"## {dataset}", "", f"{first['protocol']}, {first['users']:,} users.", "",
+             f"| model | seeds | {' | '.join(shown)} | CPU minutes | source |",
+             "|---" * (len(shown) + 4) + "|"]
+    for name in order:
+        cells = " | ".join(cell(models[name], metric) for metric in shown)
+        seeds = ", ".join(str(run["seed"]) for run in models[name] if run["seed"] is not None)
+        lines.append(f"| {name} | {seeds} | {cells} | {cost(models[name])} | here |")
+    for one in published:
+        told = one["metrics"]
+        cells = " | ".join(f"{told[name]:.4f}" if name in told else "" for name in shown)
+        lines.append(f"| {one['model']} | | {cells} | | {one['source']}, {one['protocol']} |")
+    return [*lines, "", *commands(models), ""]
+
+
+def commands(models: dict[str, list[dict[str, Any]]]) -> list[str]:
+    "What was run, a line a command and model."
+    said = {(name, run["command"], run["end"]): None for name, runs in models.items() for run in runs}
+    return [f"- {name}: `{command}`, {end}" for name, command, end in said]
+
+
+def page(folder: Path = PLACE) -> str:
+    "The whole page."
+    published = json.loads((folder / "published.json").read_text())
+    by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for (dataset, model), runs in read_records(folder / "runs").items(): by_set[dataset][model] = runs
+    lines = [HEAD]
+    for dataset in sorted(by_set):
+        own = [one for one in published if one["dataset"] == dataset]
+        lines += lines_of(dataset, by_set[dataset], own)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="fail where the page differs")
+    text = page()
+    if not parser.parse_args().check: PAGE.write_text(text)
+    elif not PAGE.is_file() or PAGE.read_text() != text: sys.exit("RESULTS.md: run scripts/results.py")
+
+
+if __name__ == "__main__": main()
