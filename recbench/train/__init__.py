@@ -6,8 +6,8 @@
 __all__ = ['Built', 'CheckpointError', 'Checkpoints', 'Constant', 'CosineAnnealing', 'CosineAnnealingWarmRestarts',
            'ExponentialAverage', 'ExponentialDecay', 'LearningRate', 'LiveCurves', 'LivePlot', 'ManualStep',
            'NonFiniteError', 'Part', 'ReduceOnPlateau', 'Run', 'StopAfter', 'TensorBoardWriter', 'TrainWrapper',
-           'Trainer', 'Updates', 'build', 'clip_gradients', 'dense_optimizer', 'fuse_tables', 'loss_scaler',
-           'new_run_dir', 'run_notebook', 'runs', 'schedule_of']
+           'Trainer', 'Updates', 'build', 'clip_gradients', 'dense_optimizer', 'fuse_tables', 'local_ranks',
+           'loss_scaler', 'new_run_dir', 'run_notebook', 'runs', 'schedule_of', 'shard']
 
 # %% ../../nbs/80_train/99_train.ipynb #1660eb78
 from typing import TYPE_CHECKING
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from recbench.train.live_plot import LiveCurves, LivePlot
     from recbench.train.notebook_runs import run_notebook
     from recbench.train.optimizers import Part, dense_optimizer, fuse_tables
+    from recbench.train.launch import local_ranks
     from recbench.train.runs import Run, new_run_dir, runs
     from recbench.train.schedules import (
         Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate,
         ManualStep, ReduceOnPlateau, schedule_of
     )
+    from recbench.train.shard import shard
     from recbench.train.trainer import Trainer
     from recbench.train.updates import Updates, clip_gradients, loss_scaler
     from recbench.train.wrappers import TrainWrapper
@@ -40,6 +42,6 @@ _all_ = [
     "CosineAnnealingWarmRestarts", "ExponentialAverage", "ExponentialDecay", "LearningRate",
     "LiveCurves", "LivePlot", "ManualStep", "NonFiniteError", "Part", "ReduceOnPlateau", "Run",
     "StopAfter", "TensorBoardWriter", "TrainWrapper", "Trainer", "Updates", "build", "clip_gradients",
-    "dense_optimizer", "fuse_tables", "loss_scaler", "new_run_dir", "run_notebook", "runs",
-    "schedule_of"
+    "dense_optimizer", "fuse_tables", "local_ranks", "loss_scaler", "new_run_dir", "run_notebook",
+    "runs", "schedule_of", "shard"
 ]

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['start', 'terms', 'own_terms', 'row_sizes', 'grouping', 'come_together', 'CommonDraws', 'losses_of_all', 'agree',
-           'first_said', 'told']
+           'first_said', 'told', 'by_first']
 
 # %% ../../nbs/80_train/05_processes.ipynb #76b6d7b5
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +37,9 @@ def start(device: torch.device | str = "cpu") -> World:
     if missing:
         raise ValueError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {', '.join(missing)} not set; "
                          "start the program with torchrun, or leave WORLD_SIZE out")
+    # what TorchRec itself builds on, and PyTorch would say of in every step
+    for said in ("Please use DTensor", "`torch.distributed.all_gather_into_tensor`"):
+        warnings.filterwarnings("ignore", said, FutureWarning)
     gpu = torch.device(device).type == "cuda"
     if gpu: torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     dist.init_process_group("nccl" if gpu else "gloo")
@@ -163,13 +167,13 @@ def losses_of_all(
         return model.total(losses), losses, predictions, batch
 
 # %% ../../nbs/80_train/05_processes.ipynb #3439a960
-def agree(flag: int | bool) -> int:
-    "The largest flag of any rank: 0 where none has one; `flag`: of this rank."
-    if world().size == 1: return int(flag)
+def agree(*flags: int | bool) -> list[int]:
+    "The largest of each flag on any rank, 0 where none has one; `flags`: of this rank."
+    if world().size == 1: return list(map(int, flags))
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    most = torch.tensor(int(flag), device=device)
+    most = torch.tensor(list(map(int, flags)), device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)
-    return int(most)
+    return most.tolist()
 
 
 def first_said(words: str) -> str:
@@ -186,3 +190,19 @@ def told(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, 0)
     return box[0]
+
+# %% ../../nbs/80_train/05_processes.ipynb #7521dd83
+def by_first(call: Callable[[], Any]) -> None:
+    """A call that rank 0 makes; where it fails with an `OSError`, all ranks fail with its words.
+
+    Args:
+        call: writes a file that all ranks share
+    """
+    if world().size == 1:
+        call()
+        return
+    words = ""
+    if world().rank == 0:
+        try: call()
+        except OSError as error: words = error.strerror or str(error)
+    if words := told(words): raise OSError(words)

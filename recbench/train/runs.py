@@ -7,9 +7,10 @@ __all__ = ['FREE', 'RUN', 'RUN_MANIFEST', 'CALL', 'table_state', 'table_from_sta
            'describe_tree', 'settings_of', 'settled', 'vocabulary_fingerprint', 'describe_data', 'describe_model',
            'describe_training', 'flat', 'identity', 'check_same', 'new_run_dir', 'read_lines', 'write_lines',
            'refuse_foreign', 'read_config', 'check_run_files', 'write_manifest', 'begin', 'reopen', 'refuse_lost',
-           'flush', 'save', 'past_losses', 'status', 'read_status', 'on_load', 'check', 'on_step', 'on_epoch',
-           'on_interrupt', 'on_error', 'on_end', 'Recorder', 'load_parts', 'build_model', 'can_recommend', 'best_items',
-           'of_these', 'add_items', 'predict_rows', 'run_row', 'load_run', 'run_facts', 'Run', 'runs']
+           'flush', 'save', 'before_save', 'after_save', 'past_losses', 'status', 'read_status', 'on_load', 'check',
+           'on_step', 'since_flush', 'is_late', 'on_epoch', 'write_history', 'on_interrupt', 'on_error', 'on_end',
+           'Recorder', 'load_parts', 'build_model', 'can_recommend', 'best_items', 'of_these', 'add_items',
+           'predict_rows', 'run_row', 'load_run', 'run_facts', 'Run', 'runs']
 
 # %% ../../nbs/80_train/60_runs.ipynb #3beeb3cf
 import hashlib
@@ -458,10 +459,20 @@ def flush(self: "Recorder") -> None:
 # %% ../../nbs/80_train/60_runs.ipynb #6b386c22
 def save(self: "Recorder", trainer) -> None:
     "A checkpoint of now; the losses before it are on the disk first."
+    self.before_save()
+    self.checkpoints.save({**trainer.state_dict(), **({"run": self.run} if self.run else {})})
+    self.after_save(trainer)
+
+
+def before_save(self: "Recorder") -> None:
+    "The losses on the disk."
     self.check()
     self.flush()
     sync(self.folder / "steps.jsonl")
-    self.checkpoints.save({**trainer.state_dict(), **({"run": self.run} if self.run else {})})
+
+
+def after_save(self: "Recorder", trainer) -> None:
+    "The clock starts anew; the first checkpoint is told to `runs`."
     self.saved = time.monotonic()
     if not self.has_saved:
         self.has_saved = True
@@ -519,16 +530,30 @@ def check(self: "Recorder") -> None:
 def on_step(self: "Recorder", trainer, step: int, loss: Tensor) -> None:
     "Put the loss aside; write losses, and a checkpoint, when it is time."
     self.waiting.append((step, loss))
-    if time.monotonic() - self.flushed > self.flush_seconds: self.flush()
-    late = self.every_minutes and time.monotonic() - self.saved > 60 * self.every_minutes
-    if late or self.every_steps and step % self.every_steps == 0: self.save(trainer)
+    if self.since_flush() > self.flush_seconds: self.flush()
+    if self.is_late() or self.every_steps and step % self.every_steps == 0: self.save(trainer)
+
+
+def since_flush(self: "Recorder") -> float:
+    "Seconds since losses were written."
+    return time.monotonic() - self.flushed
+
+
+def is_late(self: "Recorder") -> bool:
+    "Whether the last checkpoint is older than `every_minutes`."
+    return bool(self.every_minutes) and time.monotonic() - self.saved > 60 * self.every_minutes
 
 
 def on_epoch(self: "Recorder", trainer, epoch: int, metrics: dict) -> None:
     "The history, and a checkpoint."
+    self.write_history(trainer)
+    self.save(trainer)
+
+
+def write_history(self: "Recorder", trainer) -> None:
+    "The epochs so far."
     self.check()
     write_lines(self.folder / "epochs.jsonl", trainer.history)
-    self.save(trainer)
 
 
 def on_interrupt(self: "Recorder", trainer) -> None:
@@ -599,8 +624,11 @@ class Recorder:
         # of the run in the folder: its id; whether it ever had a checkpoint
         self.run: str | None = None
         self.has_saved = False
+        self.wanted = False               # a checkpoint, of all ranks that train
 
     check, begin, reopen, refuse_lost, flush = check, begin, reopen, refuse_lost, flush
+    before_save, after_save, write_history = before_save, after_save, write_history
+    since_flush, is_late = since_flush, is_late
     save, past_losses, status, on_load, on_step = save, past_losses, status, on_load, on_step
     on_epoch, on_interrupt, on_error, on_end = on_epoch, on_interrupt, on_error, on_end
 

@@ -34,7 +34,8 @@ def quiet() -> Iterator[None]:
         "torchrec.distributed.model_parallel", "torchrec.distributed.planner.types",
         "torchrec.distributed.planner.planners", "torchrec.distributed.planner.stats",
         "torchrec.distributed.embedding", "torchrec.optim.keyed", "torchrec.distributed.utils",
-        "torchrec.distributed.planner.enumerators", "torchrec.distributed.logger")]
+        "torchrec.distributed.planner.enumerators", "torchrec.distributed.logger",
+        "torchrec.distributed.planner.storage_reservations")]
     before = [one.level for one in loggers]
     for one in loggers: one.setLevel(logging.CRITICAL)
     try: yield

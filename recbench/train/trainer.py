@@ -44,6 +44,7 @@ from recbench.train.optimizers import (
     Part, dense_optimizer, freeze_parts, fuse_tables, refuse_fused, table_rates
 )
 from .runs import Recorder, write_lines
+from .shared_record import SharedRecorder
 from .schedules import CosineAnnealing, LearningRate, ReduceOnPlateau
 from .tasks import MatchTask, Task, check_monitor, task_of
 from .updates import Updates, loss_scaler
@@ -133,10 +134,10 @@ def schedules(taken: Mapping[str, Any], steps: int) -> list[object]:
 # %% ../../nbs/80_train/62_trainer.ipynb #c66cbb18
 NO_SETTINGS = (
     "dataset", "loader", "callbacks", "progress", "run_dir", "resume", "save_every_steps",
-    "save_every_minutes"
+    "save_every_minutes", "sharding"
 )
 # settings that older runs lack: only where they are used
-LATER = ("recipe", "dense", "grad_scaler", "valid_rows", "sharding")
+LATER = ("recipe", "dense", "grad_scaler", "valid_rows")
 
 # %% ../../nbs/80_train/62_trainer.ipynb #242c3871
 def recorded(trainer: "Trainer", taken: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,10 +183,11 @@ def stop(self: "Trainer", reason: str) -> None:
 def agree_on_step(self: "Trainer") -> None:
     "After a step: what any rank wants, a stop or a signal that came, is done by all."
     if self.world.size == 1: return
-    pending = self.interrupts.pending
-    if not (flag := agree(2 * pending + bool(self.stopping))): return
-    if flag > 1 and not pending: self.interrupts.pending = flag // 2
-    self.stopping = first_said(self.stopping)
+    wanted = bool(self.recorder and self.recorder.wanted)
+    pending, stopping, saving = agree(self.interrupts.pending, bool(self.stopping), wanted)
+    if pending and not self.interrupts.pending: self.interrupts.pending = pending
+    if stopping: self.stopping = first_said(self.stopping)
+    if saving and self.recorder: self.recorder.save(self)
 
 # %% ../../nbs/80_train/62_trainer.ipynb #0db76a55
 def train_step(self: "Trainer", batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -478,6 +480,7 @@ def load_state_dict(self: "Trainer", state: dict) -> None:
     torch.set_rng_state(state["random"]["cpu"])
     if state["random"]["cuda"] is not None:
         torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+    if self.world.rank: torch.manual_seed(stream_seed(self.seed + self.step, process_key()))
 
 # %% ../../nbs/80_train/62_trainer.ipynb #75f2c5cf
 def named_callbacks(self: "Trainer") -> dict[str, Any]:
@@ -599,8 +602,6 @@ class Trainer:
     ):
         given = {name: value for name, value in locals().items() if name not in ("self", "model")}
         self.world = start(device)
-        if self.world.size > 1 and run_dir:
-            raise ValueError(f"run_dir is {run_dir}; {self.world.size} processes write no record yet")
         taken = chosen_arguments(model, given)
         self.model, self.dataset, self.device = model, dataset, torch.device(device)
         drawn = taken["negatives"] or getattr(loader, "negatives", None)
@@ -619,7 +620,8 @@ class Trainer:
         self.steps = min(self.epochs * length, steps or self.epochs * length)
         self.patience, self.seed, self.progress = taken["patience"], seed, progress
         self.recorder = (
-            Recorder(run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
+            (Recorder if self.world.size == 1 else SharedRecorder)(
+                run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
         )
         self.callbacks = [*schedules(taken, self.steps), *callbacks]
         if self.recorder: self.callbacks.append(self.recorder)

@@ -8,6 +8,7 @@ __all__ = ['TrainLoader', 'state_dict', 'load_state_dict', 'RowLoader', 'row_col
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #f56dfdbf
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -218,7 +219,7 @@ class MatchLoader(RowLoader):
         self.negatives, self.source = negatives, candidate_source(dataset, negatives, seed)
         self.share, self.streams = share_of(dataset.item_counts), {**self.source.streams}   # p, [I]
 
-    def draw(self, rows: Tensor) -> Drawn:
+    def draw(self: Any, rows: Tensor) -> Drawn:
         "What stands beside the positives of the given training rows."
         events = self.dataset.train.columns
         return self.source.draw(events["user_index"][rows], events["item_index"][rows])
@@ -245,6 +246,19 @@ def _pairs(self: "PairLoader", rows: Tensor, split: str = "train") -> Batch:
     batch, events = RankLoader.batch(self, rows, split), self.dataset.split(split).columns
     drawn = self.source.draw(events["user_index"][rows], events["item_index"][rows])
     batch.candidates = drawn.candidates
+    return batch
+
+
+def _part_with_pairs(self: "PairLoader", rows: Tensor, here: World) -> Batch:
+    """One rank's part of the rows, with the candidates of all of them: their losses come together.
+
+    Args:
+        rows: of all ranks, the same on each
+        here: which rank
+    """
+    batch = RankLoader.batch(self, rows[here.part(len(rows))])
+    batch.candidates = MatchLoader.draw(self, rows).candidates
+    batch.sizes = tuple(here.sizes(len(rows)))
     return batch
 
 
@@ -276,7 +290,7 @@ class PairLoader(RankLoader):
         _check_in_batch(negatives)
         self.negatives, self.source = negatives, candidate_source(dataset, negatives, seed)
 
-    batch = _pairs
+    batch, part = _pairs, _part_with_pairs
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #b45dbd81
 TrainLoader = MatchLoader  # old name, importable for one version
