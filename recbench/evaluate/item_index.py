@@ -91,7 +91,7 @@ def merge_interests(items: Tensor, values: Tensor, k: int) -> tuple[Tensor, Tens
     return items.gather(1, places).masked_fill(values == -torch.inf, -1), values
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #1bbdb34b
-IndexKind = Literal["exact", "flat", "ivf", "hnsw"]
+IndexKind = Literal["exact", "flat", "ivf", "hnsw", "pq"]
 
 
 def _check_index(item_emb: Tensor, kind: IndexKind, effort: int, seed: int) -> None:
@@ -99,8 +99,11 @@ def _check_index(item_emb: Tensor, kind: IndexKind, effort: int, seed: int) -> N
 
     No vectors, no numbers in them, and settings that faiss cannot hold.
     """
-    if kind not in ("exact", "flat", "ivf", "hnsw"):
-        raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw'")
+    if kind not in ("exact", "flat", "ivf", "hnsw", "pq"):
+        raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw', 'pq'")
+    if kind == "pq" and (len(item_emb) < 9984 or item_emb.shape[-1] % 4):
+        raise ValueError(f"item_emb is {list(item_emb.shape)}; kind 'pq' needs 9,984 items and a width "
+                         "that is a multiple of 4")
     shape = list(item_emb.shape)
     if item_emb.dim() != 2 or not len(item_emb):
         raise ValueError(f"item_emb is {shape}; must be [I, D] with at least one item")
@@ -192,8 +195,9 @@ class ItemIndex(Card):
 
     Args:
         item_emb: [I, D]
-        kind: "exact": all products; "flat", "ivf", "hnsw": an index of faiss, the last two approximate
-        effort: ivf: lists looked at; hnsw: candidates kept on the walk
+        kind: "exact": all products; "flat", "ivf", "hnsw", "pq": an index of faiss, the last three
+            approximate; pq keeps a byte for each four numbers and returns approximate scores
+        effort: ivf, pq: lists looked at; hnsw: candidates kept on the walk
         seed: of the clustering behind ivf
     """
 
@@ -208,7 +212,8 @@ class ItemIndex(Card):
 
     def facts(self) -> dict[str, str]:
         "Size and kind."
-        effort = {"ivf": f", {self.effort} lists looked at", "hnsw": f", {self.effort} candidates kept"}
+        lists = f", {self.effort} lists looked at"
+        effort = {"ivf": lists, "pq": lists, "hnsw": f", {self.effort} candidates kept"}
         return {"items": f"{len(self):,} vectors of {self.item_emb.shape[1]} numbers",
                 "search": self.kind + effort.get(self.kind, "")}
 
@@ -224,7 +229,9 @@ def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:
     else:
         # faiss wants 39 vectors a list to place it
         lists = max(1, min(int(4 * len(vectors)**0.5), len(vectors) // 39))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+        near, inner = faiss.IndexFlatIP(dim), faiss.METRIC_INNER_PRODUCT
+        if kind == "pq": index = faiss.IndexIVFPQ(near, dim, lists, dim // 4, 8, inner)
+        else: index = faiss.IndexIVFFlat(near, dim, lists, inner)
         index.cp.seed, index.nprobe = seed, min(effort, lists)
         index.train(vectors)
     index.add(vectors)

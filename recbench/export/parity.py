@@ -60,6 +60,7 @@ def model_outputs(run: Run, name: str, table: Table) -> dict[str, Tensor]:
 def difference(found: Tensor, wanted: Tensor) -> float:
     "Greatest difference, as a share of the greatest number where that is above 1; NaN counts as inf."
     if not wanted.numel(): return 0.0
+    found, wanted = found.detach(), wanted.detach()
     scale = wanted.abs().max().clamp(min=1)
     return float(((found - wanted).abs().max() / scale).nan_to_num(torch.inf))
 

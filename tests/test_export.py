@@ -1,0 +1,153 @@
+"Exported folders: parity over models, files that must be whole, kills, the service before them."
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pandas as pd
+import pytest
+import torch
+
+from recbench.data.published.planted import planted
+from recbench.data.rows.batch import join, make_batch
+from recbench.export.exported import load_exported
+from recbench.export.inputs import tensors_of
+from recbench.export.package import export_model
+from recbench.export.parity import difference, hard_tables
+from recbench.export.program import export_program
+from recbench.export.wrappers import ScriptWrapper, TowerWrapper, input_specs
+from recbench.models.usual import usual_model
+from recbench.train.checkpoint import CheckpointError
+from recbench.train.runs import Run
+from recbench.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def world():
+    return planted(users=120, items=90, seed=0)
+
+
+@pytest.fixture(scope="module")
+def run(world, tmp_path_factory):
+    place = tmp_path_factory.mktemp("export") / "run"
+    Trainer(usual_model("DSSM", world), world, epochs=1, run_dir=place, progress=False).fit()
+    return Run.load(place)
+
+
+@pytest.fixture(scope="module")
+def folder(run):
+    return export_model(run, run.path.parent / "out", forms=["export"])
+
+
+@pytest.mark.parametrize("name", ["MIND", "SASRec", "DeepFM", "MultiTowerDIN"])
+def test_programs_answer_as_models(name, world):
+    model = usual_model(name, world).eval()
+    users = world.user_rows("valid", torch.arange(40))
+    if hasattr(model, "user_embedding"):
+        module, table = ScriptWrapper(TowerWrapper(model), input_specs(model, "user")), users
+    else:
+        model.init_loss()
+        module, table = ScriptWrapper(model), join([users, world.items.take(torch.arange(40))])
+    program, names = export_program(module)
+    for kind, rows in hard_tables(table, (1, 7, 1024)).items():
+        with torch.no_grad(): wanted = module.model(make_batch(rows))
+        found = program.module()(*tensors_of(rows, module.specs).values())
+        worst = max(difference(value, wanted[one]) for one, value in zip(names, found))
+        assert worst <= 1e-6, (kind, worst)
+
+
+def test_loads_without_models_and_quickly(folder):
+    code = (
+        "import sys, time; from recbench.export.exported import load_exported; "
+        "e = load_exported(sys.argv[1]); e.recommend([1], k=5); "
+        "print([m for m in ('recbench.models', 'torchrec', 'papermill') if m in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert told.stdout.strip() == "[]", told.stderr[-800:]
+
+
+@pytest.mark.parametrize(
+    "name", ["user.export.pt2", "items.safetensors", "export.json", "manifest.json"]
+)
+def test_a_folder_that_is_not_whole_is_refused(name, folder):
+    path = folder / name
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before[:-9] + b"something")
+        with pytest.raises(CheckpointError, match=name.replace(".", r"\.")): load_exported(folder)
+        path.unlink()
+        with pytest.raises(CheckpointError, match=name.replace(".", r"\.")): load_exported(folder)
+    finally:
+        path.write_bytes(before)
+    load_exported(folder)
+
+
+def test_killed_exports_leave_nothing_under_the_name(run):
+    code = (
+        "import sys; from recbench.export import export_model; from recbench.train.runs import Run; "
+        "run = Run.load(sys.argv[1]); print('go', flush=True); "
+        "export_model(run, sys.argv[2], forms=['export'])"
+    )
+    place = run.path.parent / "killed"
+    for delay in (0.5, 4.0):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(run.path), str(place)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout.readline().strip() == "go"
+        time.sleep(delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        if place.exists(): load_exported(place)
+    if not place.exists(): export_model(run, place, forms=["export"])
+    load_exported(place)
+    assert not list(place.parent.glob(".killed*"))
+
+
+def ask(address, body=None):
+    "JSON of an answer, and its status."
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(address, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer), answer.status
+    except urllib.error.HTTPError as error: return json.load(error), error.code
+
+
+def test_a_served_folder_answers_and_takes_over_a_new_one(run, folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    child = subprocess.Popen([sys.executable, "-m", "recbench.serve", str(folder), "--port", str(port)])
+    at = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try: assert ask(f"{at}/health")[0]["state"] == "ready"
+            except OSError: time.sleep(0.1)
+            else: break
+        keys = run.known_users.keys[:2].tolist()
+        found, _ = ask(f"{at}/recommend", {"users": keys, "k": 4})
+        assert [one["item_id"] for each in found["lists"] for one in each] == (
+            run.recommend(keys, k=4)["item_id"].tolist()
+        )
+        child.send_signal(signal.SIGHUP)
+        assert ask(f"{at}/recommend", {"users": keys, "k": 4})[0] == found
+        assert ask(f"{at}/recommend", {"users": ["x"]})[1] == 422
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) in (0, -signal.SIGTERM)
+    finally:
+        if child.poll() is None: child.kill()
+
+
+def test_rows_of_one_request_do_not_change_those_of_another(run, folder):
+    from recbench.serve.app import answer_all
+    exported, keys = load_exported(folder), run.known_users.keys
+    body = {"rows": None, "k": 3, "seen": None, "eligible": None, "forbidden": None}
+    asked = [("recommend", {**body, "users": [key]}) for key in keys[:20].tolist()]
+    found = answer_all(lambda: exported, (), asked)
+    alone = pd.concat([run.recommend([key], k=3) for key in keys[:20]])
+    assert [one["item_id"] for each in found for one in each[0]] == alone["item_id"].tolist()
