@@ -96,12 +96,12 @@ def batch_bytes(
     each = max(0, two - one) / (sizes[1] - sizes[0])
     return int(2 * (max(0, one - sizes[0] * each) + batch_size * each))
 
-# %% ../../nbs/90_explore/55_footprint.ipynb #0e9729ba
+# %% ../../nbs/90_explore/55_footprint.ipynb #a105925a
 def _evaluation_bytes(dataset: Dataset, width: int) -> int:
     "Vectors of the catalogue, scores of a block in three forms, what the lists of the test mask."
     return 4 * len(dataset.items) * width + 3 * 4 * (1 << 22) + 2 * 8 * len(dataset.train)
 
-
+# %% ../../nbs/90_explore/55_footprint.ipynb #645050b7
 def footprint(
     dataset: Dataset, model: BaseModel, recipe: Recipe | None = None, k: int = 50,
     limit: float | None = None

@@ -126,7 +126,7 @@ RECIPES: dict[str, Recipe] = {
     **dict.fromkeys(TASK_MODELS, TASKS),
 }
 
-# %% ../../nbs/60_models/59_recipes.ipynb #c20deecc
+# %% ../../nbs/60_models/59_recipes.ipynb #e5eb1483
 MANY_ROWS = TOWERS.model_copy(update={"batch_size": 2048, "epochs": 6})
 LASTING = Recipe(
     embedding_dim=64, init_std=0.02, features=["item_id", "history"],
@@ -136,12 +136,16 @@ LASTING = Recipe(
     batch_size=2048, epochs=6, table_optimizer="adam", history_lag=True, equal_user_weight=True,
     popularity_half_life_days=7,
 )
+
+# %% ../../nbs/60_models/59_recipes.ipynb #4f7d2dbc
 FRAPPE = RANKING.model_copy(
     update=dict(
         architecture={"dropout": 0.2, "batch_norm": True}, batch_size=4096, epochs=30,
         table_weight_decay=0.05
     )
 )
+
+# %% ../../nbs/60_models/59_recipes.ipynb #a0ef0d3f
 SPARSE_SEQUENCES = DRAWN.model_copy(
     update=dict(
         embedding_dim=128, epochs=80, patience=12,

@@ -107,7 +107,7 @@ def _sister(name: str, theirs: str, folder: Path | str | None, windows: Windows)
     parts = {part: len(data.split(part)) for part in SPLITS}
     return replace(data, account={"read": len(rows), **parts})
 
-# %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #fa2686c5
+# %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #caef7581
 def amazon_sports(
     folder: Path | str | None = None, max_history: int = 50, max_recent: int = 5
 ) -> Dataset:
@@ -121,7 +121,7 @@ def amazon_sports(
     windows = Windows(max_history=max_history, max_recent=max_recent)
     return _sister("amazon-sports", "Sports_and_Outdoors", folder, windows)
 
-
+# %% ../../../nbs/10_data/30_published/50_amazon_beauty.ipynb #78f13b31
 def amazon_toys(
     folder: Path | str | None = None, max_history: int = 50, max_recent: int = 5
 ) -> Dataset:

@@ -78,10 +78,10 @@ def criteo(
     ends = [len(ready) * 8 // 10, len(ready) * 9 // 10]
     return _by_rows("criteo", ready, features, "rows, temporal 80/10/10, hashed", ends)
 
-# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #5536bd6b
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #d45f0949
 _AVAZU = "The header is id,click,hour,C1,banner_pos,site_id,...,C21."
 
-
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #23b928f2
 def avazu(
     folder: Path | str | None = None, buckets: int = 100_000, embedding_dim: int = 16,
     rows: int | None = None
@@ -111,7 +111,7 @@ def avazu(
     }).iloc[np.argsort(hours.to_numpy(), kind="stable")]
     return _avazu_days(ready, np.sort(hours.dt.normalize().to_numpy()), columns, buckets, embedding_dim)
 
-
+# %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #04241f29
 def _avazu_days(
     ready: pd.DataFrame, days: np.ndarray, columns: list[str], buckets: int, embedding_dim: int
 ) -> Dataset:

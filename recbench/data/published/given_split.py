@@ -38,10 +38,10 @@ def read_adjacency(text: str, name: str = "train.txt") -> pd.DataFrame:
     inside[first] = False
     return pd.DataFrame({"user_id": users, "item_id": numbers[inside]})
 
-# %% ../../../nbs/10_data/30_published/56_given_split.ipynb #75ca6a53
+# %% ../../../nbs/10_data/30_published/56_given_split.ipynb #d28e7d45
 _FORM = "A line is a user and its items, integers with spaces between them."
 
-
+# %% ../../../nbs/10_data/30_published/56_given_split.ipynb #5c13556e
 def given_split(
     name: str, folder: Path | str | None = None, valid_share: float = 0.0, seed: int = 0,
     verbose: bool = False

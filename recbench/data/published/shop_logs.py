@@ -39,11 +39,11 @@ def _log(
     schema = make_schema(dict(timestamp="timestamp", split=split, features=features))
     return dataset_from_frames(rows, schema=schema, name=name, verbose=verbose)
 
-# %% ../../../nbs/10_data/30_published/62_shop_logs.ipynb #b3c0b017
+# %% ../../../nbs/10_data/30_published/62_shop_logs.ipynb #a45b3318
 RETAIL_EVENTS = {"view": "looked at", "addtocart": "put into the cart", "transaction": "bought"}
 _ROCKET = "The header is timestamp,visitorid,event,itemid,transactionid."
 
-
+# %% ../../../nbs/10_data/30_published/62_shop_logs.ipynb #8705c4fa
 def retailrocket(
     folder: Path | str | None = None, kinds: Sequence[str] = tuple(RETAIL_EVENTS), min_count: int = 5,
     split: Split = Split(), verbose: bool = False
@@ -67,11 +67,11 @@ def retailrocket(
     features = (IdFeature(name="user_id"), IdFeature(name="item_id", side="item"))
     return _log("retailrocket", rows, features, len(raw), min_count, split, verbose)
 
-# %% ../../../nbs/10_data/30_published/62_shop_logs.ipynb #45ca2374
+# %% ../../../nbs/10_data/30_published/62_shop_logs.ipynb #2817cff5
 TAOBAO_EVENTS = {"pv": "looked at", "cart": "put into the cart", "fav": "marked", "buy": "bought"}
 _TAOBAO = ("user_id", "item_id", "category", "behaviour", "timestamp")
 
-
+# %% ../../../nbs/10_data/30_published/62_shop_logs.ipynb #9f4b044d
 def taobao(
     folder: Path | str | None = None, kinds: Sequence[str] = tuple(TAOBAO_EVENTS), min_count: int = 5,
     split: Split = Split(), rows: int | None = None, verbose: bool = False
