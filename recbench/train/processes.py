@@ -101,6 +101,9 @@ def come_together(
         predictions: of this rank's rows
         batch: this rank's part
     """
+    if batch.candidates is not None and batch.candidates.spread is not None:
+        raise ValueError(f"{type(model).__name__} learns from pairs without labels, and {world().size} "
+                         "processes train; train it in one, or give it rows with labels")
     rows = len(next(value for value in predictions.values() if value.ndim))
     sizes = row_sizes(rows, batch)
     parts = {

@@ -18,6 +18,7 @@ from .candidate_source import candidate_source, pair_batch
 from .negatives import Negatives
 from ..sets.stream import ParquetStream
 from ..rows.random_streams import Stateful
+from ..rows.ranks import world
 from ..rows.table import Table
 
 # %% ../../../nbs/10_data/40_feed/55_stream_loader.ipynb #5954c3e8
@@ -125,6 +126,9 @@ class StreamLoader:
     def __len__(self) -> int: return len(self.stream)
 
     def __iter__(self) -> Iterator[Batch]:
+        if (size := world().size) > 1:
+            raise ValueError(f"{size} processes train, and a StreamLoader gives each the whole stream; "
+                             "train in one process, or read the rows into a Dataset")
         for table in self.stream: yield self.table_batch(table)
 
     def next_epoch(self) -> None:
