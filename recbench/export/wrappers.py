@@ -76,16 +76,33 @@ class PlainInputs(Batch):
         return self.tensors[spec.tensor_names[1 if spec.is_ragged else 0]].shape[0]
 
     def places(self) -> dict[str, str]:
+        "Data group of each feature."
         return {name: "rows" if self.together else spec.side for name, spec in self.specs.items()}
 
     def single(self, names: Sequence[str]) -> Tensor:
+        """Features of one id a row, int64 [rows, F].
+
+        Args:
+            names: of the features
+        """
         return torch.stack([self.tensors[f"{name}.values"] for name in names], 1)
 
     def ragged(self, name: str) -> Ids:
+        """A list or a sequence.
+
+        Args:
+            name: of the feature
+        """
         parts = (self.tensors.get(f"{name}.{part}") for part in ("values", "lengths", "weights"))
         return Ids(*parts)  # type: ignore[arg-type]
 
-    def numbers(self, name: str) -> Tensor: return self.tensors[f"{name}.values"]
+    def numbers(self, name: str) -> Tensor:
+        """Numbers, float32 [rows, n].
+
+        Args:
+            name: of the feature
+        """
+        return self.tensors[f"{name}.values"]
 
 # %% ../../nbs/85_export/20_wrappers.ipynb #85efd93f
 def groups_of(module: nn.Module) -> list[EmbeddingGroup]:
