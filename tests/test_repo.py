@@ -122,7 +122,10 @@ def test_nothing_runs_what_it_reads():
         for folder in ("recbench", "benchmarks", "scripts")
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert {path: lines for path, lines in found.items() if lines} == {}
+    # the index of a distributed checkpoint is a pickle; an unpickler with a list of names reads it
+    assert {path: lines for path, lines in found.items() if lines} == {
+        "recbench/interop/tzrec_run.py": ["pickle"]
+    }
     assert unsafe(
         "import pickle\neval('1')\ntorch.load(f)\ntorch.load(f, weights_only=True)\nmodel.eval()"
     ) == ["eval('1')", "torch.load(f)", "pickle"]

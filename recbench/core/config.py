@@ -28,7 +28,7 @@ __all__ = ['OutputKind', 'LabelKind', 'Share', 'Ratio', 'Inner', 'LossWeightStra
            'ModelConfig']
 
 # %% ../../nbs/00_core/60_config.ipynb #031f0ba6
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -96,8 +96,8 @@ class PoolingEncoderConfig(Config):
     "The sum or mean over a sequence."
     name: str | None = None
     "name of the encoder, optional"
-    input: str
-    "name of a sequence group"
+    input: str = ""
+    "name of a sequence group; empty: the only one of the group around it"
     pooling_type: Annotated[Literal["sum", "mean"], QUOTED] = "mean"
     "sum, or the mean over the positions that are there"
     max_seq_length: NonNegativeInt = 0
@@ -108,8 +108,8 @@ class SimpleAttentionConfig(Config):
     "The mean of a sequence weighted by dot products with the query."
     name: str | None = None
     "name of the encoder, optional"
-    input: str
-    "name of a sequence group"
+    input: str = ""
+    "name of a sequence group; empty: the only one of the group around it"
     max_seq_length: NonNegativeInt = 0
     "positions read, the first ones; 0: the whole sequence"
 
@@ -118,8 +118,8 @@ class DINEncoderConfig(Config):
     "The mean of a sequence weighted by an MLP that compares each position with the query."
     name: str | None = None
     "name of the encoder, optional"
-    input: str
-    "name of a sequence group"
+    input: str = ""
+    "name of a sequence group; empty: the only one of the group around it"
     attn_mlp: MLPConfig
     "MLP that compares a position with the query, below the linear map to its weight"
     max_seq_length: NonNegativeInt = 0
@@ -130,8 +130,8 @@ class MultiWindowDINEncoderConfig(Config):
     "Such weighted means, one for each window of positions."
     name: str | None = None
     "name of the encoder, optional"
-    input: str
-    "name of a sequence group"
+    input: str = ""
+    "name of a sequence group; empty: the only one of the group around it"
     attn_mlp: MLPConfig
     "MLP that compares a position with the query, below the linear map to its weight"
     windows_len: Annotated[list[PositiveInt], Field(min_length=1)]
@@ -142,8 +142,8 @@ class SelfAttentionEncoderConfig(Config):
     "The mean of a sequence after its positions attended to each other."
     name: str | None = None
     "name of the encoder, optional"
-    input: str
-    "name of a sequence group"
+    input: str = ""
+    "name of a sequence group; empty: the only one of the group around it"
     multihead_attn_dim: PositiveInt = 512
     "a multiple of the heads"
     num_heads: PositiveInt = 8
@@ -209,6 +209,23 @@ def _check_sequences(group: "FeatureGroup") -> "FeatureGroup":
     return group
 
 # %% ../../nbs/00_core/60_config.ipynb #3f0db9e1
+def _part(part: Any, name: str) -> Any:
+    "A field of a config, or of what one is made of."
+    return part.get(name) if isinstance(part, Mapping) else getattr(part, name, None)
+
+
+def _with_inputs(group: Any) -> Any:
+    "The fields of a group; encoders that name no input read its only sequence group."
+    parts = _part(group, "sequence_groups") if isinstance(group, Mapping) else None
+    if not parts or len(parts) != 1: return group
+    name, found = _part(parts[0], "group_name") or group.get("group_name"), []
+    for encoder in group.get("sequence_encoders") or []:
+        fields = encoder if isinstance(encoder, Mapping) else encoder.model_dump(exclude_none=True)
+        found.append({kind: own if not isinstance(own, Mapping) or own.get("input") else
+                      {**own, "input": name} for kind, own in fields.items()})
+    return {**group, "sequence_encoders": found}
+
+# %% ../../nbs/00_core/60_config.ipynb #c5ed498d
 class FeatureGroup(Config):
     "A named list of features that a model reads as one input."
     group_name: str
@@ -223,6 +240,7 @@ class FeatureGroup(Config):
     "what makes one vector of a sequence group; at least one for each"
     embedding_name_suffix: str | None = None
     "set to use tables of its own"
+    _inputs = model_validator(mode="before")(_with_inputs)
     _features = model_validator(mode="after")(_check_features)
     _sequences = model_validator(mode="after")(_check_sequences)
 
@@ -540,6 +558,8 @@ class XAUCConfig(MetricSettings):
     "never more pairs than these"
     in_batch: bool = False
     "all pairs within each batch instead"
+    ties: Annotated[Literal["half", "wrong"], QUOTED] = "half"
+    "what a tied pair counts: half, or as in TorchEasyRec nothing"
 
     @model_validator(mode="after")
     def _check_pairs(self) -> Self:
@@ -555,6 +575,8 @@ class GroupedXAUCConfig(MetricSettings):
     "a feature, such as the user id"
     max_pairs_per_group: PositiveInt = 100
     "larger groups draw so many pairs"
+    ties: Annotated[Literal["half", "wrong"], QUOTED] = "half"
+    "what a tied pair counts: half, or as in TorchEasyRec nothing"
 
 
 class NormalizedEntropyConfig(MetricSettings):
@@ -604,8 +626,8 @@ class VariationalDropoutConfig(Config):
     "Learned drop-out of whole features."
     regularization_lambda: NonNegativeFloat = 0.01
     "factor of the penalty that is added to the loss, 0 or more"
-    embedding_wise_variational_dropout: Literal[False] = False
-    "TorchEasyRec's field, which nothing reads there either; only False"
+    embedding_wise_variational_dropout: bool = False
+    "TorchEasyRec's field, which nothing reads there either"
 
 # %% ../../nbs/00_core/60_config.ipynb #f820f026
 class ModelSettings(Settings):
@@ -641,7 +663,7 @@ class TwoTowersConfig(ModelSettings):
 # %% ../../nbs/00_core/60_config.ipynb #b27f0c66
 class DSSMConfig(TwoTowersConfig):
     "An MLP for each side."
-    output_dim: NonNegativeInt
+    output_dim: NonNegativeInt = 0
     "0: no linear map, the vectors of the two sides meet as they are"
     share_embedding: bool = False
     "one table for both towers under one embedding name"
@@ -651,6 +673,8 @@ class DSSMV2Config(TwoTowersConfig):
     """The same above one embedding group for all groups, so that tables of one embedding name are one
     table.
     """
+    output_dim: NonNegativeInt = 0
+    "0: no linear map, the vectors of the two sides meet as they are"
 
 # %% ../../nbs/00_core/60_config.ipynb #20096cd1
 class WideAndDeepConfig(ModelSettings):
@@ -660,6 +684,8 @@ class WideAndDeepConfig(ModelSettings):
     "reads the wide logit beside the deep output; without it the two logits are added"
     wide_embedding_dim: PositiveInt = 4
     "width of the wide tables, whose columns are summed; FBGEMM wants multiples of 4"
+    wide_init_fn: str | None = None
+    "first weights of the wide tables, an entry of INITIALIZERS; None: as each feature says"
     wide_per_class: bool = False
     "several classes, no final: a wide logit each, for one that all share changes no softmax"
 
@@ -764,7 +790,7 @@ class CINConfig(Config):
     cin_layer_size: Annotated[list[PositiveInt], Field(min_length=1)]
     "vectors that each layer makes"
 
-# %% ../../nbs/00_core/60_config.ipynb #3d72de11
+# %% ../../nbs/00_core/60_config.ipynb #f59a4187
 class xDeepFMConfig(ModelSettings):
     "A compressed interaction network over the group `wide`, beside an MLP over `deep`."
     cin: CINConfig
@@ -774,10 +800,12 @@ class xDeepFMConfig(ModelSettings):
     "MLP above all parts, below the logits"
     wide_embedding_dim: PositiveInt = 16
     "width of the vectors that the products read"
+    wide_init_fn: str | None = None
+    "first weights of the wide tables, an entry of INITIALIZERS; None: as each feature says"
     linear_term: bool = False
     "the paper's sum of one weight for each id, read off its vector"
 
-
+# %% ../../nbs/00_core/60_config.ipynb #9a4f18a7
 class MaskBlockConfig(Config):
     "A hidden layer behind a mask made from the features."
     hidden_dim: PositiveInt
@@ -823,6 +851,8 @@ class DATConfig(TwoTowersConfig):
     "tower of the user's side"
     item_tower: DATTower
     "tower of the item's side"
+    output_dim: NonNegativeInt = 0
+    "0: no linear map, the vectors of the two sides meet as they are"
     amm_u_weight: NonNegativeFloat = 0.5
     "of the loss that draws the user's augmented vector to the item's output"
     amm_i_weight: NonNegativeFloat = 0.5
@@ -877,6 +907,8 @@ class MINDConfig(TwoTowersConfig):
     "Several interest vectors a user; `training_score` says how they make one score in training."
     user_tower: MINDUserTower
     "tower of the user's side"
+    output_dim: NonNegativeInt = 0
+    "0: no linear map, the vectors of the two sides meet as they are"
     training_score: Literal["label_aware", "log_sum_exp"] = "label_aware"
     """`label_aware`: product with the mean of the interests, weighted by attention of the label;
     `log_sum_exp`: smooth maximum of the products with each interest, close to retrieval's maximum"""
@@ -887,7 +919,7 @@ class MINDConfig(TwoTowersConfig):
     share_embedding: bool = False
     "one table for both towers under one embedding name"
 
-# %% ../../nbs/00_core/60_config.ipynb #495a1de2
+# %% ../../nbs/00_core/60_config.ipynb #5922ff04
 class STU(Config):
     "One layer of sequential transduction: pointwise attention without a softmax, then a gate."
     embedding_dim: PositiveInt
@@ -908,6 +940,14 @@ class STU(Config):
     "normalise each head on its own"
     scaling_seqlen: int = -1
     "divisor of the attention; below 1: max_seq_len"
+    recompute_normed_x: bool = True
+    "TorchEasyRec's field: less memory in its kernels, the same numbers"
+    recompute_uvqk: bool = True
+    "likewise"
+    recompute_y: bool = True
+    "likewise"
+    sort_by_length: bool = True
+    "likewise"
 
 # %% ../../nbs/00_core/60_config.ipynb #4a380656
 class PositionalEncoder(Config):
@@ -1079,7 +1119,7 @@ def _check_losses(config: "ModelConfig") -> "ModelConfig":
                          f"{config.model_type} has one")
     return config
 
-# %% ../../nbs/00_core/60_config.ipynb #6513aadc
+# %% ../../nbs/00_core/60_config.ipynb #745d9f81
 class ModelConfig(Open):
     "Everything a model is built from."
     added: ClassVar[OpenTable[type[Config]]] = ModelSettings.table
@@ -1135,8 +1175,8 @@ class ModelConfig(Open):
     "width of every table of the model; None: as each feature says"
     init_std: PositiveFloat | None = None
     "spread of the tables' first weights; None: as each feature says"
-    kernel: Literal["PYTORCH"] = "PYTORCH"
-    "TorchEasyRec's field; only PYTORCH"
+    kernel: Literal["TRITON", "PYTORCH", "CUTLASS"] = "PYTORCH"
+    "TorchEasyRec's choice of GPU kernels; all run as PYTORCH here, with the same numbers"
     use_pareto_loss_weight: bool = False
     "TorchEasyRec's field: the same as task_weighting Pareto of a model of several tasks"
 

@@ -5,11 +5,16 @@
 # %% auto #0
 __all__ = ['FieldKind', 'Summary', 'AutoDis', 'HardNegativeSampler', 'HardNegativeSamplerV2', 'MLPEmbedding', 'NegativeSampler',
            'NegativeSamplerV2', 'InputField', 'NegativeSamplerConfig', 'NegativeSamplerV2Config',
-           'HardNegativeSamplerConfig', 'HardNegativeSamplerV2Config', 'DataConfig', 'EmbeddingConstraints',
-           'BaseFeatureConfig', 'LFUEviction', 'DecayedEviction', 'ZeroCollisionHash', 'IdFeatureConfig',
-           'AutoDisConfig', 'MLPEmbeddingConfig', 'RawFeatureConfig', 'SequenceSubFeature', 'SequenceFeatureConfig',
-           'FeatureConfig', 'FusedSGD', 'FusedAdagrad', 'FusedAdam', 'FusedLarsSGD', 'FusedRowWiseAdagrad', 'SGD',
-           'Adagrad', 'Adam', 'ConstantLR', 'ExponentialDecayLR', 'ManualStepLR', 'Schedule', 'SparseOptimizer',
+           'HardNegativeSamplerConfig', 'HardNegativeSamplerV2Config', 'TDMSamplerConfig', 'DataConfig',
+           'EmbeddingConstraints', 'BaseFeatureConfig', 'LFUEviction', 'DecayedEviction', 'ZeroCollisionHash',
+           'DynamicInitializer', 'FrequencyAdmission', 'DynamicEmbedding', 'TableFeatureConfig', 'IdFeatureConfig',
+           'AutoDisConfig', 'MLPEmbeddingConfig', 'NumberFeatureConfig', 'RawFeatureConfig', 'ComboFeatureConfig',
+           'BoolMaskFeatureConfig', 'CombineFeatureConfig', 'LookupFeatureConfig', 'MatchFeatureConfig',
+           'ExprFeatureConfig', 'OverlapFeatureConfig', 'KvDotProductConfig', 'TextNormalizer', 'TokenizeFeatureConfig',
+           'SequenceSubFeature', 'SequenceFeatureConfig', 'FeatureConfig', 'FusedSGD', 'FusedAdagrad', 'FusedFTRL',
+           'FusedAdadelta', 'FusedRMSprop', 'FusedAdam', 'FusedLarsSGD', 'FusedRowWiseAdagrad', 'SGD', 'Adagrad',
+           'Adam', 'Adadelta', 'RMSprop', 'ConstantLR', 'ExponentialDecayLR', 'ManualStepLR', 'CosineAnnealingLR',
+           'CosineAnnealingWarmRestartsLR', 'Schedule', 'SparseOptimizer', 'PartOptimizer', 'DenseEMA',
            'DenseOptimizer', 'GradScaler', 'GradClipping', 'TrainConfig', 'EvalConfig', 'ExportConfig',
            'PipelineConfig']
 
@@ -75,7 +80,8 @@ class HardNegativeSamplerConfig(Config):
     item_input_path: str
     hard_neg_edge_input_path: str
     num_sample: PositiveInt
-    num_hard_sample: PositiveInt
+    num_hard_sample: NonNegativeInt = 0
+    "hard negatives of a row, at most; 0: all that its user has"
     attr_fields: list[str] = []
     item_id_field: str
     user_id_field: str
@@ -88,7 +94,30 @@ class HardNegativeSamplerV2Config(HardNegativeSamplerConfig):
     "Hard negatives, and shared negatives that the user has no edge to."
     pos_edge_input_path: str
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #f9d16f8c
+# %% ../../nbs/00_core/70_pipeline.ipynb #a43970e5
+class TDMSamplerConfig(Config):
+    "Nodes of a tree: ancestors of the positive, and others of each level."
+    item_input_path: str
+    "table of the nodes"
+    edge_input_path: str
+    "edges from a leaf to its ancestors"
+    predict_edge_input_path: str
+    "edges from a node to its children"
+    attr_fields: list[str] = []
+    "columns that come with a node"
+    item_id_field: str
+    layer_num_sample: list[NonNegativeInt]
+    "negatives of each level, 0 of the root"
+    attr_delimiter: str = ":"
+    num_eval_sample: NonNegativeInt = 0
+    "0 draws as many as in training"
+    field_delimiter: str | None = None
+    remain_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
+    "share of the middle levels that a batch trains"
+    probability_type: Annotated[Literal["UNIFORM", "ARITHMETIC", "RECIPROCAL"], QUOTED] = "UNIFORM"
+    "how levels are chosen, where remain_ratio is below 1"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #c334e204
 class DataConfig(Config):
     "Where rows come from and how they are cut into batches."
     batch_size: PositiveInt = 1024
@@ -146,6 +175,8 @@ class DataConfig(Config):
     "quota that ODPS tables are read with"
     odps_data_compression: str = "LZ4_FRAME"
     "compression of rows from ODPS on their way"
+    min_batch_size: NonNegativeInt = 0
+    "a last batch of fewer rows is left out; 0: none is"
     negative_sampler: Annotated[NegativeSamplerConfig | None, OneOf("sampler", optional=True)] = None
     "settings of the sampler of negatives from all items"
     negative_sampler_v2: Annotated[NegativeSamplerV2Config | None, OneOf("sampler", optional=True)] = (
@@ -160,6 +191,8 @@ class DataConfig(Config):
         HardNegativeSamplerV2Config | None, OneOf("sampler", optional=True)
     ] = None
     "settings of that of hard negatives and others without an edge"
+    tdm_sampler: Annotated[TDMSamplerConfig | None, OneOf("sampler", optional=True)] = None
+    "settings of the sampler of tree nodes"
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #c9ce0b8b
 class EmbeddingConstraints(Config):
@@ -171,8 +204,6 @@ class EmbeddingConstraints(Config):
 class BaseFeatureConfig(Config):
     "What all features have."
     feature_name: str
-    expression: str
-    "side and column, such as user:age"
     embedding_name: str | None = None
     "features with one name share one table"
     pooling: Annotated[Literal["sum", "mean"], QUOTED] = "sum"
@@ -185,8 +216,11 @@ class BaseFeatureConfig(Config):
     data_type: Annotated[Literal["FP32", "FP16"], QUOTED] = "FP32"
     embedding_constraints: EmbeddingConstraints | None = None
     sequence_length: PositiveInt | None = None
+    "of a sequence: positions that feature generation keeps"
     sequence_delim: str = ";"
+    "of a sequence written as text: what stands between two positions"
     sequence_fields: list[str] = []
+    "of several inputs: those that are sequences"
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #563ba93e
 class LFUEviction(Config):
@@ -207,25 +241,68 @@ class ZeroCollisionHash(Config):
     distance_lfu: Annotated[DecayedEviction | None, OneOf("eviction policy", optional=True)] = None
     threshold_filtering_func: str | None = None
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #a60fae3f
-class IdFeatureConfig(BaseFeatureConfig):
-    "A categorical column."
-    embedding_dim: PositiveInt
+# %% ../../nbs/00_core/70_pipeline.ipynb #54cba988
+class DynamicInitializer(Config):
+    "First weights of a row."
+    mode: str | None = None
+    "NORMAL, TRUNCATED_NORMAL, UNIFORM or CONSTANT"
+    mean: float = 0.0
+    std_dev: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    value: float = 0.0
+
+
+class FrequencyAdmission(Config):
+    "A row of its own for ids that came often enough."
+    threshold: NonNegativeInt
+    initializer_args: DynamicInitializer | None = None
+    counter_capacity: PositiveInt | None = None
+    counter_bucket_capacity: PositiveInt = 1024
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #e9f74281
+class DynamicEmbedding(Config):
+    "A table that grows with the ids it meets, on GPUs."
+    max_capacity: PositiveInt
+    "rows at most"
+    score_strategy: str = "STEP"
+    initializer_args: DynamicInitializer | None = None
+    eval_initializer_args: DynamicInitializer | None = None
+    cache_load_factor: float | None = None
+    init_capacity_per_rank: PositiveInt | None = None
+    init_table: str | None = None
+    frequency_admission_strategy: FrequencyAdmission | None = None
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #030c7592
+class TableFeatureConfig(BaseFeatureConfig):
+    "What features with ids have: how values become rows of a table."
+    embedding_dim: PositiveInt | None = None
     default_value: str = ""
+    "value of a row without any; empty: such a row has no id"
     hash_bucket_size: PositiveInt | None = None
     num_buckets: PositiveInt | None = None
     vocab_list: list[str] = []
     vocab_dict: dict[str, int] = {}
     vocab_file: str | None = None
     asset_dir: str | None = None
+    "folder that vocab_file is looked up in"
     zch: ZeroCollisionHash | None = None
+    dynamicemb: DynamicEmbedding | None = None
     default_bucketize_value: NonNegativeInt | None = None
+    "row of what the vocabulary does not have; absent: row 1, and default_value has row 0"
     fg_value_type: str | None = None
     value_dim: NonNegativeInt | None = None
     "absent: any number of ids, one in a sequence"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #2446dc59
+class IdFeatureConfig(TableFeatureConfig):
+    "A categorical column."
+    embedding_dim: PositiveInt
+    expression: str = ""
+    "side and column, such as user:age; without feature generation it means nothing"
     weighted: bool = False
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #7017d301
+# %% ../../nbs/00_core/70_pipeline.ipynb #a0e14943
 class AutoDisConfig(Config):
     "A number embedded as a soft choice among learned vectors."
     num_channels: PositiveInt
@@ -237,46 +314,205 @@ class MLPEmbeddingConfig(Config):
     "A number times a learned vector."
 
 
-class RawFeatureConfig(BaseFeatureConfig):
-    "A numeric column."
+class NumberFeatureConfig(BaseFeatureConfig):
+    "What features of numbers have."
     embedding_dim: PositiveInt | None = None
     "None: the numbers are not embedded"
     default_value: str = "0"
     boundaries: list[float] = []
     "cuts into buckets, which are then embedded"
-    value_dim: PositiveInt = 1
+    value_dim: NonNegativeInt = 1
     normalizer: str | None = None
     autodis: Annotated[AutoDisConfig | None, OneOf("dense embedding", optional=True)] = None
     mlp: Annotated[MLPEmbeddingConfig | None, OneOf("dense embedding", optional=True)] = None
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #5b85ba93
+# %% ../../nbs/00_core/70_pipeline.ipynb #c0ed26f9
+class RawFeatureConfig(NumberFeatureConfig):
+    "A numeric column."
+    expression: str = ""
+    "side and column, such as user:age; without feature generation it means nothing"
+    value_dim: PositiveInt = 1
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #1bc863a5
+class ComboFeatureConfig(TableFeatureConfig):
+    "The cross of two or more columns."
+    expression: list[str] = []
+    "side and column of each"
+
+
+class BoolMaskFeatureConfig(TableFeatureConfig):
+    "Values that a mask keeps."
+    embedding_dim: PositiveInt
+    expression: list[str] = []
+    "side and column of the values, then of the mask"
+
+
+class CombineFeatureConfig(NumberFeatureConfig):
+    "Values that stand for numbers, combined into one."
+    expression: str = ""
+    "side and column"
+    default_value: str = ""
+    value_map: dict[str, float] = {}
+    "number of each value; empty: values are numbers"
+    num_buckets: PositiveInt | None = None
+    combiner: Annotated[Literal["sum", "mean", "min", "max", "count"], QUOTED] = "sum"
+    "of several values in a row"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #3e3d08e8
+class _KeyedFeature(TableFeatureConfig):
+    default_value: str = "0"
+    boundaries: list[float] = []
+    "cuts into buckets, which are then embedded"
+    normalizer: str | None = None
+    need_discrete: bool = False
+    "what is found are ids, not numbers"
+    autodis: Annotated[AutoDisConfig | None, OneOf("dense embedding", optional=True)] = None
+    mlp: Annotated[MLPEmbeddingConfig | None, OneOf("dense embedding", optional=True)] = None
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #7441103f
+class LookupFeatureConfig(_KeyedFeature):
+    "What a map has for a key."
+    map: str = ""
+    "side and column of the map"
+    key: str = ""
+    "side and column of the key"
+    combiner: Annotated[Literal["sum", "mean", "min", "max", "count"], QUOTED] = "sum"
+    "of the numbers of several keys"
+    need_key: bool = False
+    "an id is `<key>_<value>`"
+    value_separator: str = ","
+    "between the numbers of one value, where value_dim is above 1"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #21cb972d
+class MatchFeatureConfig(_KeyedFeature):
+    "What a map of maps has for two keys."
+    nested_map: str = ""
+    "side and column of the map"
+    pkey: str = ""
+    "side and column of the first key; ALL: every one"
+    skey: str = ""
+    "side and column of the second key; ALL: every one"
+    show_pkey: bool = False
+    "an id begins with the first key"
+    show_skey: bool = False
+    "and with the second"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #b835a8de
+class ExprFeatureConfig(NumberFeatureConfig):
+    "A number by a formula."
+    expression: str = ""
+    "the formula"
+    variables: list[str] = []
+    "side and column of each of its names"
+    fill_missing: float | None = None
+    "what stands for the numbers that a shorter list lacks"
+    value_dim: NonNegativeInt = 0
+    "numbers a row; 0: one, or with boundaries any number"
+
+
+class OverlapFeatureConfig(NumberFeatureConfig):
+    "How far the words of one column are those of another."
+    query: str = ""
+    title: str = ""
+    method: str = "query_common_ratio"
+    "query_common_ratio, title_common_ratio, is_contain, is_equal, index_of or proximity_..."
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #3a3d6f35
+class KvDotProductConfig(NumberFeatureConfig):
+    "The dot product of two maps, or the number of words that two sets share."
+    query: str = ""
+    document: str = ""
+    kv_delimiter: str = ":"
+    "between a key and its number"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #a6273efb
+class TextNormalizer(Config):
+    "What is done to a text before it is cut into tokens."
+    max_length: PositiveInt | None = None
+    "longer texts stay as they are"
+    stop_char_file: str | None = None
+    "characters that TEXT_FILTER takes out"
+    norm_options: list[Literal[
+        "TEXT_LOWER2UPPER", "TEXT_UPPER2LOWER", "TEXT_SBC2DBC", "TEXT_CHT2CHS", "TEXT_FILTER",
+        "TEXT_SPLITCHRS", "TEXT_REMOVE_SPACE"
+    ]] = []
+    "steps, in their own order"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #c2be2526
+class TokenizeFeatureConfig(BaseFeatureConfig):
+    "Tokens of a text."
+    embedding_dim: PositiveInt
+    expression: str = ""
+    "side and column"
+    default_value: str = ""
+    vocab_file: str
+    "file of a tokenizer, or a token a line"
+    asset_dir: str | None = None
+    tokenizer_type: Annotated[Literal["bpe", "sentencepiece"], QUOTED] = "bpe"
+    text_normalizer: TextNormalizer | None = None
+    value_dim: NonNegativeInt | None = None
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #299c7586
 class SequenceSubFeature(Choice):
     "A feature of a grouped sequence."
     id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
     "settings of a categorical column"
     raw_feature: Annotated[RawFeatureConfig | None, OneOf("feature")] = None
     "settings of a numeric column"
+    combo_feature: Annotated[ComboFeatureConfig | None, OneOf("feature")] = None
+    "settings of a cross of columns"
+    lookup_feature: Annotated[LookupFeatureConfig | None, OneOf("feature")] = None
+    "settings of a lookup in a map"
+    match_feature: Annotated[MatchFeatureConfig | None, OneOf("feature")] = None
+    "settings of a lookup in a map of maps"
+    expr_feature: Annotated[ExprFeatureConfig | None, OneOf("feature")] = None
+    "settings of an expression of numbers"
+    overlap_feature: Annotated[OverlapFeatureConfig | None, OneOf("feature")] = None
+    "settings of the words that two columns share"
+    tokenize_feature: Annotated[TokenizeFeatureConfig | None, OneOf("feature")] = None
+    "settings of the tokens of a text"
+    kv_dot_product: Annotated[KvDotProductConfig | None, OneOf("feature")] = None
+    "settings of the dot product of two maps"
+    bool_mask_feature: Annotated[BoolMaskFeatureConfig | None, OneOf("feature")] = None
+    "settings of values that a mask keeps"
+    combine_feature: Annotated[CombineFeatureConfig | None, OneOf("feature")] = None
+    "settings of values mapped to numbers and combined"
 
-
+# %% ../../nbs/00_core/70_pipeline.ipynb #6c840e12
 class SequenceFeatureConfig(Config):
     "Several features of the same events; `<sequence_name>__<feature_name>` is the name of each."
     sequence_name: str
-    sequence_length: PositiveInt
+    sequence_length: PositiveInt | None = None
+    "positions that feature generation keeps; without feature generation it means nothing"
     sequence_delim: str = ";"
     sequence_pk: str | None = None
     features: Annotated[list[SequenceSubFeature], Field(min_length=1)]
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #5ce8d17a
-class FeatureConfig(Choice):
+# %% ../../nbs/00_core/70_pipeline.ipynb #b2925574
+class FeatureConfig(SequenceSubFeature):
     "One of the feature types."
-    id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
-    "settings of a categorical column"
-    raw_feature: Annotated[RawFeatureConfig | None, OneOf("feature")] = None
-    "settings of a numeric column"
     sequence_id_feature: Annotated[IdFeatureConfig | None, OneOf("feature")] = None
     "settings of a sequence of ids"
     sequence_raw_feature: Annotated[RawFeatureConfig | None, OneOf("feature")] = None
     "settings of a sequence of numbers"
+    sequence_combo_feature: Annotated[ComboFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of crosses"
+    sequence_lookup_feature: Annotated[LookupFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of lookups"
+    sequence_match_feature: Annotated[MatchFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of lookups in a map of maps"
+    sequence_expr_feature: Annotated[ExprFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of expressions"
+    sequence_overlap_feature: Annotated[OverlapFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of shared words"
+    sequence_tokenize_feature: Annotated[TokenizeFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of tokens"
+    sequence_kv_dot_product: Annotated[KvDotProductConfig | None, OneOf("feature")] = None
+    "settings of a sequence of dot products"
+    sequence_bool_mask_feature: Annotated[BoolMaskFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of values that a mask keeps"
+    sequence_combine_feature: Annotated[CombineFeatureConfig | None, OneOf("feature")] = None
+    "settings of a sequence of values mapped to numbers"
     sequence_feature: Annotated[SequenceFeatureConfig | None, OneOf("feature")] = None
     "settings of several features of the same events"
 
@@ -287,7 +523,7 @@ class FeatureConfig(Choice):
         if kind != "sequence_feature": return [feature.feature_name]
         return [f"{feature.sequence_name}__{sub.kind[1].feature_name}" for sub in feature.features]
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #f1dfbf5d
+# %% ../../nbs/00_core/70_pipeline.ipynb #fb22e3bc
 class FusedSGD(Config):
     "Plain gradient descent on tables."
     lr: NonNegativeFloat = 0.002
@@ -298,6 +534,29 @@ class FusedSGD(Config):
 class FusedAdagrad(FusedSGD):
     "Adagrad on tables."
     initial_accumulator_value: NonNegativeFloat = 0.0
+
+
+class FusedFTRL(FusedAdagrad):
+    "Follow the regularised leader on tables."
+    learning_rate_power: float = -0.5
+    ftrl_beta: NonNegativeFloat = 0.0
+    l1_reg: NonNegativeFloat = 0.0
+    l2_reg: NonNegativeFloat = 0.0
+
+
+class FusedAdadelta(FusedSGD):
+    "Adadelta on tables."
+    rho: float = 0.95
+    eps: PositiveFloat = 1e-6
+    weight_decay: NonNegativeFloat = 0.0
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #0bcf00e2
+class FusedRMSprop(FusedSGD):
+    "RMSprop on tables."
+    alpha: float = 0.99
+    eps: PositiveFloat = 1e-8
+    momentum: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
 
 
 class FusedAdam(FusedSGD):
@@ -334,9 +593,11 @@ class Adagrad(Config):
     lr: NonNegativeFloat = 0.002
     eps: PositiveFloat = 1e-10
     initial_accumulator_value: NonNegativeFloat = 0.0
+    lr_decay: NonNegativeFloat = 0.0
     weight_decay: NonNegativeFloat = 0.0
+    fused: bool = False
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #06c1787a
+# %% ../../nbs/00_core/70_pipeline.ipynb #7cdedd8a
 class Adam(Config):
     "Adam and AdamW."
     lr: NonNegativeFloat = 0.002
@@ -344,6 +605,26 @@ class Adam(Config):
     beta2: float = 0.999
     eps: PositiveFloat = 1e-8
     amsgrad: bool = False
+    weight_decay: NonNegativeFloat = 0.0
+    fused: bool = False
+    "one kernel for all parameters; the same numbers"
+
+
+class Adadelta(Config):
+    "Adadelta."
+    lr: NonNegativeFloat = 0.002
+    rho: float = 0.95
+    eps: PositiveFloat = 1e-6
+    weight_decay: NonNegativeFloat = 0.0
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #a0d24dd2
+class RMSprop(Config):
+    "RMSprop."
+    lr: NonNegativeFloat = 0.002
+    alpha: float = 0.99
+    eps: PositiveFloat = 1e-8
+    momentum: float = 0.0
+    centered: bool = False
     weight_decay: NonNegativeFloat = 0.0
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #8c67d4e0
@@ -361,7 +642,7 @@ class ExponentialDecayLR(Config):
     min_learning_rate: NonNegativeFloat = 0.0
     by_epoch: bool = False
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #ec48fa27
+# %% ../../nbs/00_core/70_pipeline.ipynb #2b2bf0b8
 class ManualStepLR(Config):
     "A list of rates and the steps at which they begin."
     schedule_sizes: list[PositiveInt]
@@ -370,6 +651,36 @@ class ManualStepLR(Config):
     by_epoch: bool = False
 
 
+class CosineAnnealingLR(Config):
+    "Half a cosine over `T_max` steps, then the least rate."
+    T_max: PositiveInt
+    "steps of the half cosine"
+    min_learning_rate: NonNegativeFloat = 0.0
+    "least rate"
+    warmup_learning_rate: NonNegativeFloat = 0.0
+    "rate at step 0 of the warm-up"
+    warmup_size: NonNegativeInt = 0
+    "steps of the warm-up; 0: none"
+    by_epoch: bool = False
+    "count epochs, not steps"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #3d1e64a4
+class CosineAnnealingWarmRestartsLR(Config):
+    "Half cosines of `T_0`, `T_0 * T_mult`, `T_0 * T_mult**2` ... steps; each begins at the base rate."
+    T_0: PositiveInt
+    "steps of the first half cosine"
+    T_mult: PositiveInt = 1
+    "how much longer each next one is"
+    min_learning_rate: NonNegativeFloat = 0.0
+    "least rate"
+    warmup_learning_rate: NonNegativeFloat = 0.0
+    "rate at step 0 of the warm-up"
+    warmup_size: NonNegativeInt = 0
+    "steps of the warm-up; 0: none"
+    by_epoch: bool = False
+    "count epochs, not steps"
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #6a8a60cc
 class Schedule(Config):
     "The schedule of a learning rate; constant when none is named."
     constant_learning_rate: Annotated[ConstantLR | None, OneOf("learning rate", optional=True)] = None
@@ -379,6 +690,12 @@ class Schedule(Config):
     manual_step_learning_rate: Annotated[ManualStepLR | None, OneOf("learning rate", optional=True)] = (
         None
     )
+    cosine_annealing_learning_rate: Annotated[
+        CosineAnnealingLR | None, OneOf("learning rate", optional=True)
+    ] = None
+    cosine_annealing_warm_restarts_learning_rate: Annotated[
+        CosineAnnealingWarmRestartsLR | None, OneOf("learning rate", optional=True)
+    ] = None
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #288d0c12
 class SparseOptimizer(Schedule):
@@ -391,14 +708,38 @@ class SparseOptimizer(Schedule):
     partial_rowwise_lamb_optimizer: Annotated[FusedAdam | None, OneOf("optimizer")] = None
     partial_rowwise_adam_optimizer: Annotated[FusedAdam | None, OneOf("optimizer")] = None
     rowwise_adagrad_optimizer: Annotated[FusedRowWiseAdagrad | None, OneOf("optimizer")] = None
+    adadelta_optimizer: Annotated[FusedAdadelta | None, OneOf("optimizer")] = None
+    rmsprop_optimizer: Annotated[FusedRMSprop | None, OneOf("optimizer")] = None
+    ftrl_optimizer: Annotated[FusedFTRL | None, OneOf("optimizer")] = None
 
 
-class DenseOptimizer(Schedule):
-    "The optimizer of everything else."
+class _Dense(Schedule):
     sgd_optimizer: Annotated[SGD | None, OneOf("optimizer")] = None
     adagrad_optimizer: Annotated[Adagrad | None, OneOf("optimizer")] = None
     adam_optimizer: Annotated[Adam | None, OneOf("optimizer")] = None
     adamw_optimizer: Annotated[Adam | None, OneOf("optimizer")] = None
+    adadelta_optimizer: Annotated[Adadelta | None, OneOf("optimizer")] = None
+    rmsprop_optimizer: Annotated[RMSprop | None, OneOf("optimizer")] = None
+
+# %% ../../nbs/00_core/70_pipeline.ipynb #2f47c481
+class PartOptimizer(_Dense):
+    "An optimizer of its own for parameters whose whole name matches a pattern."
+    regex_pattern: str
+    "regular expression; the first of several that match counts"
+
+
+class DenseEMA(Config):
+    "Moving averages of the dense weights: `average = decay * average + (1 - decay) * weight`."
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.999
+    "share of the past"
+
+
+class DenseOptimizer(_Dense):
+    "The optimizer of everything else."
+    part_optimizers: list[PartOptimizer] = []
+    "parameters that have an optimizer of their own"
+    ema: DenseEMA | None = None
+    "moving averages, which evaluation and export take; None: none are kept"
 
 # %% ../../nbs/00_core/70_pipeline.ipynb #f5ab8ef3
 class GradScaler(Config):
@@ -421,7 +762,7 @@ Summary = Literal[
     "loss", "learning_rate", "parameter", "global_gradient_norm", "gradient_norm", "gradient"
 ]
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #83e421d2
+# %% ../../nbs/00_core/70_pipeline.ipynb #1a6645f1
 class TrainConfig(Config):
     "How a model is trained."
     sparse_optimizer: SparseOptimizer
@@ -474,6 +815,8 @@ class TrainConfig(Config):
 # %% ../../nbs/00_core/70_pipeline.ipynb #5b2b404e
 class EvalConfig(Config):
     "How a model is evaluated."
+    evaluator_type: str | None = None
+    "TorchEasyRec's field, which nothing reads there either"
     num_steps: PositiveInt | None = None
     "batches at most; None: all"
     log_step_count_steps: PositiveInt = 10
@@ -499,7 +842,7 @@ class ExportConfig(Config):
     use_dense_ema: bool | None = None
     "export the moving averages of the dense weights"
 
-# %% ../../nbs/00_core/70_pipeline.ipynb #a090a002
+# %% ../../nbs/00_core/70_pipeline.ipynb #469a6177
 @explained
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class PipelineConfig(Formats):

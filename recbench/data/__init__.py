@@ -6,13 +6,14 @@
 __all__ = ['Batch', 'CandidateSource', 'Candidates', 'ClassLoader', 'DATASETS', 'Dataset', 'Encoding', 'HardNegativeSampler',
            'HardNegativeSamplerV2', 'IdFeature', 'Jagged', 'LabelColumn', 'LaggedHistoryLoader', 'LaterLoader',
            'NegativeSampler', 'NegativeSamplerV2', 'Negatives', 'ParquetStream', 'RANK_DATASETS', 'RandomStream',
-           'RankLoader', 'RawFeature', 'RowLoader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
+           'RankLoader', 'RawFeature', 'RowLoader', 'RowReader', 'Schema', 'SchemaFile', 'SequenceFeature', 'Split',
            'SequenceLoader', 'StreamLoader', 'TDMLoader', 'TDMSampler', 'Table', 'MatchLoader', 'PairLoader',
            'TrainLoader', 'Tree', 'Vocabulary', 'build_dataset', 'build_rows', 'candidate_source', 'category_tree',
-           'cluster_tree', 'dataset_from_frames', 'equal_users', 'infer_schema', 'leak_line', 'leak_report',
-           'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree', 'near_counts', 'near_vectors',
-           'popularity_weights', 'read_schema', 'save_encoding', 'save_tree', 'split_by_time', 'split_by_user_time',
-           'split_random', 'stream_batches', 'tree_features', 'with_embedding_dim']
+           'cluster_tree', 'data_files', 'dataset_from_frames', 'equal_users', 'infer_schema', 'leak_line',
+           'leak_report', 'leave_last', 'load_dataset', 'load_encoding', 'load_folder', 'load_tree', 'model_features',
+           'near_counts', 'near_vectors', 'popularity_weights', 'read_schema', 'save_encoding', 'save_tree',
+           'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches', 'tree_features',
+           'with_embedding_dim', 'written_features']
 
 # %% ../../nbs/10_data/99_data.ipynb #a969d472
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         leak_report, leave_last, load_encoding, load_folder, ParquetStream, read_schema, save_encoding,
         SchemaFile, Split, split_by_time, split_by_user_time, split_random, stream_batches,
     )
+    from recbench.data.columns import RowReader, data_files, model_features, written_features
     from recbench.data.published import (DATASETS, load_dataset, RANK_DATASETS)
     from recbench.data.feed import (
         candidate_source, CandidateSource, category_tree, ClassLoader, cluster_tree, equal_users,
@@ -47,16 +49,17 @@ _all_ = [
     "HardNegativeSampler", "HardNegativeSamplerV2", "IdFeature", "Jagged", "LabelColumn",
     "LaggedHistoryLoader", "LaterLoader", "NegativeSampler", "NegativeSamplerV2", "Negatives",
     "ParquetStream", "RANK_DATASETS", "RandomStream", "RankLoader", "RawFeature", "RowLoader",
-    "Schema", "SchemaFile", "SequenceFeature", "Split", "SequenceLoader", "StreamLoader", "TDMLoader",
-    "TDMSampler", "Table", "MatchLoader", "PairLoader", "TrainLoader", "Tree", "Vocabulary",
-    "build_dataset", "build_rows", "candidate_source", "category_tree", "cluster_tree",
-    "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report", "leave_last",
-    "load_dataset", "load_encoding", "load_folder", "load_tree", "near_counts", "near_vectors",
-    "popularity_weights", "read_schema", "save_encoding", "save_tree", "split_by_time",
-    "split_by_user_time", "split_random", "stream_batches", "tree_features", "with_embedding_dim"
+    "RowReader", "Schema", "SchemaFile", "SequenceFeature", "Split", "SequenceLoader", "StreamLoader",
+    "TDMLoader", "TDMSampler", "Table", "MatchLoader", "PairLoader", "TrainLoader", "Tree",
+    "Vocabulary", "build_dataset", "build_rows", "candidate_source", "category_tree", "cluster_tree",
+    "data_files", "dataset_from_frames", "equal_users", "infer_schema", "leak_line", "leak_report",
+    "leave_last", "load_dataset", "load_encoding", "load_folder", "load_tree", "model_features",
+    "near_counts", "near_vectors", "popularity_weights", "read_schema", "save_encoding", "save_tree",
+    "split_by_time", "split_by_user_time", "split_random", "stream_batches", "tree_features",
+    "with_embedding_dim", "written_features"
 ]
 
-# %% ../../nbs/10_data/99_data.ipynb #c89d0e78
+# %% ../../nbs/10_data/99_data.ipynb #526e11f0
 keep_old_paths("recbench.data", {
     "features": "rows.features",
     "vocabulary": "rows.vocabulary",

@@ -17,7 +17,7 @@ from .tzrec_config import SEQUENCE_SUFFIX
 from ..metrics.train_metric import TrainMetricWrapper
 from ..models.base import RENAMED
 
-# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #b4f3a99c
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #1e6c0d9b
 _TABLE = re.compile(
     r"(.*embedding_group\.)(seq_)?emb_impls\.[^.]+\."
     r"(?:ebc\.embedding_bags|ec_dict\.\d+\.embeddings)\.(.+)\.weight"
@@ -37,6 +37,9 @@ _RENAMES = (
     (r"^_extraction_nets\.(\d+)\._", r"extraction_nets.\1."),
 )
 _ALIASES = {"final": "final_mlp", **RENAMED}  # what stands in front of the first dot
+_SINGLE = re.compile(r"(.*\bhist_seq_mlp)\.(weight|bias)")
+
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #17f3f9f5
 _ZERO_IF_ABSENT = re.compile(r".*\bhist_seq_mlp\.\d+\.0\.bias")  # versions of TorchEasyRec differ in it
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #6f336766
@@ -59,6 +62,8 @@ def rename(name: str, places: set[str]) -> str:
         return apart if table[2] and apart in places else f"{table[1]}tables.{table[3]}.weight"
     for old, new in _RENAMES: name = re.sub(old, new, name)
     part, _, rest = name.partition(".")
+    if (single := _SINGLE.fullmatch(name)) and name not in places:
+        return f"{single[1]}_out.{single[2]}"  # an MLP of one layer is a linear map there
     other = f"{_ALIASES.get(part, part)}.{rest}"
     return other if other in places and name not in places else name
 
@@ -99,20 +104,24 @@ def _check_renamed(renamed: Mapping[str, str], places: set[str], needed: set[str
     if lines: raise ValueError("; ".join(lines))
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #5233e719
-def convert_tzrec_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_tzrec_state_dict(
+    model: nn.Module, tensors: Mapping[str, Tensor], names: dict[str, str] | None = None
+) -> dict[str, Tensor]:
     """The tensors under recbench's names, ready for `model.load_state_dict(strict=True)`; ValueError if
     one is left over or missing.
 
     Args:
         model: built from the config that TorchEasyRec trained
         tensors: its state dict
+        names: filled with parameter here -> tensor there
     """
     own, kept = model.state_dict(), _metric_state(model)
     places = set(own) - set(kept)
-    names = [name for name in tensors if not _LEFT_OUT.fullmatch(name)]
-    renamed = {name: rename(without_transposes(name, tensors), places) for name in names}
+    read = [name for name in tensors if not _LEFT_OUT.fullmatch(name)]
+    renamed = {name: rename(without_transposes(name, tensors), places) for name in read}
     lacking = places - set(renamed.values())
     absent = {place for place in lacking if _ZERO_IF_ABSENT.fullmatch(place)}
     _check_renamed(renamed, places, places - absent)
+    if names is not None: names |= {place: name for name, place in renamed.items()}
     zeros = {place: torch.zeros_like(own[place]) for place in absent}
     return {place: tensors[name] for name, place in renamed.items()} | zeros | kept

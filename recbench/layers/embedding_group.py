@@ -32,6 +32,7 @@ from ..data.rows.features import Feature, IdFeature, RawSequenceFeature, Sequenc
 from .dense_embedding import dense_blocks, make_dense_embedding
 from .din import DINEncoder
 from .embedding_tables import EmbeddingTables, Lookup, Tables
+from .initializers import initializer
 from .multi_window_din import MultiWindowDINEncoder
 from .pooling import PoolingEncoder
 from .self_attention import SelfAttentionEncoder
@@ -44,13 +45,15 @@ class FeatureRead(NamedTuple):
 
     Attributes:
         table: "" for a number, which is taken as it is
-        how: "single" [B, D], "bag" [B, D], "rows" [V, D], "numbers" [V, value_dim], or "dense": [B,
-            value_dim], with an embedding [B, D]
+        how: "single" [B, D], "bag" [B, D], "rows" [V, D], "bags" [V, D] of several ids a position,
+            "numbers" [V, value_dim], or "dense": [B, value_dim], with an embedding [B, D]
+        numbers: value_dim of a sequence of numbers
     """
     feature: str
     table: str
     how: str
     width: int
+    numbers: int = 0
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #3c18fe58
 def read_numbers(feature: Feature, wide_dim: int, rows: bool) -> FeatureRead:
@@ -65,8 +68,9 @@ def read_numbers(feature: Feature, wide_dim: int, rows: bool) -> FeatureRead:
             f"{feature.name} is a sequence of numbers; it can be read as a sequence only, in a "
             "sequence group"
         )
-    how = "numbers" if feature.is_sequence else "dense"
-    return FeatureRead(feature.name, "", how, feature.output_dim)
+    if not isinstance(feature, RawSequenceFeature):
+        return FeatureRead(feature.name, "", "dense", feature.output_dim)
+    return FeatureRead(feature.name, "", "numbers", feature.output_dim, feature.value_dim)
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #950455ab
 def make_read(
@@ -75,7 +79,8 @@ def make_read(
     "How a feature is read: `wide_dim` for a WIDE group, `rows` to keep each position of a sequence."
     if not feature.is_sparse: return read_numbers(feature, wide_dim, rows)
     table = feature.table + ("_wide" if wide_dim else "") + (f"_{suffix}" if suffix else "")
-    if feature.is_sequence and rows: how = "rows"
+    several = isinstance(feature, SequenceFeature) and feature.value_dim == 0
+    if feature.is_sequence and rows: how = "bags" if several else "rows"
     else: how = "bag" if feature.is_list else "single"
     return FeatureRead(feature.name, table, how, wide_dim or feature.embedding_dim)
 
@@ -178,7 +183,7 @@ def rows_of(feature: Feature) -> int:
 
 def _check_alike(sharing: list[Feature]) -> None:
     "Features of one table train alike, from weights of one spread."
-    for setting in ("trainable", "init_std"):
+    for setting in ("trainable", "init_std", "init_fn"):
         values = {feature.name: getattr(feature, setting) for feature in sharing}
         if len(set(values.values())) > 1:
             raise ValueError(
@@ -191,16 +196,46 @@ def _normal(std: float | None):
     return None if std is None else lambda weight: nn.init.normal_(weight, std=std)
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #17cfac86
-def table_config(use: FeatureRead, feature: Feature) -> EmbeddingBagConfig:
-    "TorchRec config of the table that `use` of a `feature` reads."
+def table_config(
+    use: FeatureRead, feature: Feature, init_fn: str | None = None
+) -> EmbeddingBagConfig:
+    """TorchRec config of the table that `use` of a `feature` reads.
+
+    Args:
+        init_fn: first weights, an entry of INITIALIZERS; None: as the feature says
+    """
+    named = init_fn or feature.init_fn
     return EmbeddingBagConfig(
         name=use.table, num_embeddings=rows_of(feature), embedding_dim=use.width,
-        feature_names=[feature.name], init_fn=_normal(feature.init_std),
+        feature_names=[feature.name],
+        init_fn=initializer(named) if named else _normal(feature.init_std),
     )
+
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #ee131f2a
+def _refuse_collisions(features: Sequence[Feature], feature_groups: Sequence[FeatureGroup]) -> None:
+    "Refuse groups in which one name of a table comes from two embedding names or endings."
+    by_name, origins = {feature.name: feature for feature in features}, {}
+    for group in feature_groups:
+        own, wide = group.embedding_name_suffix, "_wide" if group.group_type == "WIDE" else ""
+        parts = [(group.feature_names, own), *(
+            (part.feature_names, part.embedding_name_suffix or own) for part in group.sequence_groups
+        )]
+        for names, suffix in parts:
+            for name in names:
+                if name not in by_name or not by_name[name].is_sparse: continue
+                made = by_name[name].table, wide, f"_{suffix}" if suffix else ""
+                first = origins.setdefault("".join(made), made)
+                if first == made: continue
+                raise ValueError(
+                    f"table {''.join(made)!r} would be that of embedding_name {first[0]!r} with "
+                    f"{''.join(first[1:]) or 'no ending'} and of {made[0]!r} with "
+                    f"{''.join(made[1:]) or 'no ending'}; give one another embedding_name or suffix"
+                )
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #3462bc90
 def table_configs(
-    features: Sequence[Feature], feature_groups: Sequence[FeatureGroup], wide_embedding_dim: int = 4
+    features: Sequence[Feature], feature_groups: Sequence[FeatureGroup], wide_embedding_dim: int = 4,
+    wide_init_fn: str | None = None
 ) -> tuple[list[EmbeddingBagConfig], list[str]]:
     """TorchRec configs of all tables these groups read, and the names of the frozen ones.
 
@@ -208,12 +243,16 @@ def table_configs(
         features: of the data set
         feature_groups: that read them
         wide_embedding_dim: width of tables of wide groups
+        wide_init_fn: their first weights, an entry of INITIALIZERS; None: as each feature says
     """
+    _refuse_collisions(features, feature_groups)
     by_name = {feature.name: feature for feature in features}
     plans = [plan_group(group, by_name, wide_embedding_dim) for group in feature_groups]
     reads = [(use, by_name[use.feature]) for use in all_reads(plans) if use.table]
     for use, _ in reads: _check_alike([other for read, other in reads if read.table == use.table])
-    configs = [table_config(use, feature) for use, feature in reads]
+    wide = {use.table for plan in plans if plan.kind == "WIDE" for use in plan.query}
+    configs = [table_config(use, feature, wide_init_fn if use.table in wide else None)
+               for use, feature in reads]
     return configs, sorted({use.table for use, feature in reads if not feature.trainable})
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #819bcc4a
@@ -244,7 +283,7 @@ def _refuse_missing(uses: Sequence[FeatureRead], places: dict[str, str]) -> None
 def _ask_list(asked: Asked, reader: FeatureReader, use: FeatureRead, weighted: bool) -> None:
     "A bag, or the rows of a sequence, as a lookup of its own."
     ids = reader.ragged(use.feature)
-    lengths = ids.lengths if use.how == "bag" else None
+    lengths = {"bag": ids.lengths, "bags": ids.each}.get(use.how)
     asked.lookups.append(Lookup((use.table,), ids.values, lengths, ids.weights if weighted else None))
     asked.owners.append([use])
 
@@ -265,7 +304,7 @@ def _ask_blocks(
         if names not in made: made[names] = reader.single(names)
         _ask_block(asked, members, made[names])
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #04b6027d
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #48354403
 def ask_uses(
     reader: FeatureReader, places: dict[str, str], uses: Sequence[FeatureRead],
     weighted: frozenset[str], sums: Sequence[tuple[FeatureRead, ...]] = ()
@@ -283,7 +322,7 @@ def ask_uses(
     for use in uses:
         if use.how == "dense": asked.answers[use] = reader.numbers(use.feature)
         elif use.how == "numbers":
-            asked.answers[use] = reader.ragged(use.feature).values.reshape(-1, use.width)
+            asked.answers[use] = reader.ragged(use.feature).values.reshape(-1, use.numbers)
         elif use.how == "single":
             blocks.setdefault((places[use.feature], use.width), []).append(use)
         else: _ask_list(asked, reader, use, use.feature in weighted)
@@ -365,8 +404,10 @@ def make_encoders(group: FeatureGroup, plan: GroupPlan) -> nn.ModuleList:
 def _pool(self: "EmbeddingGroup", reader: FeatureReader, answers: dict[FeatureRead, Tensor]) -> None:
     "Turn the sums of mean-pooled bags into means; an empty bag stays 0."
     for use in list(answers):
-        if use.how == "bag" and use.feature in self.averaged:
-            lengths = reader.ragged(use.feature).lengths
+        if use.how in ("bag", "bags") and use.feature in self.averaged:
+            ids = reader.ragged(use.feature)
+            lengths = ids.lengths if use.how == "bag" else ids.each
+            if lengths is None: continue
             answers[use] = answers[use] / lengths.clamp(min=1)[:, None]
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #025924fd
@@ -376,7 +417,7 @@ def _embed(self: "EmbeddingGroup", answers: dict[FeatureRead, Tensor]) -> None:
     Never in half types, for numbers come in any size.
     """
     for block, layer in zip(self.dense_blocks, self.dense_embeddings):
-        uses = [make_read(feature) for feature in block]
+        uses = [make_read(feature, rows=feature.is_sequence) for feature in block]
         if not any(use in answers for use in uses): continue
         rows = {use.feature: answers[use].shape[0] for use in uses}
         if any(count != rows[uses[0].feature] for count in rows.values()):
@@ -394,7 +435,7 @@ def _common_lengths(
     reader: FeatureReader, plan: GroupPlan, answers: dict[FeatureRead, Tensor]
 ) -> Tensor:
     "Lengths [B] of the sequences of a group; refuses those that do not run in step."
-    first, every = plan.sequence[0], [reader.ragged(use.feature).lengths for use in plan.sequence]
+    first, every = plan.sequence[0], [reader.ragged(use.feature).steps for use in plan.sequence]
     uneven = [
         use.feature
         for use, other in zip(plan.sequence, every)
@@ -567,7 +608,7 @@ def encoders(self: "EmbeddingGroup", plan: GroupPlan) -> Sequence[SequenceEncode
     if not plan.encoded: return ()
     return cast(Sequence[SequenceEncoder], self.seq_encoders[plan.name])
 
-# %% ../../nbs/20_layers/40_embedding_group.ipynb #db3f0011
+# %% ../../nbs/20_layers/40_embedding_group.ipynb #6f4dde00
 class EmbeddingGroup(nn.Module):
     """Reads feature groups out of a batch; see the table above for keys and shapes.
 
@@ -576,6 +617,7 @@ class EmbeddingGroup(nn.Module):
         tables: given to share tables with another group; own ones otherwise
         summed: WIDE groups of which only the sum over the features is read
         feature_groups: what the model reads
+        wide_init_fn: first weights of the tables of WIDE groups; None: as each feature says
     """
     averaged: frozenset[str]       # names of lists whose mean is read
     weighted: frozenset[str]       # names of features whose ids have weights
@@ -583,7 +625,8 @@ class EmbeddingGroup(nn.Module):
 
     def __init__(
         self, features: Sequence[Feature], feature_groups: Sequence[FeatureGroup],
-        wide_embedding_dim: int = 4, tables: Tables | None = None, summed: Collection[str] = ()
+        wide_embedding_dim: int = 4, tables: Tables | None = None, summed: Collection[str] = (),
+        wide_init_fn: str | None = None
     ):
         super().__init__()
         self.features = {feature.name: feature for feature in features}
@@ -592,7 +635,9 @@ class EmbeddingGroup(nn.Module):
         self.uses, self.sums = reads_and_sums(self.plans)
         self._sort_features(features)
         if tables is None:
-            tables = EmbeddingTables(*table_configs(features, feature_groups, wide_embedding_dim))
+            tables = EmbeddingTables(
+                *table_configs(features, feature_groups, wide_embedding_dim, wide_init_fn)
+            )
         self.tables = tables
         pairs = [pair for pair in zip(feature_groups, self.plans) if pair[1].encoded]
         self.seq_encoders = nn.ModuleDict(

@@ -108,7 +108,7 @@ def judged(self: "Head", columns: Mapping[str, Tensor]) -> Tensor | None:
 # %% ../../nbs/60_models/24_heads.ipynb #1e0eb02d
 Named = tuple[str, str, Any]  # name in dicts, kind, settings of that kind
 
-# %% ../../nbs/60_models/24_heads.ipynb #26b470e1
+# %% ../../nbs/60_models/24_heads.ipynb #8bd3c1f7
 @dataclass(frozen=True)
 class Head:
     """One output of a model, and what is asked of it.
@@ -226,8 +226,12 @@ def _multiclass_auc(config: Any, classes: int) -> Metric:
     return MulticlassAUC(classes, config.thresholds, config.average)
 
 
+def _grouped_xauc(config: Any, classes: int) -> Metric:
+    return GroupedXAUC(config.max_pairs_per_group, ties=config.ties)
+
+
 def _xauc(config: Any, classes: int) -> Metric:
-    return XAUC(config.sample_ratio, config.max_pairs, config.in_batch)
+    return XAUC(config.sample_ratio, config.max_pairs, config.in_batch, ties=config.ties)
 
 # %% ../../nbs/60_models/24_heads.ipynb #faa4391c
 METRIC_KINDS: OpenTable[MetricKind] = OpenTable("metric", {
@@ -239,7 +243,7 @@ METRIC_KINDS: OpenTable[MetricKind] = OpenTable("metric", {
     "mean_absolute_error": MetricKind(lambda config, _: MeanAbsoluteError(), "value"),
     "mean_squared_error": MetricKind(lambda config, _: MeanSquaredError(), "value"),
     "xauc": MetricKind(_xauc, "value"),
-    "grouped_xauc": MetricKind(lambda config, _: GroupedXAUC(config.max_pairs_per_group), "value"),
+    "grouped_xauc": MetricKind(_grouped_xauc, "value"),
 })
 
 # %% ../../nbs/60_models/24_heads.ipynb #54621a4b
@@ -473,7 +477,7 @@ def check_heads(heads: Sequence[Head], features: Mapping[str, Feature]) -> None:
             if name := getattr(config, "session_name", None):
                 check_id_feature(name, f"session_name of {kind}", features)
 
-# %% ../../nbs/60_models/24_heads.ipynb #f7fead5e
+# %% ../../nbs/60_models/24_heads.ipynb #ed1604ee
 class Heads(nn.Module):
     """The outputs of a model: their predictions, losses and metrics. A sequence of `Head`.
 

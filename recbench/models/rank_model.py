@@ -71,7 +71,8 @@ def init_input(self: "RankModel") -> None:
     summed = () if self.config.variational_dropout else self.summed_groups
     width = getattr(self.config.model, "wide_embedding_dim", 4)
     self.embedding_group = EmbeddingGroup(
-        self.input_features(), self.input_groups(), width, summed=summed
+        self.input_features(), self.input_groups(), width, summed=summed,
+        wide_init_fn=getattr(self.config.model, "wide_init_fn", None),
     )
     self.variational_dropout = group_dropout(self.embedding_group, groups, self.config)
 
@@ -183,7 +184,7 @@ def update_train_metric(self: "RankModel", predictions: dict[str, Tensor], batch
     "Add a batch to the train metrics."
     self.heads.update_train(predictions, batch)
 
-# %% ../../nbs/60_models/25_rank_model.ipynb #36ce3d6e
+# %% ../../nbs/60_models/25_rank_model.ipynb #299fe7de
 class RankModel(BaseModel, abstract=True):
     """Base of ranking models: subclasses make their layers in `init_network` and write `predict`.
 

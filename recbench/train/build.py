@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
            'written', 'sort_out', 'first_spread', 'built_feature', 'table_rows', 'number_settings', 'described',
-           'build_features', 'build_negatives', 'optimizer_settings', 'train_settings', 'Built', 'fewer_valid', 'build']
+           'build_features', 'build_negatives', 'optimizer_settings', 'train_settings', 'Built', 'fewer_valid',
+           'rows_of', 'build']
 
-# %% ../../nbs/80_train/90_build.ipynb #a47db388
+# %% ../../nbs/80_train/90_build.ipynb #7be2bacc
 import re
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +22,17 @@ from ..core.base import Config
 from ..core.config import ModelConfig
 from ..core.pipeline import DataConfig, FeatureConfig, PipelineConfig, TrainConfig
 from ..core.registry import lookup
+from ..data.columns.flat_dataset import generated_dataset, read_dataset
+from ..data.columns.row_reader import RowReader, Source, data_files
 from ..data.feed.negatives import Negatives
 from ..data.rows.features import DenseEmbedding, Feature, RawFeature
 from ..data.sets.dataset import Dataset
 from ..models.base import BaseModel, create_model
 from ..models.recipes import Recipe
+from .averages import ExponentialAverage
 from .schedules import Constant, LearningRate, schedule_of
+
+# %% ../../nbs/80_train/90_build.ipynb #b1cbde6e
 from .trainer import Trainer
 
 # %% ../../nbs/80_train/90_build.ipynb #78466ea1
@@ -41,7 +48,8 @@ def written(config: Config | None) -> dict[str, Any]:
 
 # %% ../../nbs/80_train/90_build.ipynb #eb1b8450
 def sort_out(
-    place: str, config: Config | None, done: Collection[str], replaced: Collection[str]
+    place: str, config: Config | None, done: Collection[str], replaced: Collection[str],
+    strict: bool = True
 ) -> list[str]:
     """Names of written fields that the data set or this machine replaces; the rest must be done.
 
@@ -49,8 +57,10 @@ def sort_out(
         place: where the fields stand, for the error: "train_config"
         done: fields that `build` follows
         replaced: fields that have no effect here
+        strict: False: what cannot be done is noted, not refused
     """
     found = written(config)
+    if not strict: replaced = {*found} - {*done}
     for name, value in found.items():
         if name not in {*done, *replaced}:
             raise ValueError(f"{place}.{name} is {str(value)!r:.80}; it cannot be done here, take it "
@@ -163,7 +173,7 @@ def build_negatives(config: DataConfig | None, data: Dataset) -> Negatives | Non
     more = {"num_hard": hard} if hard else {}
     return Negatives(kind=SAMPLERS[name], num_sample=sampler.num_sample, **more)
 
-# %% ../../nbs/80_train/90_build.ipynb #f0503d2b
+# %% ../../nbs/80_train/90_build.ipynb #bc749013
 TABLE_OPTIMIZERS = {
     "adagrad_optimizer": "adagrad",
     "rowwise_adagrad_optimizer": "rowwise_adagrad",
@@ -171,21 +181,36 @@ TABLE_OPTIMIZERS = {
 }
 
 
-def optimizer_settings(config: TrainConfig) -> dict[str, Any]:
+def _adam_everywhere(config: TrainConfig) -> dict[str, Any] | None:
+    "Arguments of a trainer that gives tables and everything else Adam; None where the config does not."
+    name, tables = config.sparse_optimizer.chosen("optimizer")
+    kind, dense = config.dense_optimizer.chosen("optimizer")
+    usual = {"lr", "weight_decay"}
+    if (name, kind) != ("adam_optimizer", "adam_optimizer"): return None
+    if {*written(dense)} - usual - {"fused"} or {*written(tables)} - usual: return None
+    return {
+        "table_optimizer": "adam", "table_learning_rate": tables.lr, "learning_rate": dense.lr,
+        "weight_decay": dense.weight_decay, "table_weight_decay": tables.weight_decay,
+    }
+
+# %% ../../nbs/80_train/90_build.ipynb #21ee782c
+def optimizer_settings(config: TrainConfig, strict: bool = True) -> dict[str, Any]:
     "Arguments of a trainer: both optimisers and their schedules."
     place = "train_config.sparse_optimizer"
     name, tables = config.sparse_optimizer.chosen("optimizer")
-    if name not in TABLE_OPTIMIZERS:
+    adam = None if strict else _adam_everywhere(config)
+    if name not in TABLE_OPTIMIZERS and adam is None:
         raise ValueError(f"{place} is {name}; allowed are {', '.join(TABLE_OPTIMIZERS)}")
-    sort_out(f"{place}.{name}", tables, ("lr",), ())
+    sort_out(f"{place}.{name}", tables, ("lr",), (), strict)
     rates = schedule_of(config.dense_optimizer), schedule_of(config.sparse_optimizer)
     moving = any(not isinstance(one, Constant) for one in rates)
-    return {
+    callbacks: list[object] = [LearningRate(*rates)] if moving else []
+    if ema := config.dense_optimizer.ema: callbacks.append(ExponentialAverage(ema.decay))
+    return {"callbacks": callbacks, **(adam or {
         "table_optimizer": TABLE_OPTIMIZERS[name],
         "table_learning_rate": tables.lr,
         "dense": config.dense_optimizer,
-        "callbacks": [LearningRate(*rates)] if moving else [],
-    }
+    })}
 
 # %% ../../nbs/80_train/90_build.ipynb #b3145d56
 TRAINED = (
@@ -196,17 +221,19 @@ TRAINED = (
 SHOWN = ("log_step_count_steps", "use_tensorboard", "cudnn_allow_tf32", "cuda_matmul_allow_tf32")
 
 # %% ../../nbs/80_train/90_build.ipynb #f556953c
-def train_settings(config: TrainConfig | None) -> tuple[dict[str, Any], list[str]]:
+def train_settings(
+    config: TrainConfig | None, strict: bool = True
+) -> tuple[dict[str, Any], list[str]]:
     "Arguments of a trainer, and what has no effect on its numbers."
     if config is None: return {}, []
-    notes = sort_out("train_config", config, TRAINED, SHOWN)
+    notes = sort_out("train_config", config, TRAINED, SHOWN, strict)
     sort_out("train_config.grad_clipping", config.grad_clipping,
-             ("clipping_type", "max_gradient", "norm_type"), ())
-    if (config.save_checkpoints_epochs or 1) > 1:
+             ("clipping_type", "max_gradient", "norm_type"), (), strict)
+    if strict and (config.save_checkpoints_epochs or 1) > 1:
         raise ValueError(f"train_config.save_checkpoints_epochs is {config.save_checkpoints_epochs}; a "
                          "checkpoint ends every epoch, allowed is 1")
     clipping = {"clipping": config.grad_clipping} if config.grad_clipping else {}
-    return optimizer_settings(config) | clipping | {
+    return optimizer_settings(config, strict) | clipping | {
         "steps": config.num_steps,
         "epochs": config.num_epochs,
         "accumulate": config.gradient_accumulation_steps or 1,
@@ -234,22 +261,48 @@ class Built:
         negatives: that a sampler names; None: the trainer's choice
         model: with first weights of the seed
         trainer: `trainer.fit()` trains
-        notes: written fields that the data set or this machine replaces
+        notes: written fields that the data set or this machine replaces, or that are not done
+        data: the rows it trains on
     """
     features: list[Feature]
     negatives: Negatives | None
     model: BaseModel
     trainer: Trainer
     notes: tuple[str, ...]
+    data: Dataset | None = None
 
 # %% ../../nbs/80_train/90_build.ipynb #a23402ce
-def fewer_valid(pipeline: PipelineConfig, data: Dataset) -> tuple[Dataset, list[str]]:
+def fewer_valid(
+    pipeline: PipelineConfig, data: Dataset, strict: bool = True
+) -> tuple[Dataset, list[str]]:
     "The data set with as many validation rows as `eval_config.num_steps` batches hold."
     config, source = pipeline.eval_config, pipeline.data_config or DataConfig(dataset_type="CsvDataset")
-    notes = sort_out("eval_config", config, ("num_steps",), ("log_step_count_steps",))
+    notes = sort_out("eval_config", config, ("num_steps",), ("log_step_count_steps",), strict)
     if config is None or config.num_steps is None: return data, notes
     rows = config.num_steps * (source.eval_batch_size or source.batch_size)
     return replace(data, valid=data.valid.take(torch.arange(min(rows, len(data.valid))))), notes
+
+# %% ../../nbs/80_train/90_build.ipynb #4321b5a9
+def rows_of(
+    pipeline: PipelineConfig, reader: RowReader, data: Source | Mapping[str, Source] | None, seed: int
+) -> Dataset:
+    """The rows that a pipeline trains on and validates with.
+
+    Args:
+        pipeline: with its input paths
+        reader: of its rows
+        data: rows in place of those paths; without "valid" those that train validate too
+        seed: of generated rows
+    """
+    if data is None:
+        try: found: Any = {"train": data_files(pipeline.train_input_path or "none", reader.folder)}
+        except ValueError as error:
+            warnings.warn(f"{error}; the rows are generated and teach nothing", stacklevel=3)
+            return generated_dataset(pipeline, reader, seed=seed)
+        try: found["valid"] = data_files(pipeline.eval_input_path or "none", reader.folder)
+        except ValueError: pass
+    else: found = dict(data) if isinstance(data, Mapping) else {"train": data}
+    return read_dataset(pipeline, reader, found["train"], found.get("valid", found["train"]))
 
 # %% ../../nbs/80_train/90_build.ipynb #2f53019b
 def _model_of(
@@ -259,8 +312,10 @@ def _model_of(
     config, source = pipeline.model_config, pipeline.data_config
     assert config is not None
     labels = (source.label_fields if source else None) or [data.schema.label or "label"]
+    weights = list(source.sample_weight_fields) if source else []
+    if not hasattr(config.model, "task_towers"): labels, weights = labels[:1], weights[:1]
     torch.manual_seed(seed)
-    return create_model(config, features, labels, source.sample_weight_fields if source else None)
+    return create_model(config, features, labels, weights)
 
 
 def _check_model(config: ModelConfig | None) -> None:
@@ -269,30 +324,42 @@ def _check_model(config: ModelConfig | None) -> None:
     if config.model_type == "TDM":
         raise ValueError("model_config is TDM; it needs a tree, which no pipeline config holds")
 
-# %% ../../nbs/80_train/90_build.ipynb #ddd5f435
+# %% ../../nbs/80_train/90_build.ipynb #a31d4785
 def build(
-    pipeline: PipelineConfig, data: Dataset, *, run_dir: Path | str | None = None,
-    applied: Collection[str] = (), seed: int = 0, progress: bool = True
+    pipeline: PipelineConfig, data: Dataset | Source | Mapping[str, Source] | None = None, *,
+    run_dir: Path | str | None = None, applied: Collection[str] = (), seed: int = 0,
+    progress: bool = True, folder: Path | str = ""
 ) -> Built:
-    """Features, negatives, model and trainer as a pipeline config describes them; a field that is
-    written and cannot be done is refused by name.
+    """Features, negatives, model and trainer as a pipeline config describes them.
+
+    With a data set a field that is written and cannot be done is refused by name; with files, or rows
+    as
+    they are, it is in `notes`.
 
     Args:
         pipeline: read by `PipelineConfig.from_yaml` or `read_tzrec_config`
-        data: its rows, columns named as the features of the config
-        run_dir: of record and checkpoints; None: the config's model_dir; "" there: none
+        data: a data set with columns named as the features; files, a frame or an Arrow table, or
+            {"train": ..., "valid": ...} of them; None: the config's input paths, and where no files are
+            there generated rows, with a warning
+        run_dir: of record and checkpoints; None: the config's model_dir; "" there, or generated rows:
+            none
         applied: settings of features that the data set has applied itself: "normalizer"
         seed: of first weights, shuffling, samplers and dropout
         progress: of the trainer
+        folder: that relative paths of the config start in
     """
     _check_model(pipeline.model_config)
-    source = pipeline.data_config
-    notes = sort_out("data_config", source, DRAWN, READ)
-    settings, more = train_settings(pipeline.train_config)
-    data, fewer = fewer_valid(pipeline, data)
-    features = build_features(pipeline, data, applied)
+    source, strict = pipeline.data_config, isinstance(data, Dataset)
+    notes = sort_out("data_config", source, DRAWN, READ, strict)
+    settings, more = train_settings(pipeline.train_config, strict)
+    reader = None if isinstance(data, Dataset) else RowReader(pipeline, folder)
+    if not isinstance(data, Dataset): data = rows_of(pipeline, RowReader(pipeline, folder), data, seed)
+    data, fewer = fewer_valid(pipeline, data, strict)
+    features = list(reader.features.values()) if reader else build_features(pipeline, data, applied)
     model = _model_of(pipeline, data, features, seed)
-    negatives, folder = build_negatives(source, data), run_dir or pipeline.model_dir or None
+    negatives = build_negatives(source, data)
+    if data.name == "generated": run_dir = run_dir or ""
+    folder = pipeline.model_dir or None if run_dir is None else run_dir or None
     if folder is None: settings.pop("save_every_steps", None)
     trainer = Trainer(
         model, data, recipe=Recipe(), negatives=negatives, run_dir=folder, seed=seed, progress=progress,
@@ -300,4 +367,4 @@ def build(
     )
     if pipeline.export_config is not None: more = [*more, "export_config"]
     paths = [name for name in ("train_input_path", "eval_input_path") if getattr(pipeline, name)]
-    return Built(features, negatives, model, trainer, (*paths, *notes, *more, *fewer))
+    return Built(features, negatives, model, trainer, (*paths, *notes, *more, *fewer), data)

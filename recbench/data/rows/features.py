@@ -45,7 +45,7 @@ class Declared(BaseModel):
             value in super().__repr_args__() if value != fields[name or ""].default
         ]
 
-# %% ../../../nbs/10_data/10_rows/10_features.ipynb #64bd7ed3
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #823e4a9c
 class _Feature(Declared):
     "What all features have in common."
 
@@ -63,6 +63,8 @@ class _Feature(Declared):
     "False freezes the table"
     init_std: float | None = Field(default=None, gt=0)
     "spread of the first weights; default uniform(+-1/sqrt(rows))"
+    init_fn: str | None = None
+    "first weights by an initialiser of torch and its numbers: nn.init.uniform_,a=-0.01,b=0.01"
 
     @model_validator(mode="after")
     def _check_table(self) -> "_Feature":
@@ -126,8 +128,12 @@ class SequenceFeature(_Feature):
 
     In a DEEP group they are pooled, in a SEQUENCE group each position keeps its row.
     """
+    value_dim: Literal[0, 1] = 1
+    "1: exactly one id a position; 0: any number, pooled"
+    weighted: bool = False
+    "each id carries a weight, used in the sum"
     pooling: Literal["sum", "mean"] = "mean"
-    "how the positions become one vector in a DEEP group"
+    "how the positions become one vector in a DEEP group, and the ids of a position one in a sequence"
     max_length: PositiveInt = 50
     "the newest positions that are kept"
 
@@ -136,6 +142,9 @@ class SequenceFeature(_Feature):
 
     @property
     def is_list(self) -> bool: return True
+
+    @property
+    def is_weighted(self) -> bool: return self.weighted
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #c8d9b65c
 class AutoDisConfig(Config):
@@ -205,7 +214,7 @@ def _check_scale(feature: "RawFeature") -> None:
     if not all(map(isfinite, feature.mean)):
         raise ValueError(f"mean of {feature.name} is {list(feature.mean)}; must be finite")
 
-# %% ../../../nbs/10_data/10_rows/10_features.ipynb #394f490a
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #b331f509
 class RawFeature(_Feature):
     """Numbers.
 
@@ -254,6 +263,8 @@ class RawSequenceFeature(_Feature):
     "numbers a position"
     max_length: PositiveInt = 50
     "the newest positions that are kept"
+    dense_emb: DenseEmbedding | None = None
+    "how the numbers of a position become a vector of width embedding_dim"
 
     @property
     def is_sparse(self) -> bool: return False
@@ -262,7 +273,7 @@ class RawSequenceFeature(_Feature):
     def is_sequence(self) -> bool: return True
 
     @property
-    def output_dim(self) -> int: return self.value_dim
+    def output_dim(self) -> int: return self.embedding_dim if self.dense_emb else self.value_dim
 
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #a8134a41
 class LabelColumn(Declared):
@@ -359,7 +370,7 @@ def check_labels(
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #c00fea15
 Feature = IdFeature | SequenceFeature | RawFeature
 
-# %% ../../../nbs/10_data/10_rows/10_features.ipynb #09b8977b
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #f1ca2d9b
 class Schema(Declared):
     "The features of a data set and the roles of its other columns."
     features: tuple[Feature, ...]
