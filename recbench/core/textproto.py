@@ -89,7 +89,7 @@ def field_types(config: type) -> dict[str, Any]:
     """
     return {
         name: Annotated[f.annotation, *f.metadata] if f.metadata else f.annotation
-        for name, f in config.__pydantic_fields__.items()
+        for name, f in config.__pydantic_fields__.items() if f.annotation is not NoneType
     } | dict(getattr(config, "added", {}))
 
 # %% ../../nbs/00_core/40_textproto.ipynb #1e93b0db
