@@ -31,6 +31,8 @@ FACES = (
     "models",
     "evaluate",
     "train",
+    "export",
+    "serve",
     "interop",
     "explore",
 )

@@ -16,7 +16,7 @@ def use(dataset: Dataset, run: Run):
 KNOWN = {
     "trainer.fit": "train/trainer.py",
     "trainer.load_state_dict": "train/trainer.py",
-    "run.recommend": "train/runs.py:recommend_items",
+    "run.recommend": "train/lists.py:recommend_items",
     "dataset.seen": "data/sets/dataset.py",
     "average.swap": "train/averages.py",
     "average.state_dict": "train/averages.py",

@@ -15,12 +15,13 @@ __all__ = ['Batch', 'CandidateSource', 'Candidates', 'ClassLoader', 'DATASETS', 
            'split_by_time', 'split_by_user_time', 'split_random', 'stream_batches', 'tree_features',
            'with_embedding_dim', 'written_features']
 
-# %% ../../nbs/10_data/99_data.ipynb #a969d472
+# %% ../../nbs/10_data/99_data.ipynb #2118151a
 from typing import TYPE_CHECKING
 
 from ..core.faces import lazy_face
 from ..core.moved import keep_old_paths
 
+# %% ../../nbs/10_data/99_data.ipynb #437562de
 if TYPE_CHECKING:
     from recbench.data.rows import (
         Batch, Candidates, IdFeature, Jagged, LabelColumn, RandomStream, RawFeature, Schema,

@@ -37,7 +37,7 @@ from ..train.known_users import KnownUsers, best_of_eligible, places_of, read_kn
 from ..train.lists import recommend_items, write_recommendations
 from ..train.raw_rows import as_frame, encode_rows
 
-# %% ../../nbs/85_export/40_exported.ipynb #452dbefc
+# %% ../../nbs/85_export/40_exported.ipynb #650fbb43
 Program = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 FORMS = ("aot", "export", "onnx")      # in the order in which they are tried
 
@@ -56,7 +56,7 @@ def load_export(path: Path, names: Sequence[str]) -> Program:
     module = torch.export.load(path).module()
     return lambda tensors: module(*tensors)
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #bcfd9c54
 def load_onnx(path: Path, names: Sequence[str]) -> Program:
     "The graph of `path`, run by onnxruntime in one thread; `names` of the tensors in order."
     import onnxruntime
@@ -105,7 +105,7 @@ class Part:
         with torch.inference_mode(): found = self.program(list(given.values()))
         return dict(zip(self.outputs, found))
 
-# %% ../../nbs/85_export/40_exported.ipynb #68399bb5
+# %% ../../nbs/85_export/40_exported.ipynb #da3aa0e4
 _ROWS = 1024      # rows that a program gets at once
 
 
@@ -121,7 +121,7 @@ def part(self: "Exported", name: str) -> Part:
             self.parts[name] = Part(self.path, name, about, self.form)
         return self.parts[name]
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #13d7276d
 def encode(self: "Exported", rows: Any, name: str | None = None) -> dict[str, Tensor]:
     """Raw rows as tensors of a part; tokens that nobody had in training go to row 0.
 
@@ -145,7 +145,7 @@ def predict(self: "Exported", tensors: Mapping[str, Any], name: str | None = Non
     """
     return self.part(name or ("user" if "user" in self.about["parts"] else "model"))(tensors)
 
-# %% ../../nbs/85_export/40_exported.ipynb #fb73d570
+# %% ../../nbs/85_export/40_exported.ipynb #e832ce5d
 def vectors(self: "Exported", table: Table, side: str) -> Tensor:
     """Vectors [rows, D] of encoded rows by a tower; [rows, K, D] for K interests.
 
@@ -157,7 +157,7 @@ def vectors(self: "Exported", table: Table, side: str) -> Tensor:
     found = [tower(tensors_of(table.take(some), tower.specs)) for some in blocks]
     return torch.cat([one[f"{side}_tower_emb"] for one in found])
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #d8d2bf04
 def best_items(
     self: "Exported", users: Table, k: int, without: Jagged | None, beam: int = 0,
     eligible: Jagged | None = None
@@ -175,15 +175,13 @@ def best_items(
     if eligible is not None: return best_of_eligible(queries, self.item_vectors, eligible, k, without)
     return self.index.search(queries, k, without)
 
-# %% ../../nbs/85_export/40_exported.ipynb #444fc912
+# %% ../../nbs/85_export/40_exported.ipynb #5a93b041
 def score(self: "Exported", rows: Any) -> pd.DataFrame:
-    """Scores of rows: of a ranking model its predictions, of towers the product with the row's item.
+    """Scores of rows, index as theirs: of a ranking model its predictions, a column each (of several
+    classes several), of towers the product with the row's item.
 
     Args:
         rows: the features that are read; towers read those of the user, and the item's id
-
-    Returns:
-        a column a prediction, several for several classes; index as the rows'
     """
     rows = as_frame("rows", rows)
     if "model" in self.about["parts"]:
@@ -201,7 +199,7 @@ def score(self: "Exported", rows: Any) -> pd.DataFrame:
     products = users @ self.item_vectors[items].unsqueeze(2)
     return pd.DataFrame({"score": products.squeeze(2).amax(1).numpy()}, index=rows.index)
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #e652f99c
 def columns_of(found: Mapping[str, Tensor]) -> pd.DataFrame:
     "Predictions [rows] or [rows, C] as columns, `probs`, or `probs_0`, `probs_1`, ..."
     return pd.DataFrame({
@@ -296,19 +294,16 @@ class Exported(Card):
     best_items, score, similar = best_items, score, similar
     recommend, write_recommendations = recommend_items, write_recommendations
 
-# %% ../../nbs/85_export/40_exported.ipynb #6036f11a
+# %% ../../nbs/85_export/40_exported.ipynb #6ced7c92
 VERSION = 1
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #9d95cf53
 def load_exported(folder: Path | str, form: str | None = None) -> Exported:
-    """Open an exported folder.
+    """Open an exported folder; `CheckpointError` for one that is not there, not whole, or changed.
 
     Args:
         folder: that `export_model` wrote
         form: "aot", "export" or "onnx"; None: the fastest that the folder has
-
-    Raises:
-        CheckpointError: for a folder that is not there, not whole, or not what was written
     """
     path = Path(folder)
     if not (path / "export.json").is_file():

@@ -85,7 +85,7 @@ def tensors_of(table: Table, specs: Sequence[InputSpec]) -> dict[str, Tensor]:
         found |= {name: part for name, part in zip(spec.tensor_names, parts) if part is not None}
     return checked(found, specs)
 
-# %% ../../nbs/85_export/10_inputs.ipynb #5849e565
+# %% ../../nbs/85_export/10_inputs.ipynb #167be044
 def _as_type(name: str, value: Any, spec: InputSpec) -> Tensor:
     "The tensor as int64 or float32; refused where it holds another kind of numbers."
     whole = name.endswith(".lengths") or spec.form in ("id", "list") and name.endswith(".values")
@@ -99,7 +99,7 @@ def _as_type(name: str, value: Any, spec: InputSpec) -> Tensor:
         if tensor.ndim == 1 and not flat: tensor = tensor.reshape(-1, spec.width)
     return tensor.contiguous()
 
-
+# %% ../../nbs/85_export/10_inputs.ipynb #14c67a32
 def _check_spec(spec: InputSpec, own: Sequence[Tensor]) -> None:
     values = own[0]
     if spec.rows and values.numel() and not 0 <= int(values.min()) <= int(values.max()) < spec.rows:

@@ -60,7 +60,7 @@ def part_module(run: Run, name: str) -> ScriptWrapper:
     tower: nn.Module = TowerWrapper(run.model, f"{name}_tower")   # type: ignore[arg-type]
     return ScriptWrapper(tower, input_specs(run.model, name))     # type: ignore[arg-type]
 
-# %% ../../nbs/85_export/50_package.ipynb #fecc07eb
+# %% ../../nbs/85_export/50_package.ipynb #b55a6289
 def write_part(folder: Path, run: Run, name: str, forms: Sequence[str]) -> dict[str, Any]:
     """Programs of one part; its entry in `export.json`.
 
@@ -86,7 +86,7 @@ def write_part(folder: Path, run: Run, name: str, forms: Sequence[str]) -> dict[
     return {"inputs": [asdict(spec) for spec in module.specs], "outputs": outputs, "forms": kept,
             "left_out": lost}
 
-
+# %% ../../nbs/85_export/50_package.ipynb #f1775fd4
 def torch_onnx_error() -> type[Exception]:
     "What PyTorch's ONNX exporter raises for an operator that ONNX lacks."
     import torch.onnx.errors
@@ -117,7 +117,7 @@ def card_text(run: Run, about: dict[str, Any]) -> str:
         f"Made with Python {environment()['python']}, {', '.join(packages)}.", ""
     ])
 
-# %% ../../nbs/85_export/50_package.ipynb #15e1722a
+# %% ../../nbs/85_export/50_package.ipynb #a857508f
 def write_catalogue(folder: Path, run: Run, index: IndexKind, users: bool) -> None:
     """Items with their vectors and index, and users.
 
@@ -136,7 +136,7 @@ def write_catalogue(folder: Path, run: Run, index: IndexKind, users: bool) -> No
         import faiss
         faiss.write_index(ItemIndex(run.item_vectors, index).structure, str(folder / "index.faiss"))
 
-
+# %% ../../nbs/85_export/50_package.ipynb #344187d6
 def write_export(
     folder: Path, run: Run, parts: Sequence[str], forms: Sequence[str], index: IndexKind, users: bool
 ) -> None:
@@ -165,7 +165,7 @@ def write_export(
     (folder / "manifest.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     for path in (*folder.iterdir(), folder): sync(path)
 
-# %% ../../nbs/85_export/50_package.ipynb #799f52c3
+# %% ../../nbs/85_export/50_package.ipynb #1b91641b
 def _remove_left(folder: Path) -> None:
     "Delete what killed exports of this name left beside it; those of living processes stay."
     for rest in folder.parent.glob(f".{folder.name}.part-*"):
@@ -173,7 +173,7 @@ def _remove_left(folder: Path) -> None:
         if not number.isdigit() or not Path(f"/proc/{number}").exists():
             shutil.rmtree(rest, ignore_errors=True)
 
-
+# %% ../../nbs/85_export/50_package.ipynb #fcb62af0
 def export_model(
     run: Run, folder: Path | str, parts: Sequence[str] | None = None,
     forms: Sequence[str] | None = None, index: IndexKind = "exact", users: bool = True

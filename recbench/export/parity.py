@@ -23,12 +23,12 @@ from .wrappers import TowerWrapper
 from ..train.raw_rows import as_frame, encode_rows
 from ..train.runs import Run
 
-# %% ../../nbs/85_export/60_parity.ipynb #a21747c3
+# %% ../../nbs/85_export/60_parity.ipynb #ebb9eb54
 def resized(table: Table, rows: int) -> Table:
     "So many rows of a table, from the first again behind the last."
     return table.take(torch.arange(rows) % len(table))
 
-
+# %% ../../nbs/85_export/60_parity.ipynb #741e8f6d
 def hard_tables(table: Table, sizes: Sequence[int]) -> dict[str, Table]:
     """Rows of several sizes; without any list; with unknown tokens only.
 
@@ -64,27 +64,25 @@ def difference(found: Tensor, wanted: Tensor) -> float:
     scale = wanted.abs().max().clamp(min=1)
     return float(((found - wanted).abs().max() / scale).nan_to_num(torch.inf))
 
-# %% ../../nbs/85_export/60_parity.ipynb #f0c20b81
+# %% ../../nbs/85_export/60_parity.ipynb #427e90dc
 def part_rows(run: Run, name: str, specs: Sequence[InputSpec], rows: Any) -> Table:
     "Encoded rows for a part: of items the catalogue, else the given rows."
     if name == "item": return run.items
     read = [one for one in run.schema.features if one.name in {spec.name for spec in specs}]
     return encode_rows(as_frame("rows", rows), run.schema, run.vocabularies, read)
 
-
+# %% ../../nbs/85_export/60_parity.ipynb #e7d374a9
 def parity(
     run: Run, folder: Path | str | Exported, rows: Any, sizes: Sequence[int] = (1, 7, 1024)
 ) -> pd.DataFrame:
-    """Greatest differences between an exported folder and its run.
+    """Greatest differences, over all predictions, between an exported folder and its run: a line for each
+    part, form and kind of rows.
 
     Args:
         run: that was exported
         folder: of `export_model`, or what `load_exported` gave
         rows: raw rows: features of users with `history`; of a ranking model all features
         sizes: numbers of rows that are tried; fewer rows are repeated
-
-    Returns:
-        a line a part, form and kind of rows: the greatest difference over all predictions
     """
     exported, lines = folder if isinstance(folder, Exported) else load_exported(folder), []
     for name, about in exported.about["parts"].items():

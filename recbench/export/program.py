@@ -20,7 +20,7 @@ from torch.export import Dim, ExportedProgram
 from .inputs import InputSpec
 from .wrappers import ScriptWrapper
 
-# %% ../../nbs/85_export/30_program.ipynb #26c4e0d2
+# %% ../../nbs/85_export/30_program.ipynb #fb6d92a0
 def example_inputs(specs: Sequence[InputSpec], rows: int = 3) -> dict[str, Tensor]:
     """Tensors to trace with: ids 0, lists of 2, 3, 2, ... positions.
 
@@ -38,7 +38,7 @@ def example_inputs(specs: Sequence[InputSpec], rows: int = 3) -> dict[str, Tenso
         found |= dict(zip(spec.tensor_names, parts))
     return {name: value.clone() for name, value in found.items()}
 
-
+# %% ../../nbs/85_export/30_program.ipynb #dd8bc907
 def sizes_of(specs: Sequence[InputSpec]) -> dict[str, dict[int, Dim]]:
     "Which sizes of each tensor may change: rows B, positions V of lists that run in step."
     rows = Dim("B", min=1)
@@ -48,7 +48,7 @@ def sizes_of(specs: Sequence[InputSpec]) -> dict[str, dict[int, Dim]]:
         for spec in specs for name in spec.tensor_names
     }
 
-# %% ../../nbs/85_export/30_program.ipynb #e98e238b
+# %% ../../nbs/85_export/30_program.ipynb #9f0e345f
 class _Ordered(nn.Module):
     "The wrapper with its tensors one by one, in the order of the specs; ONNX and C++ know no names."
 
@@ -60,7 +60,7 @@ class _Ordered(nn.Module):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.wrapper(dict(zip(self.names, tensors))).values())
 
-
+# %% ../../nbs/85_export/30_program.ipynb #de22d0b8
 def export_program(wrapper: ScriptWrapper) -> tuple[ExportedProgram, list[str]]:
     """The traced program, and the names of its predictions in order.
 
@@ -108,7 +108,7 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels): logger.setLevel(level)
 
-# %% ../../nbs/85_export/30_program.ipynb #e54be5b0
+# %% ../../nbs/85_export/30_program.ipynb #9c836047
 def write_onnx(
     program: ExportedProgram, path: Path, names: Sequence[str], outputs: Sequence[str]
 ) -> None:
@@ -129,7 +129,7 @@ def write_onnx(
         torch.onnx.export(program, f=str(path), input_names=list(names), output_names=list(outputs),
                           dynamo=True, external_data=False, verbose=False)
 
-
+# %% ../../nbs/85_export/30_program.ipynb #50b81a37
 def save_program(program: ExportedProgram, path: Path) -> None:
     """The graph and its weights, as one file.
 

@@ -104,7 +104,7 @@ class PlainInputs(Batch):
         """
         return self.tensors[f"{name}.values"]
 
-# %% ../../nbs/85_export/20_wrappers.ipynb #85efd93f
+# %% ../../nbs/85_export/20_wrappers.ipynb #858b8e66
 def groups_of(module: nn.Module) -> list[EmbeddingGroup]:
     "The embedding groups inside a module."
     return [part for part in module.modules() if isinstance(part, EmbeddingGroup)]
@@ -119,7 +119,7 @@ def _in_step(groups: Sequence[EmbeddingGroup]) -> dict[str, str]:
         found |= dict.fromkeys(names, first)
     return found
 
-
+# %% ../../nbs/85_export/20_wrappers.ipynb #16678c30
 def input_specs(model: BaseModel, side: Literal["user", "item"] | None = None) -> list[InputSpec]:
     """Tensors that a model reads, in the order of its features.
 
@@ -197,7 +197,7 @@ class CombinedModelWrapper(nn.Module):
         found = self.sparse(tensors)
         return self.dense(found[0] if isinstance(found, tuple) else found)
 
-# %% ../../nbs/85_export/20_wrappers.ipynb #411cb1ec
+# %% ../../nbs/85_export/20_wrappers.ipynb #8e122a08
 _SIDES = {"user_tower": "user", "item_tower": "item"}
 
 
@@ -206,7 +206,7 @@ def _tower_model(module: nn.Module, tower_name: str) -> Any:
     if hasattr(module, f"{_SIDES[tower_name]}_embedding"): return module
     raise ValueError(f"{type(module).__name__} has no {tower_name}; towers are parts of match models")
 
-
+# %% ../../nbs/85_export/20_wrappers.ipynb #11ef8f1f
 class TowerWrapper(nn.Module):
     """Vectors of one tower: batch -> {"user_tower_emb": [B, D]}, [B, K, D] for K interests.
 

@@ -73,13 +73,12 @@ def shaped(lookup: Lookup, parts: Sequence[Tensor]) -> Tensor:
 def ask(
     names: Sequence[str], lookups: Sequence[Lookup]
 ) -> tuple[KeyedJaggedTensor, dict[str, list[int]], list[list[tuple[str, int]]]]:
-    """Ids of all lookups, table by table.
+    """Ids of all lookups, table by table; pieces of each table by their sizes; table and piece of each
+    column of each lookup.
 
     Args:
         names: of the tables, in their order
-
-    Returns:
-        the ids; pieces of each table by their sizes; table and piece of each column of each lookup
+        lookups: of a batch
     """
     asked: dict[str, list[Tensor]] = {name: [] for name in names}
     places: list[list[tuple[str, int]]] = []
@@ -116,12 +115,12 @@ class ShardedStack(SummedLookups):
             shaped(lookup, [rows[name][i] for name, i in here]) for lookup, here in zip(lookups, places)
         ]
 
-# %% ../../nbs/20_layers/22_sharded_tables.ipynb #f3d70d2c
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #e5c48a6d
 UPDATES: dict[str, type[torch.optim.Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD,
 }
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #1a7a9d22
 def shard_tables(
     sizes: Mapping[str, tuple[int, int]], plan: Mapping[str, ParameterSharding], env: ShardingEnv,
     device: torch.device, optimizer: str, learning_rate: float, eps: float
@@ -148,7 +147,7 @@ def shard_tables(
     fused = {name: replace(plan[name], compute_kernel=kernel) for name in sizes}
     return ShardedEmbeddingCollection(plain, fused, env, None, device)
 
-# %% ../../nbs/20_layers/22_sharded_tables.ipynb #7d105b26
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #b14cd410
 def rows_wide(shape: Sequence[int], shards: Sequence[ShardMetadata]) -> ShardedTensorMetadata:
     """Where the shards of a tensor lie whose rows are laid out as others are.
 
@@ -164,7 +163,7 @@ def rows_wide(shape: Sequence[int], shards: Sequence[ShardMetadata]) -> ShardedT
     ]
     return ShardedTensorMetadata(places, torch.Size(shape))
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #9a467947
 def sharded(like: ShardedTensor, pieces: Sequence[Tensor], shape: Sequence[int]) -> ShardedTensor:
     """This rank's pieces as a part of a whole, laid out as another tensor's rows.
 
@@ -211,7 +210,7 @@ def world_device() -> str:
     "Where tensors of an exchange lie: the GPU with NCCL, else the CPU."
     return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
 
-# %% ../../nbs/20_layers/22_sharded_tables.ipynb #57336b85
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #6a1d843f
 def optimizer_state(self: "ShardedTables") -> dict[str, list[Any]]:
     """Moments of each fused table, of which this rank holds its rows.
 
@@ -227,7 +226,7 @@ def optimizer_state(self: "ShardedTables") -> dict[str, list[Any]]:
         found[name] = [sharded(self.part(name), pieces, shape)] if shape else []
     return found
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #c644ccdd
 def load_optimizer_state(self: "ShardedTables", state: Mapping[str, Sequence[Any]]) -> None:
     """Continue from the moments of `optimizer_state`, whole or sharded in the same way.
 

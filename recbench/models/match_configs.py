@@ -197,7 +197,7 @@ def mind(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     settings = {"training_score": "log_sum_exp", **sizes.meeting(share_embedding=True)}
     return {"feature_groups": groups, "mind": {**towers, **settings}}
 
-# %% ../../nbs/60_models/61_match_configs.ipynb #cc742a83
+# %% ../../nbs/60_models/61_match_configs.ipynb #8b5d0879
 def ordered_groups(sides: FeatureSides, model_name: str) -> tuple[list[FeatureGroup], SequenceFeature]:
     "Groups history and item, the item's key alone, and the history itself."
     history, key = history_of(sides, model_name), sides.item_key
@@ -218,7 +218,7 @@ def sasrec(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     settings = {"user_tower": user, "item_tower": {"input": "item"}, **meeting}
     return {"feature_groups": groups, "sasrec": settings}
 
-
+# %% ../../nbs/60_models/61_match_configs.ipynb #87775cd4
 def esasrec(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     "The same groups and sizes as SASRec, with gated blocks and a choice of the loss."
     plain = sasrec(sides, sizes)

@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-# %% ../../nbs/87_serve/30_main.ipynb #2b556bd7
+# %% ../../nbs/87_serve/30_main.ipynb #5091d14f
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line.
 
@@ -27,7 +27,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=kind, help="limit of a request")
     return parser.parse_args(given)
 
-
+# %% ../../nbs/87_serve/30_main.ipynb #c6cca020
 def main(given: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM.
 

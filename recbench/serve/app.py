@@ -111,7 +111,7 @@ def request_types(exported: Exported, limits: Limits) -> tuple[type[BaseModel], 
 
 def has_users(exported: Exported) -> bool: return (exported.path / "users.parquet").is_file()
 
-# %% ../../nbs/87_serve/20_app.ipynb #77bbedb8
+# %% ../../nbs/87_serve/20_app.ipynb #05c7480a
 def as_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     "Rows of a request as a frame; lists stay lists."
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object if any(
@@ -124,7 +124,7 @@ def _lists(exported: Exported, found: pd.DataFrame, owner: str, size: int) -> li
     for row in found.to_dict("records"): lists[row.pop(owner)].append(row)
     return lists
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #75e8b17f
 def recommend_all(
     exported: Exported, asked: list[dict], shown: Sequence[str]
 ) -> list[list[list[dict]]]:

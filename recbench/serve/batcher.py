@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from ..core.checks import number, whole
 
-# %% ../../nbs/87_serve/10_batcher.ipynb #eb6c0dc6
+# %% ../../nbs/87_serve/10_batcher.ipynb #d4c1afc8
 _Asked = TypeVar("_Asked")
 _Got = TypeVar("_Got")
 
@@ -25,7 +25,7 @@ def _answers(call: Callable[[list], Sequence], asked: list) -> list[Any]:
         if len(asked) == 1: return [error]
     return [answer for one in asked for answer in _answers(call, [one])]
 
-
+# %% ../../nbs/87_serve/10_batcher.ipynb #8d90a02f
 class MicroBatcher(Generic[_Asked, _Got]):
     """Gathers what is asked at the same time into one call, in a thread of its own.
 

@@ -9,11 +9,12 @@ __all__ = ['Built', 'CheckpointError', 'Checkpoints', 'Constant', 'CosineAnneali
            'Trainer', 'Updates', 'build', 'clip_gradients', 'dense_optimizer', 'fuse_tables', 'local_ranks',
            'loss_scaler', 'new_run_dir', 'run_notebook', 'runs', 'schedule_of', 'shard']
 
-# %% ../../nbs/80_train/99_train.ipynb #1660eb78
+# %% ../../nbs/80_train/99_train.ipynb #7ea8084f
 from typing import TYPE_CHECKING
 
 from ..core.faces import lazy_face
 
+# %% ../../nbs/80_train/99_train.ipynb #40c923e2
 if TYPE_CHECKING:
     from recbench.train.averages import ExponentialAverage
     from recbench.train.build import Built, build

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
            'written', 'sort_out', 'first_spread', 'built_feature', 'table_rows', 'number_settings', 'described',
-           'build_features', 'build_negatives', 'optimizer_settings', 'train_settings', 'Built', 'fewer_valid',
-           'rows_of', 'build']
+           'build_features', 'build_negatives', 'optimizer_settings', 'as_encoded', 'not_alike', 'train_settings',
+           'Built', 'fewer_valid', 'rows_of', 'build']
 
 # %% ../../nbs/80_train/90_build.ipynb #7be2bacc
 import re
@@ -20,7 +20,9 @@ import torch
 
 from ..core.base import Config
 from ..core.config import ModelConfig
-from ..core.pipeline import DataConfig, FeatureConfig, PipelineConfig, TrainConfig
+from recbench.core.pipeline import (
+    DataConfig, DenseOptimizer, FeatureConfig, PipelineConfig, TrainConfig
+)
 from ..core.registry import lookup
 from ..data.columns.flat_dataset import generated_dataset, read_dataset
 from ..data.columns.row_reader import RowReader, Source, data_files
@@ -220,6 +222,23 @@ TRAINED = (
 )
 SHOWN = ("log_step_count_steps", "use_tensorboard", "cudnn_allow_tf32", "cuda_matmul_allow_tf32")
 
+# %% ../../nbs/80_train/90_build.ipynb #f48ca08f
+def as_encoded(config: DataConfig | None) -> list[str]:
+    "That raw columns are not turned into ids: features' expressions and hashes are not computed here."
+    mode = config.fg_mode if config else "FG_NONE"
+    return [] if mode == "FG_NONE" else [f"data_config.fg_mode is {mode}: rows are read as encoded"]
+
+
+def not_alike(config: DenseOptimizer, strict: bool = True) -> list[str]:
+    "What a dense optimizer says that is not done here, refused where strict, or done by another rule."
+    place = "train_config.dense_optimizer"
+    parts = (f"{place}.part_optimizers: not done, all dense weights have one optimizer; "
+             "Trainer(parts=...) gives them rates of their own")
+    if config.part_optimizers and strict: raise ValueError(parts)
+    notes = [parts] if config.part_optimizers else []
+    if config.ema: notes.append(f"{place}.ema: the average is corrected for its start")
+    return notes
+
 # %% ../../nbs/80_train/90_build.ipynb #f556953c
 def train_settings(
     config: TrainConfig | None, strict: bool = True
@@ -232,6 +251,7 @@ def train_settings(
     if strict and (config.save_checkpoints_epochs or 1) > 1:
         raise ValueError(f"train_config.save_checkpoints_epochs is {config.save_checkpoints_epochs}; a "
                          "checkpoint ends every epoch, allowed is 1")
+    notes += not_alike(config.dense_optimizer, strict)
     clipping = {"clipping": config.grad_clipping} if config.grad_clipping else {}
     return optimizer_settings(config, strict) | clipping | {
         "steps": config.num_steps,
@@ -333,8 +353,7 @@ def build(
     """Features, negatives, model and trainer as a pipeline config describes them.
 
     With a data set a field that is written and cannot be done is refused by name; with files, or rows
-    as
-    they are, it is in `notes`.
+    as they are, it is in `notes`.
 
     Args:
         pipeline: read by `PipelineConfig.from_yaml` or `read_tzrec_config`
@@ -351,6 +370,7 @@ def build(
     _check_model(pipeline.model_config)
     source, strict = pipeline.data_config, isinstance(data, Dataset)
     notes = sort_out("data_config", source, DRAWN, READ, strict)
+    if not strict: notes = [*notes, *as_encoded(source)]
     settings, more = train_settings(pipeline.train_config, strict)
     reader = None if isinstance(data, Dataset) else RowReader(pipeline, folder)
     if not isinstance(data, Dataset): data = rows_of(pipeline, RowReader(pipeline, folder), data, seed)

@@ -123,7 +123,7 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
     dcp.load({**found}, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
     return found
 
-# %% ../../nbs/80_train/50_checkpoint.ipynb #20cad0c3
+# %% ../../nbs/80_train/50_checkpoint.ipynb #da38e17c
 def write_whole(folder: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     "What one process writes of a state: its tree, and the tensors that are whole."
     folder.mkdir(parents=True)
@@ -145,7 +145,7 @@ def write_files(folder: Path, state: Any, first: Callable[[Callable[[], Any]], N
     if parts: write_shards(folder / SHARDS, parts)
     first(lambda: write_manifest(folder))
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #36b829af
 def write_manifest(folder: Path) -> None:
     "Length and SHA-256 of each file of a folder, flushed to disk with them."
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -163,12 +163,12 @@ def remove(path: Path) -> None:
     path.rename(_aside(path, "old"))
     shutil.rmtree(_aside(path, "old"))
 
-# %% ../../nbs/80_train/50_checkpoint.ipynb #088037ce
+# %% ../../nbs/80_train/50_checkpoint.ipynb #3c2cc420
 def by_itself(call: Callable[[], Any]) -> None:
     "Make a `call`, as one process does."
     call()
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #10ac044a
 def write_state(path: Path | str, state: Any, together: bool = False) -> None:
     """Write a new folder with the state; a failure leaves nothing behind.
 
@@ -207,7 +207,7 @@ def write_text(path: Path | str, text: str) -> None:
         raise CheckpointError(f"cannot write {path}: {error.strerror}; what was there before is "
                               "untouched") from error
 
-# %% ../../nbs/80_train/50_checkpoint.ipynb #be07ef1d
+# %% ../../nbs/80_train/50_checkpoint.ipynb #c6935a74
 def check_files(path: Path, names: Sequence[str] = (TENSORS, TREE)) -> None:
     "Refuse a folder whose files are not those that its manifest lists."
     try:manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
@@ -223,7 +223,7 @@ def check_files(path: Path, names: Sequence[str] = (TENSORS, TREE)) -> None:
         if found != written: raise CheckpointError(f"{path / name} is not what was written: its "
                                                    "SHA-256 differs")
 
-
+# %% ../../nbs/80_train/50_checkpoint.ipynb #41841398
 def read_state(path: Path | str) -> Any:
     "The state of a folder that `write_state` wrote, tensors on the CPU."
     path = Path(path)

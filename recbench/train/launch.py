@@ -36,7 +36,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
                         help="a parameter of a notebook")
     return parser.parse_args(given)
 
-# %% ../../nbs/80_train/95_launch.ipynb #21606247
+# %% ../../nbs/80_train/95_launch.ipynb #0c742d76
 def run_cells(asked: argparse.Namespace) -> None:
     "Execute a notebook on this rank; `asked`: the command line."
     import papermill
@@ -55,7 +55,7 @@ def read_pipeline(path: Path) -> PipelineConfig:
     if path.suffix in (".yaml", ".yml"): return PipelineConfig.from_yaml(path)
     return PipelineConfig.from_textproto(path.read_text(encoding="utf-8"))
 
-
+# %% ../../nbs/80_train/95_launch.ipynb #15687c70
 def run_config(asked: argparse.Namespace) -> None:
     "Build what a config describes and train it; `asked`: the command line."
     if asked.data is None: raise ValueError(f"--data is missing; name the rows of {asked.what}")
@@ -73,7 +73,7 @@ def main(given: Sequence[str] | None = None) -> None:
     (run_cells if asked.what.suffix == ".ipynb" else run_config)(asked)
     if dist.is_available() and dist.is_initialized(): dist.destroy_process_group()
 
-# %% ../../nbs/80_train/95_launch.ipynb #18f53783
+# %% ../../nbs/80_train/95_launch.ipynb #4058a3d6
 def local_ranks(count: int, call: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What a call returns on each of so many forked ranks of a gloo group.
 
@@ -96,7 +96,7 @@ def local_ranks(count: int, call: Callable[..., Any], *arguments: Any) -> list[A
             raise RuntimeError(f"ranks ended with {ended}; allowed is 0\n" + "\n".join(said))
         return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
-
+# %% ../../nbs/80_train/95_launch.ipynb #74d3e94d
 def _rank(place: Path, rank: int, count: int, call: Callable[..., Any], arguments: tuple) -> None:
     "What a forked process does, from its first line to its end."
     code = 1

@@ -45,14 +45,14 @@ def start(device: torch.device | str = "cpu") -> World:
     dist.init_process_group("nccl" if gpu else "gloo")
     return world()
 
-# %% ../../nbs/80_train/05_processes.ipynb #3d4d90ff
+# %% ../../nbs/80_train/05_processes.ipynb #db589fc5
 def terms(model: MatchModel, predictions: dict[str, Tensor], batch: Batch) -> Tensor:
     "What the mean of the matching loss is over: rows, or the sum of their weights; float64 scalar."
     if not model.sample_weights:
         return torch.tensor(float(len(predictions["user_tower_emb"])), dtype=torch.float64)
     return batch.sample_weights[model.sample_weights[0]].double().sum().cpu()
 
-
+# %% ../../nbs/80_train/05_processes.ipynb #98989a87
 def own_terms(
     model: MatchModel, predictions: dict[str, Tensor], batch: Batch
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -104,6 +104,9 @@ def come_together(
     if batch.candidates is not None and batch.candidates.spread is not None:
         raise ValueError(f"{type(model).__name__} learns from pairs without labels, and {world().size} "
                          "processes train; train it in one, or give it rows with labels")
+    if getattr(model, "task_weighting", None) is not None:
+        raise ValueError(f"task_weighting is {model.config.model.task_weighting}; it compares gradients, "
+                         "and a process has those of its own rows: train in one, or set it to Fixed")
     rows = len(next(value for value in predictions.values() if value.ndim))
     sizes = row_sizes(rows, batch)
     parts = {

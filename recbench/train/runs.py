@@ -519,7 +519,7 @@ def on_load(self: "Recorder", trainer) -> None:
         opened.pop_all()
     self.waiting, self.saved, self.flushed = [], time.monotonic(), time.monotonic()
 
-# %% ../../nbs/80_train/60_runs.ipynb #4067f919
+# %% ../../nbs/80_train/60_runs.ipynb #083896d5
 def check(self: "Recorder") -> None:
     "Refuse to write in a folder that is not locked, or was taken away."
     if self.lock is None:
@@ -549,7 +549,7 @@ def on_epoch(self: "Recorder", trainer, epoch: int, metrics: dict) -> None:
     self.write_history(trainer)
     self.save(trainer)
 
-
+# %% ../../nbs/80_train/60_runs.ipynb #3e37a86b
 def write_history(self: "Recorder", trainer) -> None:
     "The epochs so far."
     self.check()

@@ -158,7 +158,7 @@ def recorded(trainer: "Trainer", taken: Mapping[str, Any]) -> dict[str, Any]:
         "epochs": trainer.epochs,
     }
 
-# %% ../../nbs/80_train/62_trainer.ipynb #0cc7b612
+# %% ../../nbs/80_train/62_trainer.ipynb #8a6ced97
 def call(self: "Trainer", event: str, *values) -> None:
     """Tell the callbacks that have a method of this name.
 
@@ -179,7 +179,7 @@ def stop(self: "Trainer", reason: str) -> None:
     "End training after this step, with a last validation; `stopped` will hold the reason."
     self.stopping = reason
 
-
+# %% ../../nbs/80_train/62_trainer.ipynb #8b35a9ae
 def agree_on_step(self: "Trainer") -> None:
     "After a step: what any rank wants, a stop or a signal that came, is done by all."
     if self.world.size == 1: return

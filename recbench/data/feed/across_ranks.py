@@ -53,7 +53,7 @@ def _diagonal(who: Candidates, items: Tensor, sizes: Sequence[int], here: World)
     own_who = replace(who, items=_at(who.items, columns), log_q=log_q, known=known, spread=spread)
     return Drawn(own_who, items[mine])
 
-# %% ../../../nbs/10_data/40_feed/47_across_ranks.ipynb #4fc76ace
+# %% ../../../nbs/10_data/40_feed/47_across_ranks.ipynb #a1f4ddbe
 def _first(who: Candidates, items: Tensor, sizes: Sequence[int], here: World) -> Drawn:
     "Own positives, what all share, own hard ones."
     total, start = sum(sizes), sum(sizes[:here.rank])
@@ -70,7 +70,7 @@ def _first(who: Candidates, items: Tensor, sizes: Sequence[int], here: World) ->
     own_who = replace(who, items=_at(who.items, columns), log_q=log_q, known=known, spread=spread)
     return Drawn(replace(own_who, own_cells=shifted), items[mine])
 
-
+# %% ../../../nbs/10_data/40_feed/47_across_ranks.ipynb #c61f2e7a
 def _catalogue(who: Candidates, items: int, sizes: Sequence[int], here: World) -> Drawn:
     "A part of the catalogue."
     part, start = here.part(items), sum(sizes[:here.rank])

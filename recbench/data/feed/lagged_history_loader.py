@@ -53,7 +53,7 @@ def end_earlier(table: Table, rows: Tensor, share: Tensor) -> Table:
         moved[name] = _ended(table.jagged[name], rows, torch.minimum(length, longest - lag), lag)
     return replace(rest, jagged={name: moved.get(name, rest.jagged.get(name)) for name in table.jagged})
 
-# %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #90d1e73a
+# %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #d4070c72
 def lagged(self: "LaggedHistoryLoader", rows: Tensor, share: Tensor, drawn: Drawn) -> Batch:
     """The batch of the given training rows, labels and weights included.
 
@@ -71,7 +71,7 @@ def batch(self: "LaggedHistoryLoader", rows: Tensor) -> Batch:
     share = torch.rand(len(rows), generator=self.lags.generator)
     return self.lagged(rows, share, MatchLoader.draw(self, rows))
 
-
+# %% ../../../nbs/10_data/40_feed/60_lagged_history_loader.ipynb #7def51cd
 def part(self: "LaggedHistoryLoader", rows: Tensor, here: World) -> Batch:
     """One rank's part of the batch of the given training rows; see `own_part`.
 

@@ -236,7 +236,7 @@ class MatchLoader(RowLoader):
 
     part = _part_of_pairs
 
-# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #368c7cc5
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #fb91c6ff
 def _pairs(self: "PairLoader", rows: Tensor, split: str = "train") -> Batch:
     """The batch of the given rows, with labels, weights and candidates.
 
@@ -261,7 +261,7 @@ def _part_with_pairs(self: "PairLoader", rows: Tensor, here: World) -> Batch:
     batch.sizes = tuple(here.sizes(len(rows)))
     return batch
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #39889377
 def _check_in_batch(negatives: Negatives) -> None:
     if negatives.kind == "in_batch": return
     raise ValueError(f"negatives.kind is {negatives.kind!r}; rows with labels have the items of other "

@@ -176,7 +176,7 @@ def read(self: "SequenceLoader", users: Tensor, positions: Tensor, lengths: Tens
         sequences["history_time"] = Jagged(self.times[positions].long(), starts, lengths)
     return join([self.dataset.users.take(users), Table(len(users), jagged=sequences)])
 
-# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #2784c633
+# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #338000d3
 def draw(self: "SequenceLoader", rows: Tensor) -> Drawn:
     """What stands beside the targets of the given pieces.
 
@@ -201,7 +201,7 @@ def histories(self: "SequenceLoader", rows: Tensor, drawn: Drawn) -> Batch:
     base = self.read(self.pieces.values[rows], positions, lengths)
     return pair_batch(base, self.dataset.items, Drawn(own, drawn.items))
 
-
+# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #4cb7e12f
 def batch(self: "SequenceLoader", rows: Tensor) -> Batch:
     """The batch of the given pieces.
 

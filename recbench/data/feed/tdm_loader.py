@@ -51,7 +51,7 @@ def only_lists(table: Table, names: Collection[str] | None) -> Table:
     wanted = {name: column for name, column in table.jagged.items() if name in names}
     return replace(table, jagged=wanted)
 
-# %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #0dc62e5e
+# %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #c2a48b2a
 def labelled(self: "TDMLoader", rows: Tensor, sample: TreeSample) -> Batch:
     """The batch of the given training events with the nodes that were drawn for them.
 
@@ -71,7 +71,7 @@ def labelled(self: "TDMLoader", rows: Tensor, sample: TreeSample) -> Batch:
         batch.sample_weights[self.weight] = columns[self.weight].float()[owner]
     return batch
 
-
+# %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #22e37c35
 def batch(self: "TDMLoader", rows: Tensor) -> Batch:
     """The batch of the given training events.
 

@@ -55,8 +55,7 @@ def given_split(
         seed: of that choice
         verbose: print where every row went
     """
-    if not 0 <= valid_share < 1:
-        raise ValueError(f"valid_share is {valid_share}; must lie in [0, 1)")
+    if not 0 <= valid_share < 1: raise ValueError(f"valid_share is {valid_share}; must lie in [0, 1)")
     files = files_of(name, {"train": ["train.txt"], "test": ["test.txt"]}, folder, _FORM)
     parts = {part: read_adjacency(path.read_text(), path.name) for part, path in files.items()}
     train, held = parts["train"], np.random.default_rng(seed).random(len(parts["train"])) < valid_share

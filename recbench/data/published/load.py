@@ -29,7 +29,7 @@ from .shop_logs import retailrocket, taobao
 from ..sets.own import load_folder
 from .planted import planted, planted_clicks
 
-# %% ../../../nbs/10_data/30_published/90_load.ipynb #cb37c23b
+# %% ../../../nbs/10_data/30_published/90_load.ipynb #9985498f
 DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set", {
     "planted": planted,
     "movielens-100k": movielens_100k,
@@ -48,7 +48,7 @@ DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set", {
     "taobao": taobao,
 })
 
-
+# %% ../../../nbs/10_data/30_published/90_load.ipynb #3eb79a21
 # the same for ranking: rows with a label
 RANK_DATASETS: OpenTable[Callable[..., Dataset]] = OpenTable("data set for ranking", {
     "planted": planted_clicks,

@@ -58,9 +58,8 @@ def retailrocket(
         verbose: print where every row went
     """
     path = files_of("retailrocket", {"events": ["events.csv"]}, folder, _ROCKET)["events"]
-    raw = pd.read_csv(path)
-    missing = [name for name in ("timestamp", "visitorid", "event", "itemid") if name not in raw]
-    if missing: raise ValueError(f"{path.name} has no column {missing[0]!r}. {_ROCKET}")
+    missing = {"timestamp", "visitorid", "event", "itemid"} - {*(raw := pd.read_csv(path))}
+    if missing: raise ValueError(f"{path.name} has no column {min(missing)!r}. {_ROCKET}")
     rows = _chosen(raw, "event", kinds, RETAIL_EVENTS)
     rows = pd.DataFrame({"user_id": rows["visitorid"], "item_id": rows["itemid"],
                          "timestamp": rows["timestamp"] // 1000})

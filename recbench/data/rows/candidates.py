@@ -136,7 +136,7 @@ def _check_parts(self: "Candidates") -> None:
         raise ValueError(f"kind is {self.kind!r} without "
                          f"{'target' if self.kind == 'catalogue' else 'owner'}")
 
-# %% ../../../nbs/10_data/10_rows/35_candidates.ipynb #37ce3c24
+# %% ../../../nbs/10_data/10_rows/35_candidates.ipynb #27f985c9
 @dataclass(frozen=True, eq=False)
 class Spread:
     """How the item rows of several ranks come together.
@@ -154,7 +154,7 @@ class Spread:
 
     def state_dict(self) -> dict[str, Any]: return {**vars(self)}
 
-
+# %% ../../../nbs/10_data/10_rows/35_candidates.ipynb #15b9f0a6
 def complete(self: "Candidates", rows: Tensor) -> Tensor:
     """The item rows of all ranks, from those of this one; as they are where one process trains.
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #4e761db4
+# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #e8dd3861
 @dataclass(frozen=True)
 class World:
     """The processes that train one model, and which of them this is.
@@ -39,7 +39,7 @@ class World:
         "This rank's part of so many rows; `count`: of all ranks."
         return slice(*self.bounds(count)[self.rank:self.rank + 2])
 
-
+# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #942f25f7
 def world() -> World:
     "The processes of the default group; one alone where there is none."
     if not (dist.is_available() and dist.is_initialized()): return World()
@@ -114,7 +114,7 @@ def _numbers(part: Tensor, like: Tensor) -> Tensor:
     shape = (len(part), *like.shape[1:])
     return part.contiguous().view(like.dtype).reshape(shape)
 
-# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #8df62d48
+# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #f0f03e42
 class _AllColumns(torch.autograd.Function):
     "Columns of all ranks in one exchange; the gradient of the own rows, times the number of ranks."
 
@@ -135,7 +135,7 @@ class _AllColumns(torch.autograd.Function):
         place = slice(start, start + ctx.sizes[here.rank])
         return None, *(None if one is None else one[place] * here.size for one in grad_outputs)
 
-
+# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #e9ee3ae8
 def all_columns(columns: Mapping[str, Tensor], sizes: Sequence[int]) -> dict[str, Tensor]:
     """Columns of all ranks' rows, with the gradient of `all_rows(alike=True)`.
 
