@@ -75,8 +75,8 @@ def part_rows(run: Run, name: str, specs: Sequence[InputSpec], rows: Any) -> Tab
 def parity(
     run: Run, folder: Path | str | Exported, rows: Any, sizes: Sequence[int] = (1, 7, 1024)
 ) -> pd.DataFrame:
-    """Greatest differences, over all predictions, between an exported folder and its run: a line for each
-    part, form and kind of rows.
+    """Greatest differences, over all predictions, between an exported folder and its run: a line for
+    each part, form and kind of rows.
 
     Args:
         run: that was exported
