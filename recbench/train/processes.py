@@ -106,8 +106,8 @@ def come_together(
                          "processes train; train it in one, or give it rows with labels")
     if getattr(model, "task_weighting", None) is not None:
         raise ValueError(f"task_weighting is {model.config.model.task_weighting}; it compares "
-                         "gradients, and a process has those of its own rows: train in one, or set it to "
-                         "Fixed")
+                         "gradients, and a process has those of its own rows: train in one, or set it "
+                         "to Fixed")
     rows = len(next(value for value in predictions.values() if value.ndim))
     sizes = row_sizes(rows, batch)
     parts = {
