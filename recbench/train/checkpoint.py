@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from ..core.checks import whole
 from ..data.rows.ranks import world
-from .processes import by_first, told
+from ..data.rows.ranks import by_first, told
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #261ed3bf
 def is_sharded(value: object) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.rows.ranks import world
 from .checkpoint import CheckpointError, read_state, write_state
 from .guards import NonFiniteError, batch_to_state
-from .processes import by_first, told
+from ..data.rows.ranks import by_first, told
 from .runs import Recorder
 
 # %% ../../nbs/80_train/61_shared_record.ipynb #3e6906d4

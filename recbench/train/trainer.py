@@ -48,7 +48,8 @@ from .shared_record import SharedRecorder
 from .schedules import CosineAnnealing, LearningRate, ReduceOnPlateau
 from .tasks import MatchTask, Task, check_monitor, task_of
 from .updates import Updates, loss_scaler
-from .processes import agree, first_said, start
+from ..data.rows.ranks import agree, first_said
+from .processes import start
 from .shard import shard
 from .wrappers import TrainWrapper
 
