@@ -102,9 +102,9 @@ def card_text(run: Run, about: dict[str, Any]) -> str:
     """
     data, trainer, history = run.config["data"], run.config["trainer"], run.history
     monitor, rows = trainer["monitor"], data["rows"]
-    found = [name for name in history if name not in ("epoch", "step", "seconds", "loss")]
-    best = history.loc[history[monitor].idxmax() if run.config.get("higher_is_better", True)
-                       else history[monitor].idxmin()] if len(history) else pd.Series(dtype=float)
+    found = [str(name) for name in history if name not in ("epoch", "step", "seconds", "loss")]
+    values = history[monitor] * (1 if run.config.get("higher_is_better", True) else -1)
+    best = history.iloc[int(values.argmax())] if len(history) else pd.Series(dtype=float)
     table = [f"| {name} | {best[name]:.4f} |" for name in found if pd.api.types.is_number(best[name])]
     forms = [f"| {name} | {', '.join(one['forms'])} |" for name, one in about["parts"].items()]
     packages = [f"{name} {value}" for name, value in environment()["packages"].items()]
@@ -134,7 +134,8 @@ def write_catalogue(folder: Path, run: Run, index: IndexKind, users: bool) -> No
     save_file({"vectors": run.item_vectors.contiguous()}, folder / "items.safetensors")
     if index != "exact":
         import faiss
-        faiss.write_index(ItemIndex(run.item_vectors, index).structure, str(folder / "index.faiss"))
+        structure: Any = ItemIndex(run.item_vectors, index).structure
+        faiss.write_index(structure, str(folder / "index.faiss"))
 
 # %% ../../nbs/85_export/50_package.ipynb #344187d6
 def write_export(

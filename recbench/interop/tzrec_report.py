@@ -289,7 +289,7 @@ def refusals(report: pd.DataFrame) -> list[str]:
     lines: dict[tuple[str, str], list[int]] = {}
     for row in report[report.effect == "refused"].itertuples():
         kind = str(row.field).rpartition(".")[2], str(row.instead)
-        lines.setdefault(kind, []).append(int(row.line))
+        lines.setdefault(kind, []).append(int(str(row.line)))
     said = []
     for (name, instead), at in lines.items():
         more = f" and {len(at) - 3} more" if len(at) > 3 else ""

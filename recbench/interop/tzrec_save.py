@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 from torch import Tensor, nn
 
 from ..core.pipeline import PipelineConfig
@@ -150,5 +150,5 @@ def save_tzrec_checkpoint(
     (target / "model").mkdir(parents=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one process writes, which is meant
-        dcp.save(tensors, checkpoint_id=str(target / "model"), no_dist=True)
+        save_parts(tensors, checkpoint_id=str(target / "model"), no_dist=True)
     return target

@@ -24,14 +24,17 @@ from typing import IO, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader, HuggingFaceStorageWriter
+)
+from torch.distributed.checkpoint.state_dict_loader import load as load_parts
+from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
 from ..core.checks import whole
-from ..data.rows.ranks import world
-from ..data.rows.ranks import by_first, told
+from ..data.rows.ranks import by_first, told, world
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #261ed3bf
 def is_sharded(value: object) -> bool:
@@ -109,8 +112,8 @@ SHARDS = "shards"
 
 def write_shards(folder: Path, parts: Mapping[str, Tensor]) -> None:
     "Rows of all ranks, each its own; a rank that fails fails all."
-    writer = dcp.HuggingFaceStorageWriter(path=str(folder), save_distributed=True)
-    try: dcp.save({**parts}, storage_writer=writer)
+    writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True)
+    try: save_parts({**parts}, storage_writer=writer)
     except CheckpointException as error:
         rank, cause = next(iter(error.failures.items()))
         raise OSError(f"rank {rank}: {cause[0] if isinstance(cause, tuple) else cause}") from error
@@ -118,9 +121,9 @@ def write_shards(folder: Path, parts: Mapping[str, Tensor]) -> None:
 
 def read_shards(folder: Path) -> dict[str, Tensor]:
     "Whole tensors by name, whoever wrote which rows."
-    about = dcp.HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    about: dict[str, Any] = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     found = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in about.items()}
-    dcp.load({**found}, storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
+    load_parts({**found}, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return found
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #da38e17c

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -87,10 +87,10 @@ def csv_tables(path: Path, config: DataConfig) -> Iterator[pa.Table]:
         )
     names = None if config.with_header else list(types)
     known = {name: _CSV_TYPES.get(kind, pa.string()) for name, kind in types.items() if kind}
-    reader = pa.csv.open_csv(
-        path, read_options=pa.csv.ReadOptions(column_names=names, block_size=1 << 24),
-        parse_options=pa.csv.ParseOptions(delimiter=config.delimiter),
-        convert_options=pa.csv.ConvertOptions(column_types=known, strings_can_be_null=True),
+    reader = pa_csv.open_csv(
+        path, read_options=pa_csv.ReadOptions(column_names=names, block_size=1 << 24),
+        parse_options=pa_csv.ParseOptions(delimiter=config.delimiter),
+        convert_options=pa_csv.ConvertOptions(column_types=known, strings_can_be_null=True),
     )
     for batch in reader: yield pa.Table.from_batches([batch])
 
@@ -110,7 +110,7 @@ def file_tables(
         if path.suffix == ".csv" or config.dataset_type == "CsvDataset" and path.suffix != ".parquet":
             yield from csv_tables(path, config)
             continue
-        file = pa.parquet.ParquetFile(path)
+        file = pq.ParquetFile(path)
         there = set(file.schema_arrow.names)
         kept = None if columns is None else [name for name in columns if name in there]
         for batch in file.iter_batches(rows, columns=kept): yield pa.Table.from_batches([batch])

@@ -55,7 +55,8 @@ def written_features(configs: list[FeatureConfig]) -> Iterator[Written]:
                           config.sequence_delim)
             continue
         for name, sub in zip(one.names, config.features):
-            yield Written(name, *sub.kind, True, config.sequence_length, config.sequence_delim,
+            kind, settings = sub.kind
+            yield Written(name, kind, settings, True, config.sequence_length, config.sequence_delim,
                           config.sequence_name)
 
 # %% ../../../nbs/10_data/50_columns/20_written.ipynb #37d3efcb
@@ -166,7 +167,7 @@ def model_feature(
     if rows: common |= {"num_buckets": rows, "init_fn": config.init_fn, "pooling": config.pooling,
                         "embedding_name": config.embedding_name,
                         "weighted": getattr(config, "weighted", False)}
-    positions = {"max_length": feature.length or 50}
+    positions: dict[str, Any] = {"max_length": feature.length or 50}
     if rows and feature.in_sequence:
         return SequenceFeature(**common, **positions, value_dim=0 if _several(feature) else 1)
     if rows: return IdFeature(**common, value_dim=0)

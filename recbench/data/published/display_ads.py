@@ -7,6 +7,7 @@ __all__ = ['hashed', 'criteo', 'avazu']
 
 # %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #efb00936
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,7 @@ def criteo(
     numbers = {name: list(squash(raw[name])) for name in NUMBERS}
     ready = pd.DataFrame({"label": raw["label"].astype("int64"), **numbers,
                           **{name: hashed(raw[name], buckets) for name in HASHES}})
-    table = {"num_buckets": buckets + 1, "embedding_dim": embedding_dim}
+    table: dict[str, Any] = {"num_buckets": buckets + 1, "embedding_dim": embedding_dim}
     features = (*(RawFeature(name=name, value_dim=2) for name in NUMBERS),
                 *(IdFeature(name=name, **table) for name in HASHES))
     ends = [len(ready) * 8 // 10, len(ready) * 9 // 10]
@@ -120,7 +121,7 @@ def _avazu_days(
     if len(np.unique(days)) < 3:
         raise ValueError(f"the rows are of {len(np.unique(days))} days; the last day tests, the one "
                          "before validates and an earlier one trains, read more rows")
-    table = {"embedding_dim": embedding_dim}
+    table: dict[str, Any] = {"embedding_dim": embedding_dim}
     features = (IdFeature(name="hour_of_day", num_buckets=24, **table),
                 IdFeature(name="weekday", num_buckets=7, **table),
                 *(IdFeature(name=name, num_buckets=buckets + 1, **table) for name in columns))

@@ -158,7 +158,8 @@ def split_random(
     ranks = [pd.factorize(values, sort=True)[0] for values in others]
     ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
     ends = [round(len(frame) * share) for share in (fractions[0], fractions[0] + fractions[1])]
-    return tuple(ordered.iloc[np.sort(part)] for part in np.split(order, ends))
+    train, valid, test = (ordered.iloc[np.sort(part)] for part in np.split(order, ends))
+    return train, valid, test
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #6390d8d6
 def _leaks(
