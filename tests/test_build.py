@@ -1,14 +1,18 @@
 "The configs of TorchEasyRec's examples, built on generated rows and trained three steps."
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import SHARED
 
 from recbench.core.pipeline import PipelineConfig
+from recbench.data.columns.row_reader import RowReader
+from recbench.data.columns.written import written_features
 from recbench.data.rows.features import IdFeature, RawFeature, Schema, SequenceFeature
 from recbench.data.sets.dataset import build_dataset, build_rows
 from recbench.interop import read_tzrec_config
-from recbench.train.build import build, described
+from recbench.train.build import build
 
 FOLDER = SHARED / "data" / "torcheasyrec_configs"
 RANKING = ["dlrm_criteo", "masknet_criteo", "multi_tower_taobao", "multi_tower_din_taobao"]
@@ -38,7 +42,8 @@ def stand_in(pipeline, rows: int = 400):
     "Features of a config, and columns of few values for each of them."
     rng, features, columns = np.random.default_rng(0), [], {}
     lengths = rng.integers(1, 6, size=rows)          # sequences of one group run in step
-    for name, (config, length) in described(pipeline.feature_configs).items():
+    for one in written_features(pipeline.feature_configs):
+        name, config, length = one.name, one.config, one.length
         side = "item" if config.expression.startswith("item:") and not length else "user"
         if length:
             features.append(SequenceFeature(name=name, max_length=length))
@@ -99,7 +104,7 @@ def test_three_steps(name, tmp_path):
     assert (built.negatives is None) == (sampler is None) and (
         sampler is None or built.negatives.num_sample == sampler.num_sample == 1024
     )
-    asked = {one: config for one, (config, _) in described(pipeline.feature_configs).items()}
+    asked = {one.name: one.config for one in written_features(pipeline.feature_configs)}
     for feature in built.features:
         rows = getattr(asked[feature.name], "num_buckets", None) or getattr(
             asked[feature.name], "hash_bucket_size", None
@@ -125,3 +130,54 @@ def test_widths_that_do_not_fit_are_named():
 def test_a_normaliser_that_nobody_applied_is_refused():
     pipeline = read("dlrm_criteo")
     with pytest.raises(ValueError, match="normalizer"): build(pipeline, ranking_rows(pipeline))
+
+
+HARD = """
+train_input_path: "rows.parquet" eval_input_path: "" model_dir: ""
+data_config { dataset_type: ParquetDataset batch_size: 32 hard_negative_sampler {
+  user_input_path: "u" item_input_path: "i" hard_neg_edge_input_path: "e" num_sample: 8
+  item_id_field: "sku" user_id_field: "who" } }
+feature_configs { id_feature { feature_name: "user" num_buckets: 50 embedding_dim: 4 } }
+feature_configs { id_feature {
+  feature_name: "item" num_buckets: 200 embedding_dim: 4 init_fn: "nn.init.constant_,val=0.5" } }
+model_config {
+  feature_groups { group_name: "user" feature_names: "user" group_type: DEEP }
+  feature_groups { group_name: "item" feature_names: "item" group_type: DEEP }
+  dssm { user_tower { input: "user" mlp { hidden_units: 4 } }
+         item_tower { input: "item" mlp { hidden_units: 4 } } output_dim: 4 }
+  losses { softmax_cross_entropy {} }
+}
+"""
+
+
+def test_all_hard_negatives_where_none_is_counted():
+    with pytest.warns(UserWarning, match="generated"):
+        built = build(PipelineConfig.from_textproto(HARD), progress=False)
+    assert built.negatives.num_hard == built.data.dislikes.lengths.max() == 2
+
+
+def test_files_of_a_relative_folder_are_read_once_with_the_keys_of_a_sampler(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    rows = pd.DataFrame({"user": range(40), "item": range(40), "sku": range(40), "who": range(40)})
+    rows.assign(sku=rows.sku // 2).to_parquet("in/rows.parquet")
+    text = HARD.replace("hard_negative_sampler", "negative_sampler_v2")
+    pipeline = PipelineConfig.from_textproto(text.replace("hard_neg_edge", "pos_edge"))
+    encode, seen = RowReader.encode, []
+    monkeypatch.setattr(RowReader, "encode", lambda *given: seen.append(1) or encode(*given))
+    built = build(pipeline, folder="in", progress=False)
+    assert len(seen) == 1 and len(built.data.items) == 20  # by `sku`, which is no feature
+    assert len(built.data.train) == len(built.data.valid) == 40
+    table = next(value for name, value in built.model.state_dict().items() if "item_emb" in name)
+    assert (table == 0.5).all()
+    with pytest.raises(ValueError, match="eval_input_path.*wrong"):
+        build(replace(pipeline, eval_input_path="wrong.parquet"), folder="in", progress=False)
+
+
+def test_a_sampler_of_tree_nodes_is_refused_by_name():
+    text = HARD.replace("hard_negative_sampler", "tdm_sampler")
+    text = text.replace("num_sample", "layer_num_sample")
+    text = text.replace('user_id_field: "who"', "").replace("user_input_path", "edge_input_path")
+    text = text.replace("hard_neg_edge_input_path", "predict_edge_input_path")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="tdm_sampler.*tree"):
+        build(PipelineConfig.from_textproto(text), progress=False)

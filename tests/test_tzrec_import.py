@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SHARED
+from test_build import smaller
 
 from recbench.core.pipeline import PipelineConfig
 from recbench.interop import (
@@ -54,14 +55,6 @@ model_config {
 """
 
 
-def smaller(value):
-    "The same with at most 3,000 rows a table: those of Criteo take 16 GB, and as much for Adagrad."
-    if isinstance(value, list): return [smaller(part) for part in value]
-    if not isinstance(value, dict): return value
-    sizes = ("num_buckets", "hash_bucket_size")
-    return {name: min(part, 3000) if name in sizes else smaller(part) for name, part in value.items()}
-
-
 def three_steps(pipeline):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -98,6 +91,7 @@ def test_a_config_of_theirs_is_read_built_and_trained(name):
 def test_a_run_of_theirs_gives_its_metrics_and_goes_back(name, tmp_path):
     if not (RUNS / name).is_dir(): pytest.skip(f"{name} is not there: runs of TorchEasyRec are no part")
     run = load_tzrec_run(RUNS / name)
+    assert run.metrics
     found = run.evaluate(RUNS / "eval" / "*.parquet")
     for metric, value in run.metrics.items():
         if not metric.startswith("recall"): assert abs(found[metric] - value) < 1e-6, metric

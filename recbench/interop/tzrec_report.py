@@ -143,9 +143,8 @@ UNDONE = {
     **dict.fromkeys(("remain_ratio", "probability_type"), "every level of the tree is trained"),
     "threshold_filtering_func": "no function is run from a config; every id has its row",
     "num_eval_sample": "validation ranks the whole catalogue, not sampled items",
-    "asset_dir": "",
+    "part_optimizers": "all dense weights have one optimizer; Trainer(parts=...) gives them rates",
 }
-UNDONE.pop("asset_dir")
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #d0bfbf86
 IDLE = {
@@ -226,7 +225,7 @@ def _shape(entry: Entry, top: type) -> tuple[str, str] | None:
     for name in entry.path[:-1]: kind = _fields(kind).get(name) if isinstance(kind, type) else None
     if not isinstance(kind, type) or kind is dict or entry.path[-1] not in _fields(kind): return None
     holds = _fields(kind)[entry.path[-1]] is not None
-    if holds == (entry.value == "{}") or not holds and entry.value != "{}": return None
+    if holds == (entry.value == "{}"): return None
     return "refused", "must be { fields }" if holds else "must be a value, not { }"
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #6c1ac8f1

@@ -44,12 +44,12 @@ MAY_BE_NONE = (
 )
 
 # %% ../../nbs/80_train/38_arguments.ipynb #8d8416a1
-def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | None]:
+def check_numbers(given: Mapping[str, Any]) -> dict[str, int | float | str | None]:
     """The numbers among a trainer's arguments as Python's own.
 
     `ValueError` names the first that cannot be.
     """
-    found: dict[str, int | float | None] = {}
+    found: dict[str, int | float | str | None] = {}
     for name, value in given.items():
         if value is None and name in MAY_BE_NONE: found[name] = None
         elif name == "valid_rows":

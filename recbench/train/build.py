@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
-           'written', 'sort_out', 'first_spread', 'built_feature', 'table_rows', 'number_settings', 'described',
-           'build_features', 'build_negatives', 'optimizer_settings', 'as_encoded', 'not_alike', 'train_settings',
-           'Built', 'fewer_valid', 'rows_of', 'build']
+           'written', 'sort_out', 'built_feature', 'table_rows', 'check_numbers', 'build_features', 'build_negatives',
+           'optimizer_settings', 'as_encoded', 'not_alike', 'train_settings', 'Built', 'fewer_valid', 'rows_of',
+           'build']
 
 # %% ../../nbs/80_train/90_build.ipynb #7be2bacc
-import re
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -20,15 +19,15 @@ import torch
 
 from ..core.base import Config
 from ..core.config import ModelConfig
-from recbench.core.pipeline import (
-    DataConfig, DenseOptimizer, FeatureConfig, PipelineConfig, TrainConfig
-)
+from ..core.pipeline import DataConfig, DenseOptimizer, PipelineConfig, TrainConfig
 from ..core.registry import lookup
 from ..data.columns.flat_dataset import generated_dataset, read_dataset
 from ..data.columns.row_reader import RowReader, Source, data_files
+from ..data.columns.written import Written, dense_embedding, written_features
 from ..data.feed.negatives import Negatives
-from ..data.rows.features import DenseEmbedding, Feature, RawFeature
+from ..data.rows.features import Feature, RawFeature
 from ..data.sets.dataset import Dataset
+from ..layers.initializers import initializer
 from ..models.base import BaseModel, create_model
 from ..models.recipes import Recipe
 from .averages import ExponentialAverage
@@ -75,33 +74,27 @@ SIZES = ("num_buckets", "hash_bucket_size", "vocab_list", "vocab_dict")
 SHAPED = ("embedding_dim", "embedding_name", "pooling", "trainable", "init_fn", "value_dim", "weighted")
 NUMBERS = ("boundaries", "autodis", "mlp", "sequence_length")
 
-
-def first_spread(name: str, init_fn: str | None) -> float | None:
-    "Standard deviation of a table's first weights: None, or that of nn.init.normal_ around 0."
-    if init_fn is None: return None
-    found = re.fullmatch(r"nn\.init\.normal_,\s*(?:mean=0(?:\.0*)?,\s*)?std=([\d.e-]+)", init_fn)
-    if found: return float(found[1])
-    raise ValueError(f"{name}.init_fn is {init_fn!r}; allowed is 'nn.init.normal_,std=<number>'")
-
 # %% ../../nbs/80_train/90_build.ipynb #95bb3623
-def built_feature(own: Feature, config: Any, applied: Collection[str], length: int | None) -> Feature:
+def built_feature(own: Feature, asked: Written, applied: Collection[str]) -> Feature:
     """A feature of the data set on the table that a config gives it.
 
     Args:
         own: of the data set
-        config: an IdFeatureConfig or a RawFeatureConfig
+        asked: the feature of the config
         applied: settings that the data set has applied to its columns, such as "normalizer"
-        length: positions of a sequence that are kept; None: none is
     """
-    place = f"feature_configs {own.name}"
+    place, config = f"feature_configs {own.name}", asked.config
     sort_out(place, config, (*SIZES, *SHAPED, *NUMBERS), (*ENCODED, *applied))
     update: dict[str, Any] = {"embedding_name": config.embedding_name, "trainable": config.trainable}
     if config.embedding_dim: update["embedding_dim"] = config.embedding_dim
-    if config.init_fn: update["init_std"] = first_spread(place, config.init_fn)
-    if length and own.is_sequence: update["max_length"] = length
+    if config.init_fn: initializer(config.init_fn)  # refuses what is none
+    if config.init_fn: update["init_fn"] = config.init_fn
+    if asked.length and own.is_sequence: update["max_length"] = asked.length
     if own.is_list and "pooling" in config.model_fields_set: update["pooling"] = config.pooling
     if own.is_sparse: update |= table_rows(place, own, config)
-    if isinstance(own, RawFeature): update |= number_settings(place, own, config)
+    if isinstance(own, RawFeature):
+        check_numbers(place, own, config)
+        update["dense_emb"] = dense_embedding(config) or own.dense_emb
     return type(own)(**own.model_dump() | update)
 
 # %% ../../nbs/80_train/90_build.ipynb #765c29c1
@@ -116,41 +109,21 @@ def table_rows(place: str, own: Feature, config: Any) -> dict[str, int]:
     return {"num_buckets": max(asked)}
 
 
-def number_settings(place: str, own: RawFeature, config: Any) -> dict[str, Any]:
-    "Dense embeddings of a number; cuts and width must be those of the data set."
+def check_numbers(place: str, own: RawFeature, config: Any) -> None:
+    "Refuse cuts and a width that are not those of the data set."
     cuts, width = tuple(getattr(config, "boundaries", ())), getattr(config, "value_dim", 1)
     for name, asked, there in (
         ("boundaries", cuts, own.boundaries), ("value_dim", width, own.value_dim)
     ):
         if asked != there: raise ValueError(f"{place}.{name} is {asked}; the data set has {there}")
-    kinds = {name: getattr(config, name, None) for name in ("autodis", "mlp")}
-    chosen = {name: kind.model_dump() for name, kind in kinds.items() if kind is not None}
-    return {"dense_emb": DenseEmbedding(**chosen).model_dump()} if chosen else {}
-
-# %% ../../nbs/80_train/90_build.ipynb #1775b123
-def described(configs: Collection[FeatureConfig]) -> dict[str, tuple[Any, int | None]]:
-    "Name of a feature -> its config and, of a sequence, its length."
-    found: dict[str, tuple[Any, int | None]] = {}
-    for one in configs:
-        kind, config = one.kind
-        if kind != "sequence_feature":
-            found[config.feature_name] = config, config.sequence_length
-            continue
-        sort_out(f"feature_configs {config.sequence_name}", config, ("sequence_name", "sequence_length",
-                 "features"), ("sequence_delim", "sequence_pk"))
-        for name, sub in zip(one.names, config.features):
-            found[name] = sub.kind[1], config.sequence_length
-    return found
 
 # %% ../../nbs/80_train/90_build.ipynb #b1fd1436
 def build_features(pipeline: PipelineConfig, data: Dataset, applied: Collection[str]) -> list[Feature]:
     "The features that the groups of the model read, or all of the data set where none is described."
-    configs, own = described(pipeline.feature_configs), {one.name: one for one in data.features()}
-    if not configs: return list(own.values())
-    return [
-        built_feature(lookup(own, name, "column"), config, applied, length)
-        for name, (config, length) in configs.items()
-    ]
+    asked, own = list(written_features(pipeline.feature_configs)), data.features()
+    if not asked: return list(own)
+    named = {one.name: one for one in own}
+    return [built_feature(lookup(named, one.name, "column"), one, applied) for one in asked]
 
 # %% ../../nbs/80_train/90_build.ipynb #99bd6ade
 SAMPLERS: dict[str, Literal["sampled", "sampled_v2", "hard", "hard_v2"]] = {
@@ -168,12 +141,20 @@ def build_negatives(config: DataConfig | None, data: Dataset) -> Negatives | Non
     """
     name, sampler = config.chosen("sampler") if config else ("", None)
     if sampler is None: return None
+    if name not in SAMPLERS:
+        raise ValueError(f"data_config.{name} draws nodes of a tree, which no pipeline config holds; "
+                         f"allowed are {', '.join(SAMPLERS)}")
     if sampler.item_id_field != data.schema.item_key:
         raise ValueError(f"data_config.{name}.item_id_field is {sampler.item_id_field!r}; the data "
                          f"set's item key is {data.schema.item_key!r}")
-    hard = getattr(sampler, "num_hard_sample", None)
-    more = {"num_hard": hard} if hard else {}
+    more = {}
+    if hasattr(sampler, "num_hard_sample"): more["num_hard"] = sampler.num_hard_sample or _longest(data)
     return Negatives(kind=SAMPLERS[name], num_sample=sampler.num_sample, **more)
+
+
+def _longest(data: Dataset) -> int:
+    "Dislikes of the user with most, at least 1."
+    return 1 if data.dislikes is None else max(int(data.dislikes.lengths.max()), 1)
 
 # %% ../../nbs/80_train/90_build.ipynb #bc749013
 TABLE_OPTIMIZERS = {
@@ -313,16 +294,20 @@ def rows_of(
         reader: of its rows
         data: rows in place of those paths; without "valid" those that train validate too
         seed: of generated rows
+
+    Raises:
+        ValueError: for a path of rows that validate where no file is
     """
-    if data is None:
-        try: found: Any = {"train": data_files(pipeline.train_input_path or "none", reader.folder)}
-        except ValueError as error:
-            warnings.warn(f"{error}; the rows are generated and teach nothing", stacklevel=3)
-            return generated_dataset(pipeline, reader, seed=seed)
-        try: found["valid"] = data_files(pipeline.eval_input_path or "none", reader.folder)
-        except ValueError: pass
-    else: found = dict(data) if isinstance(data, Mapping) else {"train": data}
-    return read_dataset(pipeline, reader, found["train"], found.get("valid", found["train"]))
+    if data is not None:
+        given = data if isinstance(data, Mapping) else {"train": data}
+        return read_dataset(pipeline, reader, given["train"], given.get("valid"))
+    try: data_files(pipeline.train_input_path or "none", reader.folder)
+    except ValueError as error:
+        warnings.warn(f"{error}; the rows are generated and teach nothing", stacklevel=3)
+        return generated_dataset(pipeline, reader, seed=seed)
+    try: data_files(pipeline.eval_input_path or pipeline.train_input_path, reader.folder)
+    except ValueError as error: raise ValueError(f"eval_input_path: {error}") from None
+    return read_dataset(pipeline, reader, pipeline.train_input_path, pipeline.eval_input_path or None)
 
 # %% ../../nbs/80_train/90_build.ipynb #2f53019b
 def _model_of(
@@ -372,18 +357,20 @@ def build(
     notes = sort_out("data_config", source, DRAWN, READ, strict)
     if not strict: notes = [*notes, *as_encoded(source)]
     settings, more = train_settings(pipeline.train_config, strict)
-    reader = None if isinstance(data, Dataset) else RowReader(pipeline, folder)
-    if not isinstance(data, Dataset): data = rows_of(pipeline, RowReader(pipeline, folder), data, seed)
+    features: list[Feature] = []
+    if not isinstance(data, Dataset):
+        reader = RowReader(pipeline, folder)
+        data, features = rows_of(pipeline, reader, data, seed), list(reader.features.values())
     data, fewer = fewer_valid(pipeline, data, strict)
-    features = list(reader.features.values()) if reader else build_features(pipeline, data, applied)
+    features = features or build_features(pipeline, data, applied)
     model = _model_of(pipeline, data, features, seed)
     negatives = build_negatives(source, data)
     if data.name == "generated": run_dir = run_dir or ""
-    folder = pipeline.model_dir or None if run_dir is None else run_dir or None
-    if folder is None: settings.pop("save_every_steps", None)
+    run_dir = pipeline.model_dir or None if run_dir is None else run_dir or None
+    if run_dir is None: settings.pop("save_every_steps", None)
     trainer = Trainer(
-        model, data, recipe=Recipe(), negatives=negatives, run_dir=folder, seed=seed, progress=progress,
-        batch_size=source.batch_size if source else None, **settings,
+        model, data, recipe=Recipe(), negatives=negatives, run_dir=run_dir, seed=seed,
+        progress=progress, batch_size=source.batch_size if source else None, **settings,
     )
     if pipeline.export_config is not None: more = [*more, "export_config"]
     paths = [name for name in ("train_input_path", "eval_input_path") if getattr(pipeline, name)]

@@ -12,11 +12,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import cos, pi
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from ..core.base import Config
+from pydantic import model_validator
+
 from ..core.checks import number, whole
-from ..core.pipeline import ConstantLR, ExponentialDecayLR, ManualStepLR, Schedule
+from recbench.core.pipeline import (
+    ConstantLR, CosineAnnealingLR, CosineAnnealingWarmRestartsLR, ExponentialDecayLR, ManualStepLR,
+    Schedule
+)
 from ..models.base import embedding_tables
 from .best import is_better
 
@@ -102,20 +105,16 @@ def half_cosine(share: float, high: float, low: float) -> float:
     return low + (high - low) * (1 + cos(pi * share)) / 2
 
 # %% ../../nbs/80_train/25_schedules.ipynb #753af5e4
-class CosineAnnealing(Config):
+class CosineAnnealing(CosineAnnealingLR):
     """Half a cosine over `T_max` steps, then the least rate.
 
     Attributes:
+        T_max: steps of the half cosine
         min_learning_rate: least rate
         warmup_learning_rate: rate at step 0 of the warm-up
         warmup_size: steps of the warm-up; 0: none
         by_epoch: count epochs, not steps
     """
-    T_max: PositiveInt
-    min_learning_rate: NonNegativeFloat = 0.0
-    warmup_learning_rate: NonNegativeFloat = 0.0
-    warmup_size: NonNegativeInt = 0
-    by_epoch: bool = False
 
     def at(self, step: int, base_lr: float) -> float:
         "Rate after `step` steps (or epochs), from the base rate `base_lr`."
@@ -137,22 +136,17 @@ def share(self: "CosineAnnealingWarmRestarts", since: int) -> float:
     return since / length
 
 # %% ../../nbs/80_train/25_schedules.ipynb #ca79d1a8
-class CosineAnnealingWarmRestarts(Config):
+class CosineAnnealingWarmRestarts(CosineAnnealingWarmRestartsLR):
     """Half cosines of `T_0`, `T_0 * T_mult`, `T_0 * T_mult**2` ... steps; each begins at the base rate.
 
     Attributes:
+        T_0: steps of the first half cosine
+        T_mult: how much longer each next one is
         min_learning_rate: least rate
         warmup_learning_rate: rate at step 0 of the warm-up
         warmup_size: steps of the warm-up; 0: none
         by_epoch: count epochs, not steps
     """
-    T_0: PositiveInt
-    T_mult: int = Field(1, ge=1)
-    min_learning_rate: NonNegativeFloat = 0.0
-    warmup_learning_rate: NonNegativeFloat = 0.0
-    warmup_size: NonNegativeInt = 0
-    by_epoch: bool = False
-
     share = share
 
     def at(self, step: int, base_lr: float) -> float:

@@ -10,7 +10,7 @@ __all__ = ['Source', 'data_files', 'input_types', 'csv_tables', 'file_tables', '
 import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -176,8 +176,10 @@ Source = str | Path | Sequence[str | Path] | pd.DataFrame | pa.Table
 
 
 def _columns(self: "RowReader") -> list[str]:
-    """Columns of the data that are read."""
-    return [*self.inputs, *self.labels, *self.weights]
+    "Columns of the data that are read: of features, labels, weights, and a sampler's two keys."
+    sampler = self.config.chosen("sampler")[1]
+    keys = [getattr(sampler, f"{side}_id_field", None) for side in ("user", "item")]
+    return [*dict.fromkeys([*self.inputs, *self.labels, *self.weights, *filter(None, keys)])]
 
 
 def _encode(self: "RowReader", table: pa.Table) -> Table:
@@ -227,7 +229,8 @@ def tables(self: "RowReader", source: Source, rows: int) -> Iterator[pa.Table]:
     """
     if isinstance(source, pd.DataFrame): source = pa.Table.from_pandas(source, preserve_index=False)
     if isinstance(source, pa.Table): return pieces(iter([source]), rows)
-    return pieces(file_tables(data_files(source, self.folder), self.config, self._columns()), rows)
+    files = data_files(cast(str | Path | Sequence[str | Path], source), self.folder)
+    return pieces(file_tables(files, self.config, self._columns()), rows)
 
 
 def batches(self: "RowReader", source: Source, batch_size: int | None = None) -> Iterator[Batch]:

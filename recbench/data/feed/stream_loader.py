@@ -84,7 +84,8 @@ def table_batch(self: "StreamLoader", table: Table) -> Batch:
     """
     batch = make_batch(table) if self.source is None else self.with_negatives(table)
     schema, columns = self.dataset.schema, table.columns
-    weight, names = schema.sample_weight, [one.name for one in self.stream.labels] or schema.label_names
+    own = [one.name for one in self.stream.label_columns]
+    weight, names = schema.sample_weight, own or schema.label_names
     batch.labels |= {name: columns[name].contiguous() for name in names if name in columns}
     if weight is not None and weight in columns: batch.sample_weights[weight] = columns[weight].float()
     return batch

@@ -9,6 +9,7 @@ __all__ = ['ALI_CCP', 'find_tables', 'ali_ccp', 'aliexpress']
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,8 @@ def _rows(
 ) -> Dataset:
     "A data set of clicks and conversions, and an account of its rows."
     click, conversion = ALI_CCP
-    labels = (click, LabelColumn(**conversion.model_dump() | {"orphans": orphans}))
+    settings: dict[str, Any] = conversion.model_dump() | {"orphans": orphans}
+    labels = (click, LabelColumn(**settings))
     settled = {part: settle(labels, frame, f"{name} {part}") for part, frame in frames.items()}
     schema = Schema(features=features, timestamp=None, labels=labels)
     parts = {part: frame.reset_index(drop=True) for part, (frame, _) in settled.items()}
@@ -116,7 +118,7 @@ def ali_ccp(
     """
     frames = _read(find_tables("ali-ccp", folder, SPLITS), ["click", "purchase"])
     frames = {part: frame.rename(columns={"purchase": "conversion"}) for part, frame in frames.items()}
-    columns = [name for name in frames["train"] if name not in ("click", "conversion")]
+    columns = [str(name) for name in frames["train"] if name not in ("click", "conversion")]
     features = _features(columns, "D", embedding_dim)
     return _rows("ali-ccp", frames, features, "rows, given split", orphans)
 
@@ -143,7 +145,7 @@ def aliexpress(
     held = np.random.default_rng(0).permutation(searches)[: max(1, round(valid_share * len(searches)))]
     train, inside = frames["train"], frames["train"]["search_id"].isin(held)
     parts = {"train": train[~inside], "valid": train[inside], "test": frames["test"]}
-    columns = [name for name in train if name not in labels]
+    columns = [str(name) for name in train if name not in labels]
     protocol = f"rows, given test, {valid_share:.0%} of searches validate"
     features = _features(columns, "numerical_", embedding_dim)
     return _rows("aliexpress", parts, features, protocol, orphans)

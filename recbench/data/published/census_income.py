@@ -8,6 +8,7 @@ __all__ = ['LABELS', 'NUMBERS', 'CATEGORIES', 'read_census_income', 'quantile_bo
 
 # %% ../../../nbs/10_data/30_published/77_census_income.ipynb #95655c2a
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pandas as pd
 from ...core.checks import whole
 from ...core.paths import data_dirs
 from .fetch import find_files
-from ..rows.features import Feature, IdFeature, RawFeature, Schema
+from ..rows.features import Feature, IdFeature, RawFeature, Schema, read_labels
 from ..sets.dataset import Dataset, build_rows
 
 # %% ../../../nbs/10_data/30_published/77_census_income.ipynb #17add8d9
@@ -79,10 +80,13 @@ def census_features(train: pd.DataFrame, buckets: int, embedding_dim: int) -> li
         embedding_dim: width D of the tables
     """
     ids = [IdFeature(name=name, embedding_dim=embedding_dim) for name in CATEGORIES]
-    scales = {name: "standard" if name in ("age", "num_emp", "weeks_worked") else "log"
-              for name in NUMBERS}
+    scales: dict[str, Literal["standard", "log"]] = {
+        name: "standard" if name in ("age", "num_emp", "weeks_worked") else "log"
+        for name in NUMBERS
+    }
     numbers = [RawFeature(name=name, scale=scales[name]) for name in NUMBERS]
-    cuts = {name: quantile_boundaries(train[name], buckets) for name in NUMBERS} if buckets > 1 else {}
+    bucketed = NUMBERS if buckets > 1 else ()
+    cuts = {name: quantile_boundaries(train[name].tolist(), buckets) for name in bucketed}
     return [*ids, *numbers, *(
         RawFeature(name=f"{name}_bucket", boundaries=found, embedding_dim=embedding_dim)
         for name, found in cuts.items() if found
@@ -119,7 +123,7 @@ def census_dataset(
     ends = [len(rows) * 6 // 10, len(rows) * 8 // 10]
     train, valid, test = (with_labels(rows.iloc[part]) for part in np.split(order, ends))
     features = tuple(census_features(train, buckets, embedding_dim))
-    schema = Schema(features=features, timestamp=None, labels=list(LABELS))
+    schema = Schema(features=features, timestamp=None, labels=read_labels(list(LABELS)))
     return build_rows(name, schema, train, valid, test, protocol="rows, random 60/20/20")
 
 # %% ../../../nbs/10_data/30_published/77_census_income.ipynb #0bc34a5e

@@ -104,7 +104,7 @@ def avazu(
     missing = [name for name in ("click", "hour") if name not in raw]
     if missing: raise ValueError(f"{path.name} has no column {missing[0]!r}. {_AVAZU}")
     hours = pd.to_datetime(raw["hour"], format="%y%m%d%H")
-    columns = [name for name in raw if name not in ("id", "click", "hour")]
+    columns = [str(name) for name in raw if name not in ("id", "click", "hour")]
     ready = pd.DataFrame({
         "label": raw["click"].astype("int64"), "hour_of_day": hours.dt.hour.astype("int64"),
         "weekday": hours.dt.day_of_week.astype("int64"),

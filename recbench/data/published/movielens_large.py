@@ -48,7 +48,7 @@ def _films(movies: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({
         "movieId": movies["movieId"], "title": movies["title"],
         "year": movies["title"].str.extract(r"\((\d{4})\)\s*$")[0],
-        "genres": genres.map(lambda names: [name for name in names if name]),
+        "genres": [[name for name in names if name] for names in genres],
     })
 
 

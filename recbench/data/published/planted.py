@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.special import expit, xlogy
 
 from ..sets.dataset import Dataset, build_dataset
-from ..rows.features import IdFeature, RawFeature, Schema
+from ..rows.features import IdFeature, RawFeature, Schema, read_labels
 from ..sets.splits import leave_last
 
 # %% ../../../nbs/10_data/30_published/80_planted.ipynb #7a611c88
@@ -432,7 +432,7 @@ _SCHEMA = Schema(features=(
     RawFeature(name="log_price", side="item"),
 ))
 _LABELLED = Schema(
-    features=_SCHEMA.features, labels={"click": {}, "conversion": {"after": "click"}}
+    features=_SCHEMA.features, labels=read_labels({"click": {}, "conversion": {"after": "click"}})
 )
 
 

@@ -335,7 +335,8 @@ def _check_after(label: LabelColumn, labels: Mapping[str, LabelColumn]) -> None:
         raise ValueError(f"after of label {label.name!r} is {label.after!r}, a number; must be an "
                          "event")
     chain = [label.name]
-    while (before := labels[chain[-1]].after) in labels and before not in chain: chain.append(before)
+    while (before := labels[chain[-1]].after) in labels and before not in chain:
+        chain.append(str(before))
     if before in chain:
         raise ValueError(f"labels {' after '.join([*chain, str(before)])}: a label cannot be after "
                          "itself")

@@ -278,6 +278,11 @@ class ParquetStream:
         if not self.rows:
             raise ValueError(f"{', '.join(Path(path).name for path in self.paths)} hold no rows")
 
+    @property
+    def label_columns(self) -> tuple[LabelColumn, ...]:
+        "`labels`, read."
+        return read_labels(self.labels)
+
     def __len__(self) -> int: return -(-self.rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Table]: return _iterate(self)
@@ -426,10 +431,10 @@ def _parts(
 def _settled(self: ParquetStream, source: Source) -> Source:
     "The slice with labels that agree; what is mended is counted."
     if not self.labels: return source
-    names = [one.name for one in self.labels]
+    names = [one.name for one in self.label_columns]
     table = source.table
     frame = pd.DataFrame({name: source.column(name).to_pandas() for name in names})
-    frame, found = settle(self.labels, frame, source.name)
+    frame, found = settle(self.label_columns, frame, source.name)
     self.mended.update(found)
     for name in names if found else ():
         at = table.column_names.index(name)
@@ -484,7 +489,7 @@ def stream_batches(
         labels: carried columns that are labels; None: `labels` of the stream
         sample_weight: carried column that weighs rows
     """
-    if labels is None: labels = [one.name for one in stream.labels]
+    if labels is None: labels = [one.name for one in stream.label_columns]
     for table in stream:
         batch = make_batch(table)
         batch.labels.update({name: table.columns[name].contiguous() for name in labels})
