@@ -8,7 +8,8 @@ __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_histor
            'read_bands', 'write_bands', 'bands_of', 'idle_bands', 'run_explorer', 'draw_runs', 'pair_explorer',
            'draw_pair', 'NegativesLab', 'negatives_explorer', 'draw_lab', 'standing', 'switch_effects', 'answer',
            'recommendations', 'person_table', 'PersonView', 'footprint', 'refuse_what_does_not_fit', 'dataset_bytes',
-           'weight_bytes', 'batch_bytes', 'softmax_seconds']
+           'weight_bytes', 'batch_bytes', 'softmax_seconds', 'data', 'DataPage', 'data_facts', 'DataFacts', 'sentences',
+           'draw_page']
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
 from recbench.explore.comparison import (
@@ -17,6 +18,8 @@ from recbench.explore.comparison import (
 )
 from .controls import Explorer, explore
 from .curves import draw_metric, metric_explorer, tidy_history
+from .data_facts import DataFacts, data_facts
+from .data_page import DataPage, data, draw_page, sentences
 from recbench.explore.footprint import (
     batch_bytes, dataset_bytes, footprint, refuse_what_does_not_fit, softmax_seconds,
     weight_bytes
@@ -35,5 +38,5 @@ _all_ = [
     "draw_runs", "pair_explorer", "draw_pair", "NegativesLab", "negatives_explorer", "draw_lab",
     "standing", "switch_effects", "answer", "recommendations", "person_table", "PersonView",
     "footprint", "refuse_what_does_not_fit", "dataset_bytes", "weight_bytes", "batch_bytes",
-    "softmax_seconds"
+    "softmax_seconds", "data", "DataPage", "data_facts", "DataFacts", "sentences", "draw_page"
 ]
