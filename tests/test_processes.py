@@ -1,15 +1,23 @@
 "Several processes against one: the same losses of every step, evaluation, decisions and checkpoints."
 
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from recbench.data import Negatives
+from recbench.data import Batch, MatchLoader, Negatives
 from recbench.data.published.planted import planted, planted_clicks
+from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
 from recbench.models import create_model, match_config
 from recbench.models.rank_configs import rank_config, rank_features
 from recbench.train import Run, Trainer
 from recbench.train.launch import local_ranks
+from recbench.train.processes import own_terms, row_sizes
+from recbench.train.trainer import validate_all
 
 
 class Losses:
@@ -131,3 +139,108 @@ def goes_bad() -> str:
 def test_nan_on_one_rank_stops_all():
     said = local_ranks(2, goes_bad)
     assert said[0] == said[1] == "binary_cross_entropy is nan at step 4"
+
+
+def next_drawn(across: bool, state: dict | None = None) -> dict:
+    "Drawn negatives of a second batch: unbroken, and after a resume; and the state between."
+    chosen = Negatives(kind="sampled", num_sample=33, across_ranks=across)
+    loaders = [MatchLoader(planted(users=200, items=120, seed=0), 64, chosen, 3) for _ in range(2)]
+    batches, found = iter(loaders[0]), {}
+    next(batches)
+    found["state"] = state or loaders[0].state_dict()
+    found["unbroken"] = next(batches).candidates.items[-33:]
+    loaders[1].load_state_dict(found["state"])
+    return found | {"resumed": next(iter(loaders[1])).candidates.items[-33:]}
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_negatives_of_a_resumed_run_are_drawn_alike_or_by_each_rank(across):
+    (one,), ranks = local_ranks(1, next_drawn, across), local_ranks(2, next_drawn, across)
+    for rank in ranks: assert torch.equal(rank["unbroken"], rank["resumed"])
+    assert torch.equal(ranks[0]["resumed"], ranks[1]["resumed"]) == across
+    assert torch.equal(ranks[0]["resumed"], one["resumed"])
+    later = local_ranks(2, next_drawn, across, one["state"])        # begun by one process
+    assert torch.equal(later[0]["resumed"], later[1]["resumed"]) == across
+
+
+def failing(kind: str) -> str:
+    "What a rank says where rank 0 cannot write."
+    def write():
+        if kind == "full": raise OSError(28, "No space left on device")
+        return {}["a"]
+    try: by_first(write)
+    except Exception as error: return f"{type(error).__name__} {error}"
+    return "went on"
+
+
+def test_what_rank_0_cannot_do_fails_on_all():
+    assert local_ranks(2, failing, "full") == ["OSError [Errno 28] No space left on device",
+                                               "OSError No space left on device"]
+    assert local_ranks(2, failing, "key") == ["KeyError 'a'", "RuntimeError rank 0: KeyError: 'a'"]
+
+
+def exchanged() -> dict:
+    "Columns of ranks of which one has no rows; and sizes that a rank's predictions do not have."
+    rank = world().rank
+    rows = 3 * (1 - rank)
+    found = all_columns({"x": torch.ones(rows, 2), "b": torch.ones(rows, dtype=torch.bool)}, [3, 0])
+    try: sizes = row_sizes(2, Batch(sizes=(2, 3)))
+    except ValueError as error: sizes = str(error)
+    return found | {"sizes": sizes, "asked": row_sizes(4 + rank, Batch())}
+
+
+def test_a_rank_without_rows_and_one_with_other_rows():
+    first, second = local_ranks(2, exchanged)
+    for found in (first, second):
+        assert torch.equal(found["x"], torch.ones(3, 2)) and found["b"].tolist() == [True] * 3
+        assert found["asked"] == [4, 5]
+    assert first["sizes"] == [2, 3]
+    assert second["sizes"] == "predictions have 2 rows on rank 1; its part of the batch has 3"
+
+
+def one_total() -> dict:
+    "Total and gradients of a mean, a sum and a price over rows, of 3 rows here and 1 there; exchanges."
+    rank = world().rank
+    rows, weight = 3 - 2 * rank, torch.tensor([2.0, 2.0, 2.0], requires_grad=True)
+    mean, price = weight[0] * (1 + rank), weight[2] / rows
+    losses = {"mean": mean, "sum": weight[1] * 5, "all_feature_p_loss": price}
+    model = SimpleNamespace(loss=lambda *_: losses, summed_losses=lambda: ("sum",), sample_weights=[],
+                            total=lambda named: sum(named.values()))
+    with patch("recbench.train.processes.sum_over_ranks", side_effect=sum_over_ranks) as exchanges:
+        total, every = own_terms(model, {"user_tower_emb": torch.zeros(rows, 4)}, Batch())
+    total.backward()
+    dist.all_reduce(weight.grad)
+    return {name: float(one.detach()) for name, one in every.items()} | {
+        "total": float(total.detach()), "gradient": weight.grad / 2, "exchanges": exchanges.call_count}
+
+
+def test_means_sums_and_prices_come_together_in_one_exchange():
+    for found in local_ranks(2, one_total):
+        assert found.pop("gradient").tolist() == [1.25, 10.0, 0.25] and found.pop("exchanges") == 1
+        assert found == {"mean": 2.5, "sum": 20.0, "all_feature_p_loss": 0.5, "total": 23.0}
+
+
+def told_rows() -> list:
+    "Rows that are validated where ranks measure different times, and who writes what comes last."
+    data, model, _ = made("DSSM:sampled")
+    rank, wrote, chosen = world().rank, [], Negatives(kind="sampled", num_sample=33)
+    with patch("recbench.train.trainer.VALID_ROWS", 10), \
+            patch("recbench.train.trainer.rows_that_fit", lambda *_: 20 + rank):
+        trainer = Trainer(model, data, batch_size=64, epochs=1, progress=False, negatives=chosen)
+        trainer.validate(1.0)
+    task = SimpleNamespace(validate=lambda *_: {"ndcg@10": 0.5})
+    ended = SimpleNamespace(
+        history=[{"valid rows": 20}], best_epoch=1, task=task, model=None, dataset=None,
+        recorder=SimpleNamespace(folder=Path("nowhere")))
+    with patch("recbench.train.trainer.write_lines", lambda path, _: wrote.append(path.name)):
+        validate_all(ended)
+    try: Trainer(model, data, batch_size=64, epochs=1, progress=False, negatives=chosen)
+    except ValueError as error: wrote.append(str(error))
+    return [trainer.valid_rows, *wrote]
+
+
+def test_rank_0_tells_how_many_rows_validate_and_a_sharded_model_is_taken():
+    first, second = local_ranks(2, told_rows)
+    taken = first.pop()
+    assert taken == second.pop() and "is sharded already" in taken
+    assert first == [20, "epochs.jsonl"] and second == [20]

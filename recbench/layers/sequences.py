@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.rows.eager import eager
+from ..data.rows.eager import eager, traced
 
 # %% ../../nbs/20_layers/28_sequences.ipynb #8219ff77
 def sum_by(x: Tensor, index: Tensor, size: int) -> Tensor:
@@ -146,7 +146,7 @@ def last_position(ragged: Ragged) -> Tensor:
     "Values [B, s] at the last position of each row; 0 for an empty one."
     ends = (ragged.lengths.cumsum(0) - 1).clamp(min=0)
     # where nobody has a position there is nothing to select from; a graph has no branch for it
-    some = eager(ragged.lengths) and len(ragged.values)
+    some = not traced() and len(ragged.values)
     values = ragged.values if some else F.pad(ragged.values, (0, 0, 0, 1))
     return values.index_select(0, ends) * (ragged.lengths > 0)[:, None]
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHARDINGS', 'REFUSED', 'UPDATES', 'check_sharding', 'columns_of', 'shaped', 'ask', 'ShardedStack', 'shard_tables',
-           'rows_wide', 'sharded', 'pieces_of', 'fill', 'whole', 'world_device', 'optimizer_state',
-           'load_optimizer_state', 'set_learning_rate', 'ShardedTables', 'TablesSharder']
+           'rows_wide', 'sharded', 'pieces_of', 'fill', 'whole', 'optimizer_state', 'load_optimizer_state',
+           'set_learning_rate', 'ShardedTables', 'TablesSharder']
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #c0d79b18
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from ..data.rows.ranks import world
+from ..data.rows.ranks import world, world_device
 from . import embedding_tables
 from recbench.layers.embedding_tables import (
     EmbeddingTables, Lookup, StackKey, SummedLookups, Tables, check_fusing,
@@ -199,16 +199,11 @@ def whole(part: Tensor | ShardedTensor) -> Tensor:
     "All rows on every rank: an exchange that all of them take part in."
     if not isinstance(part, ShardedTensor): return part
     pieces = pieces_of(part)
-    device = pieces[0][1].device if pieces else torch.device(world_device())
+    device = pieces[0][1].device if pieces else world_device()
     found = torch.zeros(part.size(), device=device)
     fill(found, part)
     torch.distributed.all_reduce(found)
     return found
-
-
-def world_device() -> str:
-    "Where tensors of an exchange lie: the GPU with NCCL, else the CPU."
-    return "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #6a1d843f
 def optimizer_state(self: "ShardedTables") -> dict[str, list[Any]]:
@@ -216,14 +211,15 @@ def optimizer_state(self: "ShardedTables") -> dict[str, list[Any]]:
 
     [rows] for row-wise Adagrad, [rows, D] for Adagrad, none for SGD.
     """
-    found: dict[str, list[Any]] = {}
-    for name, home in self._stack_of.items():
-        rows, width = self.sizes[name]
-        shape = {"rowwise_adagrad": [rows], "adagrad": [rows, width]}.get(self.rules[name][0])
-        state = self._collections[home].fused_optimizer.state_dict()["state"]
-        own = [value.local_shards() for value in state.get(f"embeddings.{name}.weight", {}).values()]
-        pieces = [shard.tensor for shard in (own or [[]])[0]]
-        found[name] = [sharded(self.part(name), pieces, shape)] if shape else []
+    parts, found = self.parts(), {}
+    for home, collection in self._collections.items():
+        state = collection.fused_optimizer.state_dict()["state"]
+        for name in (name for name, other in self._stack_of.items() if other == home):
+            rows, width = self.sizes[name]
+            shape = {"rowwise_adagrad": [rows], "adagrad": [rows, width]}.get(self.rules[name][0])
+            own = [one.local_shards() for one in state.get(f"embeddings.{name}.weight", {}).values()]
+            pieces = [shard.tensor for shard in (own or [[]])[0]]
+            found[name] = [sharded(parts[name], pieces, shape)] if shape else []
     return found
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #c644ccdd
@@ -243,19 +239,20 @@ def load_optimizer_state(self: "ShardedTables", state: Mapping[str, Sequence[Any
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #3a711755
 def _save_to_state_dict(self: "ShardedTables", destination: dict, prefix: str, keep_vars: bool) -> None:
-    for name in self.sizes: destination[f"{prefix}{name}.weight"] = self.part(name).detach()
+    for name, part in self.parts().items(): destination[f"{prefix}{name}.weight"] = part.detach()
 
 
 def _load_from_state_dict(
     self: "ShardedTables", state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
     error_msgs
 ) -> None:
+    parts = self.parts()
     for name, size in self.sizes.items():
         key = f"{prefix}{name}.weight"
         if key not in state_dict: missing_keys.append(key)
         elif tuple(state_dict[key].size()) != size:
             error_msgs.append(f"{key} has shape {tuple(state_dict[key].size())}; the table has {size}")
-        else: fill(self.part(name), state_dict[key])
+        else: fill(parts[name], state_dict[key])
     known = {f"{prefix}{name}.weight" for name in self.sizes}
     unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in known]
 
@@ -308,18 +305,22 @@ class ShardedTables(Tables, nn.ModuleDict):
             members = {name: self.sizes[name] for name in names if self._stack_of[name] == home}
             made = shard_tables(members, plan, env, device, optimizer, home[1], eps)
             self._collections[home], self._summed[home] = made, ShardedStack(made, list(members))
-        for name in names: fill(self.part(name), tables.table(name))
+        for name, part in self.parts().items():
+            if name not in self: fill(part, tables.table(name))
 
     def __getitem__(self, key: str) -> nn.Embedding: return cast(nn.Embedding, self._modules[key])
 
-    def part(self, name: str) -> Any:
-        "Weights [rows, D] of a table, of which this rank holds its rows; `name`: of the table."
-        if name in self: return self[name].weight
-        return self._collections[self._stack_of[name]].state_dict()[f"embeddings.{name}.weight"]
+    def parts(self) -> dict[str, Any]:
+        "Weights [rows, D] of each table, of which this rank holds its rows."
+        found: dict[str, Any] = {name: self[name].weight for name in self}
+        for collection in self._collections.values():
+            for key, part in collection.state_dict().items():
+                found[key.removeprefix("embeddings.").removesuffix(".weight")] = part
+        return {name: found[name] for name in self.sizes}
 
     def table(self, name: str) -> Tensor:
         "Weights [rows, D] of a table, whole: an exchange of all ranks; `name`: of the table."
-        return whole(self.part(name))
+        return whole(self.parts()[name])
 
     def plain_weights(self) -> dict[str, nn.Parameter]:
         "Weights by table name of what is not sharded."

@@ -130,7 +130,8 @@ def read_shards(folder: Path) -> dict[str, Tensor]:
 def write_whole(folder: Path, text: str, tensors: Mapping[str, Tensor]) -> None:
     "What one process writes of a state: its tree, and the tensors that are whole."
     folder.mkdir(parents=True)
-    save_file({**tensors}, folder / TENSORS)
+    try: save_file({**tensors}, folder / TENSORS)
+    except SafetensorError as error: raise OSError(str(error)) from error
     (folder / TREE).write_text(text, encoding="utf-8")
 
 
@@ -189,7 +190,7 @@ def write_state(path: Path | str, state: Any, together: bool = False) -> None:
         first(lambda: shutil.rmtree(part, ignore_errors=True))
         write_files(part, state, first)
         first(lambda: (part.rename(path), sync(path.parent)))
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         if not together or world().rank == 0: shutil.rmtree(part, ignore_errors=True)
         raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; what "
                               "was there before is untouched") from error

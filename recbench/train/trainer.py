@@ -48,9 +48,9 @@ from .shared_record import SharedRecorder
 from .schedules import CosineAnnealing, LearningRate, ReduceOnPlateau
 from .tasks import MatchTask, Task, check_monitor, task_of
 from .updates import Updates, loss_scaler
-from ..data.rows.ranks import agree, first_said
+from ..data.rows.ranks import agree, by_first, first_said, told
 from .processes import start
-from .shard import shard
+from .shard import refuse_taken, shard
 from .wrappers import TrainWrapper
 
 # %% ../../nbs/80_train/62_trainer.ipynb #ed762926
@@ -108,6 +108,7 @@ def over_ranks(
 ) -> torch.nn.Module:
     "The module over several processes: tables sharded, or whole on each where they get Adam."
     model, parts, place = wrapper.model, taken["parts"], torch.device(taken["device"])
+    refuse_taken(model)
     freeze_parts(model, parts)
     own = {id(tables): rates for tables, rates in table_rates(model, parts).items()}
     return shard(
@@ -280,7 +281,7 @@ def validate(self: "Trainer", seconds: float | None = None) -> dict[str, float]:
         return self.task.validate(self.model, self.dataset)
     if self.valid_rows is None:
         asked = self.settings.get("valid_rows", "all" if total <= VALID_ROWS else None)
-        self.valid_rows = total if asked == "all" else asked or rows_that_fit(self, seconds)
+        self.valid_rows = total if asked == "all" else asked or told(rows_that_fit(self, seconds))
     if self.valid_rows >= total: return self.task.validate(self.model, self.dataset)
     rows = sampled_rows(self.dataset, "valid", self.valid_rows)
     return self.task.validate(self.model, self.dataset, rows) | {"valid rows": len(rows)}
@@ -291,7 +292,9 @@ def validate_all(self: "Trainer") -> None:
     if not self.history or "valid rows" not in self.history[self.best_epoch - 1]: return
     found = self.task.validate(self.model, self.dataset)
     self.history[self.best_epoch - 1] |= {f"{name} all": value for name, value in found.items()}
-    if self.recorder: write_lines(self.recorder.folder / "epochs.jsonl", self.history)
+    if self.recorder is None: return
+    path = self.recorder.folder / "epochs.jsonl"
+    by_first(lambda: write_lines(path, self.history))
 
 # %% ../../nbs/80_train/62_trainer.ipynb #89efa99b
 def reason_to_stop(self: "Trainer") -> str:
@@ -437,6 +440,7 @@ def state_dict(self: "Trainer") -> dict:
         **{name: getattr(self, name).state_dict() for name in PARTS_WITH_STATE},
         "tables": [tables.optimizer_state() for tables in embedding_tables(self.model)],
         "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        "draws": self.draws.state_dict(),
         "memory": self.memory.state_dict() if self.memory else None,
         "callbacks": {name: callback.state_dict() for name, callback in self.named_callbacks().items()},
         **({"valid_rows": self.valid_rows} if self.valid_rows else {}),
@@ -476,6 +480,7 @@ def load_state_dict(self: "Trainer", state: dict) -> None:
     for name in PARTS_WITH_STATE: getattr(self, name).load_state_dict(state[name])
     for tables, moments in zip(embedding_tables(self.model), state["tables"], strict=True):
         tables.load_optimizer_state(moments)
+    self.draws.load_state_dict(state.get("draws", {}))
     if self.memory: self.memory.load_state_dict(state["memory"], self.device)
     for callback, own in zip(named.values(), given.values()): callback.load_state_dict(own)
     torch.set_rng_state(state["random"]["cpu"])
@@ -612,6 +617,7 @@ class Trainer:
         self.model.to(device)
         wrapper = TrainWrapper(model, self.device, mixed_precision, seed).to(self.device)
         self.loader: Loader = loader or make_loader(self.task, model, dataset, taken)
+        self.draws = wrapper.draws
         self.wrapper, self.optimizer = make_step(wrapper, self.task, taken, self.world)
         self.updates = make_updates(self.optimizer, model, taken, self.device)
         drawn = getattr(self.loader, "negatives", None)

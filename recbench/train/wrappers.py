@@ -51,7 +51,7 @@ class TrainWrapper(nn.Module):
         super().__init__()
         self.model, self.device_type = module, torch.device(device or "cpu").type
         self.dtype = lookup(PRECISIONS, mixed_precision, "mixed_precision") if mixed_precision else None
-        self.draws = CommonDraws(seed)
+        self.draws = CommonDraws(seed, self.device_type)
         module.init_loss()
         module.init_metric()
         keep_freed_memory()   # a step takes what the last one freed

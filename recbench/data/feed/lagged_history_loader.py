@@ -15,7 +15,7 @@ from ..rows.batch import Batch, join
 from ..sets.dataset import Dataset
 from .candidate_source import Drawn, candidate_source, pair_batch
 from .across_ranks import own_part
-from .loader import MatchLoader, RowLoader, add_labels, draw_alike
+from .loader import MatchLoader, RowLoader, add_labels
 from ..rows.ranks import World
 from .negatives import Negatives
 from ..rows.random_streams import RandomStream
@@ -79,7 +79,6 @@ def part(self: "LaggedHistoryLoader", rows: Tensor, here: World) -> Batch:
         rows: of all ranks, the same on each
         here: which rank
     """
-    draw_alike(self.streams, self.negatives)
     if not self.negatives.across_ranks: return RowLoader.part(self, rows, here)
     share, sizes = torch.rand(len(rows), generator=self.lags.generator), here.sizes(len(rows))
     drawn = own_part(MatchLoader.draw(self, rows), sizes, here, len(self.dataset.items))

@@ -21,7 +21,7 @@ from ..rows.features import SequenceFeature
 from ..sets.dataset import Dataset
 from .candidate_source import Drawn, candidate_source, pair_batch, share_of
 from .across_ranks import own_part
-from .loader import RowLoader, draw_alike
+from .loader import RowLoader
 from ..rows.ranks import World
 from .negatives import Negatives
 from ..rows.table import Jagged, Table, fingerprint
@@ -177,25 +177,29 @@ def read(self: "SequenceLoader", users: Tensor, positions: Tensor, lengths: Tens
     return join([self.dataset.users.take(users), Table(len(users), jagged=sequences)])
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #338000d3
-def draw(self: "SequenceLoader", rows: Tensor) -> Drawn:
+def draw(self: "SequenceLoader", rows: Tensor, positions: Tensor, lengths: Tensor) -> Drawn:
     """What stands beside the targets of the given pieces.
 
     Args:
         rows: int64 [B], pieces of histories
+        positions: int64 [sum of lengths], events that are read
+        lengths: int64 [B], positions of each piece
     """
-    positions, lengths = self.pieces.positions(rows)
     users = self.pieces.values[rows].repeat_interleave(lengths)
     return self.source.draw(users.repeat_interleave(self.asks[positions]), self.targets(positions))
 
 
-def histories(self: "SequenceLoader", rows: Tensor, drawn: Drawn) -> Batch:
+def histories(
+    self: "SequenceLoader", rows: Tensor, positions: Tensor, lengths: Tensor, drawn: Drawn
+) -> Batch:
     """The batch of the given pieces with what was drawn for their targets.
 
     Args:
         rows: int64 [B], pieces of histories
+        positions: int64 [sum of lengths], events that are read
+        lengths: int64 [B], positions of each piece
         drawn: of `draw`
     """
-    positions, lengths = self.pieces.positions(rows)
     each = self.asks[positions] if self.uneven else None
     own = replace(drawn.candidates, target_lengths=lengths, targets_each=each)
     base = self.read(self.pieces.values[rows], positions, lengths)
@@ -208,7 +212,8 @@ def batch(self: "SequenceLoader", rows: Tensor) -> Batch:
     Args:
         rows: int64 [B], pieces of histories
     """
-    return self.histories(rows, self.draw(rows))
+    positions, lengths = self.pieces.positions(rows)
+    return self.histories(rows, positions, lengths, self.draw(rows, positions, lengths))
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #0a3c01ed
 def part(self: "SequenceLoader", rows: Tensor, here: World) -> Batch:
@@ -218,13 +223,14 @@ def part(self: "SequenceLoader", rows: Tensor, here: World) -> Batch:
         rows: int64 [B], pieces of all ranks, the same on each
         here: which rank
     """
-    draw_alike(self.streams, self.negatives)
     if not self.negatives.across_ranks: return RowLoader.part(self, rows, here)
     positions, lengths = self.pieces.positions(rows)
-    asked = F.pad(self.asks[positions].cumsum(0), (1, 0))[F.pad(lengths.cumsum(0), (1, 0))]
-    ends = asked[torch.tensor(here.bounds(len(rows)))]
-    drawn = own_part(self.draw(rows), ends.diff().tolist(), here, len(self.dataset.items))
-    batch = self.histories(rows[here.part(len(rows))], drawn)
+    ends = F.pad(lengths.cumsum(0), (1, 0))[torch.tensor(here.bounds(len(rows)))]
+    targets = F.pad(self.asks[positions].cumsum(0), (1, 0))[ends].diff().tolist()
+    every = self.draw(rows, positions, lengths)
+    drawn = own_part(every, targets, here, len(self.dataset.items))
+    own, read = here.part(len(rows)), slice(*ends[here.rank:here.rank + 2].tolist())
+    batch = self.histories(rows[own], positions[read], lengths[own], drawn)
     batch.sizes = tuple(here.sizes(len(rows)))
     return batch
 
