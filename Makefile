@@ -2,12 +2,12 @@
 #   make demo      the main job: DSSM on MovieLens-100K        make test      every test
 #   make install   only the environment                        make lab       JupyterLab on nbs/
 #   make export    notebooks -> package, then clean them       make quick     the tests that a change touches
-#   make lint      ruff
+#   make docs      the site, in _docs/html                     make lint      ruff
 # make test WORKERS=4 divides the tests among four processes instead of two.
 # STACK=cpu or STACK=cuda overrides what is chosen below; PIP_FLAGS goes to every pip install (an index, say).
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick browser lab export readme lint clean
+.PHONY: help install demo test quick browser lab export readme docs lint clean
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -34,10 +34,10 @@ $(STAMP): settings.ini setup.py pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv $(if $(OTHER),--clear) .venv || { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install pip; }
 	$(PIP) torch
 ifeq ($(STACK),cpu)
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,docs]'
 	$(PIP) --no-deps torchrec fbgemm-gpu-cpu
 else
-	$(PIP) -e '.[cuda,dev]'
+	$(PIP) -e '.[cuda,dev,docs]'
 endif
 	$(BIN)/python -c 'from recbench.core.stack import main; main()'
 	@touch $@
@@ -71,6 +71,9 @@ readme: install
 	$(BIN)/jupyter-execute --inplace nbs/index.ipynb
 	$(BIN)/nbdev_clean --fname nbs/index.ipynb
 	$(BIN)/python scripts/readme.py
+
+docs: install
+	$(BIN)/python scripts/build_site.py
 
 lint: install
 	$(BIN)/ruff check

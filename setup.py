@@ -27,6 +27,7 @@ setup(
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={
-        extra: settings[f"{extra}_requirements"].split() for extra in ("cuda", "onnx", "serve", "dev")
+        extra: settings[f"{extra}_requirements"].split()
+        for extra in ("cuda", "onnx", "serve", "docs", "dev")
     },
 )
