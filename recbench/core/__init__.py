@@ -20,9 +20,9 @@ __all__ = ['Accuracy', 'AITMConfig', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', '
            'MultiTowerDINConfig', 'MultiWindowDINEncoder', 'MultiWindowDINEncoderConfig', 'MultiWindowDINTower',
            'NormalizedEntropy', 'NormalizedEntropyConfig', 'OneOf', 'OpenTable', 'PairwiseFocalLoss',
            'PairwiseFocalLossConfig', 'PairwiseHingeLoss', 'PairwiseHingeLossConfig', 'PairwiseLogisticLoss',
-           'PairwiseLogisticLossConfig', 'PairwiseLoss', 'PairwiseLossConfig', 'PipelineConfig', 'PLEConfig',
-           'PoolingEncoder', 'PoolingEncoderConfig', 'PositionalEncoder', 'project_root', 'RecallAtK',
-           'RecallAtKConfig', 'RelationTowerConfig', 'SASRecConfig', 'SASRecTower', 'SelfAttentionEncoder',
+           'PairwiseLogisticLossConfig', 'PairwiseLoss', 'PairwiseLossConfig', 'PEPNetConfig', 'RocketLaunchingConfig',
+           'PipelineConfig', 'PLEConfig', 'PoolingEncoder', 'PoolingEncoderConfig', 'PositionalEncoder', 'project_root',
+           'RecallAtK', 'RecallAtKConfig', 'RelationTowerConfig', 'SASRecConfig', 'SASRecTower', 'SelfAttentionEncoder',
            'SelfAttentionEncoderConfig', 'SequenceEncoder', 'SequenceEncoderConfig', 'SequenceGroup', 'Settings',
            'SigmoidL2Loss', 'SigmoidL2LossConfig', 'SimpleAttention', 'SimpleAttentionConfig', 'SimpleMultiTaskConfig',
            'SoftmaxCrossEntropy', 'SoftmaxCrossEntropyConfig', 'SoftmaxNegativeMiningConfig', 'STU', 'TasksConfig',
@@ -59,7 +59,9 @@ from recbench.core.config import (
 # %% ../../nbs/00_core/99_core.ipynb #1f5c0411
 from .heap import keep_freed_memory
 from .moved import keep_old_paths
-from .other_configs import DropoutNetConfig, SoftmaxNegativeMiningConfig
+from recbench.core.other_configs import (
+    DropoutNetConfig, RocketLaunchingConfig, SoftmaxNegativeMiningConfig
+)
 from .order_config import AITMConfig, ESMMConfig, TransferTowerConfig
 from .paths import cache_dir, check_parameters, data_dirs, project_root
 from recbench.core.pipeline import (
@@ -71,7 +73,7 @@ from .stack import check_stack
 from .cross_modal_config import CMBFConfig, CrossModalConfig
 from .metric_config import CoMetricLearningI2IConfig, HighwayConfig
 from recbench.core.task_config import (
-    DBMTLConfig, ExtractionNetworkConfig, MMoEConfig, PLEConfig, RelationTowerConfig,
+    DBMTLConfig, ExtractionNetworkConfig, MMoEConfig, PEPNetConfig, PLEConfig, RelationTowerConfig,
     SimpleMultiTaskConfig, TasksConfig, TaskTowerConfig, tower_order
 )
 
@@ -100,7 +102,7 @@ _all_ = [
     "MultiWindowDINTower", "NormalizedEntropy", "NormalizedEntropyConfig", "OneOf", "OpenTable",
     "PairwiseFocalLoss", "PairwiseFocalLossConfig", "PairwiseHingeLoss", "PairwiseHingeLossConfig",
     "PairwiseLogisticLoss", "PairwiseLogisticLossConfig", "PairwiseLoss", "PairwiseLossConfig",
-    "PipelineConfig", "PLEConfig", "PoolingEncoder", "PoolingEncoderConfig", "PositionalEncoder",
+    "PEPNetConfig", "RocketLaunchingConfig", "PipelineConfig", "PLEConfig", "PoolingEncoder", "PoolingEncoderConfig", "PositionalEncoder",
     "project_root", "RecallAtK", "RecallAtKConfig", "RelationTowerConfig", "SASRecConfig",
     "SASRecTower", "SelfAttentionEncoder", "SelfAttentionEncoderConfig", "SequenceEncoder",
     "SequenceEncoderConfig", "SequenceGroup", "Settings", "SigmoidL2Loss", "SigmoidL2LossConfig",

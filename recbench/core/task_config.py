@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['TaskTowerConfig', 'RelationTowerConfig', 'check_names', 'tower_order', 'TasksConfig', 'SimpleMultiTaskConfig',
-           'MMoEConfig', 'ExtractionNetworkConfig', 'PLEConfig', 'DBMTLConfig']
+           'MMoEConfig', 'ExtractionNetworkConfig', 'PLEConfig', 'DBMTLConfig', 'PEPNetConfig']
 
 # %% ../../nbs/00_core/64_task_config.ipynb #78fe5c09
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import (
+    Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+)
 
 from .base import Config
 from recbench.core.config import (
@@ -190,4 +192,37 @@ class DBMTLConfig(TasksConfig, key="dbmtl"):
             raise ValueError("bottom_cmbf and mask_net are both set; the lowest part is one of them")
         if self.gate_mlp and not self.expert_mlp:
             raise ValueError("gate_mlp is set but expert_mlp is not; without experts there is no gate")
+        return self
+
+# %% ../../nbs/00_core/64_task_config.ipynb #709f408e
+class PEPNetConfig(TasksConfig, key="pepnet"):
+    "Tasks of several domains, embeddings and layers scaled by gates for each row."
+    main_group_name: str = "all"
+    "feature group that the tasks read"
+    domain_group_name: str = "domain"
+    "feature group that scales the embeddings, where it is there"
+    uia_group_name: str = "uia"
+    "feature group of user and item that scales the layers, where it is there"
+    epnet_hidden_unit: PositiveInt | None = None
+    "width of the layer in the gate of the embeddings; None: that of the main group"
+    epnet_gamma: PositiveFloat = 2.0
+    "largest factor of an embedding"
+    ppnet_hidden_units: list[PositiveInt] = []
+    "width of each task's scaled layers"
+    ppnet_activation: str = "nn.ReLU"
+    "activation of these layers"
+    ppnet_dropout_ratio: list[Share] = []
+    "dropout of these layers: none, one for all, or one a layer"
+    ppnet_gamma: PositiveFloat = 2.0
+    "largest factor of a hidden unit"
+    domain_input_name: str | None = None
+    "feature, or column beside the labels, of a row's domain; None: one tower a task"
+    task_domain_num: NonNegativeInt = 0
+    "number of domains, and so of towers of each task"
+
+    @model_validator(mode="after")
+    def _check_domains(self) -> Self:
+        if (self.domain_input_name is None) != (self.task_domain_num == 0):
+            raise ValueError(f"domain_input_name is {self.domain_input_name} and task_domain_num "
+                             f"{self.task_domain_num}; set both, or none")
         return self

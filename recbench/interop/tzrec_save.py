@@ -40,6 +40,7 @@ _BACK = (
     (r"^wukong_layers\.", "_wukong_layers."),
     (r"^user_tower\.(hist_seq_mlp|hist_seq_mlp_out|capsule_layer|concat_mlp)\.", r"user_tower._\1."),
     (r"^task_towers\.", "_task_tower."),
+    (r"^(booster|light)_linear\.", r"\1_liner."),
     (r"^extraction_nets\.(\d+)\.", r"_extraction_nets.\1._"),
 )
 

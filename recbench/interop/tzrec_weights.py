@@ -33,6 +33,7 @@ _RENAMES = (
     ),
     (r"\bfeature_out_liner\.", "output."),
     (r"^_task_tower\.", "task_towers."),
+    (r"^(booster|light)_liner\.", r"\1_linear."),
     (r"^task_outputs\.(\d+)\.", r"task_towers.\1.linear."),
     (r"^_extraction_nets\.(\d+)\._", r"extraction_nets.\1."),
 )

@@ -9,7 +9,8 @@ __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Ta
            'RelativeBias', 'hstu_attention', 'hstu_mask', 'SimpleAttention', 'TaskTransfer', 'VariationalDropout',
            'CapsuleLayer', 'CIN', 'Cross', 'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE',
            'ExtractionNet', 'FactorizationMachine', 'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule',
-           'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs']
+           'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs', 'GateNU', 'EPNet',
+           'PPNet']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
 from .capsule import CapsuleLayer
@@ -34,6 +35,7 @@ from .ligr import LiGRBlock, SwiGLU
 from .mask_net import FieldLayerNorm, MaskBlock, MaskNetModule
 from .mlp import MLP, Dice, Perceptron
 from .multi_window_din import MultiWindowDINEncoder
+from .personalized import EPNet, GateNU, PPNet
 from .pooling import PoolingEncoder
 from .self_attention import SelfAttentionEncoder
 from .sequences import Ragged, SequenceEncoder
@@ -51,5 +53,6 @@ _all_ = [
     "hstu_mask", "SimpleAttention", "TaskTransfer", "VariationalDropout", "CapsuleLayer", "CIN",
     "Cross", "CrossV2", "CrossModal", "Highway", "InteractionArch", "MMoE", "ExtractionNet",
     "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule",
-    "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs"
+    "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs", "GateNU",
+    "EPNet", "PPNet"
 ]

@@ -9,7 +9,7 @@ __all__ = ['AITM', 'BaseModel', 'CMBF', 'CoMetricLearningI2I', 'DAT', 'DBMTL', '
            'RANK_CONFIGS', 'RankModel', 'HSTUMatch', 'SASRec', 'SequenceMatchModel', 'SequenceTower', 'SimpleMultiTask',
            'TDM', 'TaskTower', 'TwoTowerModel', 'WideAndDeep', 'WuKong', 'create_model', 'label_aware_attention',
            'rank_config', 'xDeepFM', 'MATCH_CONFIGS', 'match_config', 'RECIPES', 'Recipe', 'recipe_of', 'TASK_CONFIGS',
-           'task_config', 'usual_features', 'usual_model']
+           'task_config', 'usual_features', 'usual_model', 'PEPNet', 'RocketLaunching']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .aitm import AITM
@@ -39,10 +39,12 @@ from .mmoe import MMoE
 from .multi_task_model import MultiTaskModel, TaskTower
 from .multi_tower import MultiTower
 from .multi_tower_din import MultiTowerDIN
+from .pepnet import PEPNet
 from .ple import PLE
 from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
 from .recipes import RECIPES, Recipe, recipe_of
+from .rocket_launching import RocketLaunching
 from .sasrec import SASRec
 from .sequence_model import SequenceMatchModel, SequenceTower
 from .simple_multi_task import SimpleMultiTask
@@ -62,5 +64,5 @@ _all_ = [
     "SequenceTower", "SimpleMultiTask", "TDM", "TaskTower", "TwoTowerModel", "WideAndDeep", "WuKong",
     "create_model", "label_aware_attention", "rank_config", "xDeepFM", "MATCH_CONFIGS",
     "match_config", "RECIPES", "Recipe", "recipe_of", "TASK_CONFIGS", "task_config", "usual_features",
-    "usual_model"
+    "usual_model", "PEPNet", "RocketLaunching"
 ]

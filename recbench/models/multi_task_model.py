@@ -86,7 +86,7 @@ def check_columns(self: "MultiTaskModel") -> None:
     "The columns that the towers name are those that are given, labels and sample weights."
     towers = self.config.model.task_towers
     named = {
-        "labels": label_columns(towers),
+        "labels": self.labels_read(),
         "sample_weights": [one.sample_weight_name for one in towers],
     }
     for field, names in named.items():
@@ -117,8 +117,9 @@ def init_towers(self: "MultiTaskModel", widths: Sequence[int], hidden: bool = Tr
 def predict(self: "MultiTaskModel", batch: Batch) -> dict[str, Tensor]:
     "Predictions of all tasks, each name with the task's suffix: `probs_ctr`."
     found, predictions = self.representations(batch), {}
-    for head, tower in zip(self.heads, self.task_towers):
-        predictions |= self.output_to_prediction(tower(found[head.tower]), head)
+    for place, head in enumerate(self.heads):
+        output = self.task_output(place, found[head.tower], batch)
+        predictions |= self.output_to_prediction(output, head)
     return predictions
 
 
@@ -224,6 +225,20 @@ class MultiTaskModel(RankModel, abstract=True):
             batch: features, labels and weights of the rows
         """
         return {}
+
+    def task_output(self, place: int, x: Tensor, batch: Batch) -> Tensor:
+        """Output of a task's tower, [B, num_class].
+
+        Args:
+            place: of the task
+            x: representation of the task, [B, width]
+            batch: features, labels and weights of the rows
+        """
+        return self.task_towers[place](x)
+
+    def labels_read(self) -> list[str]:
+        "Columns of labels that the model reads, each once."
+        return label_columns(self.config.model.task_towers)
 
     def make_heads(self) -> list[Head]:
         "A head for each task tower of the config."
