@@ -138,6 +138,8 @@ TASK_MODELS = {
     "DBMTL": ("dbmtl", {"bottom_mlp": LAYERS, "expert_mlp": LAYERS}),
     "ESMM": ("esmm", {"groups": [{"input": "all", "mlp": LAYERS}]}),
     "AITM": ("aitm", {"task_mlp": LAYERS}),
+    "PEPNet": ("pepnet", {"uia_group_name": "all", "domain_group_name": "all",
+                          "ppnet_hidden_units": [8]}),
 }
 
 

@@ -30,7 +30,7 @@ def layer_outputs(mlp: MLP, x: Tensor) -> list[Tensor]:
 
 
 def equal_layers(light: list[int], booster: list[int]) -> list[tuple[int, int]]:
-    """Each layer of the light network that has as many units as one of the booster, with the first such.
+    """Each layer of the light network that has as many units as one of the booster, with the first one.
 
     Args:
         light: units of its layers
@@ -76,7 +76,7 @@ def distillation(
 
 # %% ../../nbs/60_models/64_rocket_launching.ipynb #dc77a493
 class RocketLaunching(RankModel):
-    "A booster and a light network over one group; rows without labels are ranked by the light one alone."
+    "A booster and a light network over one group; rows without labels are ranked by the light one."
 
     def init_network(self) -> None:
         config = self.config.model
