@@ -19,7 +19,7 @@ from recbench.data.sets.dataset import pair_rows
 from recbench.export.exported import ENDINGS, LOADERS
 from recbench.export.inputs import tensors_of
 from recbench.export.parity import difference, hard_tables
-from recbench.export.program import compile_package, export_program, save_program, write_onnx
+from recbench.export.program import export_program, write_form
 from recbench.export.wrappers import ScriptWrapper, TowerWrapper, input_specs
 from recbench.models.match_configs import MATCH_CONFIGS
 from recbench.models.rank_configs import RANK_CONFIGS
@@ -50,12 +50,6 @@ def worst(module: ScriptWrapper, tables: dict, run, outputs: list[str]) -> float
     return max(found)
 
 
-def write(form: str, program, path: Path, names: list[str], outputs: list[str]) -> None:
-    if form == "export": save_program(program, path)
-    elif form == "aot": compile_package(program, path)
-    else: write_onnx(program, path, names, outputs)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     everything = [name for name in (*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_CONFIGS) if name != "TDM"]
@@ -76,7 +70,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as home:
                     path = Path(home) / f"part.{ENDINGS[form]}"
                     try:
-                        write(form, program, path, names, outputs)
+                        write_form(form, program, path, names, outputs)
                         found = worst(module, tables, LOADERS[form](path, names), outputs)
                         line.append(f"{form} {found:.1e}")
                     except Exception as error:

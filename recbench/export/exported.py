@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Program', 'FORMS', 'LOADERS', 'ENDINGS', 'VERSION', 'load_aot', 'load_export', 'load_onnx', 'Part', 'part', 'encode',
-           'predict', 'vectors', 'best_items', 'score', 'columns_of', 'similar', 'Exported', 'load_exported']
+           'predict', 'vectors', 'best_items', 'score', 'similar', 'Exported', 'load_exported']
 
 # %% ../../nbs/85_export/40_exported.ipynb #ea2b0e02
 import json
@@ -35,7 +35,7 @@ from .inputs import InputSpec, checked, tensors_of
 from ..train.checkpoint import CheckpointError, check_files
 from ..train.known_users import KnownUsers, best_of_eligible, places_of, read_known_users
 from ..train.lists import recommend_items, write_recommendations
-from ..train.raw_rows import as_frame, encode_rows
+from ..train.raw_rows import as_frame, columns_of, encode_rows
 
 # %% ../../nbs/85_export/40_exported.ipynb #650fbb43
 Program = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -101,8 +101,15 @@ class Part:
         Args:
             tensors: by name, checked against the specs
         """
-        given = checked(tensors, self.specs)
-        with torch.inference_mode(): found = self.program(list(given.values()))
+        return self.run(checked(tensors, self.specs))
+
+    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predictions by name, of tensors that `tensors_of` or `checked` gave.
+
+        Args:
+            tensors: by name, in the order of the specs
+        """
+        with torch.inference_mode(): found = self.program(list(tensors.values()))
         return dict(zip(self.outputs, found))
 
 # %% ../../nbs/85_export/40_exported.ipynb #da3aa0e4
@@ -154,7 +161,7 @@ def vectors(self: "Exported", table: Table, side: str) -> Tensor:
         side: "user" or "item"
     """
     tower, blocks = self.part(side), torch.arange(len(table)).split(_ROWS)
-    found = [tower(tensors_of(table.take(some), tower.specs)) for some in blocks]
+    found = [tower.run(tensors_of(table.take(some), tower.specs)) for some in blocks]
     return torch.cat([one[f"{side}_tower_emb"] for one in found])
 
 # %% ../../nbs/85_export/40_exported.ipynb #d8d2bf04
@@ -185,7 +192,7 @@ def score(self: "Exported", rows: Any) -> pd.DataFrame:
     """
     rows = as_frame("rows", rows)
     if "model" in self.about["parts"]:
-        parts = [self.predict(self.encode(rows.iloc[start:start + _ROWS], "model"), "model")
+        parts = [self.part("model").run(self.encode(rows.iloc[start:start + _ROWS], "model"))
                  for start in range(0, len(rows), _ROWS)]
         found = {name: torch.cat([one[name] for one in parts]) for name in (parts[0] if parts else ())}
         return columns_of(found).set_axis(rows.index)
@@ -198,15 +205,6 @@ def score(self: "Exported", rows: Any) -> pd.DataFrame:
     users = users.unflatten(0, (len(rows), 1)).flatten(1, -2)                     # [B, interests, D]
     products = users @ self.item_vectors[items].unsqueeze(2)
     return pd.DataFrame({"score": products.squeeze(2).amax(1).numpy()}, index=rows.index)
-
-# %% ../../nbs/85_export/40_exported.ipynb #e652f99c
-def columns_of(found: Mapping[str, Tensor]) -> pd.DataFrame:
-    "Predictions [rows] or [rows, C] as columns, `probs`, or `probs_0`, `probs_1`, ..."
-    return pd.DataFrame({
-        name + (f"_{place}" if value.dim() == 2 else ""): column.float().numpy()
-        for name, value in found.items()
-        for place, column in enumerate(value.unbind(1) if value.dim() == 2 else [value])
-    })
 
 # %% ../../nbs/85_export/40_exported.ipynb #da58e7db
 def similar(self: "Exported", item: Any, k: int = 10) -> pd.DataFrame:

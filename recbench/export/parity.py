@@ -18,7 +18,6 @@ from ..data.rows.batch import make_batch
 from ..data.rows.table import Jagged, Table
 from .exported import Exported, Part, load_exported
 from .inputs import InputSpec, tensors_of
-from .package import part_module
 from .wrappers import TowerWrapper
 from ..train.raw_rows import as_frame, encode_rows
 from ..train.runs import Run
@@ -86,11 +85,12 @@ def parity(
     """
     exported, lines = folder if isinstance(folder, Exported) else load_exported(folder), []
     for name, about in exported.about["parts"].items():
-        module = part_module(run, name)
-        for kind, table in hard_tables(part_rows(run, name, module.specs, rows), sizes).items():
-            wanted = model_outputs(run, name, table)
-            for form in about["forms"]:
-                found = Part(exported.path, name, about, form)(tensors_of(table, module.specs))
+        programs = {form: Part(exported.path, name, about, form) for form in about["forms"]}
+        specs = next(iter(programs.values())).specs
+        for kind, table in hard_tables(part_rows(run, name, specs, rows), sizes).items():
+            wanted, given = model_outputs(run, name, table), tensors_of(table, specs)
+            for form, program in programs.items():
+                found = program.run(given)
                 worst = max(difference(value, wanted[one]) for one, value in found.items())
                 lines.append({"part": name, "form": form, "rows": kind, "difference": worst})
     return pd.DataFrame(lines)

@@ -76,7 +76,8 @@ from recbench.train.known_users import (
     rows_below, write_known_users
 )
 from .lists import recommend_items, write_recommendations
-from .raw_rows import as_frame, encode_rows, encode_users  # noqa: F401  older path
+from .raw_rows import as_frame, columns_of, encode_rows
+from .raw_rows import encode_users  # noqa: F401  older path
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
 def table_state(table: Table) -> dict:
@@ -743,11 +744,7 @@ def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
     for start in range(0, len(rows), block):
         part = encode_rows(rows.iloc[start:start + block], self.schema, self.vocabularies, read)
         with torch.no_grad(): found = self.model.predict(make_batch(part))
-        parts.append(pd.DataFrame({
-            name + (f"_{place}" if value.dim() == 2 else ""): column.float().numpy()
-            for name, value in found.items()
-            for place, column in enumerate(value.unbind(1) if value.dim() == 2 else [value])
-        }))
+        parts.append(columns_of(found))
     return pd.concat(parts, ignore_index=True).set_axis(rows.index) if parts else pd.DataFrame()
 
 # %% ../../nbs/80_train/60_runs.ipynb #6510fc92
