@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Program', 'FORMS', 'LOADERS', 'ENDINGS', 'VERSION', 'load_aot', 'load_export', 'load_onnx', 'Part', 'part', 'encode',
-           'predict', 'vectors', 'best_items', 'score', 'similar', 'Exported', 'load_exported']
+           'predict', 'vectors', 'asked', 'best_items', 'score', 'similar', 'Exported', 'load_exported']
 
 # %% ../../nbs/85_export/40_exported.ipynb #ea2b0e02
 import json
@@ -28,14 +28,16 @@ from ..data.rows.table import Jagged, Table
 from ..data.rows.vocabulary import Vocabulary
 from ..data.sets.encoding import load_encoding
 from ..evaluate.cards import Card
-from ..evaluate.item_index import ItemIndex
+from ..evaluate.item_index import ItemIndex, best_of_rows
 from .inputs import InputSpec, checked, tensors_of
 
 # %% ../../nbs/85_export/40_exported.ipynb #4da07b34
 from ..train.checkpoint import CheckpointError, check_files
 from ..train.known_users import KnownUsers, best_of_eligible, places_of, read_known_users
-from ..train.lists import recommend_items, write_recommendations
-from ..train.raw_rows import as_frame, columns_of, encode_rows
+from recbench.train.lists import (
+    Asked, asked_users, given_ids, recommend_items, write_recommendations
+)
+from ..train.raw_rows import as_frame, columns_of, encode_rows, seen_items
 
 # %% ../../nbs/85_export/40_exported.ipynb #650fbb43
 Program = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -164,21 +166,38 @@ def vectors(self: "Exported", table: Table, side: str) -> Tensor:
     found = [tower.run(tensors_of(table.take(some), tower.specs)) for some in blocks]
     return torch.cat([one[f"{side}_tower_emb"] for one in found])
 
+# %% ../../nbs/85_export/40_exported.ipynb #8f10d0e8
+def asked(self: "Exported", rows: Any, events: Any, drops: bool) -> Asked:
+    """Users that lists are for: of ids the vectors in the folder, so that nothing is encoded.
+
+    Args:
+        rows: ids of known users, or rows of features
+        events: raw events in the place of rows
+        drops: items of the history must not come back
+    """
+    ids = None if self.user_vectors is None or events is not None else given_ids(rows)
+    if ids is None: return asked_users(self, rows, events, drops)
+    key, keys, vectors = self.schema.user_key, self.known_users.keys, self.user_vectors
+    places = places_of(key, ids, keys)
+    some = torch.from_numpy(places)
+    past = self.past.take(some) if drops else None
+    return Asked(pd.Index(keys[places], name=key), vectors[some], past)
+
 # %% ../../nbs/85_export/40_exported.ipynb #d8d2bf04
 def best_items(
-    self: "Exported", users: Table, k: int, without: Jagged | None, beam: int = 0,
+    self: "Exported", users: Table | Tensor, k: int, without: Jagged | None, beam: int = 0,
     eligible: Jagged | None = None
 ) -> tuple[Tensor, Tensor]:
     """Item indices [B, k], best first, -1 where none is left, and their scores.
 
     Args:
-        users: encoded rows of B users
+        users: encoded rows of B users, or their vectors
         k: items wanted
         without: item indices that must not come back, one row a user
         beam: of trees, which are not exported
         eligible: item indices that may come, one row a user; None: all
     """
-    queries = self.vectors(users, "user")
+    queries = self.vectors(users, "user") if isinstance(users, Table) else users
     if eligible is not None: return best_of_eligible(queries, self.item_vectors, eligible, k, without)
     return self.index.search(queries, k, without)
 
@@ -215,10 +234,10 @@ def similar(self: "Exported", item: Any, k: int = 10) -> pd.DataFrame:
         k: items wanted
     """
     place = int(places_of(self.schema.item_key, [item], self.item_keys)[0])
-    near = torch.nn.functional.normalize(self.item_vectors, dim=1)
-    values = near @ near[place]
-    values[place] = -torch.inf
-    best, items = values.topk(min(k, len(values) - 1))
+    values = self.item_vectors @ (self.item_vectors[place] / self.item_lengths[place])
+    values = (values / self.item_lengths).unsqueeze(0)
+    values[0, place] = -torch.inf
+    best, items = (part[0] for part in best_of_rows(values, min(k, len(self.item_keys) - 1)))
     keys = self.item_keys[items.numpy()]
     return pd.DataFrame({"rank": np.arange(1, len(keys) + 1), self.schema.item_key: keys,
                          "score": best.numpy()})
@@ -258,6 +277,11 @@ class Exported(Card):
         return load_file(self.path / "items.safetensors")["vectors"]
 
     @cached_property
+    def item_lengths(self) -> Tensor:
+        "[I], of the items' vectors; at least 1e-12, so that a zero one is like nothing."
+        return self.item_vectors.norm(dim=1).clamp(min=1e-12)
+
+    @cached_property
     def index(self) -> ItemIndex:
         "Finds items: exactly, or by the faiss index of the folder."
         found = ItemIndex(self.item_vectors)
@@ -270,6 +294,19 @@ class Exported(Card):
     def known_users(self) -> KnownUsers:
         "Users of the data set; a `CheckpointError` where the folder has none."
         return read_known_users(self.path / "users.parquet", self.schema.user_key)
+
+    @cached_property
+    def user_vectors(self) -> Tensor | None:
+        "[U, D] of the known users, [U, K, D] for K interests; None where the folder has none."
+        place = self.path / "users.safetensors"
+        return load_file(place)["vectors"] if place.is_file() else None
+
+    @cached_property
+    def past(self) -> Jagged:
+        "Catalogue positions that the known users had, a row a user."
+        known = self.known_users
+        if "history" not in known.frame: return known.items
+        return seen_items(known.frame["history"], self.item_keys)
 
     @property
     def offers_seen(self) -> bool:
@@ -289,7 +326,7 @@ class Exported(Card):
                 "items": f"{len(self.item_frame):,}", "folder": str(self.path)}
 
     part, encode, predict, vectors = part, encode, predict, vectors
-    best_items, score, similar = best_items, score, similar
+    asked, best_items, score, similar = asked, best_items, score, similar
     recommend, write_recommendations = recommend_items, write_recommendations
 
 # %% ../../nbs/85_export/40_exported.ipynb #6ced7c92

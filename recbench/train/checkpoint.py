@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +26,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 import torch
 from torch import Tensor
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader, HuggingFaceStorageWriter
-)
-from torch.distributed.checkpoint.state_dict_loader import load as load_parts
-from torch.distributed.checkpoint.state_dict_saver import save as save_parts
 
 from ..core.checks import whole
 from ..data.rows.ranks import by_first, told, world
@@ -39,12 +33,13 @@ from ..data.rows.ranks import by_first, told, world
 # %% ../../nbs/80_train/50_checkpoint.ipynb #261ed3bf
 def is_sharded(value: object) -> bool:
     "Whether a tensor lies on several ranks, each of which has its rows."
-    return isinstance(value, ShardedTensor)
+    made = sys.modules.get("torch.distributed._shard.sharded_tensor.api")     # half a second to import
+    return made is not None and isinstance(value, made.ShardedTensor)
 
 
 def copied(value: Tensor) -> Tensor:
     "A copy on the CPU; of a sharded one its rows here, with where the others lie."
-    if isinstance(value, ShardedTensor): return value.detach().clone()
+    if is_sharded(value): return value.detach().clone()
     return value.detach().to("cpu", copy=True).contiguous()
 
 # %% ../../nbs/80_train/50_checkpoint.ipynb #a2a14627
@@ -112,6 +107,9 @@ SHARDS = "shards"
 
 def write_shards(folder: Path, parts: Mapping[str, Tensor]) -> None:
     "Rows of all ranks, each its own; a rank that fails fails all."
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save as save_parts
     writer = HuggingFaceStorageWriter(path=str(folder), save_distributed=True)
     try: save_parts({**parts}, storage_writer=writer)
     except CheckpointException as error:
@@ -121,6 +119,8 @@ def write_shards(folder: Path, parts: Mapping[str, Tensor]) -> None:
 
 def read_shards(folder: Path) -> dict[str, Tensor]:
     "Whole tensors by name, whoever wrote which rows."
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load as load_parts
     about: dict[str, Any] = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     found = {name: torch.empty(one.size, dtype=one.properties.dtype) for name, one in about.items()}
     load_parts({**found}, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)

@@ -75,7 +75,7 @@ from recbench.train.known_users import (
     KnownUsers, best_of_eligible, first_of_rows, frame_to_parquet, places_of, read_known_users,
     rows_below, write_known_users
 )
-from .lists import recommend_items, write_recommendations
+from .lists import asked_users, recommend_items, write_recommendations
 from .raw_rows import as_frame, columns_of, encode_rows
 from .raw_rows import encode_users  # noqa: F401  older path
 
@@ -888,7 +888,7 @@ class Run(Card):
         raise ValueError(f"{type(self.model).__name__} ranks rows and has no vectors of users and "
                          "items; recommend needs a match model")
 
-    best_items = best_items
+    asked, best_items = asked_users, best_items
     recommend = recommend_items
     predict = predict_rows
     add_items = add_items
