@@ -65,10 +65,17 @@ def test_loads_without_models_and_quickly(folder):
     code = (
         "import sys, time; from recbench.export.exported import load_exported; "
         "e = load_exported(sys.argv[1]); e.recommend([1], k=5); "
-        "print([m for m in ('recbench.models', 'torchrec', 'papermill') if m in sys.modules])"
+        "print([m for m in ('recbench.models', 'torchrec', 'papermill') if m in sys.modules]); "
+        "print(time.process_time())"
     )
-    told = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
-    assert told.stdout.strip() == "[]", told.stderr[-800:]
+    seconds = []
+    while len(seconds) < 3 and not (seconds and min(seconds) < 2.5):      # of CPU, Python and PyTorch too
+        told = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+        modules, spent = told.stdout.split("\n")[:2]
+        assert modules == "[]", told.stderr[-800:]
+        seconds.append(float(spent))
+    print(f"{min(seconds):.2f} CPU s from the start of Python to the first list")
+    assert min(seconds) < 2.5, seconds
 
 
 @pytest.mark.parametrize(
@@ -149,6 +156,6 @@ def test_rows_of_one_request_do_not_change_those_of_another(run, folder):
     exported, keys = load_exported(folder), run.known_users.keys
     body = {"rows": None, "k": 3, "seen": None, "eligible": None, "forbidden": None}
     asked = [("recommend", {**body, "users": [key]}) for key in keys[:20].tolist()]
-    found = answer_all(lambda: exported, (), asked)
+    found = answer_all(exported, (), asked)
     alone = pd.concat([run.recommend([key], k=3) for key in keys[:20]])
     assert [one["item_id"] for each in found for one in each[0]] == alone["item_id"].tolist()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'Limits', 'many_of', 'id_type', 'field_type', 'row_type', 'request_types', 'has_users', 'as_rows',
-           'recommend_all', 'answer_all', 'BodyLimit', 'Served', 'describe', 'add_questions', 'add_state', 'create_app']
+           'answer_lists', 'recommend_all', 'answer_all', 'BodyLimit', 'fields_of', 'Served', 'describe',
+           'add_questions', 'add_state', 'reload_or_keep', 'create_app']
 
 # %% ../../nbs/87_serve/20_app.ipynb #c0e71a25
 import asyncio
@@ -12,19 +13,25 @@ import hmac
 import json
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pandas.api.types import is_string_dtype
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, create_model
+from torch import Tensor
 
 from ..data.rows.features import RawFeature
+from ..core.registry import lookup
 from ..export.exported import Exported, load_exported
+from ..train.lists import ranked_items
+from ..train.raw_rows import window_features
 from .batcher import MicroBatcher
 
 # %% ../../nbs/87_serve/20_app.ipynb #41a7271d
@@ -38,12 +45,14 @@ class Limits:
         history: items of a row's history
         body: bytes of a request
         seconds: until it is given up with 503
+        batch: waiting requests that one call answers
     """
     rows: int = 256
     k: int = 1000
     history: int = 10_000
     body: int = 1 << 20
     seconds: float = 10.0
+    batch: int = 64
 
 # %% ../../nbs/87_serve/20_app.ipynb #7008bde3
 _Whole = Annotated[StrictInt, Field(ge=-2**63, lt=2**63)]
@@ -86,7 +95,8 @@ def row_type(exported: Exported, limits: Limits, item: bool) -> type[BaseModel]:
     """
     part = "user" if "user" in exported.about["parts"] else "model"
     names = [spec["name"] for spec in exported.about["parts"][part]["inputs"]]
-    windows = [name for name in names if name in ("history", "recent")]
+    made = window_features(exported.schema, exported.vocabularies)
+    windows = [name for name in names if name in made]
     fields: dict[str, Any] = {
         name: (field_type(exported, name, limits), ...) for name in names if name not in windows
     }
@@ -119,16 +129,36 @@ def has_users(exported: Exported) -> bool: return (exported.path / "users.parque
 
 # %% ../../nbs/87_serve/20_app.ipynb #05c7480a
 def as_rows(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    "Rows of a request as a frame; lists stay lists."
-    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object if any(
-        isinstance(row[name], list) for row in rows) else None) for name in rows[0]})
+    """Rows of a request as a frame; lists stay lists, and whole numbers whole beside a missing one.
+
+    Args:
+        rows: with the same fields
+    """
+    def column(name: str) -> pd.Series:
+        values = [row[name] for row in rows]
+        mixed = any(value is None or isinstance(value, list) for value in values)
+        return pd.Series(values, dtype=object if mixed else None)
+    return pd.DataFrame({name: column(name) for name in rows[0]})
 
 
-def _lists(exported: Exported, found: pd.DataFrame, owner: str, size: int) -> list[list[dict]]:
-    "A list of items for each of `size` users, whose place is in the column `owner`."
-    lists: list[list[dict]] = [[] for _ in range(size)]
-    for row in found.to_dict("records"): lists[row.pop(owner)].append(row)
-    return lists
+def answer_lists(
+    exported: Exported, items: Tensor, scores: Tensor, shown: Sequence[str]
+) -> list[list[dict]]:
+    """Lists as JSON has them, one a user; places without an item are left out.
+
+    Args:
+        exported: whose items they are
+        items: catalogue positions [B, k], best first, -1 for none
+        scores: [B, k]
+        shown: columns of the items
+    """
+    places, counts = items[items >= 0].numpy(), (items >= 0).sum(1).tolist()
+    frame = exported.item_frame[list(shown)].iloc[places].astype(object)
+    columns = [exported.item_keys[places].tolist(), scores[items >= 0].tolist(),
+               *(frame[name].where(frame[name].notna(), None).tolist() for name in shown)]
+    names, lines = ("rank", exported.schema.item_key, "score", *shown), zip(*columns)
+    return [[dict(zip(names, (rank, *next(lines)))) for rank in range(1, count + 1)]
+            for count in counts]
 
 # %% ../../nbs/87_serve/20_app.ipynb #75e8b17f
 def recommend_all(
@@ -143,37 +173,34 @@ def recommend_all(
     """
     first, kind = asked[0], "users" if asked[0]["users"] is not None else "rows"
     given = [one for body in asked for one in body[kind]]
-    rows = exported.known_users.rows(given, exported.item_keys, exported.schema.user_key) \
-        if kind == "users" else as_rows(given)
-    options = {name: first[name] for name in ("seen", "eligible", "forbidden")}
-    found = exported.recommend(rows.reset_index(drop=True), first["k"], columns=shown, **options)
-    lists, answers, start = _lists(exported, found, "row", len(given)), [], 0
-    for body in asked:
-        answers.append(lists[start:start + len(body[kind])])
-        start += len(body[kind])
-    return answers
+    drops = not exported.offers_seen if first["seen"] is None else first["seen"] == "drop"
+    users = exported.asked(given if kind == "users" else as_rows(given), None, drops)
+    bounds = {name: first[name] for name in ("eligible", "forbidden")}
+    items, scores = ranked_items(exported, users, first["k"], **bounds)
+    lists = iter(answer_lists(exported, items, scores, shown))
+    return [[next(lists) for _ in body[kind]] for body in asked]
 
 # %% ../../nbs/87_serve/20_app.ipynb #768fe449
 def answer_all(
-    exported: Callable[[], Exported], shown: Sequence[str], asked: list[tuple[str, dict]]
+    exported: Exported, shown: Sequence[str], asked: list[tuple[str, dict]]
 ) -> list:
     """Answers of waiting requests, one call for those of one kind.
 
     Args:
-        exported: gives the folder that is open now
+        exported: that answers
         shown: columns of the items
         asked: ("recommend" or "score", body)
     """
-    now, groups, answers = exported(), {}, [None] * len(asked)
+    groups, answers = {}, [None] * len(asked)
     for place, (verb, body) in enumerate(asked):
         options = {name: body[name] for name in body if name not in ("users", "rows")}
         key = json.dumps([verb, options, body.get("users") is None], sort_keys=True)
         groups.setdefault(key, []).append(place)
     for places in groups.values():
         bodies = [asked[place][1] for place in places]
-        if asked[places[0]][0] == "recommend": found = recommend_all(now, bodies, shown)
+        if asked[places[0]][0] == "recommend": found = recommend_all(exported, bodies, shown)
         else:
-            scores = now.score(as_rows([row for body in bodies for row in body["rows"]]))
+            scores = exported.score(as_rows([row for body in bodies for row in body["rows"]]))
             lines, found = iter(scores.to_dict("records")), []
             for body in bodies: found.append([next(lines) for _ in body["rows"]])
         for place, answer in zip(places, found): answers[place] = answer
@@ -242,33 +269,57 @@ form.onsubmit = async event => {
 </script></html>"""
 
 # %% ../../nbs/87_serve/20_app.ipynb #2f23c6ae
+def fields_of(exported: Exported) -> dict[str, Any]:
+    """What the requests of a folder look like: tensors of its parts, kinds of ids and tokens.
+
+    Args:
+        exported: that answers
+    """
+    parts = {name: [(spec["name"], spec["form"], spec["width"], spec["weighted"]) for spec in one["inputs"]]
+             for name, one in exported.about["parts"].items()}
+    users = id_type(exported.known_users.keys) if has_users(exported) else None
+    tokens = {name: id_type(one.tokens) for name, one in exported.vocabularies.items()}
+    return {"parts": parts, "ids of items": id_type(exported.item_keys), "ids of users": users,
+            "tokens": tokens}
+
+
 class Served:
     """The folder that is open now; opened again it takes over, requests that run keep the old one.
 
     Args:
         folder: exported, or a link to one
         form: of its programs; None: the fastest it has
+        columns: of the items, shown beside the score; None: the first one of text
     """
 
-    def __init__(self, folder: Path | str, form: str | None = None):
-        self.folder, self.form = Path(folder), form
+    def __init__(
+        self, folder: Path | str, form: str | None = None, columns: Sequence[str] | None = None
+    ):
+        self.folder, self.form, self.gate = Path(folder), form, threading.Lock()
+        self.shown: Sequence[str] = columns or ()
         self.now = self.opened()
+        frame, key = self.now.item_frame, self.now.schema.item_key
+        texts = [name for name in frame if name != key and is_string_dtype(frame[name])]
+        if columns is None: self.shown = texts[:1]
 
     def opened(self) -> Exported:
         "The folder, with what the first answer needs read already."
         found = load_exported(self.folder.resolve(), self.form)
-        if {"user", "item"} <= set(found.about["parts"]): found.index, found.part("user")
-        if has_users(found): found.known_users.rows([], found.item_keys, found.schema.user_key)
+        for name in self.shown: lookup(dict.fromkeys(found.item_frame), name, "column of the items")
+        for name in {"user", "model"} & set(found.about["parts"]): found.part(name)
+        if {"user", "item"} <= set(found.about["parts"]): found.index, found.item_lengths
+        if has_users(found): found.past, found.user_vectors
         return found
 
     def reload(self) -> None:
         "Open the folder again; refused where its requests would have other fields."
-        found = self.opened()
-        def names(one: Exported) -> list[str]:
-            return [spec["name"] for part in one.about["parts"].values() for spec in part["inputs"]]
-        if names(found) != names(self.now):
-            raise ValueError("the new folder reads other features; start a service for it")
-        self.now = found
+        with self.gate:
+            found, old = self.opened(), fields_of(self.now)
+            new = fields_of(found)
+            differ = [name for name in old if old[name] != new[name]]
+            if differ:
+                raise ValueError(f"the new folder has other {', '.join(differ)}; start a service for it")
+            self.now = found
 
 # %% ../../nbs/87_serve/20_app.ipynb #4f6367c3
 def _refused(where: str, error: Exception) -> HTTPException:
@@ -293,20 +344,22 @@ def describe(served: Served) -> dict[str, Any]:
     return {**about, "items": len(now.item_keys), **kinds}
 
 # %% ../../nbs/87_serve/20_app.ipynb #c0ef9e1d
-def add_questions(app: FastAPI, served: Served, limits: Limits, shown: Sequence[str]) -> None:
+def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
     "The addresses that answer with the model."
     RecommendRequest, ScoreRequest = request_types(served.now, limits)
     batcher: MicroBatcher[tuple[str, dict], list] = MicroBatcher(
-        lambda asked: answer_all(lambda: served.now, shown, asked), max_rows=64
+        lambda asked: answer_all(served.now, served.shown, asked), max_rows=limits.batch
     )
     errors: dict[int | str, Any] = {413: {"description": "too large"}, 503: {"description": "late"}}
     lists = {"user", "item"} <= set(served.now.about["parts"])
+
+    users = has_users(served.now)
 
     async def recommend(body: RecommendRequest) -> dict[str, Any]:   # type: ignore[valid-type]
         given = body.model_dump(mode="json")   # type: ignore[attr-defined]
         if (given["users"] is None) == (given["rows"] is None):
             raise _refused("users", ValueError("give either users or rows"))
-        if given["users"] is not None and not has_users(served.now):
+        if given["users"] is not None and not users:
             raise _refused("users", ValueError("the folder holds no users; give rows"))
         return {"lists": await _timed(batcher(("recommend", given)), limits)}
 
@@ -315,11 +368,11 @@ def add_questions(app: FastAPI, served: Served, limits: Limits, shown: Sequence[
         return {"scores": await _timed(asked, limits)}
 
     async def similar(item: str, k: Annotated[int, Field(ge=1, le=1000)] = 10) -> dict[str, Any]:
-        whole = pd.api.types.is_integer_dtype(served.now.item_keys.dtype)
-        try: place = int(item) if whole else item
+        now = served.now
+        try: key = int(item) if id_type(now.item_keys) is _Whole else item
         except ValueError: raise _refused("id", ValueError("must be a whole number")) from None
-        if place not in served.now.item_keys: raise HTTPException(404, "no such item")
-        found = await asyncio.to_thread(served.now.similar, place, k)
+        if key not in now.item_keys: raise HTTPException(404, "no such item")
+        found = await asyncio.to_thread(now.similar, key, k)
         return {"items": found.to_dict("records")}
 
     app.post("/score", responses=errors)(score)
@@ -328,6 +381,9 @@ def add_questions(app: FastAPI, served: Served, limits: Limits, shown: Sequence[
     app.get("/items/{item}/similar", responses={404: {"description": "no such item"}})(similar)
 
 # %% ../../nbs/87_serve/20_app.ipynb #86a98978
+_LOG = logging.getLogger("recbench.serve")
+
+
 def add_state(app: FastAPI, served: Served, token: str | None) -> None:
     "The addresses that say what is served, and the one that opens the folder again."
     async def health() -> dict[str, Any]: return {"state": "ready", "model": served.now.about["model"]}
@@ -338,7 +394,8 @@ def add_state(app: FastAPI, served: Served, token: str | None) -> None:
         if not token or not hmac.compare_digest(token_given.encode(), token.encode()):
             raise HTTPException(403, "the token is wrong, or the service has none")
         try: await asyncio.to_thread(served.reload)
-        except (OSError, ValueError):
+        except Exception as error:
+            _LOG.error("kept the old folder: %s", error)
             raise HTTPException(409, "the new folder cannot be opened; the old one is served") from None
         return {"state": "reloaded"}
 
@@ -348,10 +405,15 @@ def add_state(app: FastAPI, served: Served, token: str | None) -> None:
     app.post("/reload", responses=errors)(reload)
 
 
-def _on_hup(served: Served) -> None:
-    "Open the folder again; the old one stays where that fails."
+def reload_or_keep(served: Served) -> None:
+    "Open the folder again; the old one stays where that fails, whatever fails."
     try: served.reload()
-    except (OSError, ValueError) as error: logging.getLogger("recbench.serve").error("kept: %s", error)
+    except Exception as error: _LOG.error("kept the old folder: %s", error)
+
+
+def _on_hup(served: Served) -> None:
+    "Read in a thread, so that requests go on meanwhile."
+    asyncio.get_running_loop().run_in_executor(None, reload_or_keep, served)
 
 # %% ../../nbs/87_serve/20_app.ipynb #b40365c8
 def create_app(
@@ -367,11 +429,7 @@ def create_app(
         form: of the programs; None: the fastest that the folder has
         columns: of the items, shown beside the score; None: the first one of text
     """
-    served, limits = Served(folder, form), limits or Limits()
-    frame = served.now.item_frame
-    texts = [name for name in frame if name != served.now.schema.item_key
-             and pd.api.types.is_string_dtype(frame[name])]
-    shown = list(texts[:1] if columns is None else columns)
+    served, limits = Served(folder, form, columns), limits or Limits()
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -386,5 +444,5 @@ def create_app(
         return JSONResponse({"detail": "internal error"}, 500)
 
     app.exception_handler(Exception)(unknown)
-    add_questions(app, served, limits, shown), add_state(app, served, token)
+    add_questions(app, served, limits), add_state(app, served, token)
     return app
