@@ -69,7 +69,7 @@ def test_loads_without_models_and_quickly(folder):
         "print(time.process_time())"
     )
     seconds = []
-    while len(seconds) < 3 and not (seconds and min(seconds) < 2.5):      # of CPU, Python and PyTorch too
+    while len(seconds) < 3 and min(seconds, default=9) >= 2.5:      # of CPU; a busy machine counts more
         told = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
         modules, spent = told.stdout.split("\n")[:2]
         assert modules == "[]", told.stderr[-800:]
@@ -125,37 +125,71 @@ def ask(address, body=None):
     except urllib.error.HTTPError as error: return json.load(error), error.code
 
 
-def test_a_served_folder_answers_and_takes_over_a_new_one(run, folder):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    child = subprocess.Popen([sys.executable, "-m", "recbench.serve", str(folder), "--port", str(port)])
-    at = f"http://127.0.0.1:{port}"
-    try:
+class Service:
+    "A child process that serves a folder, on a free port of this machine."
+
+    def __init__(self, folder, *arguments):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "recbench.serve", str(folder), "--port", str(self.port)]
+        self.child = subprocess.Popen([*command, *arguments])
+        self.at = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self):
         until = time.monotonic() + 120      # a loaded machine takes its time to import PyTorch
-        while time.monotonic() < until and child.poll() is None:
-            try: assert ask(f"{at}/health")[0]["state"] == "ready"
+        while time.monotonic() < until and self.child.poll() is None:
+            try: assert ask(f"{self.at}/health")[0]["state"] == "ready"
             except OSError: time.sleep(0.1)
-            else: break
-        keys = run.known_users.keys[:2].tolist()
-        found, _ = ask(f"{at}/recommend", {"users": keys, "k": 4})
-        assert [one["item_id"] for each in found["lists"] for one in each] == (
-            run.recommend(keys, k=4)["item_id"].tolist()
-        )
-        child.send_signal(signal.SIGHUP)
-        assert ask(f"{at}/recommend", {"users": keys, "k": 4})[0] == found
-        assert ask(f"{at}/recommend", {"users": ["x"]})[1] == 422
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=30) in (0, -signal.SIGTERM)
-    finally:
-        if child.poll() is None: child.kill()
+            else: return self
+        raise RuntimeError(f"the service did not start, exit {self.child.poll()}")
+
+    def __exit__(self, *_):
+        if self.child.poll() is None: self.child.kill()
+
+
+@pytest.fixture(scope="module")
+def other(world, tmp_path_factory):
+    "The same model trained further: other answers."
+    place = tmp_path_factory.mktemp("other") / "run"
+    Trainer(usual_model("DSSM", world, seed=3), world, epochs=3, run_dir=place, progress=False).fit()
+    return Run.load(place)
+
+
+def items_of(found): return [one["item_id"] for each in found["lists"] for one in each]
+
+
+def test_a_served_folder_answers_and_takes_over_a_new_one(run, folder, other):
+    link, keys = run.path.parent / "served", run.known_users.keys.tolist()
+    link.symlink_to(folder)
+    second = export_model(other, run.path.parent / "second", forms=["export"])
+    old, new = (one.recommend(keys, k=4)["item_id"].tolist() for one in (run, other))
+    assert old != new
+    with Service(link) as service:
+        at, body = f"{service.at}/recommend", {"users": keys, "k": 4}
+        assert items_of(ask(at, body)[0]) == old
+        (link.parent / "next").symlink_to(second)
+        (link.parent / "next").replace(link)
+        service.child.send_signal(signal.SIGHUP)
+        seen, until = [], time.monotonic() + 60
+        while not seen or seen[-1] != new:
+            found, status = ask(at, body)
+            assert status == 200 and time.monotonic() < until
+            seen.append(items_of(found))
+        assert all(one in (old, new) for one in seen)
+        link.unlink()
+        service.child.send_signal(signal.SIGHUP)      # there is nothing to open now
+        assert items_of(ask(at, body)[0]) == new and ask(at, {"users": ["x"]})[1] == 422
+        assert items_of(ask(at, body)[0]) == new
+        service.child.send_signal(signal.SIGTERM)
+        assert service.child.wait(timeout=30) in (0, -signal.SIGTERM)
 
 
 def test_rows_of_one_request_do_not_change_those_of_another(run, folder):
-    from recbench.serve.app import answer_all
+    from recbench.serve.answers import Answers
     exported, keys = load_exported(folder), run.known_users.keys
     body = {"rows": None, "k": 3, "seen": None, "eligible": None, "forbidden": None}
     asked = [("recommend", {**body, "users": [key]}) for key in keys[:20].tolist()]
-    found = answer_all(exported, (), asked)
+    found = Answers(exported)(asked)
     alone = pd.concat([run.recommend([key], k=3) for key in keys[:20]])
     assert [one["item_id"] for each in found for one in each[0]] == alone["item_id"].tolist()

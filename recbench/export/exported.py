@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Program', 'FORMS', 'LOADERS', 'ENDINGS', 'VERSION', 'load_aot', 'load_export', 'load_onnx', 'Part', 'part', 'encode',
-           'predict', 'vectors', 'asked', 'best_items', 'score', 'similar', 'Exported', 'load_exported']
+           'predict', 'vectors', 'asked', 'best_items', 'pair_scores', 'score', 'similar', 'Exported', 'load_exported']
 
 # %% ../../nbs/85_export/40_exported.ipynb #ea2b0e02
 import json
@@ -202,6 +202,18 @@ def best_items(
     return self.index.search(queries, k, without)
 
 # %% ../../nbs/85_export/40_exported.ipynb #5a93b041
+def pair_scores(self: "Exported", users: Tensor, items: Any) -> Tensor:
+    """Products of users and items, row by row; of several interests the greatest.
+
+    Args:
+        users: vectors [B, D], or [B, K, D]
+        items: raw ids of B items; one that is not in the catalogue is refused
+    """
+    places = torch.from_numpy(places_of(self.schema.item_key, items, self.item_keys))
+    vectors = users if users.dim() == 3 else users.unsqueeze(1)                  # [B, interests, D]
+    return (vectors @ self.item_vectors[places].unsqueeze(2)).squeeze(2).amax(1)
+
+
 def score(self: "Exported", rows: Any) -> pd.DataFrame:
     """Scores of rows, index as theirs: of a ranking model its predictions, a column each (of several
     classes several), of towers the product with the row's item.
@@ -217,13 +229,10 @@ def score(self: "Exported", rows: Any) -> pd.DataFrame:
         return columns_of(found).set_axis(rows.index)
     key = self.schema.item_key
     if key not in rows: raise ValueError(f"column {key!r} is missing; there are {sorted(rows)}")
-    items = torch.from_numpy(places_of(key, rows[key], self.item_keys))
     read = [one for one in self.schema.features
             if one.name in {spec.name for spec in self.part("user").specs}]
     users = self.vectors(encode_rows(rows, self.schema, self.vocabularies, read), "user")
-    users = users.unflatten(0, (len(rows), 1)).flatten(1, -2)                     # [B, interests, D]
-    products = users @ self.item_vectors[items].unsqueeze(2)
-    return pd.DataFrame({"score": products.squeeze(2).amax(1).numpy()}, index=rows.index)
+    return pd.DataFrame({"score": pair_scores(self, users, rows[key]).numpy()}, index=rows.index)
 
 # %% ../../nbs/85_export/40_exported.ipynb #da58e7db
 def similar(self: "Exported", item: Any, k: int = 10) -> pd.DataFrame:

@@ -104,8 +104,8 @@ def results_text(run: Run) -> list[str]:
                            f"checkpoint (seed {seed})."]
     best = history.iloc[number - 1].drop(["epoch", "step", "seconds", "loss"], errors="ignore")
     table = [f"| {name} | {value:.4f} |" for name, value in best.items() if is_number(value)]
-    return [f"Epoch {number}, the best by {monitor}, on the validation rows (one training, seed {seed}; "
-            "intervals over users need the data: `evaluate_retrieval`):", "",
+    return [f"Epoch {number}, the best by {monitor}, on the validation rows (one training, seed "
+            f"{seed}; intervals over users need the data: `evaluate_retrieval`):", "",
             "| metric | value |", "|---|---|", *table]
 
 # %% ../../nbs/85_export/50_package.ipynb #3ad22cdd
