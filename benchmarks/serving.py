@@ -1,12 +1,16 @@
-"""A served folder under load: one request at a time, many clients at once, and what no client sends.
+"""A served folder: one request at a time, many clients at once, and what no client sends.
 
-    python benchmarks/serving.py [--clients 500] [--seconds 30] [--fuzz 1000]
+    python benchmarks/serving.py [--items 100000] [--clients 500] [--seconds 30] [--fuzz 10000]
 
 Makes a small DSSM, exports it, and starts `python -m recbench.serve` on a free port of this machine.
-Beside the latency of a list stands the bare matrix product of the same vectors, in the same run.
+Beside the latency of a list stands the bare matrix product of the same vectors with its `topk`, turn by
+turn in the same run. Micro-batches: requests a second, and CPU milliseconds of the server a request, of
+64 clients with `--batch 64` over those with `--batch 1`. On a machine that others use the CPU figure
+is the one to read.
 """
 import argparse
 import asyncio
+import http.client
 import json
 import os
 import random
@@ -16,17 +20,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from urllib.parse import quote
 
 import httpx
 import torch
+from _timing import verdict
 
 from recbench.data.published.planted import planted
 from recbench.export.package import export_model
 from recbench.models.usual import usual_model
 from recbench.train.runs import Run
 from recbench.train.trainer import Trainer
+
+HOST = "127.0.0.1"
 
 
 def make(home: Path, items: int) -> tuple[Run, Path]:
@@ -36,70 +47,159 @@ def make(home: Path, items: int) -> tuple[Run, Path]:
     return run, export_model(run, home / "out", forms=["export"])
 
 
-def start(folder: Path) -> tuple[subprocess.Popen, str]:
+@contextmanager
+def served(folder: Path, *arguments: str):
+    "Process and port of a service that answers; ended at the end, with its exit code printed."
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    child = subprocess.Popen([sys.executable, "-m", "recbench.serve", str(folder), "--port", str(port)])
-    address = f"http://127.0.0.1:{port}"
-    while True:
-        try: httpx.get(f"{address}/health")
-        except httpx.TransportError: time.sleep(0.2)
-        else: return child, address
+    command = [sys.executable, "-m", "recbench.serve", str(folder), "--port", str(port), *arguments]
+    child = subprocess.Popen(command)
+    try:
+        while child.poll() is None:
+            try: httpx.get(f"http://{HOST}:{port}/health")
+            except httpx.TransportError: time.sleep(0.2)
+            else: break
+        if child.poll() is not None: raise SystemExit(f"the service ended with {child.poll()}")
+        yield child.pid, port
+    finally:
+        child.send_signal(signal.SIGTERM)
+        print(f"service ended with {child.wait(60)}", flush=True)
 
 
 def megabytes(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def load(address: str, pid: int, keys: list, clients: int, seconds: float) -> dict:
+def cpu_seconds(pid: int) -> float:
+    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
+def alone(port: int, run: Run, rounds: int, k: int = 50) -> None:
+    "One user's list over HTTP and the bare product of the same vectors, turn by turn."
+    client, vectors = http.client.HTTPConnection(HOST, port), run.item_vectors
+    keys, asked, bare = run.known_users.keys.tolist(), [], []
+    for turn in range(rounds):
+        body = json.dumps({"users": [keys[turn % len(keys)]], "k": k})
+        begun = time.perf_counter()
+        client.request("POST", "/recommend", body, {"content-type": "application/json"})
+        answer = client.getresponse()
+        found = json.loads(answer.read())
+        asked.append(time.perf_counter() - begun)
+        assert answer.status == 200 and len(found["lists"][0]) == k
+        query = vectors[turn:turn + 1]
+        begun = time.perf_counter()
+        (query @ vectors.T).topk(k)
+        bare.append(time.perf_counter() - begun)
+    share = median(one / other for one, other in zip(asked, bare))
+    tenth = sorted(asked)[len(asked) // 10]
+    print(f"top {k} of {len(vectors):,} items over HTTP: p50 {1e3 * median(asked):.2f} ms, p10 "
+          f"{1e3 * tenth:.2f} ms; bare product and topk {1e3 * median(bare):.2f} ms; ratio {share:.1f}",
+          flush=True)
+    verdict("list over HTTP, p50", 1e3 * median(asked), at_most=5, kind="ms")
+
+
+def posted(path: str, body: dict) -> bytes:
+    "A request as it goes over the wire."
+    data = json.dumps(body).encode()
+    return (f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(data)}\r\n\r\n").encode() + data
+
+
+async def load(
+    port: int, pid: int, request: Callable[[int], bytes], clients: int, seconds: float
+) -> dict:
     "Requests that come back to back from so many clients."
-    done, errors, peak, slow = 0, 0, 0.0, []
+    slow, errors, peak, spent = [], Counter(), 0.0, cpu_seconds(pid)
     end = time.monotonic() + seconds
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=clients), timeout=60) as client:
-        async def one(number: int) -> None:
-            nonlocal done, errors
-            while time.monotonic() < end:
-                begun = time.monotonic()
-                body = {"users": [keys[(number + done) % len(keys)]], "k": 10}
-                try: status = (await client.post(f"{address}/recommend", json=body)).status_code
-                except httpx.TransportError: status = 0
-                done, errors = done + 1, errors + (status != 200)
-                slow.append(time.monotonic() - begun)
-        async def watch() -> None:
-            nonlocal peak
-            while time.monotonic() < end:
-                peak = max(peak, megabytes(pid))
-                await asyncio.sleep(0.2)
-        await asyncio.gather(watch(), *map(one, range(clients)))
-    return {"clients": clients, "requests/s": round(done / seconds, 1), "errors": errors,
-            "p50 ms": round(1e3 * median(slow), 1), "peak MB": round(peak)}
+
+    async def one(number: int) -> None:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            writer.write(request(number + clients * len(slow)))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]
+            await reader.readexactly(int(length))
+            slow.append(time.monotonic() - begun)
+            if not head.startswith(b"HTTP/1.1 200"): errors[head[9:12].decode()] += 1
+        writer.close()
+
+    async def watch() -> None:
+        nonlocal peak
+        while time.monotonic() < end:
+            peak = max(peak, megabytes(pid))
+            await asyncio.sleep(0.2)
+
+    ends = await asyncio.gather(watch(), *map(one, range(clients)), return_exceptions=True)
+    for failure in filter(None, ends): errors[type(failure).__name__] += 1
+    spent = cpu_seconds(pid) - spent
+    return {"clients": clients, "requests/s": round(len(slow) / seconds, 1), "errors": dict(errors),
+            "p50 ms": round(1e3 * median(slow), 1), "peak MB": round(peak),
+            "CPU ms": round(1e3 * spent / len(slow), 2)}
 
 
-def fuzz(address: str, count: int, seed: int = 0) -> dict[int, int]:
-    "Statuses of random bodies, keys of the schema among them."
-    draw, found = random.Random(seed), {}
+def requests_of(run: Run) -> dict[str, Callable[[int], bytes]]:
+    "A request of each kind by number."
+    keys = run.known_users.keys.tolist()
+    known = run.known_users.frame[["user_id", "age_band", "country"]].astype(object).to_dict("records")
+    def row(number: int) -> dict:
+        return {**known[number % len(known)], "history": [1 + number % 90, 2]}
+    def pair(number: int) -> dict: return {**row(number), "item_id": 1 + number % 90}
+    return {
+        "score": lambda number: posted("/score", {"rows": [pair(number)]}),
+        "list of a new user": lambda number: posted("/recommend", {"rows": [row(number)], "k": 50}),
+        "list of a known user": lambda number: posted(
+            "/recommend", {"users": [keys[number % len(keys)]], "k": 50}),
+    }
+
+
+def batches(folder: Path, run: Run, seconds: float) -> None:
+    "64 clients, answered together and one by one."
+    found: dict[str, dict[int, dict]] = {}
+    for size in (1, 64):
+        with served(folder, "--batch", str(size)) as (pid, port):
+            for kind, request in requests_of(run).items():
+                one = asyncio.run(load(port, pid, request, 64, seconds))
+                found.setdefault(kind, {})[size] = one
+                print(f"{kind}, batch {size}: {one}", flush=True)
+    for kind, sizes in found.items():
+        more = sizes[64]["requests/s"] / sizes[1]["requests/s"]
+        print(f"{kind}: {more:.1f} times the requests a second", flush=True)
+        verdict(f"{kind}, CPU", sizes[1]["CPU ms"] / sizes[64]["CPU ms"], at_least=5)
+
+
+def drawn_bodies(count: int, seed: int = 0):
+    "Random texts, names of the schema among their keys."
+    draw = random.Random(seed)
     values = [None, 0, -1, 2**63, 2**70, 1e308, "", "7", "\x00", [], [[]], {}, True, [1] * 300, "é" * 9]
+    names = ["users", "rows", "k", "seen", "eligible", "forbidden", "z"]
+    fields = ["user_id", "history", "age_band", "country", "item_id", "x"]
     def value(depth: int = 0):
         kind = draw.random()
         if kind < 0.6 or depth > 2: return draw.choice(values)
         if kind < 0.8: return [value(depth + 1) for _ in range(draw.randrange(4))]
-        return {draw.choice(["user_id", "history", "age_band", "country", "x"]): value(depth + 1)
-                for _ in range(draw.randrange(4))}
-    with httpx.Client(timeout=60) as client:
-        for _ in range(count):
-            names = ["users", "rows", "k", "seen", "eligible", "forbidden", "z"]
-            body = {name: value() for name in draw.sample(names, draw.randrange(5))}
-            text = json.dumps(draw.choice([body, body, value()]))
-            if draw.random() < 0.1: text = text[: draw.randrange(len(text) + 1)]
+        return {draw.choice(fields): value(depth + 1) for _ in range(draw.randrange(4))}
+    for _ in range(count):
+        body = {name: value() for name in draw.sample(names, draw.randrange(5))}
+        text = json.dumps(draw.choice([body, body, value()]))
+        yield text[: draw.randrange(len(text) + 1)] if draw.random() < 0.1 else text
+
+
+def fuzz(port: int, count: int, seed: int = 0) -> dict[str, int]:
+    "How often each status came, of POST and of GET; four in five requests are POST."
+    draw, found = random.Random(seed), Counter()
+    items = ["1", "x", "-1", "9" * 23, "%00", quote("é"), "1.5", "true"]
+    with httpx.Client(base_url=f"http://{HOST}:{port}", timeout=60) as client:
+        for text in drawn_bodies(count * 4 // 5, seed):
             where = draw.choice(["/recommend", "/recommend", "/score", "/reload"])
-            headers = {"content-type": "application/json"}
-            found_now = client.post(address + where, content=text.encode(), headers=headers).status_code
-            if draw.random() < 0.2:
-                item = draw.choice(["1", "x", "-1", "99999999999999999999999", "%00", "é"])
-                count = draw.choice([1, 0, -5, "a"])
-                found_now = client.get(f"{address}/items/{item}/similar?k={count}").status_code
-            found[found_now] = found.get(found_now, 0) + 1
+            kind = {"content-type": draw.choice(["application/json"] * 9 + ["text/plain"])}
+            found[f"POST {client.post(where, content=text.encode(), headers=kind).status_code}"] += 1
+        for _ in range(count - count * 4 // 5):
+            k = draw.choice(["1", "0", "-5", "a", "9" * 30, "5"])
+            where = f"/items/{draw.choice(items)}/similar?k={k}"
+            found[f"GET {client.get(where).status_code}"] += 1
     return dict(sorted(found.items()))
 
 
@@ -108,27 +208,22 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--fuzz", type=int, default=10_000)
-    parser.add_argument("--items", type=int, default=2000)
+    parser.add_argument("--items", type=int, default=100_000)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         run, folder = make(Path(home), asked.items)
-        child, address = start(folder)
-        try:
-            keys = run.known_users.keys.tolist()
-            for clients in (1, 64):
-                print(asyncio.run(load(address, child.pid, keys, clients, 5)), flush=True)
-            query = run.item_vectors[:1]
-            times = []
-            for _ in range(30):
-                begun = time.perf_counter()
-                (query @ run.item_vectors.T).topk(10)
-                times.append(time.perf_counter() - begun)
-            print(f"bare product over {asked.items:,} items: {1e3 * median(times):.3f} ms", flush=True)
-            print(asyncio.run(load(address, child.pid, keys, asked.clients, asked.seconds)), flush=True)
-            print(f"{asked.fuzz:,} random requests: {fuzz(address, asked.fuzz)}", flush=True)
-        finally:
-            child.send_signal(signal.SIGTERM)
-            print(f"ended with {child.wait(60)}")
+        with served(folder) as (pid, port):
+            print(f"{megabytes(pid):.0f} MB before the first request", flush=True)
+            alone(port, run, 200)
+            lists = requests_of(run)["list of a known user"]
+            many = asyncio.run(load(port, pid, lists, asked.clients, asked.seconds))
+            print(many, flush=True)
+            verdict("requests that failed", sum(many["errors"].values()), at_most=0, kind="count")
+            told = fuzz(port, asked.fuzz)
+            print(f"{sum(told.values()):,} random requests: {told}", flush=True)
+            bad = sum(count for status, count in told.items() if status.split()[1] >= "500")
+            verdict("answers of 500 and above", bad, at_most=0, kind="count")
+        batches(folder, run, asked.seconds / 6)
 
 
 if __name__ == "__main__":

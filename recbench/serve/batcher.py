@@ -55,10 +55,18 @@ class MicroBatcher(Generic[_Asked, _Got]):
         if self.task is None or self.task.done(): self.task = asyncio.ensure_future(self._work())
         return await future
 
+    async def _gathered(self) -> None:
+        "Until a turn of the loop brings no further request: those that have arrived come along."
+        count = 0
+        while count < len(self.waiting) < self.max_rows:
+            count = len(self.waiting)
+            await asyncio.sleep(0)
+
     async def _work(self) -> None:
         if self.max_wait: await asyncio.sleep(self.max_wait)
         loop = asyncio.get_running_loop()
         while self.waiting:
+            await self._gathered()
             now, self.waiting = self.waiting[:self.max_rows], self.waiting[self.max_rows:]
             now = [one for one in now if not one[1].done()]     # who gave up is not asked for
             if not now: continue
