@@ -1,5 +1,8 @@
 "Several processes against one: the same losses of every step, evaluation, decisions and checkpoints."
 
+import os
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -9,12 +12,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from recbench.core.pipeline import GradClipping
 from recbench.data import Batch, MatchLoader, Negatives
+from recbench.data.feed.lagged_history_loader import equal_users
 from recbench.data.published.planted import planted, planted_clicks
 from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
 from recbench.models import create_model, match_config
 from recbench.models.rank_configs import rank_config, rank_features
-from recbench.train import Run, Trainer
+from recbench.train import CosineAnnealing, ExponentialAverage, LearningRate, Part, Run, Trainer
 from recbench.train.launch import local_ranks
 from recbench.train.processes import own_terms, row_sizes
 from recbench.train.trainer import validate_all
@@ -244,3 +249,53 @@ def test_rank_0_tells_how_many_rows_validate_and_a_sharded_model_is_taken():
     taken = first.pop()
     assert taken == second.pop() and "is sharded already" in taken
     assert first == [20, "epochs.jsonl"] and second == [20]
+
+
+def many_settings(sharding: str | None) -> tuple[list[float], dict]:
+    "Losses and last row: weights of rows, averages, clipping, rates that fall, two batches a step."
+    data = equal_users(planted_clicks(users=200, items=120, max_history=10))
+    torch.manual_seed(0)
+    features = rank_features("DeepFM", data.features(), 16, 0.1)
+    config = rank_config("DeepFM", features, hidden_units=(32, 16))
+    model, losses = create_model(config, features, [data.schema.label], ["user_weight"]), Losses()
+    falls = CosineAnnealing(T_max=24, warmup_size=4)
+    trainer = Trainer(
+        model, data, batch_size=64, steps=24, seed=1, progress=False, sharding=sharding, accumulate=2,
+        clipping=GradClipping(clipping_type="norm", max_gradient=0.01),
+        parts=[Part(pattern=".*user_id_emb.*", learning_rate=0.3),
+               Part(pattern=".*brand.*", learning_rate=0)],
+        callbacks=[losses, ExponentialAverage(0.9), LearningRate(dense=falls, tables=falls)])
+    trainer.fit()
+    return losses.values, {name: one for name, one in trainer.history[-1].items() if name != "seconds"}
+
+
+def test_weights_averages_clipping_and_rates_are_those_of_one_process():
+    (one,), two = local_ranks(1, many_settings, None), local_ranks(2, many_settings, "row_wise")
+    assert two[0] == two[1]
+    torch.testing.assert_close(two[0], one, rtol=0, atol=1e-5)
+
+
+class KillAt:
+    "Kills the last rank after a step."
+
+    def on_step(self, trainer, step, loss):
+        if step == 17 and trainer.world.rank: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(folder: str) -> list[float]:
+    "Losses of a recorded run on two ranks of which one is killed."
+    data, model, _ = made("DeepFM")
+    Trainer(model, data, batch_size=64, steps=40, seed=1, progress=False, run_dir=folder,
+            callbacks=[Losses(), KillAt()], save_every_steps=15).fit()
+    return []
+
+
+def test_a_killed_rank_is_named_and_the_job_resumes(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="rank 1 was killed by SIGKILL"):
+        local_ranks(2, killed, str(tmp_path))
+    assert time.monotonic() - began < 60
+    with pytest.raises(ChildProcessError): os.waitpid(-1, os.WNOHANG)     # no orphan
+    rest = local_ranks(2, recorded, str(tmp_path), None, None)
+    ((whole, _),) = local_ranks(1, trained, "DeepFM", None, 40)
+    torch.testing.assert_close(rest[0], whole[15:], rtol=0, atol=1e-5)

@@ -8,8 +8,8 @@ __all__ = ['installed_versions', 'pip_line', 'stack_problems', 'check_stack', 'm
 # %% ../../nbs/00_core/30_stack.ipynb #af0ead08
 import re
 import sys
-from collections.abc import Mapping
-from importlib import metadata, util
+from collections.abc import Mapping, Sequence
+from importlib import import_module, metadata, util
 from pathlib import Path
 
 # %% ../../nbs/00_core/30_stack.ipynb #bccdd1a2
@@ -111,9 +111,19 @@ def check_stack(versions: Mapping[str, str] | None = None) -> dict[str, str]:
     raise ImportError("\n  ".join(said))
 
 # %% ../../nbs/00_core/30_stack.ipynb #0a8c299e
-def main() -> None:
-    "Print the versions found; exit with 1 when they do not match."
+def main(given: Sequence[str] = ()) -> None:
+    """Print the versions found; exit with 1 when they do not match.
+
+    Args:
+        given: of the command line: `--check cuda` trains on that device and on the CPU besides
+    """
     found = installed_versions()
     for name in _PACKAGES: print(f"{name:16s} {found.get(name, '-')}")
     try: check_stack(found)
     except ImportError as error: sys.exit(str(error))
+    # by its name: it stands in a higher room, and is imported for who asks
+    if given[:1] == ["--check"]: import_module("recbench.train.device_check").main(given[1:])
+    elif given: sys.exit(f"unknown argument {given[0]!r}; allowed is --check DEVICE")
+
+# %% ../../nbs/00_core/30_stack.ipynb #06b97815
+if __name__ == "__main__" and "__file__" in globals(): main(sys.argv[1:])

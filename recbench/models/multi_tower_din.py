@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.config import DINTower
+from ..core.config import DINTower, FeatureGroup
 from ..core.registry import lookup
 from ..data.rows.features import Feature
 from ..layers.din import DINEncoder
@@ -71,6 +71,12 @@ class MultiTowerDIN(MultiTower):
     din_towers: nn.ModuleList
     init_network, read_groups = init_network, read_groups
     table_features, value_columns = table_features, value_columns
+
+    def input_groups(self) -> list[FeatureGroup]:
+        "Those of the config, sequences packed: attention reads positions, and padding is none."
+        packed = {"group_type": "JAGGED_SEQUENCE"}
+        return [group.model_copy(update=packed) if group.group_type == "SEQUENCE" else group
+                for group in self.config.feature_groups]
 
     def joined_dim(self) -> int:
         "Columns that all towers give together."

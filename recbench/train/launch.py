@@ -8,6 +8,7 @@ __all__ = ['arguments', 'run_cells', 'read_pipeline', 'run_config', 'main', 'loc
 # %% ../../nbs/80_train/95_launch.ipynb #501f9ef8
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -90,8 +91,10 @@ def local_ranks(count: int, call: Callable[..., Any], *arguments: Any) -> list[A
         for rank in range(count):
             if not (child := os.fork()): _rank(place, rank, count, call, arguments)
             children.append(child)
-        ended = [os.waitpid(child, 0)[1] for child in children]
-        said = [path.read_text(encoding="utf-8") for path in sorted(place.glob("*.error"))]
+        ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        said = [f"rank {rank} was killed by {signal.Signals(-code).name}"
+                for rank, code in enumerate(ended) if code < 0]
+        said += [path.read_text(encoding="utf-8") for path in sorted(place.glob("*.error"))]
         if any(ended):
             raise RuntimeError(f"ranks ended with {ended}; allowed is 0\n" + "\n".join(said))
         return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(count)]
