@@ -88,6 +88,53 @@ def test_a_config_of_theirs_is_read_built_and_trained(name):
     three_steps(PipelineConfig.from_dict(smaller(read_tzrec_config(path).to_dict())))
 
 
+RAW = """
+train_input_path: "none" eval_input_path: "" model_dir: ""
+data_config { batch_size: 64 dataset_type: CsvDataset fg_mode: FG_DAG with_header: true
+              label_fields: "click" }
+feature_configs { id_feature {
+  feature_name: "town" expression: "user:town" hash_bucket_size: 50 embedding_dim: 4 } }
+feature_configs { combo_feature {
+  feature_name: "both" expression: ["user:town", "item:kind"] hash_bucket_size: 99 embedding_dim: 4 } }
+feature_configs { expr_feature {
+  feature_name: "cheap" expression: "price < 5 ? 1 : 0" variables: "item:price" } }
+feature_configs { sequence_feature { sequence_name: "seen" sequence_length: 4
+  features { id_feature {
+    feature_name: "kind" expression: "item:kind" vocab_list: ["tea", "milk"] embedding_dim: 4 } } } }
+feature_configs { id_feature {
+  feature_name: "kind" expression: "item:kind" vocab_list: ["tea", "milk"] embedding_dim: 4 } }
+model_config {
+  feature_groups { group_name: "deep" feature_names: ["town", "both", "cheap"] group_type: DEEP }
+  feature_groups { group_name: "past" feature_names: ["kind", "seen__kind"] group_type: SEQUENCE }
+  multi_tower_din {
+    towers { input: "deep" mlp { hidden_units: 4 } }
+    din_towers { input: "past" attn_mlp { hidden_units: 4 } } final { hidden_units: 4 }
+  }
+  metrics { auc {} } losses { binary_cross_entropy {} }
+}
+"""
+
+
+def test_raw_rows_become_features_and_train(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = np.array(["tea", "milk", "ink"])
+    rows = pd.DataFrame({
+        "town": rng.choice(["rome", "oslo"], 300), "kind": rng.choice(kinds, 300),
+        "price": rng.random(300) * 10, "click": rng.integers(2, size=300),
+        "seen__kind": [";".join(rng.choice(kinds, rng.integers(1, 7))) for _ in range(300)],
+    })
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    built = build(read_tzrec_config(RAW), tmp_path / "rows.csv", progress=False)
+    assert built.notes[-1] == "feature_configs: 2 hashed by FNV-1a, such as town"
+    for name, ids in (("kind", {1, 2, 3}), ("seen__kind", {1, 2, 3})):
+        assert set(built.data.train.jagged[name].values.tolist()) == ids
+    assert built.data.train.jagged["seen__kind"].lengths.max() == 4
+    cheap = built.data.train.dense[:, 0].numpy()
+    assert (cheap == (rows.price < 5)).all()
+    history = built.trainer.fit()
+    assert np.isfinite(history["loss"]).all()
+
+
 @pytest.mark.parametrize("name", ["fm", "din", "dlrm", "dcn2", "mt", "dssm", "mind"])
 def test_a_run_of_theirs_gives_its_metrics_and_goes_back(name, tmp_path):
     if not (RUNS / name).is_dir(): pytest.skip(f"{name} is not there: runs of TorchEasyRec are no part")

@@ -22,6 +22,8 @@ _TABLE = re.compile(
     r"(.*embedding_group\.)(seq_)?emb_impls\.[^.]+\."
     r"(?:ebc\.embedding_bags|ec_dict\.\d+\.embeddings)\.(.+)\.weight"
 )
+
+
 _RENAMES = (
     (r"\bmlp\.(\d+)\.perceptron\.", r"\1."),
     (r"\bgroup_variational_dropouts\.", "variational_dropout."),
@@ -37,7 +39,11 @@ _RENAMES = (
     (r"^task_outputs\.(\d+)\.", r"task_towers.\1.linear."),
     (r"^_extraction_nets\.(\d+)\._", r"extraction_nets.\1."),
 )
+
+
 _ALIASES = {"final": "final_mlp", **RENAMED}  # what stands in front of the first dot
+
+# %% ../../nbs/88_interop/20_tzrec_weights.ipynb #83516dd9
 _SINGLE = re.compile(r"(.*\bhist_seq_mlp)\.(weight|bias)")
 
 # %% ../../nbs/88_interop/20_tzrec_weights.ipynb #17f3f9f5

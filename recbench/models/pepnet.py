@@ -27,7 +27,7 @@ def check_domains(self: "PEPNet") -> None:
         raise ValueError(f"task_domain_num is {count}; the domain {name} has {rows} ids, each needs a "
                          "tower")
 
-
+# %% ../../nbs/60_models/63_pepnet.ipynb #61b63754
 def domains(self: "PEPNet", batch: Batch) -> Tensor:
     """Domain of each row, int64 [B].
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
            'written', 'sort_out', 'built_feature', 'table_rows', 'check_numbers', 'build_features', 'build_negatives',
-           'optimizer_settings', 'as_encoded', 'not_alike', 'train_settings', 'Built', 'fewer_valid', 'rows_of',
+           'optimizer_settings', 'by_own_hash', 'not_alike', 'train_settings', 'Built', 'fewer_valid', 'rows_of',
            'build']
 
 # %% ../../nbs/80_train/90_build.ipynb #7be2bacc
@@ -22,7 +22,7 @@ from ..core.config import ModelConfig
 from ..core.pipeline import DataConfig, DenseOptimizer, PipelineConfig, TrainConfig
 from ..core.registry import lookup
 from ..data.columns.flat_dataset import generated_dataset, read_dataset
-from ..data.columns.row_reader import RowReader, Source, data_files
+from ..data.columns.row_reader import RowReader, Source, data_files, is_raw
 from ..data.columns.written import Written, dense_embedding, written_features
 from ..data.feed.negatives import Negatives
 from ..data.rows.features import Feature, RawFeature
@@ -133,7 +133,7 @@ SAMPLERS: dict[str, Literal["sampled", "sampled_v2", "hard", "hard_v2"]] = {
     "hard_negative_sampler_v2": "hard_v2",
 }
 
-
+# %% ../../nbs/80_train/90_build.ipynb #4494fa26
 def build_negatives(config: DataConfig | None, data: Dataset) -> Negatives | None:
     """Negatives that a sampler asks for, drawn from the data set's catalogue by popularity.
 
@@ -204,10 +204,16 @@ TRAINED = (
 SHOWN = ("log_step_count_steps", "use_tensorboard", "cudnn_allow_tf32", "cuda_matmul_allow_tf32")
 
 # %% ../../nbs/80_train/90_build.ipynb #f48ca08f
-def as_encoded(config: DataConfig | None) -> list[str]:
-    "That raw columns are not turned into ids: features' expressions and hashes are not computed here."
-    mode = config.fg_mode if config else "FG_NONE"
-    return [] if mode == "FG_NONE" else [f"data_config.fg_mode is {mode}: rows are read as encoded"]
+def by_own_hash(pipeline: PipelineConfig) -> list[str]:
+    "What is computed by another rule than TorchEasyRec's where raw rows become features."
+    config = pipeline.data_config
+    if config is None or not is_raw(config):
+        other = config is not None and config.fg_mode == "FG_BUCKETIZE"
+        return ["data_config.fg_mode is FG_BUCKETIZE: rows are read as encoded"] if other else []
+    sized = ("hash_bucket_size", "zch", "dynamicemb")
+    names = [one.name for one in written_features(pipeline.feature_configs)
+             if any(getattr(one.config, size, None) for size in sized)]
+    return [f"feature_configs: {len(names)} hashed by FNV-1a, such as {names[0]}"] if names else []
 
 
 def not_alike(config: DenseOptimizer, strict: bool = True) -> list[str]:
@@ -355,7 +361,7 @@ def build(
     _check_model(pipeline.model_config)
     source, strict = pipeline.data_config, isinstance(data, Dataset)
     notes = sort_out("data_config", source, DRAWN, READ, strict)
-    if not strict: notes = [*notes, *as_encoded(source)]
+    if not strict: notes = [*notes, *by_own_hash(pipeline)]
     settings, more = train_settings(pipeline.train_config, strict)
     features: list[Feature] = []
     if not isinstance(data, Dataset):
