@@ -31,6 +31,7 @@ FACES = (
     "models",
     "evaluate",
     "train",
+    "sweep",
     "export",
     "serve",
     "interop",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ENOUGH', 'FEW', 'told', 'users_apart', 'few_mark', 'wilson', 'tango', 'few_interval', 'bootstrap_interval',
-           'paired_interval']
+           'paired_interval', 'seed_interval']
 
 # %% ../../nbs/70_evaluate/30_significance.ipynb #9bf13ff1
 import numpy as np
@@ -223,3 +223,15 @@ def paired_interval(
         raise ValueError(f"a is {list(a.shape)}, b is {list(b.shape)}; a pair needs the same users and "
                          "metrics")
     return bootstrap_interval(a - b, confidence, draws, seed, difference=True)
+
+# %% ../../nbs/70_evaluate/30_significance.ipynb #f41734e4
+def seed_interval(means: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean over seeds; unknown (NaN) with one.
+
+    Args:
+        means: [seeds], a value for each
+        confidence: share of such intervals that hold the true mean
+    """
+    if len(means) < 2: return np.nan, np.nan
+    low, high = _student(np.asarray(means, dtype=np.float64)[:, None], confidence)[:, 0]
+    return float(low), float(high)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['TEST_VALUES', 'last_step', 'keep_test_values', 'kept_test_values', 'evaluate_run', 'leaves', 'in_a_line',
            'chosen_settings', 'is_seed', 'seeds_of', 'differences', 'config_names', 'Comparison', 'read_comparison',
-           'test_means', 'run_table', 'config_values', 'check_paired', 'seed_interval', 'config_table', 'check_metric',
-           'sign_flip_p', 'paired_test', 'marked', 'holm', 'same_users', 'pair_table', 'read_bands', 'reach_of',
-           'bands_of', 'write_bands', 'band_flags', 'band_flag', 'idle_bands']
+           'test_means', 'run_table', 'config_values', 'check_paired', 'config_table', 'check_metric', 'sign_flip_p',
+           'paired_test', 'marked', 'holm', 'same_users', 'pair_table', 'read_bands', 'reach_of', 'bands_of',
+           'write_bands', 'band_flags', 'band_flag', 'idle_bands']
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #beb136ce
 import json
@@ -30,7 +30,7 @@ from ..data.sets.dataset import Dataset
 from ..evaluate.cards import Card
 from ..evaluate.retrieval import Evaluation, evaluate
 from recbench.evaluate.significance import (
-    FEW, bootstrap_interval, few_mark, paired_interval, users_apart
+    FEW, bootstrap_interval, few_mark, paired_interval, seed_interval, users_apart
 )
 from ..train.checkpoint import write_text
 from ..train.runs import Run, data_fingerprint, identity, read_config, read_lines, runs
@@ -323,11 +323,7 @@ def check_paired(comparison: Comparison, members: Sequence[str]) -> None:
             raise ValueError(f"{run} and {members[0]} were tested on different users")
 
 
-def seed_interval(means: np.ndarray, confidence: float) -> tuple[float, float]:
-    "Interval of the mean over seeds; unknown with one seed."
-    if len(means) < 2: return np.nan, np.nan
-    reach = stats.t.ppf((1 + confidence) / 2, len(means) - 1) * stats.sem(means)
-    return means.mean() - reach, means.mean() + reach
+
 
 # %% ../../nbs/90_explore/30_comparison.ipynb #029f4806
 def config_table(

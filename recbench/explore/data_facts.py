@@ -117,7 +117,7 @@ def chance_shift(before: np.ndarray, rows: int, seed: int = 0, draws: int = 5) -
     samples = np.random.default_rng(seed).multinomial(rows, before / before.sum(), size=draws)
     return float(np.mean([shift(before, sample) for sample in samples]))
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #ab43b35b
 def number_shift(before: np.ndarray, after: np.ndarray) -> float:
     """Largest distance between two distribution functions of numbers (Kolmogorov and Smirnov).
 
@@ -146,7 +146,7 @@ def shuffled_items(users: Tensor, items: Tensor, seed: int = 0) -> Tensor:
     found[torch.from_numpy(of_user)] = items[torch.from_numpy(np.lexsort((drawn, users.numpy())))]
     return found
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #031a5e2a
 def order_effect(dataset: Dataset, k: int = 10, split: str = "valid") -> dict[str, float]:
     """Recall of a Markov chain, of the chain on shuffled histories, and their paired difference.
 
@@ -181,7 +181,7 @@ def some_rows(dataset: Dataset, split: str, most: int = ROWS, seed: int = 0) -> 
     if total <= most: return torch.arange(total)
     return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(total, most, replace=False)))
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #27a3d39e
 def flat_values(table: Table, name: str) -> np.ndarray:
     """All values of a feature of some rows: ids, the entries of lists, or numbers.
 
@@ -210,7 +210,7 @@ def _coverage(dataset: Dataset, feature: Feature, table: Table) -> float:
             return float(frame[name].notna().to_numpy()[table.columns[key].numpy()].mean())
     return 1.0
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #171c3187
 def _about(dataset: Dataset, feature: Feature, train: Table, test: Table) -> dict[str, Any]:
     "The row of a feature."
     values, later = (flat_values(table, feature.name) for table in (train, test))
@@ -224,7 +224,7 @@ def _about(dataset: Dataset, feature: Feature, train: Table, test: Table) -> dic
     excess = shift(counts, after) - chance_shift(counts, len(later))
     return row | {"largest": counts.max() / max(counts.sum(), 1), "drift": max(0.0, excess)}
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #3fb871b4
 def feature_table(dataset: Dataset) -> pd.DataFrame:
     """A row a feature: side, kind, size of its table, coverage, used, largest, mean, sd, drift.
 
@@ -256,7 +256,7 @@ def column_aucs(dataset: Dataset, label: str, split: str = "valid") -> pd.Series
     aucs = pd.Series(found, dtype=float)
     return aucs.where(aucs >= 0.5, 1 - aucs).sort_values(ascending=False, kind="stable")
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #0b380cec
 def _scores(feature: Feature, train: Table, later: Table, label: np.ndarray) -> np.ndarray | None:
     "Of later rows by one feature: the mean label of its ids, or the number; None of what is neither."
     name, size = feature.name, feature.num_buckets
@@ -285,7 +285,7 @@ def own_item_share(lists: Jagged, items: Tensor, own: Tensor) -> float:
     held, chance = (len(owner[items == one[owner]].unique()) / max(len(own), 1) for one in (own, other))
     return max(0.0, (held - chance) / (1 - chance)) if chance < 1 else 0.0
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #910f4bb0
 def item_tellers(dataset: Dataset) -> pd.Series:
     """How much of a row's item each feature of its user or event tells, 0..1; greatest first.
 
@@ -310,7 +310,7 @@ def _item_table(dataset: Dataset) -> str | None:
     key = dataset.schema.item_key
     return next((one.table for one in dataset.features("item") if one.name == key), None)
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #f8751b02
 def _told(table: Table, name: str, items: np.ndarray, users: np.ndarray) -> float:
     values = flat_values(table, name)
     if len(values) != len(items): return 0.0             # vectors
@@ -335,7 +335,7 @@ def auc_gap(a: np.ndarray, b: np.ndarray, label: np.ndarray) -> tuple[float, flo
     spread = sum(4 * len(kind) * kind.var(ddof=1) for kind in kinds)
     return float(part.sum()), float(spread**0.5)
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #47e74351
 def match_baselines(dataset: Dataset, k: int = 10, split: str = "valid") -> pd.DataFrame:
     """Recall of the baselines with its interval over users, a row each.
 
@@ -350,7 +350,7 @@ def match_baselines(dataset: Dataset, k: int = 10, split: str = "valid") -> pd.D
         rows[name] = [float(part) for part in bootstrap_interval(values)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #56ce6d73
 def rank_baselines(
     dataset: Dataset, label: str, split: str = "valid"
 ) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -433,7 +433,7 @@ def event_numbers(dataset: Dataset, gap: float = 1800) -> dict[str, float]:
     return found | {"ties": tie_share(users, times), "sessions": len(lengths),
                     "events a session": float(lengths.mean())}
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #f59c2007
 def cold_numbers(dataset: Dataset, items: np.ndarray, users: np.ndarray) -> dict[str, float]:
     """Test rows whose item or user has no training row, and how far the test's items are from those.
 
@@ -488,7 +488,7 @@ def asked_label(dataset: Dataset, label: str | None = None) -> str | None:
     if not known: return None
     return known[0] if len(dataset.train.columns[str(known[0])].unique()) > 1 else None
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #95f31140
 def data_facts(
     dataset: Dataset, label: str | None = None, k: int = 10, baselines: bool = True, gap: float = 1800
 ) -> DataFacts:

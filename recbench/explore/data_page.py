@@ -31,9 +31,7 @@ class Sentence(NamedTuple):
     topic: str
     text: str
 
-
 FULL = 20_000    # items up to which the scores of 512 rows over all of them take at most 41 MB
-
 
 def order_line(facts: DataFacts) -> str:
     "Whether the order of a history matters."
@@ -46,7 +44,7 @@ def order_line(facts: DataFacts) -> str:
         return f"Order matters: {said}. Try SASRec, then HSTUMatch; a bag of items gives this up."
     return f"Order shows nothing here: {said}. Try DSSM and EASE; a sequence must earn its cost."
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #8375adf0
 def negatives_line(facts: DataFacts) -> str:
     "Which negatives."
     found = facts.numbers
@@ -78,7 +76,7 @@ def cold_line(facts: DataFacts) -> str:
     if max(items, users) < 0.05: return f"{said}: ids suffice (SASRec, EASE)."
     return f"{said}: models of ids alone cannot rank them. Use features (DSSM), or DropoutNet."
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #d6c1b925
 def drift_line(facts: DataFacts) -> str:
     "How far the test is from training."
     if "drift" not in facts.numbers: return ""
@@ -108,7 +106,7 @@ def time_line(facts: DataFacts) -> str:
     return (f"{said}: order within a moment is not known. Keep ties='neutral', and distrust gains "
             "of order.")
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #23485878
 def length_line(facts: DataFacts) -> str:
     "How much of a person is known."
     length, density = facts.numbers["median events a user"], facts.numbers["density"]
@@ -159,7 +157,7 @@ def cross_line(facts: DataFacts) -> str:
         return f"{said}: features act together. Try DCN v2 and DeepFM, which learn crosses."
     return f"{said}: little acts together. Try WideAndDeep first; crosses have to earn their cost."
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #602ffd4c
 def shape_line(facts: DataFacts) -> str:
     "What the schema asks for."
     found = facts.numbers
@@ -207,7 +205,7 @@ def draw_time(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     axes.tick_params(axis="x", rotation=30)
     return True
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #386539d9
 def draw_tail(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     "Share of the events that the most frequent share of items and users has."
     for name, key, table, color in (("items", "item_index", dataset.items, COLORS[0]),
@@ -234,7 +232,7 @@ def draw_lengths(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     axes.legend(frameon=False)
     return True
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #834b8f73
 def draw_baselines(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     "What the baselines reach, and the chain on shuffled histories."
     values = {str(name): float(value) for name, value in facts.baselines["value"].items()}
@@ -263,7 +261,7 @@ def draw_features(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.2), ncol=2)
     return True
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #5f60a5fd
 def draw_answers(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     "How much each column alone tells, and where a leak begins."
     shown = facts.answers.iloc[:12][::-1]
@@ -327,7 +325,7 @@ class DataPage:
                        for one in self.sentences)
         return f"<div><b>{escape(self.facts.name)}</b><dl>{rows}</dl></div>"
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #469a9cb9
 def data(
     dataset: Dataset, label: str | None = None, k: int = 10, baselines: bool = True, gap: float = 1800
 ) -> DataPage:

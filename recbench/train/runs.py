@@ -66,6 +66,7 @@ from ..models.tdm import TDM
 
 # %% ../../nbs/80_train/60_runs.ipynb #f3a23ccc
 from .best import best_epoch
+from .callbacks import HALT
 from recbench.train.checkpoint import (
     CheckpointError, Checkpoints, FolderLock, check_files, fingerprint_file, is_locked, read_state,
     sync, write_state, write_text
@@ -328,7 +329,7 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 # %% ../../nbs/80_train/60_runs.ipynb #34ec5c56
 RUN, RUN_MANIFEST, CALL = "run.json", "manifest.json", "call.json"
 # may lie in a folder before its run begins
-_BESIDE = {RUN, CALL, "lock", "notebook.ipynb", ".ipynb_checkpoints"}
+_BESIDE = {RUN, CALL, HALT, "lock", "notebook.ipynb", ".ipynb_checkpoints"}
 _ONCE = (
     "config.yaml", "schema.json", "vocabularies.json", "catalogue/manifest.json", "tree.safetensors",
     "items.parquet", "users.parquet"

@@ -39,6 +39,7 @@ from ..models.recipes import Recipe
 from .arguments import chosen_arguments, has_schedule
 from .checkpoint import from_tree, to_tree
 from .best import is_better
+from .callbacks import pauses
 from .guards import FiniteGuard, Interrupts, Terminated, gradient_norm
 from recbench.train.optimizers import (
     Part, dense_optimizer, freeze_parts, fuse_tables, refuse_fused, table_rates
@@ -630,7 +631,7 @@ class Trainer:
             (Recorder if self.world.size == 1 else SharedRecorder)(
                 run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
         )
-        self.callbacks = [*schedules(taken, self.steps), *callbacks]
+        self.callbacks = [*schedules(taken, self.steps), *callbacks, *pauses(run_dir)]
         if self.recorder: self.callbacks.append(self.recorder)
         self.settings = recorded(self, taken)
         if progress and self.settings.get("recipe"): print(f"recipe: {taken['recipe']}")
