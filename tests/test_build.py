@@ -1,10 +1,11 @@
 "The configs of TorchEasyRec's examples, built on generated rows and trained three steps."
+import importlib.util
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED
+from conftest import ROOT, SHARED
 
 from recbench.core.pipeline import PipelineConfig
 from recbench.data.columns.row_reader import RowReader
@@ -13,6 +14,11 @@ from recbench.data.rows.features import IdFeature, RawFeature, Schema, SequenceF
 from recbench.data.sets.dataset import build_dataset, build_rows
 from recbench.interop import read_tzrec_config
 from recbench.train.build import build
+
+spec = importlib.util.spec_from_file_location("tzrec_table", ROOT / "scripts" / "tzrec_table.py")
+table = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(table)
+smaller = table.smaller
 
 FOLDER = SHARED / "data" / "torcheasyrec_configs"
 RANKING = ["dlrm_criteo", "masknet_criteo", "multi_tower_taobao", "multi_tower_din_taobao"]
@@ -26,16 +32,6 @@ def read(name: str):
             f"{path.name} is not there: the examples of TorchEasyRec are no part of the project"
         )
     return PipelineConfig.from_dict(smaller(read_tzrec_config(path).to_dict()))
-
-
-def smaller(value):
-    "The same with at most 3,000 rows a table: those of the examples take several GB."
-    if isinstance(value, list): return [smaller(part) for part in value]
-    if not isinstance(value, dict): return value
-    sizes = {
-        name: min(value[name], 3000) for name in ("num_buckets", "hash_bucket_size") if name in value
-    }
-    return {name: smaller(part) for name, part in value.items()} | sizes
 
 
 def stand_in(pipeline, rows: int = 400):
@@ -119,6 +115,15 @@ def test_three_steps(name, tmp_path):
     moved = [key for key, value in trainer.model.state_dict().items() if not value.equal(before[key])]
     assert len(totals) == trainer.step == 3 and np.isfinite(totals).all()
     assert any(".tables." in key for key in moved) and any("mlp" in key for key in moved)
+
+
+def test_the_table_of_configs_says_where_one_stops(tmp_path):
+    (tmp_path / "own.config").write_text(HARD)
+    (tmp_path / "wrong.config").write_text(HARD.replace("dssm {", "dsm {"))
+    with pytest.warns(UserWarning): own = table.tried(tmp_path / "own.config", 3, 99)
+    assert own[0] == "trained"
+    done, said = table.tried(tmp_path / "wrong.config", 3, 99)
+    assert done == "-" and said.endswith("line 12: dsm: unknown field; did you mean 'dssm'?")
 
 
 def test_widths_that_do_not_fit_are_named():

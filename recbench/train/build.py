@@ -6,7 +6,7 @@
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
            'written', 'sort_out', 'built_feature', 'table_rows', 'check_numbers', 'build_features', 'build_negatives',
            'optimizer_settings', 'by_own_hash', 'not_alike', 'train_settings', 'Built', 'fewer_valid', 'rows_of',
-           'build']
+           'attributes_of', 'tree_notes', 'build']
 
 # %% ../../nbs/80_train/90_build.ipynb #7be2bacc
 import warnings
@@ -21,10 +21,13 @@ from ..core.base import Config
 from ..core.config import ModelConfig
 from ..core.pipeline import DataConfig, DenseOptimizer, PipelineConfig, TrainConfig
 from ..core.registry import lookup
-from ..data.columns.flat_dataset import generated_dataset, read_dataset
+from recbench.data.columns.flat_dataset import (
+    generated_dataset, item_tree, keyed_items, read_dataset
+)
 from ..data.columns.row_reader import RowReader, Source, data_files, is_raw
 from ..data.columns.written import Written, dense_embedding, written_features
 from ..data.feed.negatives import Negatives
+from ..data.feed.tree_nodes import tree_features
 from ..data.rows.features import Feature, RawFeature
 from ..data.sets.dataset import Dataset
 from ..layers.initializers import initializer
@@ -315,6 +318,24 @@ def rows_of(
     except ValueError as error: raise ValueError(f"eval_input_path: {error}") from None
     return read_dataset(pipeline, reader, pipeline.train_input_path, pipeline.eval_input_path or None)
 
+# %% ../../nbs/80_train/90_build.ipynb #573e8614
+def attributes_of(source: DataConfig | None) -> list[str]:
+    "Columns that come with a drawn item, as a sampler names them."
+    sampler = source.chosen("sampler")[1] if source else None
+    return list(getattr(sampler, "attr_fields", ()))
+
+
+def _is_tree(pipeline: PipelineConfig) -> bool:
+    return pipeline.model_config is not None and pipeline.model_config.model_type == "TDM"
+
+
+def tree_notes(pipeline: PipelineConfig) -> list[str]:
+    "What of a tree sampler is replaced."
+    if not _is_tree(pipeline): return []
+    names = ", ".join(attributes_of(pipeline.data_config)) or "the order"
+    return [f"data_config.tdm_sampler: the tree is made of {names} of the items; its tables of nodes "
+            "and layer_num_sample are not read"]
+
 # %% ../../nbs/80_train/90_build.ipynb #2f53019b
 def _model_of(
     pipeline: PipelineConfig, data: Dataset, features: list[Feature], seed: int
@@ -326,14 +347,19 @@ def _model_of(
     weights = list(source.sample_weight_fields) if source else []
     if not hasattr(config.model, "task_towers"): labels, weights = labels[:1], weights[:1]
     torch.manual_seed(seed)
-    return create_model(config, features, labels, weights)
+    if config.model_type != "TDM": return create_model(config, features, labels, weights)
+    tree = item_tree(data, attributes_of(source))
+    own = {one.name: one for one in data.schema.features}
+    grown = tree_features([own.get(one.name, one) for one in features], data.schema.item_key, tree)
+    return create_model(config, grown, labels, weights, tree=tree)
 
-
-def _check_model(config: ModelConfig | None) -> None:
-    "Refuse a pipeline without a model, and one whose model needs what no config holds."
+# %% ../../nbs/80_train/90_build.ipynb #41950fe7
+def _check_model(config: ModelConfig | None, strict: bool) -> None:
+    "Refuse a pipeline without a model, and one whose model needs what a data set does not hold."
     if config is None: raise ValueError("model_config is missing; it names the model")
-    if config.model_type == "TDM":
-        raise ValueError("model_config is TDM; it needs a tree, which no pipeline config holds")
+    if config.model_type == "TDM" and strict:
+        raise ValueError("model_config is TDM; a data set brings no tree, make the model with "
+                         "create_model(..., tree=category_tree(...))")
 
 # %% ../../nbs/80_train/90_build.ipynb #a31d4785
 def build(
@@ -358,8 +384,8 @@ def build(
         progress: of the trainer
         folder: that relative paths of the config start in
     """
-    _check_model(pipeline.model_config)
     source, strict = pipeline.data_config, isinstance(data, Dataset)
+    _check_model(pipeline.model_config, strict)
     notes = sort_out("data_config", source, DRAWN, READ, strict)
     if not strict: notes = [*notes, *by_own_hash(pipeline)]
     settings, more = train_settings(pipeline.train_config, strict)
@@ -367,10 +393,12 @@ def build(
     if not isinstance(data, Dataset):
         reader = RowReader(pipeline, folder)
         data, features = rows_of(pipeline, reader, data, seed), list(reader.features.values())
+        notes += tree_notes(pipeline)
+        if _is_tree(pipeline): data = keyed_items(data)
     data, fewer = fewer_valid(pipeline, data, strict)
     features = features or build_features(pipeline, data, applied)
     model = _model_of(pipeline, data, features, seed)
-    negatives = build_negatives(source, data)
+    negatives = None if _is_tree(pipeline) else build_negatives(source, data)
     if data.name == "generated": run_dir = run_dir or ""
     run_dir = pipeline.model_dir or None if run_dir is None else run_dir or None
     if run_dir is None: settings.pop("save_every_steps", None)
