@@ -9,7 +9,7 @@ __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_histor
            'draw_pair', 'NegativesLab', 'negatives_explorer', 'draw_lab', 'standing', 'switch_effects', 'answer',
            'recommendations', 'person_table', 'PersonView', 'footprint', 'refuse_what_does_not_fit', 'dataset_bytes',
            'weight_bytes', 'batch_bytes', 'softmax_seconds', 'data', 'DataPage', 'data_facts', 'DataFacts', 'sentences',
-           'draw_page']
+           'draw_page', 'draw_retrieval', 'draw_ranking', 'draw_calibration']
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
 from recbench.explore.comparison import (
@@ -29,6 +29,7 @@ from recbench.explore.negatives_lab import (
 )
 from .overlay import draw_pair, draw_runs, pair_explorer, run_explorer
 from .people import PersonView, person_table, recommendations
+from .result_pictures import draw_calibration, draw_ranking, draw_retrieval
 
 # %% ../../nbs/90_explore/99_explore.ipynb #037b6613
 _all_ = [
@@ -38,5 +39,6 @@ _all_ = [
     "draw_runs", "pair_explorer", "draw_pair", "NegativesLab", "negatives_explorer", "draw_lab",
     "standing", "switch_effects", "answer", "recommendations", "person_table", "PersonView",
     "footprint", "refuse_what_does_not_fit", "dataset_bytes", "weight_bytes", "batch_bytes",
-    "softmax_seconds", "data", "DataPage", "data_facts", "DataFacts", "sentences", "draw_page"
+    "softmax_seconds", "data", "DataPage", "data_facts", "DataFacts", "sentences",
+    "draw_page", "draw_retrieval", "draw_ranking", "draw_calibration"
 ]
