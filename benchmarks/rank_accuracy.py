@@ -56,6 +56,7 @@ PEERS = {
         "DCNV2": 0.9845,
         "xDeepFM": 0.9845,
         "MaskNet": 0.9837,
+        "FinalMLP": 0.9861,
     },
 }
 

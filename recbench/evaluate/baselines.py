@@ -143,7 +143,7 @@ def _similar_items(
             for k, (rows, places, weights) in zip(cuts, top_similar(cosines, *cuts)):
                 near = others[rows, places].int()
                 found[k, shrink].append((near, own[rows].int(), weights.float()))
-    size = (interactions.shape[1],) * 2
+    size = (interactions.shape[1], interactions.shape[1])
     return {setting: _matrix_of(found.pop(setting), size) for setting in list(found)}
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #aeb29653

@@ -195,11 +195,12 @@ def score_blocks(
         dataset: with the catalogue
     """
     start, size = 0, max(1, _BLOCK // len(dataset.items))
-    for part in rows.split(max(size, _USER_ROWS) if isinstance(score, embedding_scorer) else size):
-        vectors = score.embed(part) if isinstance(score, embedding_scorer) else None
+    embeds = score if isinstance(score, embedding_scorer) else None
+    for part in rows.split(max(size, _USER_ROWS) if embeds else size):
+        vectors = embeds.embed(part) if embeds else None
         for some in part.split(size):
-            if vectors is None: scores = score(some)
-            else: scores, vectors = inner_products(vectors[:size], score.items), vectors[size:]
+            if embeds is None or vectors is None: scores = score(some)
+            else: scores, vectors = inner_products(vectors[:size], embeds.items), vectors[size:]
             yield start, checked_scores(scores, len(some), dataset)
             start += len(some)
 
@@ -347,11 +348,13 @@ def evaluate(
     """
     check_cut_offs(top_k)
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))
-    with at_rest(model): ranks = split_ranks(scorer(model, dataset, split), dataset, split, rows)
+    with at_rest(model):
+        greater, equal = split_ranks(scorer(model, dataset, split), dataset, split, rows)
     if rows is not None:
-        full = torch.zeros(len(dataset.split(split)), dtype=torch.int64, device=ranks[0].device)
-        ranks = tuple(full.index_copy(0, rows.to(full.device), counts) for counts in ranks)
-    return evaluation_of(name or type(model).__name__, dataset, split, *ranks, top_k, rows)
+        full = torch.zeros(len(dataset.split(split)), dtype=torch.int64, device=greater.device)
+        place = rows.to(full.device)
+        greater, equal = (full.index_copy(0, place, counts) for counts in (greater, equal))
+    return evaluation_of(name or type(model).__name__, dataset, split, greater, equal, top_k, rows)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #dbb85f84
 def _check_same_users(evaluations: Sequence[Evaluation]) -> None:

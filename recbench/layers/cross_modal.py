@@ -26,10 +26,12 @@ def look_up(self: "TokenAttention", own: Tensor, other: Tensor, valid: Tensor | 
         valid: bool [B, S], tokens of `other` that are there; None: all
     """
     split = lambda x: x.unflatten(2, (self.heads, -1)).transpose(1, 2)      # [B, heads, T, d]
-    some = None if valid is None else valid.any(1, keepdim=True)            # [B, 1]
+    mask = some = None
+    if valid is not None:
+        some = valid.any(1, keepdim=True)                                   # [B, 1]
+        mask = (valid | ~some)[:, None, None]
     found = F.scaled_dot_product_attention(
-        split(self.query(own)), split(self.key(other)), split(self.value(other)),
-        None if valid is None else (valid | ~some)[:, None, None],
+        split(self.query(own)), split(self.key(other)), split(self.value(other)), mask,
         self.dropout if self.training else 0.0
     ).transpose(1, 2).flatten(2)
     return found if some is None else found * some.unsqueeze(2)
@@ -429,10 +431,11 @@ class CrossModal(nn.Module):
         dim = tabular_dim if tabular_num else 0
         self.text_tokens = TextTokens(settings, dim, text_dims, text_lengths) if parts else None
         self.image_cross, self.text_cross = nn.ModuleList(), nn.ModuleList()
-        widths = [side.output_dim if side else 0 for side in (self.image_tokens, self.text_tokens)]
-        if all(widths):
-            self.image_cross, self.text_cross = cross_layers(settings, *widths)
-            widths = [self.image_cross[-1].output_dim, self.text_cross[-1].output_dim]
-        self.output_dim = widths[0] + parts * widths[1]
+        image = self.image_tokens.output_dim if self.image_tokens else 0
+        text = self.text_tokens.output_dim if self.text_tokens else 0
+        if image and text:
+            self.image_cross, self.text_cross = cross_layers(settings, image, text)
+            image, text = (int(side[-1].output_dim) for side in (self.image_cross, self.text_cross))
+        self.output_dim: int = image + parts * text
 
     forward = fuse_sides

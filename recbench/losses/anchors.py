@@ -106,10 +106,10 @@ class AnchorMean(torch.autograd.Function):
         for start in range(0, len(unit), rows):
             block = slice(start, start + rows)
             positive, negative = relations(block, classes, items)
-            counts = positive.amax(1, keepdim=True) if paired_only else 1
             terms, weights = weigh(unit[block] @ unit.T, positive, negative)
+            counts = positive.amax(1, keepdim=True) if paired_only else torch.ones_like(terms)
             loss += (terms * counts).sum()
-            count += counts.sum() if paired_only else len(terms)
+            count += counts.sum()
             if not needs_grad: continue
             if paired_only: weights = weights * counts
             grad[block].addmm_(weights, unit)

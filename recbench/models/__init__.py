@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AITM', 'BaseModel', 'CMBF', 'CoMetricLearningI2I', 'DAT', 'DBMTL', 'DCNV1', 'DCNV2', 'DLRM', 'DSSM', 'DSSMV2',
-           'DeepFM', 'DropoutNet', 'EmbeddingModel', 'ESASRec', 'ESMM', 'MIND', 'MMoE', 'MODELS', 'MaskNet',
+           'DeepFM', 'DropoutNet', 'EmbeddingModel', 'ESASRec', 'ESMM', 'FinalMLP', 'MIND', 'MMoE', 'MODELS', 'MaskNet',
            'MatchModel', 'MatchTower', 'MatchTowerWoEG', 'MultiTaskModel', 'MultiTower', 'MultiTowerDIN', 'PLE',
            'RANK_CONFIGS', 'RankModel', 'HSTUMatch', 'SASRec', 'SequenceMatchModel', 'SequenceTower', 'SimpleMultiTask',
            'TDM', 'TaskTower', 'TwoTowerModel', 'WideAndDeep', 'WuKong', 'create_model', 'label_aware_attention',
@@ -28,6 +28,7 @@ from .dssm_v2 import DSSMV2
 from .embedding_model import EmbeddingModel
 from .esasrec import ESASRec
 from .esmm import ESMM
+from .final_mlp import FinalMLP
 from .hstu_match import HSTUMatch
 from .mask_net import MaskNet
 from .match_configs import MATCH_CONFIGS, match_config
@@ -58,11 +59,12 @@ from .xdeepfm import xDeepFM
 # %% ../../nbs/60_models/99_models.ipynb #48539126
 _all_ = [
     "AITM", "BaseModel", "CMBF", "CoMetricLearningI2I", "DAT", "DBMTL", "DCNV1", "DCNV2", "DLRM",
-    "DSSM", "DSSMV2", "DeepFM", "DropoutNet", "EmbeddingModel", "ESASRec", "ESMM", "MIND", "MMoE",
-    "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG", "MultiTaskModel", "MultiTower",
-    "MultiTowerDIN", "PLE", "RANK_CONFIGS", "RankModel", "HSTUMatch", "SASRec", "SequenceMatchModel",
-    "SequenceTower", "SimpleMultiTask", "TDM", "TaskTower", "TwoTowerModel", "WideAndDeep", "WuKong",
-    "create_model", "label_aware_attention", "rank_config", "xDeepFM", "MATCH_CONFIGS",
-    "match_config", "RECIPES", "Recipe", "recipe_of", "TASK_CONFIGS", "task_config", "usual_features",
-    "usual_model", "PEPNet", "RocketLaunching"
+    "DSSM", "DSSMV2", "DeepFM", "DropoutNet", "EmbeddingModel", "ESASRec", "ESMM", "FinalMLP",
+    "MIND", "MMoE", "MODELS", "MaskNet", "MatchModel", "MatchTower", "MatchTowerWoEG",
+    "MultiTaskModel", "MultiTower", "MultiTowerDIN", "PLE", "RANK_CONFIGS", "RankModel",
+    "HSTUMatch", "SASRec", "SequenceMatchModel", "SequenceTower", "SimpleMultiTask", "TDM",
+    "TaskTower", "TwoTowerModel", "WideAndDeep", "WuKong", "create_model", "label_aware_attention",
+    "rank_config", "xDeepFM", "MATCH_CONFIGS", "match_config", "RECIPES", "Recipe", "recipe_of",
+    "TASK_CONFIGS", "task_config", "usual_features", "usual_model", "PEPNet",
+    "RocketLaunching"
 ]

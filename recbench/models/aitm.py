@@ -80,7 +80,7 @@ def relations(self: "AITM", predictions: dict[str, Tensor], batch: Batch) -> dic
     factor, heads, found = self.config.model.order_calibration, {h.tower: h for h in self.heads}, {}
     for name, earlier in self.earlier.items():
         if not earlier or not factor: continue
-        probs = [predictions[heads[tower].score] for tower in (name, *earlier)]
+        probs = [predictions[str(heads[tower].score)] for tower in (name, *earlier)]
         weight = self.heads.row_weights(heads[name], batch)
         charge = self.calibrate(probs[0], probs[1:], sample_weight=weight)
         found[f"order_calibrate_{name}"] = factor * charge

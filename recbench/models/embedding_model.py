@@ -7,11 +7,11 @@ __all__ = ['METRIC_LOSSES', 'groups_of', 'NeighbourRecall', 'init_loss', 'loss',
            'check_groups', 'EmbeddingModel']
 
 # %% ../../nbs/60_models/23_embedding_model.ipynb #16d953bb
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
 from ..core.config import ModelConfig
@@ -24,7 +24,7 @@ from ..losses.circle import CircleLoss
 from ..losses.info_nce import InfoNCELoss
 from ..losses.multi_similarity import MultiSimilarityLoss
 from ..metrics.train_metric import TrainMetricWrapper
-from .base import BaseModel
+from .base import BaseModel, NamedModules
 
 # %% ../../nbs/60_models/23_embedding_model.ipynb #523feda4
 def groups_of(self: "EmbeddingModel", batch: Batch) -> tuple[Tensor, Tensor]:
@@ -124,7 +124,7 @@ def init_metric(self: "EmbeddingModel") -> None:
 
 # %% ../../nbs/60_models/23_embedding_model.ipynb #6ef298b4
 def feed(
-    self: "EmbeddingModel", metrics: Mapping[str, nn.Module], predictions: dict, batch: Batch
+    self: "EmbeddingModel", metrics: NamedModules[Any], predictions: dict, batch: Batch
 ) -> None:
     """Give a batch to metrics.
 

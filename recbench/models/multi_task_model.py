@@ -122,7 +122,7 @@ def predict(self: "MultiTaskModel", batch: Batch) -> dict[str, Tensor]:
         predictions |= self.output_to_prediction(output, head)
     return predictions
 
-
+# %% ../../nbs/60_models/28_multi_task.ipynb #4e9eb22f
 def loss(self: "MultiTaskModel", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
     "Losses of all tasks, `<loss>_<tower>`, of `relations`, and the penalties."
     return RankModel.loss(self, predictions, batch) | self.relations(predictions, batch)

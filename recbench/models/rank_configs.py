@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GroupType', 'RANK_CONFIGS', 'FeatureKinds', 'kinds_of_features', 'RankChoices', 'group', 'wide_and_deep', 'deepfm',
-           'xdeepfm', 'field_groups', 'dlrm', 'wukong', 'one_group', 'mask_net', 'dcn_v1', 'dcn_v2', 'multi_tower',
-           'attended', 'check_attended', 'din_towers', 'multi_tower_din', 'kinds_with_table', 'dropout_config',
-           'rank_config', 'rank_features']
+           'xdeepfm', 'field_groups', 'dlrm', 'wukong', 'one_group', 'mask_net', 'dcn_v1', 'dcn_v2', 'final_mlp',
+           'multi_tower', 'attended', 'check_attended', 'din_towers', 'multi_tower_din', 'kinds_with_table',
+           'dropout_config', 'rank_config', 'rank_features']
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #943c8f78
 from collections.abc import Callable, Sequence
@@ -182,6 +182,18 @@ def dcn_v2(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
         "dcn_v2": {"cross": {"cross_num": sizes.cross_num}, "deep": sizes.mlp()},
     }
 
+# %% ../../nbs/60_models/60_rank_configs.ipynb #73b9816a
+def final_mlp(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
+    "One group for both streams, and one a side for their gates."
+    members = [*kinds.fields, *kinds.numbers]
+    sides = [[one for one in members if one.side == side] for side in ("user", "item")]
+    if not all(sides): return {"feature_groups": one_group(kinds),
+                               "final_mlp": {"first": sizes.mlp(), "second": sizes.mlp()}}
+    groups = [group(f"{side}_gate", part) for side, part in zip(("user", "item"), sides)]
+    streams = [sizes.mlp() | {"gate_input": one.group_name} for one in groups]
+    return {"feature_groups": [*one_group(kinds), *groups],
+            "final_mlp": dict(zip(("first", "second"), streams))}
+
 # %% ../../nbs/60_models/60_rank_configs.ipynb #90409796
 def multi_tower(kinds: FeatureKinds, sizes: RankChoices) -> dict[str, Any]:
     "A group and a tower for each side."
@@ -250,6 +262,7 @@ RANK_CONFIGS: OpenTable[Callable[[FeatureKinds, RankChoices], dict]] = OpenTable
     "MaskNet": mask_net,
     "DCNV1": dcn_v1,
     "DCNV2": dcn_v2,
+    "FinalMLP": final_mlp,
     "MultiTower": multi_tower,
     "MultiTowerDIN": multi_tower_din,
 })

@@ -98,8 +98,8 @@ RANKING = Recipe(
 TASKS = RANKING.model_copy(update={"embedding_dim": 8})
 
 RANK_MODELS = (
-    "WideAndDeep", "DeepFM", "xDeepFM", "DLRM", "WuKong", "MaskNet", "DCNV1", "DCNV2", "MultiTower",
-    "MultiTowerDIN",
+    "WideAndDeep", "DeepFM", "xDeepFM", "DLRM", "WuKong", "MaskNet", "DCNV1", "DCNV2", "FinalMLP",
+    "MultiTower", "MultiTowerDIN",
 )
 
 # %% ../../nbs/60_models/59_recipes.ipynb #dceab6fa

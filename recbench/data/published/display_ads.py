@@ -110,7 +110,8 @@ def avazu(
         "weekday": hours.dt.day_of_week.astype("int64"),
         **{name: hashed(raw[name], buckets) for name in columns},
     }).iloc[np.argsort(hours.to_numpy(), kind="stable")]
-    return _avazu_days(ready, np.sort(hours.dt.normalize().to_numpy()), columns, buckets, embedding_dim)
+    days = np.sort(hours.dt.normalize().to_numpy())
+    return _avazu_days(ready, days, [*map(str, columns)], buckets, embedding_dim)
 
 # %% ../../../nbs/10_data/30_published/76_display_ads.ipynb #04241f29
 def _avazu_days(
