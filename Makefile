@@ -68,8 +68,8 @@ export: install
 	$(BIN)/nbdev_clean
 
 readme: install
-	$(BIN)/jupyter-execute --inplace nbs/index.ipynb
-	$(BIN)/nbdev_clean --fname nbs/index.ipynb
+	$(BIN)/jupyter-execute --inplace nbs/index.ipynb nbs/measured.ipynb
+	for notebook in index measured; do $(BIN)/nbdev_clean --fname nbs/$$notebook.ipynb; done
 	$(BIN)/python scripts/readme.py
 
 docs: install

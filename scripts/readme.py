@@ -1,4 +1,4 @@
-"""Make README.md and its pictures from nbs/index.ipynb as it is stored.
+"""Make README.md of nbs/index.ipynb and MEASURED.md of nbs/measured.ipynb as they are stored.
 
 Markdown stays as it is, with links turned to the root; code becomes a python block, text a plain block,
 PNG a file. `#| hide` drops a cell, `#| hide_input` its code; `#| fig-alt: ...` describes its picture.
@@ -13,8 +13,9 @@ import nbformat
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK, IMAGES = "nbs/index.ipynb", "nbs/images"
-NOTE = f"<!-- made from {NOTEBOOK} by `make readme`; edit the notebook -->"
+PAGES = {"nbs/index.ipynb": "README.md", "nbs/measured.ipynb": "MEASURED.md"}
+IMAGES = "nbs/images"
+NOTE = "<!-- made from {} by `make readme`; edit the notebook -->"
 DIRECTIVE = re.compile(r"^#\| *([\w-]+)(?:: *(.*))?\n?", re.M)
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)[^)\s]+")  # relative targets only
 
@@ -22,7 +23,7 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)[^)\s]+")  # relative targets only
 def linked_from_root(markdown: str) -> str:
     "Relative links of the notebook as links of the root."
     return LINK.sub(
-        lambda link: posixpath.normpath(posixpath.join(posixpath.dirname(NOTEBOOK), link[0])), markdown
+        lambda link: posixpath.normpath(posixpath.join("nbs", link[0])), markdown
     )
 
 
@@ -34,7 +35,7 @@ def output_block(output: NotebookNode, alt: str, images: dict[str, bytes]) -> st
     "One output as markdown; a picture is added to `images`."
     if output.output_type == "stream": return fence(output.text) if output.name == "stdout" else ""
     if output.output_type == "error":
-        raise ValueError(f"{NOTEBOOK} holds an error, {output.ename}; run it to its end")
+        raise ValueError(f"a cell ended with {output.ename}; run the notebook to its end")
     data = output.data
     if "image/png" not in data:
         return (
@@ -58,21 +59,20 @@ def cell_blocks(cell: NotebookNode, images: dict[str, bytes]) -> list[str]:
     ]
 
 
-def render(notebook: NotebookNode) -> tuple[str, dict[str, bytes]]:
-    "Text of the README, and path -> bytes of its pictures."
+def render(notebook: NotebookNode, name: str) -> tuple[str, dict[str, bytes]]:
+    "Text of the page that the notebook of this name makes, and path -> bytes of its pictures."
     images: dict[str, bytes] = {}
     blocks = [block for cell in notebook.cells for block in cell_blocks(cell, images)]
-    return "\n\n".join([NOTE, *filter(None, blocks)]) + "\n", images
+    return "\n\n".join([NOTE.format(name), *filter(None, blocks)]) + "\n", images
 
 
-def write(text: str, images: dict[str, bytes]) -> None:
-    for old in (ROOT / IMAGES).glob("index-*.png"): old.unlink()
-    (ROOT / IMAGES).mkdir(exist_ok=True)
+def write(name: str, text: str, images: dict[str, bytes]) -> None:
     for path, picture in images.items(): (ROOT / path).write_bytes(picture)
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    (ROOT / PAGES[name]).write_text(text, encoding="utf-8")
+    print(f"{PAGES[name]}: {len(text):,} characters, {len(images)} pictures")
 
 
 if __name__ == "__main__":
-    text, images = render(nbformat.read(ROOT / NOTEBOOK, as_version=4))
-    write(text, images)
-    print(f"README.md: {len(text):,} characters, {len(images)} picture")
+    for old in (ROOT / IMAGES).glob("index-*.png"): old.unlink()
+    (ROOT / IMAGES).mkdir(exist_ok=True)
+    for name in PAGES: write(name, *render(nbformat.read(ROOT / name, as_version=4), name))

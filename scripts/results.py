@@ -80,12 +80,47 @@ def commands(models: dict[str, list[dict[str, Any]]]) -> list[str]:
     return [f"- {name}: `{command}`, {end}" for name, command, end in said]
 
 
+def best(models: dict[str, list[dict[str, Any]]], metric: str, trained: bool) -> str:
+    "The best model of these records that was trained with a seed, or that was not, with its number."
+    found = {name: runs for name, runs in models.items()
+             if all(metric in run["metrics"] and (run["seed"] is not None) == trained for run in runs)}
+    if not found: return ""
+    name = max(found, key=lambda one: fmean(run["metrics"][metric]["mean"] for run in found[one]))
+    return f"{name} {cell(found[name], metric)}"
+
+
+def best_published(dataset: str, metric: str, folder: Path = PLACE) -> str:
+    "The best published figure of a data set, with its source."
+    figures = [one for one in json.loads((folder / "published.json").read_text())
+               if one["dataset"] == dataset and metric in one["metrics"]]
+    if not figures: return ""
+    one = max(figures, key=lambda figure: figure["metrics"][metric])
+    return f"{one['model']}: {one['metrics'][metric]:.4f} ({one['source']})"
+
+
+def summary(folder: Path = PLACE) -> list[list[str]]:
+    "Data set and protocol, metric, best model, best baseline, best published figure: a row a data set."
+    rows, by_set = [], sets_of(folder)
+    for dataset in sorted(by_set):
+        runs = [run for given in by_set[dataset].values() for run in given]
+        metric = next(name for name in SHOWN if any(name in run["metrics"] for run in runs))
+        ours, baseline = (best(by_set[dataset], metric, trained) for trained in (True, False))
+        told = f"{dataset}, {runs[0]['protocol']}"
+        if ours: rows.append([told, metric, ours, baseline, best_published(dataset, metric, folder)])
+    return rows
+
+
+def sets_of(folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    "Records by data set, then by model."
+    by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for (dataset, model), runs in read_records(folder / "runs").items(): by_set[dataset][model] = runs
+    return by_set
+
+
 def page(folder: Path = PLACE) -> str:
     "The whole page."
     published = json.loads((folder / "published.json").read_text())
-    by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
-    for (dataset, model), runs in read_records(folder / "runs").items(): by_set[dataset][model] = runs
-    lines = [HEAD]
+    by_set, lines = sets_of(folder), [HEAD]
     for dataset in sorted(by_set):
         own = [one for one in published if one["dataset"] == dataset]
         lines += lines_of(dataset, by_set[dataset], own)

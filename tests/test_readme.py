@@ -1,6 +1,7 @@
-"README.md is what its notebook says, and what it says holds."
+"README.md and MEASURED.md are what their notebooks say, and what they say holds."
 import ast
 import importlib.util
+import json
 import re
 
 import nbformat
@@ -13,16 +14,20 @@ spec.loader.exec_module(readme)
 
 INDEX = ROOT / "nbs" / "index.ipynb"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+MEASURED = (ROOT / "MEASURED.md").read_text(encoding="utf-8")
+PAGES = {"README.md": TEXT, "MEASURED.md": MEASURED}
+RUN = ROOT / "nbs" / "experiments" / "run_dssm.ipynb"
 ROOMS = [folder.name for folder in sorted((ROOT / "nbs").iterdir()) if re.match(r"\d\d_", folder.name)]
 
 
-def test_is_made_from_the_notebook():
-    text, images = readme.render(nbformat.read(INDEX, as_version=4))
-    assert text == TEXT, "README.md is not what nbs/index.ipynb makes: make readme"
+@pytest.mark.parametrize("name", readme.PAGES)
+def test_is_made_from_the_notebook(name):
+    text, images = readme.render(nbformat.read(ROOT / name, as_version=4), name)
+    assert text == PAGES[readme.PAGES[name]], f"{name} makes another page: make readme"
     assert {path: (ROOT / path).read_bytes() for path in images} == images
-    assert {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / readme.IMAGES).iterdir()
-    } == images.keys()
+    if name != INDEX.relative_to(ROOT).as_posix(): return
+    stored = {path.relative_to(ROOT).as_posix() for path in (ROOT / readme.IMAGES).iterdir()}
+    assert stored == images.keys()
 
 
 def pngs(path) -> list[str]:
@@ -33,35 +38,64 @@ def pngs(path) -> list[str]:
     ]
 
 
-def test_picture_and_table_are_those_of_the_run():
-    run = ROOT / "nbs" / "experiments" / "run_dssm.ipynb"
+def run_lines(metric: str) -> str:
+    "What the stored run says of a metric; a wide table stands in several parts."
     table = "".join(
         [
             "".join(output["data"]["text/plain"])
-            for output in outputs(run)
+            for output in outputs(RUN)
             if "recall@10 [" in "".join(output.get("data", {}).get("text/plain", ""))
         ][-1]
     )
-    measured = re.findall(r"^\| (\w+@\d+) \|.*\| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", TEXT, re.M)
-    assert pngs(INDEX) == pngs(run)[:1], "the run was repeated: make readme"
+    return " ".join(line for line in table.splitlines() if line.startswith(f"{metric} "))
+
+
+def test_picture_and_table_are_those_of_the_run():
+    measured = re.findall(r"^\| (\w+@\d+) \|.*\| (\S+ \[.*?\]) \| (\S+ \[.*?\]) \|$", MEASURED, re.M)
+    assert pngs(INDEX) == pngs(RUN)[:1], "the run was repeated: make readme"
     assert [name for name, *_ in measured] == ["recall@10", "recall@50", "ndcg@10"]
     for name, *values in measured:
-        lines = " ".join(
-            line for line in table.splitlines() if line.startswith(f"{name} ")
-        )  # a wide table stands in several parts
-        assert all(value in lines for value in values), "the run was repeated: make readme"
+        assert all(value in run_lines(name) for value in values), "the run was repeated: make readme"
 
 
-def test_links_lead_somewhere():
-    links = set(re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", TEXT))
-    assert len(links) > 12 and [link for link in links if not (ROOT / link).is_file()] == []
+def results() -> list[list[str]]:
+    "Rows of the table of results: data, metric, ours, best baseline, best published."
+    section = TEXT.partition("## Results")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split("|") for line in section.splitlines() if line.startswith("| ")]
+    return [[part.strip() for part in row] for row in rows[2:]]
+
+
+def told(text: str) -> list[str]:
+    "Figures of a cell without its source."
+    return re.findall(r"\d\.\d+", text.partition(" (")[0])
+
+
+def test_results_are_those_of_runs_and_records():
+    """A row is of the stored run, of the records, or of MEASURED.md; a published figure of the list."""
+    records = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    published = json.loads((ROOT / "benchmarks" / "results" / "published.json").read_text())
+    rows = results()
+    assert len(rows) >= 7
+    for data, metric, ours, baseline, *best in rows:
+        own = run_lines(metric) if data == "MovieLens-100K, leave-last" else records + MEASURED
+        assert told(ours) and all(figure in own for figure in told(ours) + told(baseline)), data
+        figures = {f"{one['metrics'][metric]:.4f}" for one in published if metric in one["metrics"]}
+        assert set(told("".join(best))) <= figures, data
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    links = set(re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", PAGES[name]))
+    assert links and [link for link in links if not (ROOT / link).is_file()] == []
+    assert name != "README.md" or len(links) > 12
 
 
 def test_commands_exist():
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     named = set(re.findall(r"^`?make (\w+)", TEXT, re.M)) | set(re.findall(r"`make (\w+)`", TEXT))
     assert {"demo", "test", "install", "lab", "export"} <= named <= set(targets)
-    assert [path for path in re.findall(r"`python (\S+)`", TEXT) if not (ROOT / path).is_file()] == []
+    commands = re.findall(r"`python (benchmarks/\S+?)[ `]", MEASURED)
+    assert len(commands) >= 30 and [path for path in commands if not (ROOT / path).is_file()] == []
 
 
 def test_map_lists_every_room_in_order():
@@ -103,14 +137,14 @@ def test_render():
         new.new_code_cell("print(3)", outputs=streams),
         new.new_code_cell("#| hide_input\n#| fig-alt: a curve\ndraw()", outputs=[picture]),
     ]
-    text, images = readme.render(new.new_notebook(cells=cells))
+    text, images = readme.render(new.new_notebook(cells=cells), "x.ipynb")
     blocks = [
         "[a](nbs/10_data/x.ipynb) [b](LICENSE) [c](https://example.com) [d](#map)",
         "```python\nprint(3)\n```",
         "```\n3\n```",
         "![a curve](nbs/images/index-1.png)",
     ]
-    assert text == "\n\n".join([readme.NOTE, *blocks]) + "\n" and images == {
+    assert text == "\n\n".join([readme.NOTE.format("x.ipynb"), *blocks]) + "\n" and images == {
         "nbs/images/index-1.png": b"\0\0\0"
     }
     broken = new.new_notebook(
@@ -121,4 +155,4 @@ def test_render():
             )
         ]
     )
-    with pytest.raises(ValueError, match="ZeroDivisionError"): readme.render(broken)
+    with pytest.raises(ValueError, match="ZeroDivisionError"): readme.render(broken, "x.ipynb")

@@ -514,7 +514,7 @@ class Markov(_Refitted):
         """
         check_not_fitted_on(self, split)
         known = known_items(dataset, split).take(rows)
-        places = known.starts + (known.lengths - 1).clamp(min=0)
+        places = (known.starts + known.lengths - 1).clamp(min=0)     # of an empty list: not read
         last = known.values[places] if len(known.values) else known.lengths
         counts = self.counts[last.numpy()].toarray()
         counts[known.lengths.numpy() == 0] = 0

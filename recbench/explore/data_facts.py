@@ -486,7 +486,7 @@ def asked_label(dataset: Dataset, label: str | None = None) -> str | None:
     names = [dataset.schema.label, *(one.name for one in dataset.schema.labels)]
     known = [name for name in names if name in dataset.train.columns]
     if not known: return None
-    return known[0] if len(dataset.train.columns[str(known[0])].unique()) > 1 else None
+    return known[0] if set(dataset.train.columns[str(known[0])].tolist()) == {0, 1} else None
 
 # %% ../../nbs/90_explore/60_data_facts.ipynb #95f31140
 def data_facts(
