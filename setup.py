@@ -28,6 +28,6 @@ setup(
     install_requires=settings["requirements"].split(),
     extras_require={
         extra: settings[f"{extra}_requirements"].split()
-        for extra in ("cuda", "onnx", "serve", "docs", "dev")
+        for extra in ("cuda", "onnx", "serve", "wandb", "mlflow", "docs", "dev")
     },
 )

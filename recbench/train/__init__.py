@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Built', 'CheckpointError', 'Checkpoints', 'Constant', 'CosineAnnealing', 'CosineAnnealingWarmRestarts',
-           'ExponentialAverage', 'ExponentialDecay', 'LearningRate', 'LiveCurves', 'LivePlot', 'ManualStep',
-           'NonFiniteError', 'Part', 'ReduceOnPlateau', 'Run', 'StopAfter', 'TensorBoardWriter', 'TrainWrapper',
-           'Trainer', 'Updates', 'build', 'clip_gradients', 'dense_optimizer', 'fuse_tables', 'local_ranks',
-           'loss_scaler', 'new_run_dir', 'run_notebook', 'runs', 'schedule_of', 'shard']
+           'ExponentialAverage', 'ExponentialDecay', 'LearningRate', 'LiveCurves', 'LivePlot', 'MLflowWriter',
+           'ManualStep', 'NonFiniteError', 'Part', 'ReduceOnPlateau', 'Run', 'StopAfter', 'TensorBoardWriter',
+           'TrainWrapper', 'Trainer', 'Updates', 'WandbWriter', 'build', 'clip_gradients', 'dense_optimizer',
+           'fuse_tables', 'local_ranks', 'loss_scaler', 'new_run_dir', 'run_notebook', 'runs', 'schedule_of', 'shard']
 
 # %% ../../nbs/80_train/99_train.ipynb #7ea8084f
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ManualStep, ReduceOnPlateau, schedule_of
     )
     from recbench.train.shard import shard
+    from recbench.train.trackers import MLflowWriter, WandbWriter
     from recbench.train.trainer import Trainer
     from recbench.train.updates import Updates, clip_gradients, loss_scaler
     from recbench.train.wrappers import TrainWrapper
@@ -41,8 +42,9 @@ lazy_face(__name__)
 _all_ = [
     "Built", "CheckpointError", "Checkpoints", "Constant", "CosineAnnealing",
     "CosineAnnealingWarmRestarts", "ExponentialAverage", "ExponentialDecay", "LearningRate",
-    "LiveCurves", "LivePlot", "ManualStep", "NonFiniteError", "Part", "ReduceOnPlateau", "Run",
-    "StopAfter", "TensorBoardWriter", "TrainWrapper", "Trainer", "Updates", "build", "clip_gradients",
+    "LiveCurves", "LivePlot", "MLflowWriter", "ManualStep", "NonFiniteError", "Part",
+    "ReduceOnPlateau", "Run", "StopAfter", "TensorBoardWriter", "TrainWrapper", "Trainer", "Updates",
+    "WandbWriter", "build", "clip_gradients",
     "dense_optimizer", "fuse_tables", "local_ranks", "loss_scaler", "new_run_dir", "run_notebook",
     "runs", "schedule_of", "shard"
 ]
