@@ -43,12 +43,10 @@ from .trainer import Trainer
 def written(config: Config | None) -> dict[str, Any]:
     "Fields of a config that are set to something else than their default."
     if config is None: return {}
-    fields = type(config).model_fields
-    return {
-        name: getattr(config, name)
-        for name in config.model_fields_set
-        if getattr(config, name) != fields[name].get_default(call_default_factory=True)
-    }
+    usual = {name: field.get_default(call_default_factory=True)
+             for name, field in type(config).model_fields.items()}
+    named = [name for name in usual if name in config.model_fields_set]
+    return {name: getattr(config, name) for name in named if getattr(config, name) != usual[name]}
 
 # %% ../../nbs/80_train/90_build.ipynb #eb1b8450
 def sort_out(
