@@ -17,7 +17,7 @@ from ..core.registry import OpenTable, lookup
 from ..data.rows.features import Feature
 from ..data.sets.dataset import Dataset
 from recbench.models.rank_configs import (
-    FeatureKinds, RankChoices, dropout_config, group, kinds_with_table, one_group,
+    FeatureKinds, RankChoices, dropout_config, kinds_with_table, one_group,
 )
 from .recipes import recipe_features
 
@@ -203,15 +203,10 @@ def check_pair(labels: Sequence[Label]) -> None:
 
 # %% ../../nbs/60_models/62_task_configs.ipynb #1e30ca0f
 def esmm(kinds: FeatureKinds, labels: Sequence[Label], sizes: TaskChoices) -> dict[str, Any]:
-    "A click and what needs it, above users and items apart where both have features."
+    "A click and what needs it, above one network over all features."
     check_pair(labels)
-    members = [*kinds.fields, *kinds.numbers]
-    sides = {side: [one for one in members if one.side == side] for side in ("user", "item")}
-    apart = all(sides.values()) and sum(map(len, sides.values())) == len(members)
-    groups = [group(*side) for side in sides.items()] if apart else one_group(kinds)
-    layers = sizes.mlp(sizes.hidden_units)
-    below = [{"input": one.group_name, "mlp": layers} for one in groups]
-    return {"feature_groups": groups, "esmm": {**common(labels, sizes), "groups": below}}
+    below = {"input": "all", "mlp": sizes.mlp(sizes.hidden_units)}
+    return {"feature_groups": one_group(kinds), "esmm": {**common(labels, sizes), "groups": [below]}}
 
 # %% ../../nbs/60_models/62_task_configs.ipynb #1f92fdc0
 TASK_CONFIGS: OpenTable[Callable[[FeatureKinds, Sequence[Label], TaskChoices], dict]] = OpenTable(
