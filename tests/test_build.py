@@ -186,3 +186,14 @@ def test_a_sampler_of_tree_nodes_is_refused_by_name():
     text = text.replace("hard_neg_edge_input_path", "predict_edge_input_path")
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="tdm_sampler.*tree"):
         build(PipelineConfig.from_textproto(text), progress=False)
+
+
+def test_a_config_averages_by_its_own_rule():
+    train = """train_config {
+      sparse_optimizer { adagrad_optimizer { lr: 0.1 } }
+      dense_optimizer { adam_optimizer {} ema { decay: 0.9 } } }"""
+    with pytest.warns(UserWarning):
+        built = build(PipelineConfig.from_textproto(HARD + train), progress=False)
+    average = next(one for one in built.trainer.callbacks if hasattr(one, "decay"))
+    assert (average.decay, average.corrected) == (0.9, False)
+    assert not any("ema" in note for note in built.notes)

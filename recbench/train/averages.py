@@ -40,7 +40,7 @@ def update(self: "ExponentialAverage", model: nn.Module) -> None:
     if not self.averages:
         self.averages = {name: parameter.detach().clone() for name, parameter in current.items()}
     self.steps += 1
-    share = (1 - self.decay) / (1 - self.decay ** self.steps)
+    share = (1 - self.decay) / (1 - self.decay ** self.steps if self.corrected else 1)
     get_ema_multi_avg_fn(1 - share)(
         list(self.averages.values()), [current[name] for name in self.averages], None
     )
@@ -143,17 +143,18 @@ class ExponentialAverage:
 
     Args:
         decay: d in the equation above, at least 0 and below 1
+        corrected: divide by the sum of the factors; False: as TorchEasyRec averages
     """
 
-    def __init__(self, decay: float = 0.999):
+    def __init__(self, decay: float = 0.999, corrected: bool = True):
         number("decay", decay, least=0, below=1)
-        self.decay, self.steps = decay, 0
+        self.decay, self.corrected, self.steps = decay, corrected, 0
         self.averages: dict[str, Tensor] = {}
         self.swapped = False
 
     def settings(self) -> dict[str, float]:
         "What belongs to a run's identity."
-        return {"decay": self.decay}
+        return {"decay": self.decay} | ({} if self.corrected else {"corrected": False})
 
     update, swap, applied, on_start, on_step = update, swap, applied, on_start, on_step
     on_validate, on_validated, on_end = on_validate, on_validated, on_end

@@ -189,7 +189,7 @@ def optimizer_settings(config: TrainConfig, strict: bool = True) -> dict[str, An
     rates = schedule_of(config.dense_optimizer), schedule_of(config.sparse_optimizer)
     moving = any(not isinstance(one, Constant) for one in rates)
     callbacks: list[object] = [LearningRate(*rates)] if moving else []
-    if ema := config.dense_optimizer.ema: callbacks.append(ExponentialAverage(ema.decay))
+    if ema := config.dense_optimizer.ema: callbacks.append(ExponentialAverage(ema.decay, corrected=False))
     return {"callbacks": callbacks, **(adam or {
         "table_optimizer": TABLE_OPTIMIZERS[name],
         "table_learning_rate": tables.lr,
@@ -218,14 +218,12 @@ def by_own_hash(pipeline: PipelineConfig) -> list[str]:
 
 
 def not_alike(config: DenseOptimizer, strict: bool = True) -> list[str]:
-    "What a dense optimizer says that is not done here, refused where strict, or done by another rule."
+    "What a dense optimizer says that is not done here, refused where strict."
     place = "train_config.dense_optimizer"
     parts = (f"{place}.part_optimizers: not done, all dense weights have one optimizer; "
              "Trainer(parts=...) gives them rates of their own")
     if config.part_optimizers and strict: raise ValueError(parts)
-    notes = [parts] if config.part_optimizers else []
-    if config.ema: notes.append(f"{place}.ema: the average is corrected for its start")
-    return notes
+    return [parts] if config.part_optimizers else []
 
 # %% ../../nbs/80_train/90_build.ipynb #f556953c
 def train_settings(
