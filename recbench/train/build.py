@@ -189,7 +189,8 @@ def optimizer_settings(config: TrainConfig, strict: bool = True) -> dict[str, An
     rates = schedule_of(config.dense_optimizer), schedule_of(config.sparse_optimizer)
     moving = any(not isinstance(one, Constant) for one in rates)
     callbacks: list[object] = [LearningRate(*rates)] if moving else []
-    if ema := config.dense_optimizer.ema: callbacks.append(ExponentialAverage(ema.decay, corrected=False))
+    if ema := config.dense_optimizer.ema:
+        callbacks.append(ExponentialAverage(ema.decay, corrected=False))
     return {"callbacks": callbacks, **(adam or {
         "table_optimizer": TABLE_OPTIMIZERS[name],
         "table_learning_rate": tables.lr,
