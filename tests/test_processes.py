@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from recbench.core.pipeline import GradClipping
+from recbench.core.pipeline import GradClipping, GradScaler
 from recbench.data import Batch, MatchLoader, Negatives
 from recbench.data.feed.lagged_history_loader import equal_users
 from recbench.data.published.planted import planted, planted_clicks
@@ -299,3 +299,19 @@ def test_a_killed_rank_is_named_and_the_job_resumes(tmp_path):
     rest = local_ranks(2, recorded, str(tmp_path), None, None)
     ((whole, _),) = local_ranks(1, trained, "DeepFM", None, 40)
     torch.testing.assert_close(rest[0], whole[15:], rtol=0, atol=1e-5)
+
+
+def half(sharding: str | None) -> list[float]:
+    "Losses of FP16 whose first scales overflow."
+    data, model, _ = made("DeepFM")
+    losses = Losses()
+    Trainer(model, data, batch_size=64, steps=25, seed=1, progress=False, sharding=sharding,
+            mixed_precision="FP16", grad_scaler=GradScaler(init_scale=2.0**40),
+            callbacks=[losses]).fit()
+    return losses.values
+
+
+def test_what_overflows_on_one_rank_is_dropped_on_all():
+    (one,), (first, second) = local_ranks(1, half, None), local_ranks(2, half, "row_wise")
+    assert first == second
+    torch.testing.assert_close(first, one, rtol=0, atol=2e-3)

@@ -95,8 +95,7 @@ def local_ranks(count: int, call: Callable[..., Any], *arguments: Any) -> list[A
         said = [f"rank {rank} was killed by {signal.Signals(-code).name}"
                 for rank, code in enumerate(ended) if code < 0]
         said += [path.read_text(encoding="utf-8") for path in sorted(place.glob("*.error"))]
-        if any(ended):
-            raise RuntimeError(f"ranks ended with {ended}; allowed is 0\n" + "\n".join(said))
+        if any(ended): raise RuntimeError("\n".join([f"ranks ended with {ended}; allowed is 0", *said]))
         return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 # %% ../../nbs/80_train/95_launch.ipynb #74d3e94d
@@ -105,6 +104,7 @@ def _rank(place: Path, rank: int, count: int, call: Callable[..., Any], argument
     code = 1
     try:
         sys.stdout = open(os.devnull, "w")   # what waits in the parent's buffer is the parent's to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)    # what fails is said by the parent
         torch.set_num_threads(1)
         if count > 1:
             store = dist.FileStore(str(place / "store"), count)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.pipeline import GradClipping, GradScaler
+from ..data.rows.ranks import on_all_ranks, world
 from ..models.base import embedding_tables
 
 # %% ../../nbs/80_train/26_updates.ipynb #03456669
@@ -41,12 +42,13 @@ def loss_scaler(
         device: where it trains
         config: first scale, growth and backoff
     """
-    settings = config.model_dump()
+    # a rank's gradients are W times larger before they are averaged
+    settings = config.model_dump() | {"init_scale": config.init_scale / world().size}
     scaler = torch.amp.GradScaler(torch.device(device).type, **settings)
 
     def unscale(gradient: Tensor) -> Tensor:
         plain = gradient / scaler.scale(gradient.new_ones(()))
-        return torch.where(plain.isfinite().all(), plain, 0.0)
+        return torch.where(on_all_ranks(plain.isfinite().all()), plain, 0.0)
 
     def watch(module: nn.Module, lookups: tuple, answers: list[Tensor]) -> None:
         for answer in answers:

@@ -188,7 +188,7 @@ def draw(self: "SequenceLoader", rows: Tensor, positions: Tensor, lengths: Tenso
     users = self.pieces.values[rows].repeat_interleave(lengths)
     return self.source.draw(users.repeat_interleave(self.asks[positions]), self.targets(positions))
 
-
+# %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #adbe53a1
 def histories(
     self: "SequenceLoader", rows: Tensor, positions: Tensor, lengths: Tensor, drawn: Drawn
 ) -> Batch:

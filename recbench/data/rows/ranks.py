@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['World', 'world', 'world_device', 'gathered', 'all_rows', 'all_columns', 'sum_over_ranks', 'summed', 'agree',
-           'first_said', 'told', 'by_first']
+           'on_all_ranks', 'first_said', 'told', 'by_first']
 
 # %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #f57b877a
 import math
@@ -182,6 +182,14 @@ def agree(*flags: int | bool) -> list[int]:
     return most.tolist()
 
 
+def on_all_ranks(holds: Tensor) -> Tensor:
+    "Whether what `holds`, a bool scalar, does so on every rank; the host does not wait for it."
+    if world().size == 1: return holds
+    least = holds.int()
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return least.bool()
+
+# %% ../../../nbs/10_data/10_rows/08_ranks.ipynb #96e227d8
 def first_said(words: str) -> str:
     "What the first rank says that says something; `words`: of this rank, or ''."
     if world().size == 1: return words
