@@ -46,7 +46,7 @@ MATCH = {
     "SASRec GELU": "full", "ESASRec": "sampled", "HSTUMatch": "full",
 }
 RANK = ("WideAndDeep", "DeepFM", "MultiTower", "MultiTowerDIN", "DLRM", "MaskNet", "DCNV1", "DCNV2",
-        "xDeepFM", "WuKong")
+        "xDeepFM", "WuKong", "FinalMLP")
 TASKS = ("SimpleMultiTask", "MMoE", "PLE", "DBMTL", "ESMM", "AITM")
 
 
@@ -67,6 +67,21 @@ OTHERS: dict[str, dict[str, Any]] = {
                            {"group_name": "item_preference", "feature_names": ["item_id"]}],
         "dropout_net": {"user_tower": {"hidden_units": [16]}, "item_tower": {"hidden_units": [16]},
                         "user_dropout_rate": 0.0, "item_dropout_rate": 0.0},
+        "losses": [{"binary_cross_entropy": {}}], "metrics": [{"auc": {}}]},
+    "PEPNet": {
+        "feature_groups": [
+            {"group_name": "all", "feature_names": ["user_id", "item_id", "category"]},
+            {"group_name": "domain", "feature_names": ["country"]},
+            {"group_name": "uia", "feature_names": ["age_band", "brand"]}],
+        "pepnet": {"ppnet_hidden_units": [32, 16], "task_towers": [
+            {"tower_name": name, "label_name": name, "losses": [{"binary_cross_entropy": {}}],
+             "metrics": [{"auc": {}}]} for name in ("click", "conversion")]}},
+    "RocketLaunching": {
+        "feature_groups": [
+            {"group_name": "all", "feature_names": ["user_id", "item_id", "category", "brand"]}],
+        "rocket_launching": {
+            "booster_mlp": {"hidden_units": [32, 16]}, "light_mlp": {"hidden_units": [16]},
+            "feature_based_distillation": True, "feature_distillation_function": "EUCLID"},
         "losses": [{"binary_cross_entropy": {}}], "metrics": [{"auc": {}}]},
     "CoMetricLearningI2I": {
         "feature_groups": [{"group_name": "item", "feature_names": ["item_id", "category"]},
@@ -140,7 +155,8 @@ def other(kind: str) -> tuple[Dataset, BaseModel, dict[str, Any]]:
     if kind == "CoMetricLearningI2I":
         model = create_model(config, features, ["user_index"])
         return data, still(model), {"loader": ClassLoader(data, 15, 4, seed=1)}
-    return data, still(create_model(config, features, [data.schema.label])), {}
+    labels = ["click", "conversion"] if kind == "PEPNet" else [data.schema.label]
+    return data, still(create_model(config, features, labels)), {}
 
 
 def made(kind: str) -> tuple[Dataset, BaseModel, dict[str, Any]]:

@@ -86,24 +86,24 @@ class BreakAt:
         if step == self.at: raise RuntimeError("broken")
 
 
-def recorded(folder: str, sharding: str | None, at: int | None) -> list[float]:
+def recorded(kind: str, folder: str, sharding: str | None, at: int | None) -> list[float]:
     "Losses of a recorded run that breaks at a step, or that goes on to step 40."
-    data, model, _ = made("DeepFM")
+    data, model, settings = made(kind)
     losses = Losses()
     watchers = [losses] if at is None else [losses, BreakAt(at)]
     trainer = Trainer(model, data, batch_size=64, steps=40, seed=1, progress=False, run_dir=folder,
-                      sharding=sharding, callbacks=watchers, save_every_steps=15)
+                      sharding=sharding, callbacks=watchers, save_every_steps=15, **settings)
     try: trainer.fit()
     except RuntimeError: assert at is not None
     return losses.values
 
 
 def test_saved_on_two_ranks_and_resumed_on_one_and_on_three(tmp_path):
-    ((whole, _),) = local_ranks(1, trained, "DeepFM", None, 40)
-    for count, sharding in ((1, None), (3, "table_wise")):
+    for kind, count, sharding in (("DeepFM", 1, None), ("DSSM:sampled", 3, "table_wise")):
+        ((whole, _),) = local_ranks(1, trained, kind, None, 40)
         folder = str(tmp_path / str(count))
-        local_ranks(2, recorded, folder, "row_wise", 17)
-        rest = local_ranks(count, recorded, folder, sharding, None)
+        local_ranks(2, recorded, kind, folder, "row_wise", 17)
+        rest = local_ranks(count, recorded, kind, folder, sharding, None)
         torch.testing.assert_close(rest[0], whole[15:], rtol=0, atol=1e-5)
         assert len(Run.load(folder).losses) == 40
 
@@ -296,7 +296,7 @@ def test_a_killed_rank_is_named_and_the_job_resumes(tmp_path):
         local_ranks(2, killed, str(tmp_path))
     assert time.monotonic() - began < 60
     with pytest.raises(ChildProcessError): os.waitpid(-1, os.WNOHANG)     # no orphan
-    rest = local_ranks(2, recorded, str(tmp_path), None, None)
+    rest = local_ranks(2, recorded, "DeepFM", str(tmp_path), None, None)
     ((whole, _),) = local_ranks(1, trained, "DeepFM", None, 40)
     torch.testing.assert_close(rest[0], whole[15:], rtol=0, atol=1e-5)
 
