@@ -91,6 +91,24 @@ def test_bad_parameter_is_refused(path, parameters, said, tmp_path):
     )
 
 
+OUT_OF_RANGE = [
+    ("run_dssm", {"epochs": 0}, "epochs is 0; must be a whole number of at least 1"),
+    ("run_match", {"device": "gpu"}, "device is 'gpu'; allowed are 'cpu', 'cuda' and 'cuda:<number>'"),
+    ("run_tdm", {"start": "far"}, "start is 'far'; allowed are 'near', 'category'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("notebook", "parameters", "said"), OUT_OF_RANGE, ids=[one[0] for one in OUT_OF_RANGE]
+)
+def test_refused_in_one_line_before_anything_is_loaded(notebook, parameters, said, tmp_path):
+    result = run_papermill(DSSM.with_stem(notebook), tmp_path / "out.ipynb", tmp_path, parameters)
+    below = result.stderr.rstrip().rpartition("Exception encountered")[2].splitlines()
+    assert result.returncode != 0 and below[1:] == [f"ValueError: {said}"], tail(result)
+    found = outputs(tmp_path / "out.ipynb")
+    assert [one["output_type"] for one in found][-1] == "error" and len(found) <= 2
+
+
 WORLD = {"dataset": "planted", "planted_users": 60, "planted_items": 100}
 SMALL_MATCH = {"dataset": "planted", "settings": "planted_users: 60, planted_items: 100"}
 LAB = {"datasets": "planted", "planted_users": 60, "planted_items": 100, "save": None}

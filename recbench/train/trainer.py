@@ -6,8 +6,8 @@
 __all__ = ['NO_SETTINGS', 'LATER', 'VALID_SHARE', 'VALID_ROWS', 'PLAIN_STATE', 'PARTS_WITH_STATE', 'Loader', 'make_loader',
            'table_rate', 'make_step', 'over_ranks', 'make_updates', 'schedules', 'recorded', 'call', 'stop',
            'agree_on_step', 'train_step', 'train_epoch', 'rows_that_fit', 'validate', 'validate_all', 'reason_to_stop',
-           'close_epoch', 'run_epochs', 'fit', 'go_on', 'leave', 'keep', 'state_dict', 'check_named', 'moved',
-           'load_state_dict', 'named_callbacks', 'card', 'Trainer']
+           'close_epoch', 'likely_steps', 'say_epoch', 'run_epochs', 'fit', 'go_on', 'leave', 'keep', 'state_dict',
+           'check_named', 'moved', 'load_state_dict', 'named_callbacks', 'card', 'Trainer']
 
 # %% ../../nbs/80_train/62_trainer.ipynb #cb389416
 import math
@@ -21,7 +21,6 @@ from typing import Any, Literal, Protocol
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..core.pipeline import DenseOptimizer, GradClipping, GradScaler
 from ..data.rows.batch import Batch
@@ -51,6 +50,7 @@ from .tasks import MatchTask, Task, check_monitor, task_of
 from .updates import Updates, loss_scaler
 from ..data.rows.ranks import agree, by_first, first_said, told
 from .processes import start
+from .progress import Progress, epoch_line, to_terminal
 from .shard import refuse_taken, shard
 from .wrappers import TrainWrapper
 
@@ -219,7 +219,7 @@ def train_step(self: "Trainer", batch: Batch) -> tuple[Tensor, dict[str, Tensor]
     return total.detach(), predictions
 
 # %% ../../nbs/80_train/62_trainer.ipynb #99f9a849
-def train_epoch(self: "Trainer", bar: tqdm) -> dict[str, float]:
+def train_epoch(self: "Trainer", bar: Progress) -> dict[str, float]:
     """What is left of an epoch, less where `steps` ends it.
 
     Args:
@@ -325,8 +325,29 @@ def close_epoch(self: "Trainer", row: dict[str, float]) -> None:
     self.sums = {}
     self.loader.next_epoch()
 
+# %% ../../nbs/80_train/62_trainer.ipynb #f7db0410
+def likely_steps(trainer: "Trainer") -> int:
+    "Steps at which it ends if no epoch is better than the best so far; the first always is the best."
+    patient = (max(trainer.best_epoch, 1) + trainer.patience) * len(trainer.loader)
+    return min(trainer.steps, patient)
+
+
+def say_epoch(trainer: "Trainer", bar: Progress) -> None:
+    """Loss and monitored metric of the newest epoch, on the bar and in the terminal.
+
+    Args:
+        bar: progress bar
+    """
+    row = trainer.history[-1]
+    monitored = {trainer.monitor: f"{row[trainer.monitor]:.4f}"} if trainer.monitor != "epoch" else {}
+    values = {"loss": f"{row['loss']:.3f}", **monitored}
+    bar.epoch(likely_steps(trainer), values)
+    if not trainer.progress or trainer.world.rank: return
+    name = f"{type(trainer.model).__name__} on {trainer.dataset.name}"
+    to_terminal(epoch_line(name, len(trainer.history), trainer.epochs, values, row["seconds"]))
+
 # %% ../../nbs/80_train/62_trainer.ipynb #ab72df3f
-def run_epochs(self: "Trainer", bar: tqdm) -> None:
+def run_epochs(self: "Trainer", bar: Progress) -> None:
     """Epochs until there is a reason to stop.
 
     Args:
@@ -346,10 +367,10 @@ def run_epochs(self: "Trainer", bar: tqdm) -> None:
                 self.close_epoch({"epoch": epoch, **row, **metrics, "seconds": seconds})
         finally:
             with self.interrupts.held(): self.call("on_validated")
-        monitored = {self.monitor: f"{metrics[self.monitor]:.4f}"} if metrics else {}
-        bar.set_postfix({"loss": f"{row['loss']:.3f}", **monitored})
+        say_epoch(self, bar)
         self.call("on_epoch", len(self.history), metrics)
     self.stopped = reason
+    bar.end(reason)
 
 # %% ../../nbs/80_train/62_trainer.ipynb #3338c3e1
 def fit(self: "Trainer") -> pd.DataFrame:
@@ -391,10 +412,7 @@ def go_on(self: "Trainer") -> None:
     with self.interrupts:
         try:
             self.call("on_start")
-            with tqdm(
-                total=self.steps, initial=self.step, desc="training", unit="step",
-                disable=not self.progress,
-            ) as bar: self.run_epochs(bar)
+            with Progress(likely_steps(self), self.step, self.progress) as bar: self.run_epochs(bar)
             if self.stopping: self.keep()
         except (KeyboardInterrupt, SystemExit) as left:
             self.leave(left)
