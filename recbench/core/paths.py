@@ -160,7 +160,7 @@ _RATES = """learning_rate table_learning_rate temperature other_temperature init
 _SHARES = """dropout label_smoothing item_dropout_rate user_dropout_rate share confidence
     remain_ratio""".split()
 
-
+# %% ../../nbs/00_core/20_paths.ipynb #55161a89
 def check_limits(name: str, value: Any) -> None:
     """Refuse (ValueError) a value outside the range that parameters of this name have.
 
@@ -206,7 +206,7 @@ def _refuse_moved(name: str, moved: Mapping[str, str] | Callable[[], Mapping[str
     now = moved() if callable(moved) else moved or {}
     if name in now: raise TypeError(f"{name!r} is no parameter any more; write {now[name]}")
 
-
+# %% ../../nbs/00_core/20_paths.ipynb #8c271e17
 def check_parameters(
     cells: list[str], known: Mapping[str, str] | None = None,
     moved: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
