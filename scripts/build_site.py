@@ -30,15 +30,16 @@ from figures import FACES
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("RESULTS.md", "MEASURED.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md")
 FIRST = ("lessons", "guides", "experiments")     # folders of nbs/ with a place of their own
+ABOVE = ("index.ipynb", "measured.ipynb")
 MOST_MB = 60
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LINK = re.compile(r"\[([^\[\]]*)\]\((?!\w+:|#|/)([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
 def notebooks(only: list[str]) -> list[Path]:
-    "Notebooks of the folders named, or all; the index is the README."
+    "Notebooks of the folders named, or all; those that make README and MEASURED are these pages."
     found = sorted(path.relative_to(ROOT) for path in (ROOT / "nbs").rglob("*.ipynb"))
-    found = [path for path in found if not {".ipynb_checkpoints", "index.ipynb"} & set(path.parts)]
+    found = [path for path in found if not {".ipynb_checkpoints", *ABOVE} & set(path.parts)]
     return [path for path in found if not only or path.parts[1] in only]
 
 

@@ -24,7 +24,7 @@ def new_axes(width: float = 5.6, height: float = 3.2) -> tuple[Figure, Axes]:
     Args:
         width: inches
     """
-    figure = Figure(figsize=(width, height), dpi=80, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -13,6 +13,7 @@ import torch
 from IPython.display import Image
 from matplotlib.figure import Figure
 
+from ..evaluate.pictures import COLORS
 from ..train.live_plot import to_png
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #6758fa1a
@@ -35,7 +36,7 @@ def loss_curve(
     )
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #ee647e44
-COLOURS, DASHES = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:brown"), ("-", "--", ":")
+COLOURS, DASHES = COLORS[:5], ("-", "--", ":")
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #e2dcc2f7
 def _style(panels, xlabel: str) -> None:
@@ -59,7 +60,7 @@ def draw_losses(
         xlabel: what the number is
         height: inches
     """
-    figure = Figure(figsize=(8, height), dpi=74, layout="constrained")
+    figure = Figure(figsize=(8, height), dpi=110, layout="constrained")
     panels = figure.subplots(1, 2)
     styles = cycle((colour, dash) for dash in DASHES for colour in COLOURS)
     for (name, loss), (colour, dash) in zip(losses.items(), styles):

@@ -106,7 +106,7 @@ def to_png(figure: Figure, colors: int = 128) -> bytes:
     picture = PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     png = io.BytesIO()
     picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(
-        png, format="png", optimize=True
+        png, format="png", optimize=True, dpi=(figure.dpi, figure.dpi)
     )
     return png.getvalue()
 

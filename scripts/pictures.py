@@ -1,0 +1,78 @@
+"""Stored pictures of the notebooks: which are small, coarse, or in matplotlib's own colours.
+
+    python scripts/pictures.py
+
+Fine is a picture of at least 110 dots an inch, as its file says, or 640 pixels wide; its lines have
+the project's colours (`recbench.evaluate.pictures.COLORS`), which are told apart by people who do not
+see red or green.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+DPI, WIDE, ENOUGH = 110, 640, 60        # ENOUGH pixels of a colour are a line of it
+OTHERS = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "bcbd22", "17becf")
+
+
+class Picture(NamedTuple):
+    """A stored picture.
+
+    Attributes:
+        place: notebook and cell
+        size: width and height in pixels
+        dpi: as its file says; 0 where it does not
+        foreign: pixels of matplotlib's colours, by colour
+    """
+    place: str
+    size: tuple[int, int]
+    dpi: int
+    foreign: dict[str, int]
+
+    @property
+    def coarse(self) -> bool: return self.dpi < DPI and self.size[0] < WIDE
+
+
+def foreign_pixels(pixels: np.ndarray) -> dict[str, int]:
+    "Colours of matplotlib of which a picture has a line, and how many pixels."
+    found = {}
+    for name in OTHERS:
+        color = np.array([int(name[place:place + 2], 16) for place in (0, 2, 4)])
+        near = int((np.abs(pixels.astype(int) - color).max(2) <= 3).sum())
+        if near > ENOUGH: found[name] = near
+    return found
+
+
+def picture(place: str, png: bytes) -> Picture:
+    with Image.open(io.BytesIO(png)) as image:
+        dpi, pixels = image.info.get("dpi", (0, 0))[0], np.asarray(image.convert("RGB"))
+    return Picture(place, (pixels.shape[1], pixels.shape[0]), round(dpi), foreign_pixels(pixels))
+
+
+def pictures(folder: Path = ROOT / "nbs") -> Iterator[Picture]:
+    "Every picture in the outputs of the notebooks."
+    for path in sorted(folder.rglob("*.ipynb")):
+        if ".ipynb_checkpoints" in path.parts: continue
+        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+            for output in cell.get("outputs", []):
+                png = output.get("data", {}).get("image/png")
+                place = f"{path.relative_to(folder).as_posix()} cell {number}"
+                if png: yield picture(place, base64.b64decode("".join(png)))
+
+
+def main() -> None:
+    found = list(pictures())
+    for one in found:
+        if one.coarse or one.foreign: print(one.place, one.size, f"{one.dpi} dpi", *one.foreign)
+    coarse, foreign = sum(one.coarse for one in found), sum(bool(one.foreign) for one in found)
+    print(f"{len(found)} pictures: {coarse} coarse, {foreign} in colours of matplotlib")
+
+
+if __name__ == "__main__": main()
