@@ -117,6 +117,31 @@ def sets_of(folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     return by_set
 
 
+FORMS = {"export": "torch.export", "aot": "AOTInductor", "onnx": "ONNX"}
+
+
+def form_cell(found: dict[str, Any] | None) -> str:
+    "Greatest difference of a form, or why it is left out."
+    if found is None: return "not tried"
+    if "difference" in found: return f"{found['difference']:.1e}" if found["difference"] else "0"
+    return f"no: {found['left out'][:60].split('(')[0].strip()}"
+
+
+def export_lines(folder: Path) -> list[str]:
+    "Table of what each model can be exported as."
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not records: return []
+    lines = ["## Exported forms", "", "Greatest difference of an exported program from its model, as a "
+             "share of the greatest number where that is above 1: batches of 1, 7 and 1024 rows, empty "
+             "lists, unknown ids. `python benchmarks/export_parity.py [--forms aot]`, PyTorch "
+             f"{', '.join(sorted({one['torch'] for one in records}))}.", "",
+             f"| model | part | {' | '.join(FORMS.values())} |", "|---" * (len(FORMS) + 2) + "|"]
+    for one in records:
+        cells = " | ".join(form_cell(one["forms"].get(form)) for form in FORMS)
+        lines.append(f"| {one['model']} | {one['part']} | {cells} |")
+    return [*lines, ""]
+
+
 def page(folder: Path = PLACE) -> str:
     "The whole page."
     published = json.loads((folder / "published.json").read_text())
@@ -124,6 +149,7 @@ def page(folder: Path = PLACE) -> str:
     for dataset in sorted(by_set):
         own = [one for one in published if one["dataset"] == dataset]
         lines += lines_of(dataset, by_set[dataset], own)
+    lines += export_lines(folder / "export")
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ import torch
 
 from recbench.data.published.planted import planted
 from recbench.data.rows.batch import join, make_batch
+from recbench.export import package
 from recbench.export.exported import load_exported
 from recbench.export.inputs import tensors_of
 from recbench.export.package import export_model
@@ -94,24 +97,63 @@ def test_a_folder_that_is_not_whole_is_refused(name, folder):
     load_exported(folder)
 
 
-def test_killed_exports_leave_nothing_under_the_name(run):
-    code = (
-        "import sys; from recbench.export import export_model; from recbench.train.runs import Run; "
-        "run = Run.load(sys.argv[1]); print('go', flush=True); "
-        "export_model(run, sys.argv[2], forms=['export'])"
-    )
-    place = run.path.parent / "killed"
-    for delay in (0.5, 4.0):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(run.path), str(place)], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout.readline().strip() == "go"
-        time.sleep(delay)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        if place.exists(): load_exported(place)
-    if not place.exists(): export_model(run, place, forms=["export"])
+STEPS = {
+    package: ("frame_to_parquet", "save_file", "save_encoding", "write_part", "fingerprint_file",
+              "sync"),
+    shutil: ("copyfile",), Path: ("mkdir", "write_text", "rename"),
+}
+
+
+def export_until(step: int, run, place, whole) -> int:
+    """A forked export that is killed before its n-th step, a written text in its middle; steps done.
+
+    Programs are copied from a whole folder: here it is about files.
+    """
+    reader, writer = os.pipe()
+    if not (child := os.fork()):
+        done = 0
+
+        def counted(call):
+            def wrapped(*given, **named):
+                nonlocal done
+                done += 1
+                os.write(writer, b".")
+                if done == step:
+                    if call.__name__ == "write_text": given[0].write_bytes(given[1].encode()[:9])
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return call(*given, **named)
+            return wrapped
+
+        def copied(folder, run, name, forms):
+            for path in whole.path.glob(f"{name}.*"): shutil.copy(path, folder)
+            return whole.about["parts"][name]
+
+        package.write_part = copied
+        for owner, names in STEPS.items():
+            for name in names: setattr(owner, name, counted(getattr(owner, name)))
+        export_model(run, place, forms=["export"])
+        os._exit(0)
+    os.close(writer)
+    how = os.waitpid(child, 0)[1]
+    with os.fdopen(reader, "rb") as pipe: steps = len(pipe.read())
+    assert how == (signal.SIGKILL if step else 0), how
+    return steps
+
+
+def test_exports_that_are_killed_leave_nothing_or_all(run, folder):
+    whole, place = load_exported(folder), run.path.parent / "killed"
+    total = export_until(0, run, place, whole)
     load_exported(place)
+    there, beside = [], []
+    for step in {round(1 + turn * (total - 1) / 19) for turn in range(20)}:
+        shutil.rmtree(place, ignore_errors=True)
+        export_until(step, run, place, whole)
+        there.append(place.exists())
+        beside += place.parent.glob(".killed*")
+        if there[-1]: load_exported(place)
+    assert len(there) == 20 and {*there} == {True, False} and beside
+    shutil.rmtree(place, ignore_errors=True)
+    export_until(0, run, place, whole)
     assert not list(place.parent.glob(".killed*"))
 
 

@@ -37,3 +37,29 @@ def test_seeds_of_one_model_share_a_line(tmp_path):
     (tmp_path / "published.json").write_text("[]")
     text = results.page(tmp_path)
     assert "| Net | 0, 1 | 0.6250 ± 0.1768 | 1.5 | here |" in text and text.count("`python x.py`") == 1
+
+
+def test_every_model_of_the_zoo_is_exported_as_it_is():
+    "Every part of every model has been tried, and torch.export holds it to 1e-6."
+    records = [json.loads(path.read_text()) for path in (results.PLACE / "export").glob("*.json")]
+    found = {(one["model"], one["part"]): one["forms"]["export"] for one in records}
+    assert {model for model, _ in found} == set(loaded_models())
+    assert {key: one for key, one in found.items() if not one.get("difference", 1) <= 1e-6} == {}
+
+
+def loaded_models() -> list[str]:
+    "Names of the zoo, without what other tests have made."
+    import recbench.models as models
+    from recbench.models.base import MODELS, BaseModel
+    classes = [getattr(models, name) for name in models.__all__]
+    made = [one.__name__ for one in classes if isinstance(one, type) and issubclass(one, BaseModel)]
+    return [name for name in made if name in MODELS]
+
+
+def test_a_form_that_is_missing_says_why(tmp_path):
+    forms = {"export": {"difference": 0.0}, "onnx": {"left out": "DispatchError: no (function)"}}
+    record = {"model": "Net", "part": "user", "torch": "2", "forms": forms}
+    (tmp_path / "one.json").write_text(json.dumps(record))
+    assert results.export_lines(tmp_path)[-2] == (
+        "| Net | user | 0 | not tried | no: DispatchError: no |"
+    )

@@ -88,13 +88,16 @@ class PlainInputs(Batch):
         return torch.stack([self.tensors[f"{name}.values"] for name in names], 1)
 
     def ragged(self, name: str) -> Ids:
-        """A list or a sequence.
+        """A list or a sequence; a feature of one id a row is a list of one.
 
         Args:
             name: of the feature
         """
-        parts = (self.tensors.get(f"{name}.{part}") for part in ("values", "lengths", "weights"))
-        return Ids(*parts)  # type: ignore[arg-type]
+        values, lengths, weights = (
+            self.tensors.get(f"{name}.{part}") for part in ("values", "lengths", "weights")
+        )
+        assert values is not None     # its spec says so
+        return Ids(values, torch.ones_like(values) if lengths is None else lengths, weights)
 
     def numbers(self, name: str) -> Tensor:
         """Numbers, float32 [rows, n].

@@ -24,10 +24,9 @@ from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 # %% ../../nbs/60_models/24_heads.ipynb #d8d74faa
 from ..core.config import Loss, LossWeightStrategy
 from ..core.registry import OpenTable, lookup
-from ..data.rows.batch import BASE, Batch
+from ..data.rows.batch import Batch
 from ..data.rows.eager import eager
 from ..data.rows.features import Feature
-from ..layers.embedding_group import slice_feature
 from ..losses import LOSSES
 from ..losses.loss_set import LossSet, loss_names
 from ..losses.ziln import expected_amount
@@ -312,10 +311,10 @@ def relative_weight(weight: Tensor) -> Tensor:
 
 def first_ids(batch: Batch, feature: str) -> Tensor:
     "First id of a feature in each row, int64 [B]; 0 where a row has none."
-    ids = slice_feature(batch.sparse_features[BASE], feature)
+    ids = batch.ragged(feature)
     padded = torch.cat([ids.values, ids.values.new_zeros(1)])
     starts = ids.lengths.cumsum(0) - ids.lengths
-    return padded[torch.where(ids.lengths > 0, starts, len(ids.values))]
+    return padded[torch.where(ids.lengths > 0, starts, ids.values.shape[0])]
 
 # %% ../../nbs/60_models/24_heads.ipynb #54206e33
 def given_weights(head: Head, batch: Batch) -> Tensor | None:
