@@ -165,7 +165,7 @@ def tried(module: ScriptWrapper, table: Table, forms: Sequence[str]) -> dict[str
                 write_form(form, program, path, names, outputs)
                 value = worst(module, tables, LOADERS[form](path, names), outputs)
                 found[form] = {"difference": float(f"{value:.1e}")}
-            except Exception as error: found[form] = {"left out": told(error)}
+            except Exception as error: found[form] = {"left out": told(error).replace(home, "")}
     return found
 
 

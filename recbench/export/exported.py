@@ -175,9 +175,9 @@ def asked(self: "Exported", rows: Any, events: Any, drops: bool) -> Asked:
         events: raw events in the place of rows
         drops: items of the history must not come back
     """
-    ids = None if self.user_vectors is None or events is not None else given_ids(rows)
-    if ids is None: return asked_users(self, rows, events, drops)
-    key, keys, vectors = self.schema.user_key, self.known_users.keys, self.user_vectors
+    ids, vectors = None if events is not None else given_ids(rows), self.user_vectors
+    if ids is None or vectors is None: return asked_users(self, rows, events, drops)
+    key, keys = self.schema.user_key, self.known_users.keys
     places = places_of(key, ids, keys)
     some = torch.from_numpy(places)
     past = self.past.take(some) if drops else None

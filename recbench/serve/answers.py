@@ -177,7 +177,8 @@ class Answers:
         Args:
             asked: ("recommend" or "score", body)
         """
-        groups, answers = {}, [None] * len(asked)
+        groups: dict[str, list[int]] = {}
+        answers: list[Any] = [None] * len(asked)
         for place, (verb, body) in enumerate(asked):
             options = {name: body[name] for name in body if name not in ("users", "rows")}
             key = json.dumps([verb, options, body.get("users") is None], sort_keys=True)

@@ -221,13 +221,14 @@ class Served:
         self.now = self.opened()
         if columns is not None: return
         frame, key = self.now.exported.item_frame, self.now.exported.schema.item_key
-        texts = [name for name in frame if name != key and is_string_dtype(frame[name])]
+        texts = [str(name) for name in frame if name != key and is_string_dtype(frame[name])]
         self.shown = self.now.shown = texts[:1]
 
     def opened(self) -> Answers:
         "The folder, with what the first answer needs read already."
         found = load_exported(self.folder.resolve(), self.form)
-        for name in self.shown: lookup(dict.fromkeys(found.item_frame), name, "column of the items")
+        there = dict.fromkeys(map(str, found.item_frame))
+        for name in self.shown: lookup(there, name, "column of the items")
         for name in {"user", "model"} & set(found.about["parts"]): found.part(name)
         if {"user", "item"} <= set(found.about["parts"]): found.index, found.item_lengths
         if has_users(found): found.past, found.user_vectors

@@ -40,7 +40,9 @@ class Lister(Protocol):
     path: Path
     schema: Schema
     vocabularies: Mapping[str, Vocabulary]
-    item_keys: pd.Index
+
+    @property
+    def item_keys(self) -> pd.Index: ...
 
     @property
     def item_frame(self) -> pd.DataFrame: ...
