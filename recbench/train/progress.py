@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self, total: int, done: int = 0, shown: bool = True):
         own: dict[str, Any] = {"display": False} if shown and issubclass(tqdm, tqdm_notebook) else {}
-        self.bar = tqdm(
+        self.bar: Any = tqdm(
             total=total, initial=done, desc="training", unit="step", disable=not shown, **own
         )
         # shown here, so that what is saved can be replaced at the end
