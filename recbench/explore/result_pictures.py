@@ -107,7 +107,7 @@ def draw_calibration(axes: Axes, evaluations: Sequence[RankEvaluation], bins: in
     axes.set(xlabel="predicted probability", ylabel="share of positives, test")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, fontsize=9)
 
-
+# %% ../../nbs/90_explore/48_result_pictures.ipynb #3f507342
 def draw_ranking(
     history: pd.DataFrame, evaluations: Sequence[RankEvaluation], metric: str = "auc",
     lines: Mapping[str, float] | None = None

@@ -213,7 +213,7 @@ def pair_scores(self: "Exported", users: Tensor, items: Any) -> Tensor:
     vectors = users if users.dim() == 3 else users.unsqueeze(1)                  # [B, interests, D]
     return (vectors @ self.item_vectors[places].unsqueeze(2)).squeeze(2).amax(1)
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #164db57a
 def score(self: "Exported", rows: Any) -> pd.DataFrame:
     """Scores of rows, index as theirs: of a ranking model its predictions, a column each (of several
     classes several), of towers the product with the row's item.

@@ -88,7 +88,7 @@ def bottom(self: "DBMTL", batch: Batch) -> list[Tensor]:
     x = self.shared_vector(batch)
     return self.mmoe(x) if self.mmoe is not None else [x] * len(self.heads)
 
-
+# %% ../../nbs/60_models/53_dbmtl.ipynb #0e32c532
 def gates(self: "DBMTL", batch: Batch) -> Tensor:
     """Share of each expert in each task: [B, T, E], summing to 1 over the experts.
 

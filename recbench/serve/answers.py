@@ -80,7 +80,7 @@ def row_tensors(self: "Answers", rows: Sequence[Mapping[str, Any]]) -> dict[str,
         found |= {name: part for name, part in zip(spec.tensor_names, parts) if part is not None}
     return checked(found, self.specs)
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #95c1d825
 def asked_by(self: "Answers", body: Mapping[str, Any], given: Sequence[Any]) -> Asked:
     """Users of requests of one kind.
 
@@ -137,7 +137,7 @@ def recommend_all(self: "Answers", bodies: Sequence[dict]) -> list[list[list[dic
     lists = iter(answer_lists(self, *ranked_items(self.exported, asked, first["k"], **bounds)))
     return [[next(lists) for _ in body[kind]] for body in bodies]
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #6e797d90
 def score_all(self: "Answers", bodies: Sequence[dict]) -> list[list[dict]]:
     """A score for each row; of a ranking model its predictions.
 

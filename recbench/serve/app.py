@@ -68,7 +68,7 @@ def id_type(keys: pd.Index) -> Any:
     "How ids of this kind are written in JSON: whole numbers or text."
     return _Whole if pd.api.types.is_integer_dtype(keys.dtype) else StrictStr
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #34a6cbad
 def field_type(exported: Exported, name: str, limits: Limits) -> Any:
     "How a feature is written in JSON, by the schema and its vocabulary."
     feature = next(one for one in exported.schema.features if one.name == name)
@@ -203,7 +203,7 @@ def fields_of(exported: Exported) -> dict[str, Any]:
     return {"parts": parts, "ids of items": id_type(exported.item_keys), "ids of users": users,
             "tokens": tokens}
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #9210fe17
 class Served:
     """The folder that is open now; opened again it takes over, requests that run keep the old one.
 
@@ -331,7 +331,7 @@ def add_state(app: FastAPI, served: Served, token: str | None) -> None:
     errors: dict[int | str, Any] = {403: {"description": "no token"}, 409: {"description": "kept"}}
     app.post("/reload", responses=errors)(reload)
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #d4400207
 def reload_or_keep(served: Served) -> None:
     "Open the folder again; the old one stays where that fails, whatever fails."
     try: served.reload()

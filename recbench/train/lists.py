@@ -94,7 +94,7 @@ def given_ids(rows: Any) -> Any:
     ids = isinstance(rows, (list, tuple)) and rows and not isinstance(rows[0], Mapping)
     return rows if ids else None
 
-
+# %% ../../nbs/80_train/59_lists.ipynb #88a30cba
 def asked_rows(self: "Lister", rows: Any, events: Any) -> pd.DataFrame:
     """A row of raw features and history for each user that is asked for.
 
@@ -126,7 +126,7 @@ class Asked:
     users: Table | Tensor
     past: Jagged | None
 
-
+# %% ../../nbs/80_train/59_lists.ipynb #e9e832a5
 def asked_users(self: "Lister", rows: Any, events: Any, drops: bool) -> Asked:
     """Users by their rows, encoded.
 
