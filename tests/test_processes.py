@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -291,11 +292,11 @@ def killed(folder: str) -> list[float]:
 
 
 def test_a_killed_rank_is_named_and_the_job_resumes(tmp_path):
-    began = time.monotonic()
+    began, before = time.monotonic(), psutil.Process().children()
     with pytest.raises(RuntimeError, match="rank 1 was killed by SIGKILL"):
         local_ranks(2, killed, str(tmp_path))
     assert time.monotonic() - began < 60
-    with pytest.raises(ChildProcessError): os.waitpid(-1, os.WNOHANG)     # no orphan
+    assert set(psutil.Process().children()) <= set(before)     # no orphan
     rest = local_ranks(2, recorded, "DeepFM", str(tmp_path), None, None)
     ((whole, _),) = local_ranks(1, trained, "DeepFM", None, 40)
     torch.testing.assert_close(rest[0], whole[15:], rtol=0, atol=1e-5)

@@ -178,7 +178,7 @@ def test_notebook_opens_with_a_promise(notebook):
 def test_notebook_is_clean(notebook):
     "As nbdev_clean leaves it: no counts, no metadata beyond tags, no error kept."
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    assert set(content["metadata"]) <= {"kernelspec", "widgets"}
+    assert {"kernelspec"} <= set(content["metadata"]) <= {"kernelspec", "widgets"}
     for cell in content["cells"]:
         assert cell.get("execution_count") is None and set(cell["metadata"]) <= {"tags"}, cell["id"]
         for output in cell.get("outputs", []):

@@ -130,7 +130,7 @@ def leak_line(facts: DataFacts) -> str:
 
 def baseline_line(facts: DataFacts) -> str:
     "What has to be beaten."
-    if not len(facts.baselines): return ""
+    if not len(facts.baselines) or facts.baselines["value"].isna().all(): return ""
     name = str(facts.baselines["value"].idxmax())
     value, low, high = np.asarray(facts.baselines.loc[name], dtype=float)
     return (f"To beat: {name} with {facts.metric} {value:.3f} [{low:.3f}, {high:.3f}] on validation "
@@ -197,8 +197,10 @@ def draw_time(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     if not dataset.timed: return False
     name = str(dataset.schema.timestamp)
     times = [dataset.split(split).columns[name].numpy() for split in SPLITS]
-    days = np.concatenate(times).max() > 3e8         # seconds since 1970
-    values = [pd.to_datetime(part, unit="s").to_numpy() if days else part for part in times]
+    last = np.concatenate(times).max()
+    days, least = last > 3e8, {"ns": 1e17, "us": 1e14, "ms": 1e11, "s": 0}     # since 1970
+    unit = next(one for one, most in least.items() if last >= most)
+    values = [pd.to_datetime(part, unit=unit).to_numpy() if days else part for part in times]
     axes.hist(values, bins=40, stacked=True, color=COLORS[:3], label=SPLITS)
     axes.set(title="Events over time", ylabel="events", xlabel="date" if days else "time")
     axes.legend(frameon=False, loc="upper left")

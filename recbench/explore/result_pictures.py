@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from ..core.registry import lookup
 from ..evaluate.pictures import COLORS
 from ..evaluate.ranking import RankEvaluation, calibration_table
+from ..train.best import best_epoch
 
 # %% ../../nbs/90_explore/48_result_pictures.ipynb #73badbb4
 def two_panels() -> tuple[Figure, list[Axes]]:
@@ -38,8 +39,8 @@ def draw_epochs(axes: Axes, history: pd.DataFrame, metric: str, lines: Mapping[s
     """
     values = lookup({str(name): column.to_numpy(float) for name, column in history.items()}, metric,
                     "metric")
-    falls = metric.startswith(("logloss", "mae", "mse", "rmse"))
-    best, epochs = int(values.argmin() if falls else values.argmax()), history.index.to_numpy(float)
+    falls = metric.startswith(("loss", "logloss", "mae", "mse", "rmse"))
+    best, epochs = best_epoch(values, not falls) - 1, history.index.to_numpy(float)
     axes.plot(epochs, values, "o-", ms=3, color=COLORS[0], label="model")
     axes.plot(epochs[best], values[best], "o", ms=9, mfc="none", color=COLORS[0], label="best epoch")
     for color, (name, value) in zip(COLORS[1:], lines.items()):

@@ -107,10 +107,11 @@ def wins_and_losses(
     rows = test_rows(first, second, dataset, metric)
     rows = rows.assign(group=row_groups(dataset, by)[rows.index.to_numpy()],
                        wins=rows["difference"] > 0, losses=rows["difference"] < 0)
-    grouped = rows.groupby("group")
-    means = grouped[[first.name, second.name, "difference"]].mean()
-    counts, sem = grouped.size(), grouped["difference"].sem()
-    reach = stdtrit(np.maximum(counts - 1, 1), (1 + confidence) / 2) * sem
+    people = rows.drop_duplicates(["group", "user"])      # a user's rows share the user's values
+    grouped, users = rows.groupby("group"), people.groupby("group")
+    means = users[[first.name, second.name, "difference"]].mean()
+    counts, sem = grouped.size(), users["difference"].sem()
+    reach = stdtrit(np.maximum(users.size() - 1, 1), (1 + confidence) / 2) * sem
     won = grouped[["wins", "losses"]].sum()
     table = pd.DataFrame({"rows": counts}).join(won)
     ends = {"low": means["difference"] - reach, "high": means["difference"] + reach}

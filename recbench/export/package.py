@@ -192,9 +192,11 @@ def write_catalogue(folder: Path, run: Run, index: IndexKind, users: bool) -> No
     known = users and (run.path / "users.parquet").is_file()
     if known: shutil.copyfile(run.path / "users.parquet", folder / "users.parquet")
     if not towers: return
-    save_file({"vectors": run.item_vectors.contiguous()}, folder / "items.safetensors")
-    if known and (vectors := user_vectors(run)) is not None:
-        save_file({"vectors": vectors}, folder / "users.safetensors")
+    vectors = {"items": run.item_vectors.contiguous(), "users": user_vectors(run) if known else None}
+    for name, values in vectors.items():
+        if values is None: continue
+        save_file({"vectors": values}, folder / f"{name}.safetensors")
+        (folder / f"{name}.safetensors").chmod(0o644)      # a service may run under another account
     if index != "exact":
         import faiss
         structure: Any = ItemIndex(run.item_vectors, index).structure

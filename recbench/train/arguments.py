@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WHOLE', 'MOST', 'ABOVE_0', 'AT_LEAST_0', 'MAY_BE_NONE', 'EVENTS', 'LOADER', 'CLASSES', 'FROM_RECIPE', 'check_numbers',
-           'check_device', 'check_callbacks', 'check_loader', 'check_read', 'check_arguments', 'names_settings',
+           'check_device', 'check_callbacks', 'check_loader', 'check_read', 'check_arguments', 'named_settings',
            'has_schedule', 'fill_in', 'check_together', 'chosen_arguments']
 
 # %% ../../nbs/80_train/38_arguments.ipynb #9736bbc6
@@ -153,11 +153,12 @@ FROM_RECIPE = (
 )
 
 
-def names_settings(given: Mapping[str, Any]) -> bool:
-    "Does a call say itself how to train?"
-    named = any(given[name] is not None for name in (*FROM_RECIPE, "loader", "steps", "dense"))
-    clipped = given["clipping"].clipping_type != "none"
-    return bool(named or clipped or given["parts"] or given["accumulate"] != 1 or has_schedule(given))
+def named_settings(given: Mapping[str, Any]) -> list[str]:
+    "Arguments by which a call says itself how to train."
+    named = [name for name in (*FROM_RECIPE, "loader", "steps", "dense") if given[name] is not None]
+    others = {"clipping": given["clipping"].clipping_type != "none", "parts": given["parts"],
+              "accumulate": given["accumulate"] != 1, "callbacks": has_schedule(given)}
+    return [*named, *(name for name, there in others.items() if there)]
 
 
 def has_schedule(given: Mapping[str, Any]) -> bool:
@@ -209,7 +210,11 @@ def chosen_arguments(model: BaseModel, given: Mapping[str, Any]) -> dict[str, An
     checked = check_arguments(given)
     recipe = checked["recipe"]
     if recipe is None:
-        recipe = Recipe() if names_settings(checked) else recipe_of(model, checked["dataset"])
+        named, usual = named_settings(checked), recipe_of(model, checked["dataset"])
+        recipe = Recipe() if named else usual
+        if usual != recipe and checked["progress"]:
+            print(f"recipe of {type(model).__name__} not used, because {', '.join(named)} is given; "
+                  "recipe=recipe_of(model, dataset) beside it changes only that")
     taken = fill_in(checked, recipe)
     check_together(taken, checked)
     return taken
