@@ -38,4 +38,4 @@ def test_an_unknown_start_is_refused(tmp_path):
         tmp_path,
         SMALL | {"start": "random"},
     )
-    assert result.returncode != 0 and "allowed are 'near' and 'category'" in result.stderr
+    assert result.returncode != 0 and "allowed are 'near', 'category'" in result.stderr
