@@ -7,6 +7,8 @@ __all__ = ['setting_table', 'paired_seeds', 'verdict', 'importances', 'draw_para
            'draw_sweep']
 
 # %% ../../nbs/82_sweep/70_summary.ipynb #28380441
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -16,30 +18,39 @@ from matplotlib.figure import Figure
 
 from ..evaluate.pictures import COLORS
 from ..evaluate.significance import seed_interval
-from .propose import point_values, study_of
+from .propose import point_outcomes, point_values, study_of
 from .space import Range
 from .sweep import Sweep
-from .trials import in_words, read_outcomes
+from .trials import in_words, read_outcomes, trial_table
 
 # %% ../../nbs/82_sweep/70_summary.ipynb #5c6e0538
+def _seed_rows(sweep: Sweep, rung: int | None = None) -> pd.DataFrame:
+    "A row for each point and seed on one rung, without points of which a seed failed; costs up to it."
+    outcomes = read_outcomes(sweep.folder)
+    chosen = point_outcomes(outcomes, sweep.plan, rung)
+    whole = {point: some[0].job.rung for point, some in chosen.items()
+             if all(one.value is not None for one in some)}
+    return trial_table([one for one in outcomes if one.job.point in whole
+                        and one.job.rung <= whole[one.job.point]
+                        and one.job.seed in {other.job.seed for other in chosen[one.job.point]}])
+
+
 def setting_table(sweep: Sweep, confidence: float = 0.95) -> pd.DataFrame:
     """A row a point, best first: parameters, seeds, mean with Student's interval over seeds, cost.
 
-    Points that early stopping gave up stand below those that went further.
+    All seeds of a row are of one rung, the highest that all reached. Points that early stopping gave up
+    stand below those that went further; points with a failed seed have no row.
 
     Args:
         sweep: with outcomes
         confidence: of the interval; one seed has none
     """
-    table = sweep.table()
-    if not len(table) or not table["value"].notna().any():
-        raise ValueError(f"no training of the sweep in {sweep.folder} has ended well")
-    names = list(sweep.plan.space)
-    table = table[table["state"] == "done"]
+    seeds = _seed_rows(sweep)
+    if not len(seeds): raise ValueError(f"no setting of the sweep in {sweep.folder} has ended well")
     rows = []
-    for point, part in table.groupby("point"):
+    for point, part in seeds.groupby("point"):
         low, high = seed_interval(part["value"].to_numpy(), confidence)
-        rows.append({"point": point, **dict(part.iloc[0][names]), "seeds": len(part),
+        rows.append({"point": point, **dict(part.iloc[0][list(sweep.plan.space)]), "seeds": len(part),
                      sweep.plan.metric: part["value"].mean(), "low": low, "high": high,
                      "epochs": part["epochs"].mean(), "cpu": part["cpu"].mean(),
                      "rung": part["rung"].iloc[0]})
@@ -50,7 +61,8 @@ def setting_table(sweep: Sweep, confidence: float = 0.95) -> pd.DataFrame:
 
 # %% ../../nbs/82_sweep/70_summary.ipynb #ae05bb7e
 def paired_seeds(sweep: Sweep, first: int, second: int, confidence: float = 0.95) -> dict[str, float]:
-    """Difference of two points over the seeds that both have, with its interval.
+    """Difference of two points over the seeds that both have, on the highest rung of both, with its
+    interval.
 
     Args:
         sweep: with outcomes
@@ -58,11 +70,11 @@ def paired_seeds(sweep: Sweep, first: int, second: int, confidence: float = 0.95
         second: of another
         confidence: of the interval
     """
-    table = sweep.table()
-    values = table[table["state"] == "done"].pivot_table(index="seed", columns="point", values="value")
+    rungs = {one["point"]: one["rung"] for one in _seed_rows(sweep).to_dict("records")}
     for point in (first, second):
-        if point not in values:
-            raise ValueError(f"point {point} has no value; there are {list(values)}")
+        if point not in rungs: raise ValueError(f"point {point} has no value; there are {list(rungs)}")
+    table = _seed_rows(sweep, min(rungs[first], rungs[second]))
+    values = table.pivot(index="seed", columns="point", values="value")
     apart = (values[first] - values[second]).dropna().to_numpy()
     low, high = seed_interval(apart, confidence)
     return {"difference": float(apart.mean()), "low": low, "high": high, "seeds": len(apart)}
@@ -86,21 +98,29 @@ def verdict(sweep: Sweep) -> str:
     ends = [(1 if sweep.plan.maximise else -1) * apart[end] for end in ("low", "high")]
     shown = "" if apart["seeds"] < 2 else f" [{min(ends):+.4f}, {max(ends):+.4f}]"
     cost = other["cpu"] / max(best["cpu"], 1e-9)
-    return (f"{said} The runner-up, {in_words(dict(other[names]))}, is behind by "
-            f"{abs(apart['difference']):.4f}{shown} and takes {cost:.2f} of the CPU time"
+    behind = (1 if sweep.plan.maximise else -1) * apart["difference"]
+    ended = "" if best["rung"] == other["rung"] else sweep.plan.rungs[int(other["rung"])]
+    where = f" after {ended} epochs, where it ended," if ended else ""
+    return (f"{said} The runner-up, {in_words(dict(other[names]))}, is{where} behind by "
+            f"{behind:.4f}{shown} and takes {cost:.2f} of the CPU time"
             + (": the difference is certain." if sure else ": these seeds cannot tell the two apart."))
 
 # %% ../../nbs/82_sweep/70_summary.ipynb #1d17d6bd
+def _told(sweep: Sweep) -> list[tuple[dict[str, Any], float]]:
+    "Points all of whose seeds ended well, with their means on the first rung, which all have."
+    outcomes = read_outcomes(sweep.folder)
+    given = {one.job.point: one.job.parameters for one in outcomes}
+    values = point_values(outcomes, sweep.plan, 0)
+    return [(given[point], value) for point, value in values.items() if value is not None]
+
+
 def importances(sweep: Sweep) -> pd.Series:
     """Share of the variance of values over the space that each parameter explains, greatest first.
 
     Args:
         sweep: with at least four points that ended well, else a ValueError
     """
-    plan, outcomes = sweep.plan, read_outcomes(sweep.folder)
-    given = {one.job.point: one.job.parameters for one in outcomes}
-    values = point_values(outcomes, plan, 0)
-    told = [(given[point], value) for point, value in values.items() if value is not None]
+    plan, told = sweep.plan, _told(sweep)
     if len(told) < 4: raise ValueError(f"{len(told)} points ended well; importances need four")
     if len({value for _, value in told}) < 2:
         return pd.Series(0.0, index=list(plan.space))
@@ -159,9 +179,9 @@ def draw_best(axes: Axes, sweep: Sweep, count: int = 8) -> None:
         sweep: with outcomes
         count: of settings
     """
-    best, runs = setting_table(sweep).head(count), sweep.table()
+    best, runs = setting_table(sweep).head(count), _seed_rows(sweep)
     for place, row in enumerate(best.to_dict("records")):
-        own = runs.loc[(runs["point"] == row["point"]) & (runs["state"] == "done"), "value"]
+        own = runs.loc[runs["point"] == row["point"], "value"]
         axes.plot(own, np.full(len(own), place), "o", color=COLORS[5], ms=6)
         if row["seeds"] > 1: axes.plot([row["low"], row["high"]], [place, place], color=COLORS[0], lw=2)
         axes.plot(row[sweep.plan.metric], place, "D", color=COLORS[0], ms=7)
@@ -195,7 +215,7 @@ def draw_sweep(sweep: Sweep) -> Figure:
     figure = Figure(figsize=(10, 9), dpi=110, layout="constrained")
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.1]), dtype=object)
     draw_parallel(above.subplots(), sweep)
-    enough = len(setting_table(sweep)) >= 4
+    enough = len(_told(sweep)) >= 4
     places = np.atleast_1d(below.subplots(1, 2 if enough else 1))
     draw_best(places[0], sweep)
     if enough: draw_importance(places[1], sweep)

@@ -76,8 +76,8 @@ class _Course:
 
     def _ended(self, job: Job) -> None:
         found = next(one for one in read_outcomes(self.sweep.folder) if one.job.name == job.name)
-        self.running -= 1
         self.outcomes[job.name] = found
+        self.running -= 1
         if not self.progress: return
         said = found.why if found.value is None else f"{self.sweep.plan.metric} {found.value:.4f}"
         shown = f"({in_words(job.parameters)}; {found.seconds:.0f} s)"

@@ -181,14 +181,16 @@ def in_words(parameters: Mapping[str, Any]) -> str:
 
 
 def trial_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """A row for each point and seed, of its last rung: parameters, value, state, epochs, seconds.
+    """A row for each point and seed: parameters, value, state and epochs of its last rung.
 
     Args:
-        outcomes: of `read_outcomes`
+        outcomes: of `read_outcomes`; seconds of the clock and of the CPU are sums over all rungs
     """
-    last = {(one.job.point, one.job.seed): one for one in outcomes}
+    if not outcomes: return pd.DataFrame()
     rows = [{"point": one.job.point, "seed": one.job.seed, **one.job.parameters, "rung": one.job.rung,
              "value": one.value, "state": one.state, "epochs": one.epochs, "seconds": one.seconds,
-             "cpu": one.cpu, "why": one.why, "run": one.job.run} for one in last.values()]
-    table = pd.DataFrame(rows)
-    return table.assign(value=table["value"].astype(float)) if len(table) else table
+             "cpu": one.cpu, "why": one.why, "run": one.job.run} for one in outcomes]
+    table, key = pd.DataFrame(rows), ["point", "seed"]
+    took = ["seconds", "cpu"]
+    table[took] = table.groupby(key)[took].cumsum()
+    return table.drop_duplicates(key, keep="last", ignore_index=True).astype({"value": float})

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -72,11 +73,12 @@ class Worker:
         own = {"PYTHONPATH": paths, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "recbench.sweep.workers", str(folder)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **own}
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env={**os.environ, **own},
+            start_new_session=True      # Ctrl-C reaches the sweep alone, which ends its workers
         )
 
-    def train(self, job: Job) -> bool:
-        """Train it there; False where the process died, which is the outcome then.
+    def train(self, job: Job) -> str:
+        """Train it there; why there is no outcome where the process died, else nothing.
 
         Args:
             job: that is trained
@@ -85,11 +87,9 @@ class Worker:
         try:
             self.process.stdin.write(json.dumps(asdict(job)) + "\n")
             self.process.stdin.flush()
-            if self.process.stdout.readline(): return True
+            if self.process.stdout.readline(): return ""
         except BrokenPipeError: pass
-        why = f"the process ended with {self.process.wait()}; see {Path(self.log.name).name}"
-        write_outcome(self.folder, Outcome(job, "failed", why=why))
-        return False
+        return f"the process ended with {self.process.wait()}; see {Path(self.log.name).name}"
 
     def close(self) -> None:
         "End the process, whatever it does."
@@ -110,25 +110,39 @@ class Pool:
     def __init__(self, folder: Path | str, plan: Plan, workers: int):
         self.folder, self.plan, self.count = Path(folder), plan, workers
         self.workers: list[Worker | None] = [None] * workers
-        self.lock = threading.Lock()
+        self.threads = ThreadPoolExecutor(max(1, workers))
+        self.lock, self.closing = threading.Lock(), False
 
     def __enter__(self) -> "Pool": return self
 
     def __exit__(self, *error: Any) -> None:
-        for worker in self.workers:
-            if worker: worker.close()
+        with self.lock: self.closing = True         # from here no job begins and no failure is kept
+        for worker in filter(None, self.workers): worker.process.kill()
+        self.threads.shutdown()
+        for worker in filter(None, self.workers): worker.close()
 
     def _drive(self, place: int, jobs: Iterator[Job], ended: Callable[[Job], None]) -> None:
-        while (job := self._next(jobs)) is not None:
+        while (given := self._next(place, jobs)) is not None:
+            job, worker = given
+            if (why := worker.train(job)) and not self._failed(place, job, why): return
+            with self.lock: ended(job)
+
+    def _next(self, place: int, jobs: Iterator[Job]) -> tuple[Job, Worker] | None:
+        "A job, and the process of a place; nothing once the pool closes."
+        with self.lock:
+            job = None if self.closing else next(jobs, None)
+            if job is None: return None
             worker = self.workers[place] or Worker(self.folder, place, self._threads())
             self.workers[place] = worker
-            if not worker.train(job):
-                worker.close()
-                self.workers[place] = None
-            ended(job)
+            return job, worker
 
-    def _next(self, jobs: Iterator[Job]) -> Job | None:
-        with self.lock: return next(jobs, None)
+    def _failed(self, place: int, job: Job, why: str) -> bool:
+        "Keep that a job's process died; False where the pool itself ended it, which is no outcome."
+        with self.lock:
+            worker, self.workers[place] = self.workers[place], None
+            if worker: worker.close()
+            if not self.closing: write_outcome(self.folder, Outcome(job, "failed", why=why))
+            return not self.closing
 
     def _threads(self) -> int:
         return max(1, len(os.sched_getaffinity(0)) // self.count)
@@ -138,7 +152,7 @@ class Pool:
 
         Args:
             jobs: may end early, as a budget wants
-            ended: called after each, from the worker's thread
+            ended: called after each, from the worker's thread, one at a time
         """
         if not self.count:
             for job in jobs:
@@ -146,10 +160,8 @@ class Pool:
                 ended(job)
             return
         left = iter(jobs)
-        threads = [threading.Thread(target=self._drive, args=(place, left, ended), daemon=True)
-                   for place in range(self.count)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
+        drives = [self.threads.submit(self._drive, place, left, ended) for place in range(self.count)]
+        for drive in drives: drive.result()
 
 # %% ../../nbs/82_sweep/50_workers.ipynb #7771fa98
 def main() -> None:
