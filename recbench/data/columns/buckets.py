@@ -22,20 +22,33 @@ from ..rows.table import is_list_type
 FNV_START, FNV_PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
 
 
-def as_text(values: pa.Array) -> pa.Array:
-    """Values as text, a float that is whole without its fraction.
+def as_text(values: pa.Array, name: str = "a column") -> pa.Array:
+    """Values as text, a float that is whole without its fraction; NaN is missing.
 
     Args:
         values: words, numbers or truth values
+        name: of what holds them, for errors
+
+    Raises:
+        ValueError: for lists, and for floats whose whole part is no int64
     """
     if is_text(values.type): return values
     if is_list_type(values.type):
-        raise ValueError(f"values are {values.type}; must be words or numbers, not lists of lists")
-    if pa.types.is_floating(values.type):
-        whole = pc.cast(values, pa.int64(), safe=False)
-        same = pc.equal(pc.cast(whole, values.type), values)
-        return pc.if_else(same, pc.cast(whole, pa.string()), pc.cast(values, pa.string()))
+        raise ValueError(f"{name} holds {values.type}; must be words or numbers, not lists of lists")
+    if pa.types.is_floating(values.type): return _float_text(values, name)
     return pc.cast(values, pa.string())
+
+
+def _float_text(values: pa.Array, name: str) -> pa.Array:
+    "Floats as text, the whole ones as whole numbers."
+    values = pc.if_else(pc.is_nan(values), None, values)
+    large = pc.greater_equal(pc.abs(values), 2.0 ** 63)
+    if pc.any(large).as_py():
+        raise ValueError(f"{name} holds {values.filter(large)[0].as_py()}; a number that becomes a "
+                         "word is finite and below 2^63, give larger ones as text")
+    whole = pc.cast(values, pa.int64(), safe=False)
+    same = pc.equal(pc.cast(whole, values.type, safe=False), values)
+    return pc.if_else(same, pc.cast(whole, pa.string()), pc.cast(values, pa.string()))
 
 # %% ../../../nbs/10_data/50_columns/40_buckets.ipynb #044df1b5
 def fnv1a(words: pa.Array) -> np.ndarray:
@@ -101,10 +114,10 @@ def table_ids(name: str, config: Any, values: pa.Array, folder: Path | str = "")
     rows = config.zch.zch_size if getattr(config, "zch", None) else None
     if getattr(config, "dynamicemb", None): rows = config.dynamicemb.max_capacity
     rows = rows or getattr(config, "hash_bucket_size", None)
-    if rows: return (fnv1a(as_text(values)) % np.uint64(rows)).astype(np.int64)
+    if rows: return (fnv1a(as_text(values, name)) % np.uint64(rows)).astype(np.int64)
     codes = codes_of(config, folder) if hasattr(config, "vocab_list") else None
     if codes is None: return whole_numbers(values, name)
-    places = pc.index_in(as_text(values), value_set=codes.words)
+    places = pc.index_in(as_text(values, name), value_set=codes.words)
     known = places.is_valid().to_numpy(zero_copy_only=False)
     places = places.fill_null(0).to_numpy(zero_copy_only=False)
     return np.where(known, codes.numbers[places], codes.unknown)

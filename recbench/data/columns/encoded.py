@@ -131,7 +131,9 @@ def id_columns(name: str, model: Feature, found: Tokens) -> dict[str, Jagged]:
     if model.num_buckets is not None: ids = check_ids(name, ids, model.num_buckets)
     several = model.is_sequence and getattr(model, "value_dim", 1) == 0
     if found.each is not None and not several:
-        raise ValueError(f"{name} holds several ids at a position; set value_dim: 0")
+        count = int(found.each[found.each != 1][0])
+        raise ValueError(f"{name} holds {count or 'no'} ids at a position; it must be one, by a "
+                         "default where it has none, or set value_dim: 0")
     weights = None if found.weights is None else real_numbers(found.weights, f"weights of {name}")
     if found.each is None and not several: return {name: ragged(ids, found.lengths, weights)}
     each = found.each if found.each is not None else np.ones(len(ids), np.int64)
@@ -148,19 +150,22 @@ def _matrix(name: str, values: np.ndarray, counts: np.ndarray, width: int) -> np
     return values.reshape(-1, width)
 
 
-def finite(name: str, numbers: np.ndarray) -> Tensor:
+def finite(
+    name: str, numbers: np.ndarray, mend: str = "set fg_encoded_default_value, or fill them"
+) -> Tensor:
     """Numbers as a tensor; missing and infinite ones are refused.
 
     Args:
         name: of the feature
         numbers: float32
+        mend: what the reader may do
     """
     good = np.isfinite(numbers)
     if good.all(): return torch.from_numpy(np.array(numbers, np.float32))
     row = int(np.flatnonzero(~good.reshape(len(numbers), -1).all(1))[0])
     raise ValueError(
         f"{name} is missing or not finite in {int((~good).sum())} places, the first in row "
-        f"{row}; set fg_encoded_default_value, or fill them"
+        f"{row}; {mend}"
     )
 
 # %% ../../../nbs/10_data/50_columns/30_encoded.ipynb #32c86c66

@@ -51,24 +51,28 @@ def joined(asked: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return counts, order[np.repeat(first, counts) + place]
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #2b2225d9
-def combo(parts: Sequence[Tokens]) -> Tokens:
+def combo(parts: Sequence[Tokens], name: str) -> Tokens:
     """Every combination of a value of each column, joined by `_`; the first column varies slowest.
 
     Args:
         parts: two or more columns
+        name: of the feature, for errors
     """
-    found = parts[0]._replace(values=as_text(parts[0].values))
+    found = parts[0]._replace(values=as_text(parts[0].values, name))
     for part in parts[1:]:
         lengths = found.lengths * part.lengths
         each = np.repeat(part.lengths, lengths)
         place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         starts = [np.repeat(one.lengths.cumsum() - one.lengths, lengths) for one in (found, part)]
         left = found.values.take(pa.array(starts[0] + place // np.maximum(each, 1)))
-        right = as_text(part.values).take(pa.array(starts[1] + place % np.maximum(each, 1)))
+        right = as_text(part.values, name).take(pa.array(starts[1] + place % np.maximum(each, 1)))
         found = Tokens(pc.binary_join_element_wise(left, right, "_"), lengths)
     return found
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #69a9323c
+_TRUE = r"^(true|[+-]?(\d*[1-9]\d*\.?\d*|\d*\.\d*[1-9]\d*)(e[+-]?\d+)?)$"
+
+
 def bool_mask(values: Tokens, mask: Tokens) -> Tokens:
     """The values whose mask is true: `true`, or a number other than 0.
 
@@ -80,8 +84,8 @@ def bool_mask(values: Tokens, mask: Tokens) -> Tokens:
         row = int(np.flatnonzero(values.lengths != mask.lengths)[0])
         raise ValueError(f"row {row} has {values.lengths[row]} values and a mask of "
                          f"{mask.lengths[row]}; they must be as many")
-    words = pc.utf8_lower(as_text(mask.values))
-    keep = pc.invert(pc.is_in(words, value_set=pa.array(["false", "0", "0.0", ""])))
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(as_text(mask.values)))
+    keep = pc.fill_null(pc.match_substring_regex(words, _TRUE), False)
     there = keep.to_numpy(zero_copy_only=False)
     lengths = np.bincount(row_of(values.lengths)[there], minlength=len(values.lengths))
     return Tokens(values.values.filter(keep), lengths.astype(np.int64))

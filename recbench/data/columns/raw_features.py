@@ -190,7 +190,7 @@ def sequence_tokens(feature: Written, one: Input, table: pa.Table) -> Tokens:
 def plain(tokens: Tokens) -> Tokens:
     "Words without missing and empty ones."
     values = tokens.values
-    bad = pc.is_null(values)
+    bad = pc.is_null(values, nan_is_null=True)
     if is_text(values.type): bad = pc.or_kleene(bad, pc.fill_null(pc.equal(values, ""), True))
     if not pc.any(bad).as_py(): return tokens
     keep = ~bad.to_numpy(zero_copy_only=False)
@@ -252,20 +252,15 @@ def is_words(config: Any) -> bool:
     return config.need_discrete or shown or any(getattr(config, name) for name in SIZES)
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #f77c2c19
-def number_tokens(feature: Written, tokens: Tokens, width: int = 1) -> Numbers:
-    """Values as numbers, a missing one NaN: one a row, or lists.
+def number_tokens(feature: Written, tokens: Tokens) -> Numbers:
+    """Values as lists of numbers, a missing one NaN; of a row without values an empty one, so that a
+    row's numbers do not depend on the other rows of its piece.
 
     Args:
         feature: of the config
         tokens: words or numbers
-        width: numbers of a row that are wanted; above 1: always lists
     """
-    values = real_numbers(tokens.values, feature.name).astype(np.float64)
-    if width == 1 and (tokens.lengths <= 1).all():
-        found = np.full(len(tokens.lengths), np.nan)
-        found[tokens.lengths > 0] = values
-        return Numbers(found)
-    return Numbers(values, tokens.lengths)
+    return Numbers(real_numbers(tokens.values, feature.name).astype(np.float64), tokens.lengths)
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #8e840293
 def _looked_up(feature: Written, rows: Rows) -> Made:
@@ -273,13 +268,13 @@ def _looked_up(feature: Written, rows: Rows) -> Made:
     config, (table, key) = feature.config, inputs_of(feature)
     reader = lambda column: map_tokens(column, "\x1d", feature.name)
     hits = lookup_map(read_input(feature, table, rows, reader), plain(read_input(feature, key, rows)))
-    if is_words(config): return hit_words(hits, config.need_key)
+    if is_words(config): return plain(hit_words(hits, config.need_key))
     width = config.value_dim or 1
     if width == 1:
         numbers = real_numbers(hits.values, feature.name)
         return Numbers(combined(numbers, hits.lengths, config.combiner))
     parts = pc.split_pattern(as_text(hits.values), config.value_separator)
-    if not pc.all(pc.equal(pc.list_value_length(parts), width)).as_py():
+    if pc.any(pc.not_equal(pc.list_value_length(parts), width)).as_py():
         raise ValueError(f"values of {feature.name} are not all {width} numbers, as value_dim says")
     numbers = real_numbers(pc.list_flatten(parts), feature.name).reshape(-1, width)
     columns = [combined(column, hits.lengths, config.combiner) for column in numbers.T]
@@ -299,7 +294,7 @@ def _matched(feature: Written, rows: Rows) -> Made:
     given = [None if text == "ALL" else plain(read_input(feature, next(keys), rows))
              for text in (config.pkey, config.skey)]
     hits = lookup_nested(table, inner, *given)
-    if is_words(config): return hit_words(hits, config.show_pkey, config.show_skey)
+    if is_words(config): return plain(hit_words(hits, config.show_pkey, config.show_skey))
     return Numbers(combined(real_numbers(hits.values, feature.name), hits.lengths, "sum"))
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #5bbe5e0a
@@ -388,8 +383,8 @@ def made_of(feature: Written, rows: Rows) -> Made:
     own = {"lookup_feature": _looked_up, "match_feature": _matched, "expr_feature": _expressed,
            "combine_feature": _combined}
     if feature.kind in own: return own[feature.kind](feature, rows)
-    if feature.kind == "raw_feature": return number_tokens(feature, read(inputs[0]), config.value_dim)
-    if feature.kind == "combo_feature": return combo([plain(read(one)) for one in inputs])
+    if feature.kind == "raw_feature": return number_tokens(feature, read(inputs[0]))
+    if feature.kind == "combo_feature": return combo([plain(read(one)) for one in inputs], feature.name)
     if feature.kind == "bool_mask_feature": return plain(bool_mask(read(inputs[0]), read(inputs[1])))
     if feature.kind == "overlap_feature":
         return Numbers(overlap(plain(read(inputs[0])), plain(read(inputs[1])), config.method))
@@ -438,14 +433,14 @@ def filled_numbers(feature: Written, made: Numbers, width: int) -> Numbers:
     Args:
         feature: of the config
         made: its numbers
-        width: defaults of a row without numbers; 0: none
+        width: defaults of a row without numbers
     """
     config, (values, lengths) = feature.config, made
     try: default = float(config.default_value) if config.default_value else np.nan
     except ValueError:
         raise ValueError(f"default_value of {feature.name} is {config.default_value!r}; must be a "
                          "number") from None
-    if lengths is not None and width:
+    if lengths is not None:
         spread = np.where(lengths == 0, width, lengths)
         new = np.full(int(spread.sum()), np.nan)
         new[~np.repeat(lengths == 0, spread)] = values
@@ -465,7 +460,7 @@ def bucketed(feature: Written, made: Numbers, rows: Rows, folder: Path | str) ->
         folder: that vocabularies are looked up in
     """
     config = feature.config
-    values, lengths = filled_numbers(feature, made, config.value_dim or 0)
+    values, lengths = filled_numbers(feature, made, config.value_dim or 1)
     lengths = np.ones(rows.size, np.int64) if lengths is None else lengths
     known = ~np.isnan(values)
     if not known.all():
@@ -504,7 +499,7 @@ def numbers_of(feature: Written, made: Made, width: int, rows: Rows) -> np.ndarr
         width: numbers that a model reads
         rows: where it is computed
     """
-    if isinstance(made, Tokens): made = number_tokens(feature, made, width)
+    if isinstance(made, Tokens): made = number_tokens(feature, made)
     values, lengths = filled_numbers(feature, made, width)
     lengths = np.ones(rows.size, np.int64) if lengths is None else lengths
     if (lengths == width).all(): return values.reshape(-1, width)
@@ -528,7 +523,8 @@ def as_parts(
         if rows.lengths is None: return dict(id_columns(name, model, found))
         each = None if (found.lengths == 1).all() else found.lengths
         return dict(id_columns(name, model, Tokens(found.values, rows.lengths, each)))
-    numbers = finite(name, found.astype(np.float32))
+    mend = "default_value fills missing ones; infinite ones are the expression's or the normalizer's"
+    numbers = finite(name, found.astype(np.float32), mend)
     return {name: numbers if rows.lengths is None else ragged(numbers.numpy(), rows.lengths)}
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #63de2a2a
