@@ -327,7 +327,10 @@ def _side_frame(
     name: str, key: str, features: list[Feature], sources: Mapping[str, Source], events: pd.DataFrame,
     separator: str, integers: set[str]
 ) -> pd.DataFrame:
-    "The table of users or items, one row each; the keys of the events where there is none."
+    """The table of users or items, one row each; the keys of the events where there is none.
+
+    Text that is no feature, such as a title, stays in it, to be shown.
+    """
     if name not in sources:
         missing = [feature.name for feature in features if feature.name != key]
         if missing:
@@ -341,7 +344,9 @@ def _side_frame(
     if pc.any(twice).as_py():
         source.refuse(key, f"every one of the {name} needs one row, these stand there again", twice)
     read = lambda one: _tried(_feature_column, source, one.name, one, separator, integers)
-    return _frame(columns | {one.name: read(one) for one in features if one.name != key})
+    columns |= {one.name: read(one) for one in features if one.name != key}
+    shown = [one.name for one in source.table.schema if one.name not in columns and is_text(one.type)]
+    return _frame(columns | {one: source.column(one) for one in shown})
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #29bc4e93
 def _check_types(
