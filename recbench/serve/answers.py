@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['ids_of', 'jagged_of', 'histories', 'feature_parts', 'row_tensors', 'asked_by', 'known_of', 'answer_lists',
-           'recommend_all', 'score_all', 'Answers']
+           'FieldError', 'recommend_all', 'score_all', 'Answers']
 
 # %% ../../nbs/87_serve/15_answers.ipynb #0293e851
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..data.rows.table import Jagged, check_ids, encode_lists, encode_numbers
 from ..data.rows.vocabulary import Vocabulary
 from ..export.exported import Exported, pair_scores
 from ..export.inputs import InputSpec, checked
+from ..train.known_users import places_of
 from ..train.lists import Asked, ranked_items
 from ..train.raw_rows import borrowed_vocabularies, named_columns, window_features
 
@@ -40,13 +42,23 @@ def ids_of(feature: Feature, values: Sequence[Any], vocabularies: Mapping[str, V
 
 
 def jagged_of(values: Tensor, lists: Sequence[Sequence]) -> Jagged:
-    "The flat values as rows as long as the lists."
+    """The flat values as rows as long as the lists.
+
+    Args:
+        values: of all lists, one behind the other
+        lists: whose lengths the rows have
+    """
     lengths = torch.tensor([len(one) for one in lists], dtype=torch.int64)
     return Jagged(values, lengths.cumsum(0) - lengths, lengths)
 
 # %% ../../nbs/87_serve/15_answers.ipynb #042ef588
 def histories(rows: Sequence[Mapping[str, Any]], name: str = "history") -> list[list]:
-    "Item ids of each row under a name, or under `history`; nothing is an empty list."
+    """Item ids of each row under a name, or under `history`; nothing is an empty list.
+
+    Args:
+        rows: typed by the schema
+        name: of the feature that looks at a history
+    """
     return [row.get(name) or row.get("history") or [] for row in rows]
 
 
@@ -101,7 +113,11 @@ def asked_by(self: "Answers", body: Mapping[str, Any], given: Sequence[Any]) -> 
 
 # %% ../../nbs/87_serve/15_answers.ipynb #05fe5ca8
 def known_of(lists: Jagged) -> Jagged:
-    "Without the places -1, those of items that the catalogue lacks."
+    """Without the places -1, those of items that the catalogue lacks.
+
+    Args:
+        lists: catalogue positions, a row a user
+    """
     there = lists.values >= 0
     rows = torch.arange(len(lists)).repeat_interleave(lists.lengths)[there]
     lengths = torch.bincount(rows, minlength=len(lists))
@@ -124,6 +140,26 @@ def answer_lists(self: "Answers", items: Tensor, scores: Tensor) -> list[list[di
     return [[dict(zip(names, (rank, *next(lines)))) for rank in range(1, count + 1)]
             for count in counts]
 
+# %% ../../nbs/87_serve/15_answers.ipynb #32300263
+class FieldError(ValueError):
+    """A value that cannot be answered.
+
+    Args:
+        field: of the request that holds it
+        text: what is wrong
+    """
+
+    def __init__(self, field: str, text: str):
+        super().__init__(text)
+        self.field = field
+
+
+@contextmanager
+def _field(name: str) -> Iterator[None]:
+    "An error inside is one of this field."
+    try: yield
+    except ValueError as error: raise FieldError(name, str(error)) from error
+
 # %% ../../nbs/87_serve/15_answers.ipynb #81cf41bb
 def recommend_all(self: "Answers", bodies: Sequence[dict]) -> list[list[list[dict]]]:
     """Lists for requests that differ in their users only.
@@ -132,8 +168,10 @@ def recommend_all(self: "Answers", bodies: Sequence[dict]) -> list[list[list[dic
         bodies: of /recommend, of one kind
     """
     first, kind = bodies[0], "users" if bodies[0]["users"] is not None else "rows"
-    asked = asked_by(self, first, [one for body in bodies for one in body[kind]])
     bounds = {name: first[name] for name in ("eligible", "forbidden")}
+    with _field(kind): asked = asked_by(self, first, [one for body in bodies for one in body[kind]])
+    for name, given in bounds.items():
+        with _field(name): places_of(f"{name} item", given or [], self.exported.item_keys)
     lists = iter(answer_lists(self, *ranked_items(self.exported, asked, first["k"], **bounds)))
     return [[next(lists) for _ in body[kind]] for body in bodies]
 

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'Limits', 'many_of', 'id_type', 'field_type', 'row_type', 'request_types', 'has_users', 'BodyLimit',
-           'fields_of', 'Served', 'as_json', 'describe', 'add_questions', 'add_state', 'reload_or_keep', 'create_app']
+           'fields_of', 'Served', 'as_json', 'describe', 'key_of', 'add_errors', 'add_questions', 'add_state',
+           'reload_or_keep', 'create_app']
 
 # %% ../../nbs/87_serve/20_app.ipynb #c0e71a25
 import asyncio
 import hmac
 import json
 import logging
+import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +24,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pandas.api.types import is_string_dtype
 from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, create_model
 from pydantic_core import to_json
@@ -59,18 +62,34 @@ _Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 
 
 def many_of(kind: Any, bounds: Any, absent: bool = False) -> Any:
-    "Lists of a kind within bounds, or nothing where that may be, as pydantic checks them."
+    """Lists of a kind within bounds, or nothing where that may be, as pydantic checks them.
+
+    Args:
+        kind: type of an entry
+        bounds: a pydantic Field with the least and most entries
+        absent: may None stand there?
+    """
     many: Any = Annotated[list[kind], bounds]
     return many | None if absent else many
 
 
 def id_type(keys: pd.Index) -> Any:
-    "How ids of this kind are written in JSON: whole numbers or text."
+    """How ids of this kind are written in JSON: whole numbers or text.
+
+    Args:
+        keys: raw ids
+    """
     return _Whole if pd.api.types.is_integer_dtype(keys.dtype) else StrictStr
 
 # %% ../../nbs/87_serve/20_app.ipynb #34a6cbad
 def field_type(exported: Exported, name: str, limits: Limits) -> Any:
-    "How a feature is written in JSON, by the schema and its vocabulary."
+    """How a feature is written in JSON, by the schema and its vocabulary.
+
+    Args:
+        exported: whose schema it is
+        name: of the feature
+        limits: of a request; a list is no longer than `limits.history`
+    """
     feature = next(one for one in exported.schema.features if one.name == name)
     if isinstance(feature, RawFeature):
         size = feature.value_dim
@@ -109,7 +128,12 @@ def row_type(exported: Exported, limits: Limits, item: bool) -> type[BaseModel]:
 
 # %% ../../nbs/87_serve/20_app.ipynb #86e42e4e
 def request_types(exported: Exported, limits: Limits) -> tuple[type[BaseModel], type[BaseModel]]:
-    "Bodies of /recommend and /score."
+    """Bodies of /recommend and /score.
+
+    Args:
+        exported: whose schema and ids they are checked by
+        limits: of a request
+    """
     items = many_of(id_type(exported.item_keys), Field(max_length=limits.history), True)
     users = id_type(exported.known_users.keys) if has_users(exported) else StrictStr
     most, strict = min(limits.k, len(exported.item_keys)), ConfigDict(extra="forbid")
@@ -124,7 +148,13 @@ def request_types(exported: Exported, limits: Limits) -> tuple[type[BaseModel], 
     return recommend, create_model("ScoreRequest", __config__=strict, rows=rows)
 
 
-def has_users(exported: Exported) -> bool: return (exported.path / "users.parquet").is_file()
+def has_users(exported: Exported) -> bool:
+    """Does a folder hold known users, so that lists can be asked by id?
+
+    Args:
+        exported: that is asked
+    """
+    return (exported.path / "users.parquet").is_file()
 
 # %% ../../nbs/87_serve/20_app.ipynb #525b52ed
 class BodyLimit:
@@ -246,12 +276,17 @@ class Served:
 
 # %% ../../nbs/87_serve/20_app.ipynb #4f6367c3
 def as_json(name: str, found: Any) -> Response:
-    "A finished answer; numbers that are not finite are null."
+    """A finished answer; numbers that are not finite are null.
+
+    Args:
+        name: of the answer's one field
+        found: lists, dicts, numbers and text
+    """
     return Response(to_json({name: found}, inf_nan_mode="null"), media_type="application/json")
 
 
-def _refused(where: str, error: Exception) -> HTTPException:
-    told = {"loc": ["body", where], "msg": str(error)[:300], "type": "value_error"}
+def _refused(error: Exception, *where: str) -> HTTPException:
+    told = {"loc": where, "msg": str(error)[:300], "type": "value_error"}
     return HTTPException(422, [told])
 
 
@@ -259,11 +294,16 @@ async def _timed(answer: Any, limits: Limits) -> Any:
     "The answer; 422 for what cannot be answered, 503 after the time is over."
     try: return await asyncio.wait_for(answer, limits.seconds)
     except TimeoutError: raise HTTPException(503, "no answer in time; try again") from None
-    except ValueError as error: raise _refused("rows", error) from None
+    except ValueError as error:
+        raise _refused(error, "body", getattr(error, "field", "rows")) from None
 
 
 def describe(served: Served) -> dict[str, Any]:
-    "What is served: model, parts, ids."
+    """What is served: model, parts, ids.
+
+    Args:
+        served: the folder that answers
+    """
     now = served.now.exported
     kinds = {name: "integer" if pd.api.types.is_integer_dtype(keys.dtype) else "string"
              for name, keys in (("item_ids", now.item_keys),
@@ -271,9 +311,48 @@ def describe(served: Served) -> dict[str, Any]:
     about = {name: now.about[name] for name in ("model", "parts")}
     return {**about, "items": len(now.item_keys), **kinds}
 
+# %% ../../nbs/87_serve/20_app.ipynb #658a8e78
+def key_of(text: str, keys: pd.Index) -> int | str:
+    """The id that an address names, by its own text only: of 10 neither 1_0 nor 010.
+
+    Args:
+        text: of the address
+        keys: raw ids
+
+    Raises:
+        HTTPException: 422 where ids are whole numbers and the text is none
+    """
+    if id_type(keys) is not _Whole: return text
+    if re.fullmatch(r"0|-?[1-9][0-9]*", text): return int(text)
+    raise _refused(ValueError("must be a whole number, such as 12"), "path", "item")
+
+# %% ../../nbs/87_serve/20_app.ipynb #4cbaaffc
+def add_errors(app: FastAPI) -> None:
+    """What is answered to a wrong request and to a failure: 422 names the fields and repeats none of
+    their values, which strict JSON may not hold (NaN, half a surrogate pair); 500 tells nothing.
+
+    Args:
+        app: that gets them
+    """
+    async def wrong(request: Request, error: RequestValidationError) -> Response:
+        told = [{name: one[name] for name in ("loc", "msg", "type")} for one in error.errors()]
+        return Response(json.dumps({"detail": told}), 422, media_type="application/json")
+
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "internal error"}, 500)
+
+    app.exception_handler(RequestValidationError)(wrong)
+    app.exception_handler(Exception)(unknown)
+
 # %% ../../nbs/87_serve/20_app.ipynb #c0ef9e1d
 def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
-    "The addresses that answer with the model."
+    """The addresses that answer with the model.
+
+    Args:
+        app: that gets them
+        served: the folder that answers
+        limits: of a request
+    """
     exported = served.now.exported
     RecommendRequest, ScoreRequest = request_types(exported, limits)
     batcher: MicroBatcher[tuple[str, dict], list] = MicroBatcher(
@@ -285,9 +364,9 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
     async def recommend(body: RecommendRequest) -> Response:   # type: ignore[valid-type]
         given = body.model_dump(mode="json")   # type: ignore[attr-defined]
         if (given["users"] is None) == (given["rows"] is None):
-            raise _refused("users", ValueError("give either users or rows"))
+            raise _refused(ValueError("give either users or rows"), "body", "users")
         if given["users"] is not None and not users:
-            raise _refused("users", ValueError("the folder holds no users; give rows"))
+            raise _refused(ValueError("the folder holds no users; give rows"), "body", "users")
         return as_json("lists", await _timed(batcher(("recommend", given)), limits))
 
     async def score(body: ScoreRequest) -> Response:   # type: ignore[valid-type]
@@ -296,8 +375,7 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
 
     async def similar(item: str, k: Annotated[int, Field(ge=1, le=1000)] = 10) -> dict[str, Any]:
         now = served.now.exported
-        try: key = int(item) if id_type(now.item_keys) is _Whole else item
-        except ValueError: raise _refused("id", ValueError("must be a whole number")) from None
+        key = key_of(item, now.item_keys)
         if key not in now.item_keys: raise HTTPException(404, "no such item")
         found = await asyncio.to_thread(now.similar, key, k)
         return {"items": found.to_dict("records")}
@@ -312,7 +390,13 @@ _LOG = logging.getLogger("recbench.serve")
 
 
 def add_state(app: FastAPI, served: Served, token: str | None) -> None:
-    "The addresses that say what is served, and the one that opens the folder again."
+    """The addresses that say what is served, and the one that opens the folder again.
+
+    Args:
+        app: that gets them
+        served: the folder that answers
+        token: that /reload wants; None: /reload is refused
+    """
     async def health() -> dict[str, Any]: return {"state": "ready", "model": describe(served)["model"]}
     async def schema() -> dict[str, Any]: return describe(served)
     async def page() -> HTMLResponse: return HTMLResponse(PAGE)
@@ -333,7 +417,11 @@ def add_state(app: FastAPI, served: Served, token: str | None) -> None:
 
 # %% ../../nbs/87_serve/20_app.ipynb #d4400207
 def reload_or_keep(served: Served) -> None:
-    "Open the folder again; the old one stays where that fails, whatever fails."
+    """Open the folder again; the old one stays where that fails, whatever fails.
+
+    Args:
+        served: the folder that answers
+    """
     try: served.reload()
     except Exception as error: _LOG.error("kept the old folder: %s", error)
 
@@ -366,10 +454,6 @@ def create_app(
 
     app = FastAPI(title=f"recbench: {describe(served)['model']}", lifespan=life)
     app.add_middleware(BodyLimit, most=limits.body)   # type: ignore[arg-type]
-
-    async def unknown(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "internal error"}, 500)
-
-    app.exception_handler(Exception)(unknown)
+    add_errors(app)
     add_questions(app, served, limits), add_state(app, served, token)
     return app
