@@ -323,7 +323,7 @@ def key_of(text: str, keys: pd.Index) -> int | str:
         HTTPException: 422 where ids are whole numbers and the text is none
     """
     if id_type(keys) is not _Whole: return text
-    if re.fullmatch(r"0|-?[1-9][0-9]*", text): return int(text)
+    if re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text): return int(text)
     raise _refused(ValueError("must be a whole number, such as 12"), "path", "item")
 
 # %% ../../nbs/87_serve/20_app.ipynb #4cbaaffc
