@@ -1,4 +1,5 @@
 "A sweep killed at five moments ends with the table of an unbroken one; bad spaces are refused at once."
+import json
 import os
 import signal
 import subprocess
@@ -63,8 +64,9 @@ def test_killed_at_five_moments(tmp_path):
         ({"space": "{lerning_rate: [0.1, 0.2]}"}, "'lerning_rate' is no parameter of"),
         ({"space": "{top_k: [5, five]}"}, "parameter top_k is 'five'; its type is int"),
         ({"space": "{rate: 1", "model": "DSSM"}, "space"),
+        ({"model": "DSSM", "fixed": "{planted_users: 9, epochs: 1}"}, "'planted_users' is no parameter"),
     ],
-    ids=["unknown name", "wrong type", "no YAML"],
+    ids=["unknown name", "wrong type", "no YAML", "fixed of a notebook"],
 )
 def test_bad_space_is_refused(parameters, said, tmp_path):
     result = run_papermill(NOTEBOOK, tmp_path / "out.ipynb", tmp_path, parameters)
@@ -73,6 +75,10 @@ def test_bad_space_is_refused(parameters, said, tmp_path):
 
 PLANS = """
 def value(seed, folder, report, x: float): return x + seed / 100
+
+def both(seed, folder, report, x: float, y: float): return x
+
+def infinite(seed, folder, report, x: float): return float("inf")
 
 def partly(seed, folder, report, x: float):
     if x == 9 and seed: raise RuntimeError("no")
@@ -167,3 +173,47 @@ def test_failed_seed_does_not_win(swept):
     assert setting_table(sweep)["x"].tolist() == [3, 2, 1]
     with pytest.raises(ValueError, match="3 points ended well"): importances(sweep)
     assert len(draw_sweep(sweep).axes) == 2  # lines and best settings, no importances
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fixed": {"model": "DSSM", "dataset": "planted", "experts": 4}}, "'experts' is no parameter of"),
+        ({"fixed": {"model": "DSMM", "dataset": "planted"}}, "unknown model 'DSMM'"),
+        ({"fixed": {"dataset": "planted"}}, "a recipe needs 'model'"),
+        ({"fixed": {"model": "DSSM"}}, "a recipe needs 'dataset'"),
+        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "sampl": "grid"}, "did you mean 'sampler'"),
+        ({"target": "plans_of_sweeps:both", "space": {"x": [1]}}, "needs 'y'; name it"),
+        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "rungs": [1.5, 2]}, "rungs is 1.5"),
+        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "rungs": ["a"]}, "rungs is 'a'"),
+        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "seeds": 3}, "seeds is 3"),
+        ({"target": "plans_of_sweeps:value", "space": {"x": [True, 1]}}, "holds a value twice"),
+    ],
+)
+def test_refused_before_anything_runs(swept, tmp_path, change, said):
+    from recbench.sweep import RECIPE, Sweep
+
+    given = {"target": RECIPE, "space": {"learning_rate": [0.1]}} | change
+    with pytest.raises(ValueError) as error: Sweep(metric="m", folder=tmp_path / "sweep", **given)
+    assert said in str(error.value) and not (tmp_path / "sweep").exists()
+
+
+def test_outcomes_are_finite(tmp_path, swept):
+    from recbench.sweep.targets import best_value
+
+    assert swept("infinite", {"x": [1.0]}).table()["why"][0].endswith("m is inf; must be a finite number")
+    nan = float("nan")
+    for name, values, best in (("a", [nan, 1.0, 3.0], (1.0, 3)), ("b", [2.0, nan], (2.0, 2))):
+        (tmp_path / name).mkdir()
+        rows = [json.dumps({"m": value}) + "\n" for value in values]
+        (tmp_path / name / "epochs.jsonl").write_text("".join(rows))
+        assert best_value(tmp_path / name, "m", False) == best
+
+
+def test_random_points_differ(swept):
+    from recbench.sweep.propose import first_points
+    from recbench.sweep.trials import Plan
+
+    assert swept("value", {"x": [1.0]}, sampler="random", points=5).table()["x"].tolist() == [1.0]
+    few, more = (first_points(Plan("a:b", {"x": (1, 2, 3, 4)}, "m", points=points)) for points in (2, 4))
+    assert sorted(one["x"] for one in more) == [1, 2, 3, 4] and more[:2] == few

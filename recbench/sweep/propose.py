@@ -124,13 +124,18 @@ def point_values(
 
 # %% ../../nbs/82_sweep/30_propose.ipynb #2785d6c4
 def first_points(plan: Plan) -> list[dict[str, Any]]:
-    """All points of a grid or of random draws.
+    """All points of a grid, or different ones of random draws: fewer where the space has no more.
 
     Args:
         plan: space, sampler, points, seed
     """
     if plan.sampler == "grid": return grid(plan.space)
-    return [random_point(plan.space, index, plan.seed) for index in range(plan.points)]
+    found: dict[str, dict[str, Any]] = {}
+    for index in range(20 * plan.points):
+        if len(found) == plan.points: break
+        point = random_point(plan.space, index, plan.seed)
+        found.setdefault(repr(point), point)
+    return list(found.values())
 
 
 def best_points(values: Mapping[int, float | None], plan: Plan, share: float) -> list[int]:

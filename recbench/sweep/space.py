@@ -80,7 +80,7 @@ def _part(name: str, given: Any) -> Part:
         if not isinstance(value, plain) or isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"space of {name} holds {value!r:.80}; values are text, finite numbers, "
                              "true, false or null")
-    if len(set(map(repr, given))) < len(given):
+    if len(set(given)) < len(given):        # true is 1, and 1 is 1.0
         raise ValueError(f"space of {name} holds a value twice: {list(given)}")
     return tuple(given)
 

@@ -8,16 +8,16 @@ __all__ = ['Budget', 'Sweep']
 # %% ../../nbs/82_sweep/60_sweep.ipynb #e0559590
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..core.checks import number, whole
+from ..core.checks import listed, number, whole
 from ..evaluate.cards import Card
 from .propose import best_points, first_points, point_values, tpe_points
-from .space import grid, read_space
+from .space import check_names, grid, read_space
 from .targets import check_target
 from .trials import Job, Outcome, Plan, begin, in_words, read_outcomes, trial_table
 from .workers import Pool
@@ -161,8 +161,10 @@ class Sweep(Card):
         self, target: str, space: str | Mapping[str, Any], metric: str, folder: Path | str,
         **options: Any
     ):
-        for name in ("seeds", "rungs"):
-            if name in options: options[name] = tuple(options[name])
+        check_names(options, [one.name for one in fields(Plan)], "a plan")
+        for name in {"seeds", "rungs"} & {*options}:
+            given = options[name]
+            options[name] = tuple(given if isinstance(given, range) else listed(name, given, "numbers"))
         self.plan = Plan(str(target), read_space(space), metric, **options)
         if self.plan.sampler == "grid": grid(self.plan.space)
         check_target(self.plan)

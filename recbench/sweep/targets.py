@@ -11,16 +11,18 @@ import inspect
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ..core.checks import number
 from ..core.documents import parse_json
 from ..core.paths import check_values
 from ..core.registry import lookup
 from .space import Range, check_names
 from .trials import Job, Outcome, Plan
+from ..train.best import best_epoch
 from ..train.callbacks import HALT
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #cbda1043
@@ -33,15 +35,20 @@ def is_notebook(target: str) -> bool:
     return target.endswith(".ipynb")
 
 
-def recipe_names() -> list[str]:
-    "What a sweep over a recipe may name: model, data set, settings, and choices of the configs."
-    from recbench.models.match_configs import MatchChoices
-    from recbench.models.rank_configs import RankChoices
+def recipe_names(model: str) -> list[str]:
+    """What a sweep over a model's recipe may name: data set, settings, and choices of its config.
+
+    Args:
+        model: name; an unknown one is a ValueError
+    """
+    from recbench.models.match_configs import MATCH_CONFIGS, MatchChoices
+    from recbench.models.rank_configs import RANK_CONFIGS, RankChoices
     from recbench.models.recipes import Recipe
-    from recbench.models.task_configs import TaskChoices
-    choices = (MatchChoices, RankChoices, TaskChoices)
-    found = ["model", "dataset", "options", *Recipe.model_fields]
-    return list(dict.fromkeys([*found, *(name for one in choices for name in one._fields)]))
+    from recbench.models.task_configs import TASK_CONFIGS, TaskChoices
+    kinds = ((MATCH_CONFIGS, MatchChoices), (TASK_CONFIGS, TaskChoices), (RANK_CONFIGS, RankChoices))
+    choices = {name: kind._fields for names, kind in reversed(kinds) for name in names}
+    own = lookup(choices, model, "model")
+    return list(dict.fromkeys(["model", "dataset", "options", *Recipe.model_fields, *own]))
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #6e98bcae
 def load_function(target: str) -> Callable[..., float | None]:
@@ -66,11 +73,27 @@ def check_target(plan: Plan) -> None:
     """
     named = [*plan.space, *plan.fixed]
     if is_notebook(plan.target): return _check_notebook(plan, named)
-    if plan.target == RECIPE: return check_names(named, recipe_names(), "a recipe")
+    if plan.target == RECIPE: return _check_recipe(plan, named)
     taken = inspect.signature(load_function(plan.target)).parameters
-    if any(one.kind is one.VAR_KEYWORD for one in taken.values()): return
     own = ("seed", "folder", "report")
-    check_names(named, [name for name in taken if name not in own], plan.target)
+    several = {name for name, one in taken.items() if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    if not any(one.kind is one.VAR_KEYWORD for one in taken.values()):
+        check_names(named, [name for name in taken if name not in own], plan.target)
+    needed = [name for name, one in taken.items() if one.default is one.empty and name not in several]
+    _check_needed(needed, [*own, *named], plan.target)
+
+
+def _check_needed(needed: Iterable[str], named: list[str], what: str) -> None:
+    for name in needed:
+        if name not in named:
+            raise ValueError(f"{what} needs {name!r}; name it in the space or among the fixed")
+
+
+def _check_recipe(plan: Plan, named: list[str]) -> None:
+    _check_needed(("model", "dataset"), named, "a recipe")
+    models = plan.space.get("model", (plan.fixed.get("model"),))
+    if isinstance(models, Range): raise ValueError("space of model is a range; must be a list of names")
+    for model in models: check_names(named, recipe_names(str(model)), f"the recipe of {model}")
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #9c863e00
 def _check_notebook(plan: Plan, named: list[str]) -> None:
@@ -102,7 +125,8 @@ def best_value(folder: Path, metric: str, maximise: bool) -> tuple[float, int]:
         parse_json(given.read_text(encoding="utf-8"), str(given))]
     if not rows: raise ValueError("the run left no epochs.jsonl and no result.json")
     values = [float(lookup(row, metric, "metric")) for row in rows]
-    return max(values) if maximise else min(values), 0 if given.exists() else len(rows)
+    best = values[best_epoch(values, maximise) - 1]     # all NaN: the last, which is no outcome
+    return best, 0 if given.exists() else len(rows)
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #5672a5ef
 def run_notebook_job(plan: Plan, job: Job, folder: Path) -> None:
@@ -152,8 +176,7 @@ def run_job(plan: Plan, job: Job, sweep: Path | str) -> Outcome:
             value = load_function(plan.target)(seed=job.seed, folder=folder, report=report, **given)
         epochs = max(seen, default=0)
         if value is None: value, epochs = best_value(folder, plan.metric, plan.maximise)
-        if value != value: raise ValueError(f"{plan.metric} is NaN")
-        return Outcome(job, "done", float(value), epochs, *took())
+        return Outcome(job, "done", number(plan.metric, float(value)), epochs, *took())
     except Exception as error:
         text = str(error).strip().splitlines() or [""]
         return Outcome(job, "failed", None, 0, *took(), f"{type(error).__name__}: {text[-1]:.300}")

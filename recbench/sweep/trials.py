@@ -58,7 +58,8 @@ class Plan:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {list(self.seeds)}; must hold at least one, each once")
         for seed in self.seeds: whole("seeds", seed, 0)
-        if any(b <= a for a, b in zip((0, *self.rungs), self.rungs)):
+        for rung in self.rungs: whole("rungs", rung, 1)
+        if any(b <= a for a, b in zip(self.rungs, self.rungs[1:])):
             raise ValueError(f"rungs is {list(self.rungs)}; must be rising numbers of epochs, from 1")
         both = sorted({*self.space} & {*self.fixed})
         if both: raise ValueError(f"{both[0]!r} is fixed and in the space; name it once")
