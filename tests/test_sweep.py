@@ -64,7 +64,7 @@ def test_killed_at_five_moments(tmp_path):
         ({"space": "{lerning_rate: [0.1, 0.2]}"}, "'lerning_rate' is no parameter of"),
         ({"space": "{top_k: [5, five]}"}, "parameter top_k is 'five'; its type is int"),
         ({"space": "{rate: 1", "model": "DSSM"}, "space"),
-        ({"model": "DSSM", "fixed": "{planted_users: 9, epochs: 1}"}, "'planted_users' is no parameter"),
+        ({"model": "DSSM", "fixed": "{planted_users: 9, epochs: 1}"}, "'planted_users' is no"),
     ],
     ids=["unknown name", "wrong type", "no YAML", "fixed of a notebook"],
 )
@@ -96,11 +96,11 @@ def swept(tmp_path, monkeypatch):
     "Makes a sweep of a small function in a new folder, trained in this process."
     from recbench.sweep import Budget, Sweep
 
-    (tmp_path / "plans_of_sweeps.py").write_text(PLANS)
+    (tmp_path / "plans.py").write_text(PLANS)
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def make(name, space, runs=None, folder="sweep", **options):
-        sweep = Sweep(f"plans_of_sweeps:{name}", space, "m", tmp_path / folder, **options)
+        sweep = Sweep(f"plans:{name}", space, "m", tmp_path / folder, **options)
         sweep.run(0, Budget(runs=runs), progress=False)
         return sweep
 
@@ -178,16 +178,16 @@ def test_failed_seed_does_not_win(swept):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"fixed": {"model": "DSSM", "dataset": "planted", "experts": 4}}, "'experts' is no parameter of"),
+        ({"fixed": {"model": "DSSM", "dataset": "planted", "experts": 4}}, "'experts' is no"),
         ({"fixed": {"model": "DSMM", "dataset": "planted"}}, "unknown model 'DSMM'"),
         ({"fixed": {"dataset": "planted"}}, "a recipe needs 'model'"),
         ({"fixed": {"model": "DSSM"}}, "a recipe needs 'dataset'"),
-        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "sampl": "grid"}, "did you mean 'sampler'"),
-        ({"target": "plans_of_sweeps:both", "space": {"x": [1]}}, "needs 'y'; name it"),
-        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "rungs": [1.5, 2]}, "rungs is 1.5"),
-        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "rungs": ["a"]}, "rungs is 'a'"),
-        ({"target": "plans_of_sweeps:value", "space": {"x": [1]}, "seeds": 3}, "seeds is 3"),
-        ({"target": "plans_of_sweeps:value", "space": {"x": [True, 1]}}, "holds a value twice"),
+        ({"target": "plans:value", "space": {"x": [1]}, "sampl": "grid"}, "did you mean 'sampler'"),
+        ({"target": "plans:both", "space": {"x": [1]}}, "needs 'y'; name it"),
+        ({"target": "plans:value", "space": {"x": [1]}, "rungs": [1.5, 2]}, "rungs is 1.5"),
+        ({"target": "plans:value", "space": {"x": [1]}, "rungs": ["a"]}, "rungs is 'a'"),
+        ({"target": "plans:value", "space": {"x": [1]}, "seeds": 3}, "seeds is 3"),
+        ({"target": "plans:value", "space": {"x": [True, 1]}}, "holds a value twice"),
     ],
 )
 def test_refused_before_anything_runs(swept, tmp_path, change, said):
@@ -201,7 +201,8 @@ def test_refused_before_anything_runs(swept, tmp_path, change, said):
 def test_outcomes_are_finite(tmp_path, swept):
     from recbench.sweep.targets import best_value
 
-    assert swept("infinite", {"x": [1.0]}).table()["why"][0].endswith("m is inf; must be a finite number")
+    why = swept("infinite", {"x": [1.0]}).table()["why"][0]
+    assert why.endswith("m is inf; must be a finite number")
     nan = float("nan")
     for name, values, best in (("a", [nan, 1.0, 3.0], (1.0, 3)), ("b", [2.0, nan], (2.0, 2))):
         (tmp_path / name).mkdir()
@@ -215,5 +216,6 @@ def test_random_points_differ(swept):
     from recbench.sweep.trials import Plan
 
     assert swept("value", {"x": [1.0]}, sampler="random", points=5).table()["x"].tolist() == [1.0]
-    few, more = (first_points(Plan("a:b", {"x": (1, 2, 3, 4)}, "m", points=points)) for points in (2, 4))
+    space = {"x": (1, 2, 3, 4)}
+    few, more = (first_points(Plan("a:b", space, "m", points=points)) for points in (2, 4))
     assert sorted(one["x"] for one in more) == [1, 2, 3, 4] and more[:2] == few
