@@ -61,7 +61,7 @@ def histories(rows: Sequence[Mapping[str, Any]], name: str = "history") -> list[
     """
     return [row.get(name) or row.get("history") or [] for row in rows]
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #d7b173bc
 def feature_parts(self: "Answers", feature: Feature, rows: Sequence[Mapping[str, Any]]) -> tuple:
     """Tensors of a feature, in the order of its spec.
 
@@ -123,7 +123,7 @@ def known_of(lists: Jagged) -> Jagged:
     lengths = torch.bincount(rows, minlength=len(lists))
     return Jagged(lists.values[there], lengths.cumsum(0) - lengths, lengths)
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #1595eba1
 def answer_lists(self: "Answers", items: Tensor, scores: Tensor) -> list[list[dict]]:
     """Lists as JSON has them, one a user; places without an item are left out.
 

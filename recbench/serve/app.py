@@ -147,7 +147,7 @@ def request_types(exported: Exported, limits: Limits) -> tuple[type[BaseModel], 
     rows: Any = (many_of(row_type(exported, limits, True), many), ...)
     return recommend, create_model("ScoreRequest", __config__=strict, rows=rows)
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #333ffc38
 def has_users(exported: Exported) -> bool:
     """Does a folder hold known users, so that lists can be asked by id?
 
@@ -297,7 +297,7 @@ async def _timed(answer: Any, limits: Limits) -> Any:
     except ValueError as error:
         raise _refused(error, "body", getattr(error, "field", "rows")) from None
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #a5c15c16
 def describe(served: Served) -> dict[str, Any]:
     """What is served: model, parts, ids.
 
@@ -388,7 +388,7 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
 # %% ../../nbs/87_serve/20_app.ipynb #86a98978
 _LOG = logging.getLogger("recbench.serve")
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #44341a58
 def add_state(app: FastAPI, served: Served, token: str | None) -> None:
     """The addresses that say what is served, and the one that opens the folder again.
 

@@ -38,7 +38,7 @@ def as_text(values: pa.Array, name: str = "a column") -> pa.Array:
     if pa.types.is_floating(values.type): return _float_text(values, name)
     return pc.cast(values, pa.string())
 
-
+# %% ../../../nbs/10_data/50_columns/40_buckets.ipynb #09fff089
 def _float_text(values: pa.Array, name: str) -> pa.Array:
     "Floats as text, the whole ones as whole numbers."
     values = pc.if_else(pc.is_nan(values), None, values)

@@ -149,7 +149,7 @@ def _matrix(name: str, values: np.ndarray, counts: np.ndarray, width: int) -> np
         raise ValueError(f"{name} holds {counts[bad]} numbers in row {bad}; value_dim is {width}")
     return values.reshape(-1, width)
 
-
+# %% ../../../nbs/10_data/50_columns/30_encoded.ipynb #93c6c3ca
 def finite(
     name: str, numbers: np.ndarray, mend: str = "set fg_encoded_default_value, or fill them"
 ) -> Tensor:

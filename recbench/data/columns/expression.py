@@ -134,7 +134,7 @@ def _height(tree: Node) -> int:
     while level: level, found = [part for node in level for part in node.parts], found + 1
     return found
 
-
+# %% ../../../nbs/10_data/50_columns/42_expression.ipynb #a5cc91f3
 def parse(text: str) -> Node:
     """A formula as a tree.
 
