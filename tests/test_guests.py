@@ -127,7 +127,7 @@ def python(folder, code):
 def rank_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rank")
     (folder / "my_nets.py").write_text(MODULE)
-    assert python(folder, RANK).splitlines()[-1].startswith("FlatFM")
+    assert python(folder, RANK).startswith("FlatFM")
     return folder
 
 

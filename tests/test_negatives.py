@@ -344,8 +344,8 @@ def test_the_lab_answers(tmp_path):
         "epochs": 1,
         "num_sample": 16,
         "batch_size": 256,
-        "other_batch_size": None,
-        "other_temperature": None,
+        "other_batch_size": 0,
+        "other_temperature": 0.0,
         "save": "kept/tidy.parquet",
     }
     result = run_papermill(

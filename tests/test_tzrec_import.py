@@ -80,8 +80,8 @@ def test_an_own_config_is_read_built_and_trained():
     )
 
 
-@pytest.mark.parametrize("name", ["dbmtl_taobao_jrc", "deepfm_criteo", "dssm_taobao", "pepnet_taobao",
-                                  "rocket_launching_criteo", "tdm_taobao"])
+@pytest.mark.parametrize("name", ["dbmtl_taobao_jrc", "deepfm_criteo", "dssm_taobao", "ple_taobao",
+                                  "pepnet_taobao", "rocket_launching_criteo", "tdm_taobao"])
 def test_a_config_of_theirs_is_read_built_and_trained(name):
     path = CONFIGS / f"{name}.config"
     if not path.is_file(): pytest.skip(f"{path.name} is not there: it is no part of the project")

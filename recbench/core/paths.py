@@ -149,13 +149,14 @@ def _check_parameter(name: str, value: Any, kinds: Mapping[str, ast.expr]) -> No
     raise TypeError(f"parameter {name} is {value!r}; its type is {ast.unparse(kinds[name])}{hint}")
 
 # %% ../../nbs/00_core/20_paths.ipynb #6606fc50
-_COUNTS = """top_k epochs batch_size other_batch_size embedding_dim num_sample draws patience
+_COUNTS = """top_k epochs batch_size embedding_dim num_sample draws patience
     planted_users planted_items demo_users demo_epochs experts expert_width steps rounds classes
     rows_a_class points batch budget_runs leaves branches attention_units importance_epochs
     tower""".split()
 _FROM_ZERO = """seed tie_seed sampler_seed num_hard memory prune power weight_decay table_weight_decay
-    newest inner pause keep_price max_history max_recent output_dim workers""".split()
-_RATES = """learning_rate table_learning_rate temperature other_temperature init_std gamma gap
+    newest inner pause keep_price max_history max_recent output_dim workers other_batch_size
+    other_temperature""".split()
+_RATES = """learning_rate table_learning_rate temperature init_std gamma gap
     variational_dropout budget_minutes budget_cpu_minutes""".split()
 _SHARES = """dropout label_smoothing item_dropout_rate user_dropout_rate share confidence
     remain_ratio""".split()

@@ -8,6 +8,7 @@ __all__ = ['WHOLE', 'MOST', 'ABOVE_0', 'AT_LEAST_0', 'MAY_BE_NONE', 'EVENTS', 'L
            'has_schedule', 'fill_in', 'check_together', 'chosen_arguments']
 
 # %% ../../nbs/80_train/38_arguments.ipynb #9736bbc6
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,7 @@ def chosen_arguments(model: BaseModel, given: Mapping[str, Any]) -> dict[str, An
         recipe = Recipe() if named else usual
         if usual != recipe and checked["progress"]:
             print(f"recipe of {type(model).__name__} not used, because {', '.join(named)} is given; "
-                  "recipe=recipe_of(model, dataset) beside it changes only that")
+                  "recipe=recipe_of(model, dataset) beside it changes only that", file=sys.stderr)
     taken = fill_in(checked, recipe)
     check_together(taken, checked)
     return taken
