@@ -13,27 +13,21 @@ __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_histor
            'draw_wins', 'row_groups', 'evaluation_of_runs']
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
-from recbench.explore.comparison import (
+from .comparison import (
     Comparison, bands_of, config_table, evaluate_run, idle_bands, keep_test_values, pair_table,
-    paired_test, read_bands, read_comparison, run_table, same_users, write_bands
-)
+    paired_test, read_bands, read_comparison, run_table, same_users, write_bands)
 from .controls import Explorer, explore
 from .curves import draw_metric, metric_explorer, tidy_history
 from .data_facts import DataFacts, data_facts
 from .data_page import DataPage, data, draw_page, sentences
-from recbench.explore.footprint import (
-    batch_bytes, dataset_bytes, footprint, refuse_what_does_not_fit, softmax_seconds,
-    weight_bytes
-)
-from recbench.explore.negatives_lab import (
-    NegativesLab, answer, draw_lab, negatives_explorer, standing, switch_effects
-)
+from .footprint import (
+    batch_bytes, dataset_bytes, footprint, refuse_what_does_not_fit, softmax_seconds, weight_bytes)
+from .negatives_lab import (
+    NegativesLab, answer, draw_lab, negatives_explorer, standing, switch_effects)
 from .overlay import draw_pair, draw_runs, pair_explorer, run_explorer
 from .people import PersonView, person_table, recommendations
 from .result_pictures import draw_calibration, draw_ranking, draw_retrieval
-from recbench.explore.wins import (
-    draw_wins, evaluation_of_runs, examples, row_groups, wins_and_losses
-)
+from .wins import (draw_wins, evaluation_of_runs, examples, row_groups, wins_and_losses)
 
 # %% ../../nbs/90_explore/99_explore.ipynb #037b6613
 _all_ = [

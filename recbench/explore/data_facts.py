@@ -466,8 +466,7 @@ def label_numbers(dataset: Dataset, label: str) -> dict[str, float]:
         "id features": sum(one.is_sparse and not one.is_sequence for one in features),
         "number features": sum(not one.is_sparse for one in features),
         "sequences": sum(one.is_sequence for one in features),
-        "labels": max(1, len(dataset.schema.labels)),
-    }
+        "labels": max(1, len(dataset.schema.labels))}
     if not {"user_index", "item_index"} <= set(columns): return found
     item, user = (columns[key].numpy() for key in ("item_index", "user_index"))
     of_item, of_user = (np.bincount(part, minlength=len(table))

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+# %% ../../nbs/85_export/40_exported.ipynb #d87cf2d9
 from ..core.registry import lookup
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table

@@ -26,9 +26,8 @@ from ..data.rows.batch import make_batch
 from ..data.sets.encoding import save_encoding
 from ..evaluate.item_index import IndexKind, ItemIndex
 from .exported import ENDINGS, FORMS, LOADERS, VERSION, Program
-from recbench.export.program import (
-    check_forms, drawn_inputs, export_program, has_compiler, write_form
-)
+from .program import (
+    check_forms, drawn_inputs, export_program, has_compiler, write_form)
 from .wrappers import ScriptWrapper, TowerWrapper, input_specs
 
 # %% ../../nbs/85_export/50_package.ipynb #8db8d9eb

@@ -254,10 +254,9 @@ class HSTUEncoder(nn.Module):
 
     def __init__(self, settings: config.HSTU, sequence_dim: int, max_seq_len: int):
         super().__init__()
-        dim = self.output_dim = settings.stu.embedding_dim
-        places = settings.positional_encoder.num_position_buckets
+        dim, places = settings.stu.embedding_dim, settings.positional_encoder.num_position_buckets
         self.input, self.place = nn.Linear(sequence_dim, dim), nn.Embedding(places, dim)
-        self.dropout = nn.Dropout(settings.input_dropout_ratio)
+        self.dropout, self.output_dim = nn.Dropout(settings.input_dropout_ratio), dim
         nn.init.normal_(self.place.weight, std=0.02)
         nn.init.eye_(self.input.weight)
         biases = settings.relative_time_buckets, settings.relative_position_bias

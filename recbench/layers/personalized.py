@@ -28,8 +28,7 @@ class GateNU(nn.Module):
         super().__init__()
         self.gamma = gamma
         self.dense_layers = nn.Sequential(
-            Linear(in_features, hidden), nn.ReLU(), Linear(hidden, out_features), nn.Sigmoid()
-        )
+            Linear(in_features, hidden), nn.ReLU(), Linear(hidden, out_features), nn.Sigmoid())
 
     def forward(self, prior: Tensor, x: Tensor) -> Tensor:
         """The factors, [B, out_features].

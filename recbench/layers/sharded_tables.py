@@ -29,6 +29,7 @@ from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #7a73ab09
 from ..data.rows.ranks import world, world_device
 from . import embedding_tables
 from recbench.layers.embedding_tables import (

@@ -45,9 +45,8 @@ class CalibratedBinaryCrossEntropy(RowLoss):
 
     def _value(self, logits, labels, sample_weight, session_ids):
         logits = full_precision(logits)
-        drawn = max(logits.shape[1] - 1, 1)
+        positive, drawn = logits.gather(1, labels[:, None]), max(logits.shape[1] - 1, 1)
         power = positive_power(min(1.0, drawn / (self.num_items - 1)), self.calibration)
-        positive = logits.gather(1, labels[:, None])
         terms = F.softplus(logits).sum(1, keepdim=True) - F.softplus(positive)
         terms = (terms + power * F.softplus(-positive)) / (drawn + 1)
         return weighted_mean(terms[:, 0], sample_weight)

@@ -51,8 +51,7 @@ def lifted_softmax(
     positive, negative = full_precision(pos_score) - self.margin, full_precision(neg_scores)
     absent, factor = negative == -torch.inf, self.gamma * scale
     negative = negative.masked_fill(absent, 0)  # -inf times a scale has no gradient
-    others = factor * lift(positive, negative, self.t)
-    if log_q is not None: others = others - log_q
+    others = factor * lift(positive, negative, self.t) - (0 if log_q is None else log_q)
     logits = torch.cat([factor * positive, others.masked_fill(absent, -torch.inf)], 1)  # [n, 1 + K]
     return weighted_mean(logits.logsumexp(1) - logits[:, 0], sample_weight)
 

@@ -133,8 +133,7 @@ class DAT(MatchModel):
 
     def init_towers(self) -> None:
         "A tower and an augmented vector for each side."
-        settings = self.config.model
-        towers = settings.user_tower, settings.item_tower
+        towers = self.config.model.user_tower, self.config.model.item_tower
         names = [name for tower in towers for name in (tower.input, tower.augment_input)]
         shared = self.shared_tables(*names)
         self.user_tower, self.item_tower = (self.make_tower(tower, shared) for tower in towers)

@@ -34,9 +34,8 @@ def toy_model(
     parts = [{"group_name": name, "feature_names": names.split(), "group_type": kind}
              for name, names, kind in groups]
     fields = {"feature_groups": parts, model: settings, "losses": [{"binary_cross_entropy": {}}]}
-    config = ModelConfig(**(fields | options))
     torch.manual_seed(0)
-    made = create_model(config, toy_features(embedding_dim), ["click"])
+    made = create_model(ModelConfig(**(fields | options)), toy_features(embedding_dim), ["click"])
     assert isinstance(made, RankModel)
     made.init_loss()
     return made

@@ -29,6 +29,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, create_model
 from pydantic_core import to_json
 
+# %% ../../nbs/87_serve/20_app.ipynb #fab9465f
 from ..data.rows.features import RawFeature
 from ..core.registry import lookup
 from ..export.exported import Exported, load_exported
@@ -116,8 +117,7 @@ def row_type(exported: Exported, limits: Limits, item: bool) -> type[BaseModel]:
     made = window_features(exported.schema, exported.vocabularies)
     windows = [name for name in names if name in made]
     fields: dict[str, Any] = {
-        name: (field_type(exported, name, limits), ...) for name in names if name not in windows
-    }
+        name: (field_type(exported, name, limits), ...) for name in names if name not in windows}
     keys = id_type(exported.item_keys)
     if windows:
         history = many_of(keys, Field(max_length=limits.history), True)

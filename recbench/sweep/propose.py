@@ -106,7 +106,7 @@ def point_outcomes(
     chosen = {point: last(rungs) if rung is None else rung for point, rungs in found.items()}
     return {point: rungs[chosen[point]] for point, rungs in found.items() if chosen[point] in rungs}
 
-
+# %% ../../nbs/82_sweep/30_propose.ipynb #5ef4425c
 def point_values(
     outcomes: Iterable[Outcome], plan: Plan, rung: int | None = None
 ) -> dict[int, float | None]:
@@ -137,7 +137,7 @@ def first_points(plan: Plan) -> list[dict[str, Any]]:
         found.setdefault(repr(point), point)
     return list(found.values())
 
-
+# %% ../../nbs/82_sweep/30_propose.ipynb #0a45e742
 def best_points(values: Mapping[int, float | None], plan: Plan, share: float) -> list[int]:
     """The best share of the points, at least one, in their order; failed ones never.
 

@@ -34,7 +34,7 @@ def _seed_rows(sweep: Sweep, rung: int | None = None) -> pd.DataFrame:
                         and one.job.rung <= whole[one.job.point]
                         and one.job.seed in {other.job.seed for other in chosen[one.job.point]}])
 
-
+# %% ../../nbs/82_sweep/70_summary.ipynb #7ea1147d
 def setting_table(sweep: Sweep, confidence: float = 0.95) -> pd.DataFrame:
     """A row a point, best first: parameters, seeds, mean with Student's interval over seeds, cost.
 
@@ -54,8 +54,7 @@ def setting_table(sweep: Sweep, confidence: float = 0.95) -> pd.DataFrame:
                      sweep.plan.metric: part["value"].mean(), "low": low, "high": high,
                      "epochs": part["epochs"].mean(), "cpu": part["cpu"].mean(),
                      "rung": part["rung"].iloc[0]})
-    by = ["rung", sweep.plan.metric]
-    rising = [False, not sweep.plan.maximise]
+    by, rising = ["rung", sweep.plan.metric], [False, not sweep.plan.maximise]
     order = pd.DataFrame(rows).sort_values(by, ascending=rising, kind="stable")
     return order.reset_index(drop=True)
 

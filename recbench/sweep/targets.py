@@ -88,7 +88,7 @@ def _check_needed(needed: Iterable[str], named: list[str], what: str) -> None:
         if name not in named:
             raise ValueError(f"{what} needs {name!r}; name it in the space or among the fixed")
 
-
+# %% ../../nbs/82_sweep/40_targets.ipynb #d7bd282f
 def _check_recipe(plan: Plan, named: list[str]) -> None:
     _check_needed(("model", "dataset"), named, "a recipe")
     models = plan.space.get("model", (plan.fixed.get("model"),))

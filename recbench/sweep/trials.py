@@ -163,9 +163,8 @@ def begin(folder: Path | str, plan: Plan) -> Path:
         write_text(path, json.dumps(now, indent=1))
     was = parse_json(path.read_text(encoding="utf-8"), str(path))
     more = {"points"} if plan.sampler != "grid" and not plan.rungs else set()
-    differ = [name for name in now if name not in more and was.get(name) != now[name]]
-    if differ:
-        name = differ[0]
+    name = next((name for name in now if name not in more and was.get(name) != now[name]), None)
+    if name:
         raise ValueError(f"the sweep in {folder} has {name} {was.get(name)!r:.120}, not "
                          f"{now[name]!r:.120}; go on with its own plan, or give another folder")
     return folder

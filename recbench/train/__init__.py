@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from recbench.train.runs import Run, new_run_dir, runs
     from recbench.train.schedules import (
         Constant, CosineAnnealing, CosineAnnealingWarmRestarts, ExponentialDecay, LearningRate,
-        ManualStep, ReduceOnPlateau, schedule_of
-    )
+        ManualStep, ReduceOnPlateau, schedule_of)
     from recbench.train.shard import shard
     from recbench.train.trackers import MLflowWriter, WandbWriter
     from recbench.train.trainer import Trainer

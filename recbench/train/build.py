@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 
+# %% ../../nbs/80_train/90_build.ipynb #89963581
 from ..core.base import Config
 from ..core.config import ModelConfig
 from ..core.pipeline import DataConfig, DenseOptimizer, PipelineConfig, TrainConfig
@@ -227,9 +228,7 @@ def not_alike(config: DenseOptimizer, strict: bool = True) -> list[str]:
     return [parts] if config.part_optimizers else []
 
 # %% ../../nbs/80_train/90_build.ipynb #f556953c
-def train_settings(
-    config: TrainConfig | None, strict: bool = True
-) -> tuple[dict[str, Any], list[str]]:
+def train_settings(config: TrainConfig | None, strict: bool = True) -> tuple[dict[str, Any], list[str]]:
     "Arguments of a trainer, and what has no effect on its numbers."
     if config is None: return {}, []
     notes = sort_out("train_config", config, TRAINED, SHOWN, strict)
@@ -241,13 +240,10 @@ def train_settings(
     notes += not_alike(config.dense_optimizer, strict)
     clipping = {"clipping": config.grad_clipping} if config.grad_clipping else {}
     return optimizer_settings(config, strict) | clipping | {
-        "steps": config.num_steps,
-        "epochs": config.num_epochs,
+        "steps": config.num_steps, "epochs": config.num_epochs,
         "accumulate": config.gradient_accumulation_steps or 1,
-        "mixed_precision": config.mixed_precision or None,
-        "grad_scaler": config.grad_scaler,
-        "save_every_steps": config.save_checkpoints_steps or None,
-    }, notes
+        "mixed_precision": config.mixed_precision or None, "grad_scaler": config.grad_scaler,
+        "save_every_steps": config.save_checkpoints_steps or None}, notes
 
 # %% ../../nbs/80_train/90_build.ipynb #6b7fadb4
 READ = (

@@ -52,8 +52,7 @@ def run_notebook(
     notebook: Path | str, name: str, folder: Path | str = "runs", progress: bool = True,
     **parameters: Any
 ) -> Path:
-    """Execute the notebook in a run folder (returned), that of the same call that was cut off or a new
-    one; what it raises is raised.
+    """Execute the notebook in a run folder, returned: that of the same call cut off, or a new one.
 
     Args:
         notebook: an experiment notebook with a parameter run_dir

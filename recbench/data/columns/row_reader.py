@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #c221af01
 from ...core.checks import whole
 from ...core.pipeline import DataConfig, PipelineConfig
 from ...core.registry import nearest

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+# %% ../../../nbs/10_data/30_published/90_load.ipynb #17f68d8d
 from ...core.registry import OpenTable, lookup
 from .ali import ali_ccp, aliexpress
 from .amazon_beauty import amazon_beauty, amazon_sports, amazon_toys

@@ -154,9 +154,8 @@ def split_random(
     _check_fractions(fractions)
     order = np.random.default_rng(seed).permutation(len(frame))
     ordered = frame.sort_values(list(keys), kind="stable")   # where nothing else tells rows apart
-    user, item, *others = (ordered[key] for key in keys)
-    ranks = [pd.factorize(values, sort=True)[0] for values in others]
-    ordered = ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
+    ranks = [pd.factorize(ordered[key], sort=True)[0] for key in keys[2:]]
+    ordered = ordered.iloc[np.lexsort((shape_keys(ordered[keys[0]], ordered[keys[1]]), *ranks))]
     ends = [round(len(frame) * share) for share in (fractions[0], fractions[0] + fractions[1])]
     train, valid, test = (ordered.iloc[np.sort(part)] for part in np.split(order, ends))
     return train, valid, test
@@ -198,8 +197,7 @@ def leak_report(
     keys = [user_key, item_key, timestamp]
     for name, part in {"train": train, **held}.items(): _check_columns(name, part, keys)
     return pd.DataFrame(
-        {name: _leaks(train, part, user_key, item_key, timestamp) for name, part in held.items()}
-    ).T
+        {name: _leaks(train, part, user_key, item_key, timestamp) for name, part in held.items()}).T
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #906c4024
 Kind = Literal["global-time", "leave-last", "user-time", "random"]
