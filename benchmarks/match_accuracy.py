@@ -2,7 +2,7 @@
 mean and spread over seeds.
 
     python benchmarks/match_accuracy.py [--datasets movielens-100k ...] [--models SASRec ...] [--seeds
-        0] [--tie-seeds 0] [--threads 1] [--folder runs/match_accuracy]
+        0] [--tie-seeds 0] [--threads 1] [--folder runs/match_accuracy] [--records]
     python benchmarks/match_accuracy.py --datasets movielens-100k "movielens-100k P1" --seeds 0 1 2
         --tie-seeds 0 1 2
 
@@ -10,10 +10,10 @@ Each model is trained as its recipe for the data set says (`recbench.models.reci
 chosen on validation rows (at most 1,500 of them, 6,000 where negatives are drawn, evenly spaced). A
 finished training leaves the metrics of each user in the folder and is not done again, so that what
 was broken off goes on; `--report` only prints what is there, `--records` leaves a small record of
-each seed in benchmarks/results. Baselines are chosen on validation rows and shown twice: fitted on
-training rows, and (`refit`) on all before the test, as by time the model is whose users weigh the
-same. The last columns are the paired differences to EASE and to its refit with an interval of 95 %
-over users, of the mean over seeds.
+each seed and baseline in benchmarks/results. Baselines are chosen on validation rows and shown twice:
+fitted on training rows, and (`refit`) on all before the test, as by time the model is whose users
+weigh the same. The last columns are the paired differences to EASE and to its refit with an interval
+of 95 % over users, of the mean over seeds.
 """
 
 import argparse
@@ -43,7 +43,7 @@ DATASETS = {   # name here -> name and options of load_dataset
     "amazon-beauty": ("amazon-beauty", {}),
 }
 MODELS = {   # name here -> models
-    "movielens-100k": ("DSSM", "DSSMV2", "DAT", "MIND"),
+    "movielens-100k": ("DSSM", "DSSMV2", "DAT", "MIND", "SASRec", "ESASRec", "HSTUMatch", "DropoutNet"),
     "movielens-100k P1": ("DSSM", "DSSMV2", "DAT", "MIND"),
     "movielens-1m": ("DSSM", "SASRec", "HSTUMatch"),
     "movielens-1m by time": ("DSSM", "SASRec"),
@@ -123,6 +123,15 @@ def write_records(name: str, model_name: str, protocol: str, files: dict[int, Pa
                about["end"], recipe)
 
 
+def record_baseline(name: str, label: str, file: Path, protocol: str) -> None:
+    "The same of a baseline."
+    about, values = json.loads(file.with_suffix(".json").read_text()), pd.read_parquet(file)
+    rows = "all rows before the test" if label.endswith("refit") else "training rows"
+    command = f"python benchmarks/match_accuracy.py --datasets {name!r} --models --records"
+    record(name, protocol, label, None, values[list(METRICS)], command, about["cpu_seconds"],
+           f"settings chosen on validation rows, fitted on {rows}")
+
+
 def row(name: str, runs: list[pd.DataFrame], simple: dict[str, pd.DataFrame], note: str = "") -> str:
     "A line of the table; `simple` holds the baselines."
     mean, spread = sum(runs) / len(runs), {
@@ -182,6 +191,8 @@ def judge(
         for label in labels
     }
     found = {label: [values] for label, values in simple.items()}
+    for label in labels if options.records else ():
+        record_baseline(name, label, place / f"{label.replace(' ', '-')}.parquet", data.protocol)
     print(
         f"{name} [{data.protocol}, all {len(data.items):,} items ranked, {len(simple['EASE']):,} users]"
     )
@@ -248,7 +259,7 @@ def report_orders(orders: list[dict[str, list[pd.DataFrame]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
-    parser.add_argument("--models", nargs="+", default=sorted({model for _, model in SETTINGS}))
+    parser.add_argument("--models", nargs="*", default=sorted({model for _, model in SETTINGS}))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--tie-seeds", nargs="+", type=int, default=[0], help="neutral orders of ties")
     parser.add_argument("--threads", type=int, default=1)

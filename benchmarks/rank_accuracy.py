@@ -2,31 +2,39 @@
 and spread over seeds.
 
     python benchmarks/rank_accuracy.py [--datasets random temporal_user frappe] [--models ...] [--seeds
-        0 1 2] [--threads 1] [--folder runs/rank_accuracy]
+        0 1 2] [--threads 1] [--folder runs/rank_accuracy] [--records]
 
 `random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each
 user's time; models without history read ids and side features only, MultiTowerDIN also the user's
 earlier ratings. `frappe` is the app log with its published split. Each model is trained as its recipe
 for the data set says (`recbench.models.recipes`), chosen on validation rows of one or two of the
 models; the epoch is chosen there too. A finished training leaves its test probabilities in the folder
-and is not done again, so that what was broken off goes on; `--report` only prints what is there.
+and is not done again, so that what was broken off goes on; `--report` only prints what is there,
+`--records` leaves a small record of each seed in benchmarks/results, and of the baselines: means,
+logistic regression and trees, their settings chosen on validation rows.
 """
 
 import argparse
 import json
+import time
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
 import torch
+from _records import record_rows
 
-from recbench.data import load_dataset
+from recbench.data import Dataset, load_dataset
+from recbench.evaluate.platt import PlattScaled
 from recbench.evaluate.ranking import RankEvaluation, evaluate_rows, resampled
+from recbench.evaluate.row_baselines import fit_row_baselines
 from recbench.models import recipe_of, usual_model
 from recbench.models.rank_configs import RANK_CONFIGS
 from recbench.train import Trainer
 
 DATASETS = ("random", "temporal_user", "frappe")
+RECORDED = {"random": "movielens-100k at random", "temporal_user": "movielens-100k by each user's time"}
 # best test AUC of a library for the same model and rows; frappe: BARS-CTR leaderboard, same protocol,
 # other negatives in training
 PEERS = {
@@ -61,27 +69,53 @@ PEERS = {
 }
 
 
-def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[str, float]]:
-    "Test probabilities and validation metrics of one training."
-    data = (
-        load_dataset("frappe")
-        if name == "frappe"
-        else load_dataset(
-            "movielens-100k",
-            task="rank",
-            split=name,
-            max_history=None if model_name == "MultiTowerDIN" else 0,
-        )
-    )
+@cache
+def data_of(name: str, history: bool) -> Dataset:
+    "A data set, with the users' earlier ratings or without."
+    if name == "frappe": return load_dataset("frappe")
+    kept = None if history else 0
+    return load_dataset("movielens-100k", task="rank", split=name, max_history=kept)
+
+
+def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[str, float], str]:
+    "Test probabilities and validation metrics of one training, and how it ended."
+    data = data_of(name, model_name == "MultiTowerDIN")
     recipe = recipe_of(model_name, data)
-    model = usual_model(model_name, data, recipe, seed, hidden_units=[256, 128, 64])
-    Trainer(model, data, recipe=recipe, seed=seed, progress=False).fit()
-    return evaluate_rows(model, data), evaluate_rows(model, data, "valid").values()
+    model = usual_model(model_name, data, recipe, seed)
+    trainer = Trainer(model, data, recipe=recipe, seed=seed, progress=False)
+    trainer.fit()
+    end = f"epoch {trainer.best_epoch} of {len(trainer.history)}"
+    judged = PlattScaled(model, data) if recipe.platt else model
+    found = evaluate_rows(judged, data, name=model_name)
+    return found, evaluate_rows(judged, data, "valid").values(), end
 
 
 def settings_of(name: str, model_name: str) -> dict:
     "What a training of it is done with, to know a kept one by."
     return recipe_of(model_name, "frappe" if name == "frappe" else "movielens-100k").to_dict()
+
+
+def write_record(file: Path, name: str, model_name: str, seed: int) -> None:
+    "A small record of a finished training, for the page of results."
+    found, valid = finished(file, settings_of(name, model_name))
+    command = f"python benchmarks/rank_accuracy.py --datasets {name} --models {model_name}"
+    recipe = str(recipe_of(model_name, "frappe" if name == "frappe" else "movielens-100k"))
+    with np.load(file) as kept: about = json.loads(str(kept["about"]))
+    record_rows(RECORDED.get(name, name), found, seed, f"{command} --seeds {seed}", valid,
+                about.get("cpu_seconds"), about.get("end", ""), recipe)
+
+
+def record_baselines(name: str) -> None:
+    "Fit the baselines and leave their records."
+    data = data_of(name, False)
+    for label in ("means", "logistic regression", "trees"):
+        start = time.process_time()
+        fitted = fit_row_baselines(data, lambda kind, label=label: kind == label)
+        for model in fitted.values():
+            seconds, valid = time.process_time() - start, evaluate_rows(model, data, "valid").values()
+            command = f"python benchmarks/rank_accuracy.py --datasets {name} --models --records"
+            record_rows(RECORDED.get(name, name), evaluate_rows(model, data, name=label), None, command,
+                        valid, seconds, "settings chosen on validation rows")
 
 
 def finished(file: Path, settings: dict) -> tuple[RankEvaluation, dict[str, float]] | None:
@@ -103,10 +137,14 @@ def finished(file: Path, settings: dict) -> tuple[RankEvaluation, dict[str, floa
         )
 
 
-def keep(file: Path, settings: dict, found: RankEvaluation, valid: dict[str, float]) -> None:
+def keep(
+    file: Path, settings: dict, seconds: float, found: RankEvaluation, valid: dict[str, float], end: str
+) -> None:
     "Leave it for the next call."
     about = {
         "settings": settings,
+        "cpu_seconds": seconds,
+        "end": end,
         "name": found.name,
         "protocol": found.protocol,
         "has_users": found.has_users,
@@ -194,10 +232,11 @@ def paired(mine: list, best_name: str, best: list, draws: int = 1000) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=list(DATASETS))
-    parser.add_argument("--models", nargs="+", default=list(RANK_CONFIGS), choices=list(RANK_CONFIGS))
+    parser.add_argument("--models", nargs="*", default=list(RANK_CONFIGS), choices=list(RANK_CONFIGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/rank_accuracy"))
+    parser.add_argument("--records", action="store_true", help="write records for the page of results")
     parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -210,8 +249,10 @@ def main() -> None:
                 file = options.folder / f"{name}-{model_name}-{seed}.npz"
                 found = finished(file, settings_of(name, model_name))
                 if not found and not options.report:
-                    found = train(name, model_name, seed)
-                    keep(file, settings_of(name, model_name), *found)
+                    start = time.process_time()
+                    *found, end = train(name, model_name, seed)
+                    seconds = time.process_time() - start
+                    keep(file, settings_of(name, model_name), seconds, *found, end)
                     print(
                         name,
                         model_name,
@@ -220,6 +261,8 @@ def main() -> None:
                         flush=True,
                     )
                 if found: runs.setdefault((name, model_name), []).append(found)
+                if found and options.records: write_record(file, name, model_name, seed)
+        if options.records and not options.report: record_baselines(name)
     report(runs)
 
 

@@ -60,7 +60,8 @@ def lines_of(
     value = lambda runs: fmean(run["metrics"][shown[0]]["mean"] for run in runs)
     order = sorted(models, key=lambda name: -value(models[name]))
     first = models[order[0]][0]
-    lines = [f"## {dataset}", "", f"{first['protocol']}, {first['users']:,} users.", "",
+    units = next(name for name in ("users", "rows") if name in first)
+    lines = [f"## {dataset}", "", f"{first['protocol']}, {first[units]:,} {units}.", "",
              f"| model | seeds | {' | '.join(shown)} | CPU minutes | source |",
              "|---" * (len(shown) + 4) + "|"]
     for name in order:
@@ -110,6 +111,14 @@ def summary(folder: Path = PLACE) -> list[list[str]]:
     return rows
 
 
+def glance(folder: Path) -> list[str]:
+    "The best of each set, a line each."
+    if not (rows := summary(folder)): return []
+    header = ["data, protocol", "metric", "best model", "best baseline", "best published"]
+    table = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return ["## At a glance", "", *table, ""]
+
+
 def sets_of(folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
     "Records by data set, then by model."
     by_set: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
@@ -145,7 +154,7 @@ def export_lines(folder: Path) -> list[str]:
 def page(folder: Path = PLACE) -> str:
     "The whole page."
     published = json.loads((folder / "published.json").read_text())
-    by_set, lines = sets_of(folder), [HEAD]
+    by_set, lines = sets_of(folder), [HEAD, *glance(folder)]
     for dataset in sorted(by_set):
         own = [one for one in published if one["dataset"] == dataset]
         lines += lines_of(dataset, by_set[dataset], own)

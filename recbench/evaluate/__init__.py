@@ -13,7 +13,7 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
            'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval', 'paired_interval',
            'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows', 'rows_given',
-           'task_ceilings']
+           'task_ceilings', 'PlattScaled']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #abe712bd
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ lazy_face(__name__)
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #2129fe64
 if TYPE_CHECKING:
+    from recbench.evaluate.platt import PlattScaled
     from recbench.evaluate.ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at
     from recbench.evaluate.recall_latency import latency_picture, recall_latency
     from recbench.evaluate.recent_prior import RecentPrior, recent_shift
@@ -69,5 +70,5 @@ _all_ = [
     "rank_counts", "recall_at", "Evaluation", "compare", "embed_items", "evaluate",
     "evaluate_retrieval", "nearest_items", "readable", "bootstrap_interval", "paired_interval",
     "TaskRows", "evaluate_task", "evaluate_tasks", "fit_task_baselines", "judged_rows", "rows_given",
-    "task_ceilings"
+    "task_ceilings", "PlattScaled"
 ]

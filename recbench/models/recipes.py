@@ -73,6 +73,8 @@ class Recipe(Config):
     "histories of training rows end a random while before them"
     equal_user_weight: bool = False
     "every user's training rows weigh the same together"
+    platt: bool = False
+    "once trained, a line through the log odds, chosen on validation rows (`evaluate.PlattScaled`)"
     popularity_half_life_days: PositiveFloat | None = None
     "the popularity of the last rows, which weigh half for each half-life, replaces that of all"
 
