@@ -13,7 +13,10 @@ from typing import Any, TypeVar
 
 # %% ../../nbs/00_core/15_checks.ipynb #6dbc2e6f
 def _refuse(name: str, value: Any, allowed: str) -> None:
-    raise ValueError(f"{name} is {value!r:.80}; must be {allowed}")
+    "What takes several lines to print, a model or a frame, is called by its class."
+    said = repr(value)
+    if "\n" in said: said = f"a {type(value).__name__}"
+    raise ValueError(f"{name} is {said:.80}; must be {allowed}")
 
 
 def _limits(least: float | None, most: float | None) -> str:

@@ -41,6 +41,8 @@ def lookup(table: Mapping[str, _T], name: str, kind: str) -> _T:
         name: the name wanted
         kind: what the names are, for the error: "activation"
     """
+    if not isinstance(name, str):
+        raise ValueError(f"{kind} is a {type(name).__name__}; allowed: {', '.join(sorted(table))}")
     if name in table: return table[name]
     raise ValueError(f"unknown {kind} {name!r}; {nearest(name, list(table))}known: "
                      f"{', '.join(sorted(table))}")

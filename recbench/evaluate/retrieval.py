@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.checks import whole
+from ..core.registry import lookup
 from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
 from ..data.rows.table import Jagged, fingerprint
@@ -476,6 +478,7 @@ def evaluate_retrieval(
     Returns:
         as `compare`; with a column (ceiling, value) where the data set knows its ceiling
     """
+    for one in options: lookup(signature(fit_baselines).parameters, one, "option of fit_baselines")
     mine, others = evaluate(model, dataset, top_k, split, name), []
     try:
         for label, baseline in judged_baselines(baselines, dataset, split, **options).items():

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core.checks import number
+from ..core.checks import instance, number
 from ..data.rows.features import Feature
 from ..data.rows.table import Jagged, Table
 from ..data.sets.dataset import Dataset
@@ -500,6 +500,7 @@ def data_facts(
         baselines: False leaves out what takes longest
         gap: longest pause within a session, in the unit of the times
     """
+    instance("dataset", dataset, Dataset, "dataset_from_frames(frame)")
     label, split = asked_label(dataset, label), "valid" if len(dataset.valid) else "test"
     table, more, title = pd.DataFrame(columns=["value", "low", "high"]), {}, dataset.name
     if label is None:

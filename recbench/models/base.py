@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from ..core.checks import listed
 from ..core.config import FeatureGroup, ModelConfig
 from ..core.registry import OpenTable, lookup
 from ..data.rows.batch import Batch
@@ -283,6 +284,7 @@ class BaseModel(nn.Module):
         sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
         super().__init__()
+        listed("features", features, "features, e.g. dataset.features()")
         self.check_read(labels=labels, sample_weights=sample_weights or [], **kwargs)
         self.config = model_config
         self.features = self.table_features(features)
