@@ -68,7 +68,7 @@ def lines_of(
         cells = " | ".join(cell(models[name], metric) for metric in shown)
         seeds = ", ".join(str(run["seed"]) for run in models[name] if run["seed"] is not None)
         lines.append(f"| {name} | {seeds} | {cells} | {cost(models[name])} | here |")
-    for one in published:
+    for one in sorted(published, key=lambda one: -one["metrics"].get(shown[0], 0)):
         told = one["metrics"]
         cells = " | ".join(f"{told[name]:.4f}" if name in told else "" for name in shown)
         lines.append(f"| {one['model']} | | {cells} | | {one['source']}, {one['protocol']} |")
@@ -76,9 +76,11 @@ def lines_of(
 
 
 def commands(models: dict[str, list[dict[str, Any]]]) -> list[str]:
-    "What was run, a line a command and model."
-    said = {(name, run["command"], run["end"]): None for name, runs in models.items() for run in runs}
-    return [f"- {name}: `{command}`, {end}" for name, command, end in said]
+    "What was run, a line a command and how it ended, with the models that it was."
+    said: dict[str, dict[str, None]] = defaultdict(dict)
+    for name, runs in models.items():
+        for run in runs: said[", ".join(filter(None, (f"`{run['command']}`", run["end"])))][name] = None
+    return [f"- {', '.join(names)}: {text}" for text, names in said.items()]
 
 
 def best(models: dict[str, list[dict[str, Any]]], metric: str, trained: bool) -> str:

@@ -150,6 +150,8 @@ def test_import_is_light():
         ("out.ipynb", True),
         (".venv/x", True),
         ("runs/a/b", True),
+        ("nbs/experiments/runs/a", True),
+        ("benchmarks/results/runs/a.json", False),
         ("recbench/data/table.py", False),
         ("nbs/10_data/30_table.ipynb", False),
         ("data/README.md", False),
