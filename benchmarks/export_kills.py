@@ -30,7 +30,7 @@ def forked(run: Run, place: Path, seconds: float | None = None) -> float:
     "Seconds of an export in a process of its own, which is killed after so many."
     begun = time.monotonic()
     if not (child := os.fork()):
-        export_model(run, place, forms=["export"])
+        export_model(run, place, forms=["export"], progress=False)
         os._exit(0)
     if seconds is not None:
         time.sleep(seconds)

@@ -44,7 +44,7 @@ def make(home: Path, items: int) -> tuple[Run, Path]:
     world = planted(users=400, items=items, seed=0)
     Trainer(usual_model("DSSM", world), world, epochs=1, run_dir=home / "run", progress=False).fit()
     run = Run.load(home / "run")
-    return run, export_model(run, home / "out", forms=["export"])
+    return run, export_model(run, home / "out", forms=["export"], progress=False)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def run(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(run):
-    return export_model(run, run.path.parent / "out", forms=["export"])
+    return export_model(run, run.path.parent / "out", forms=["export"], progress=False)
 
 
 @pytest.mark.parametrize("name", ["MIND", "SASRec", "DeepFM", "MultiTowerDIN"])
@@ -124,14 +124,14 @@ def export_until(step: int, run, place, whole) -> int:
                 return call(*given, **named)
             return wrapped
 
-        def copied(folder, run, name, forms):
+        def copied(folder, run, name, forms, begin):
             for path in whole.path.glob(f"{name}.*"): shutil.copy(path, folder)
             return whole.about["parts"][name]
 
         package.write_part = copied
         for owner, names in STEPS.items():
             for name in names: setattr(owner, name, counted(getattr(owner, name)))
-        export_model(run, place, forms=["export"])
+        export_model(run, place, forms=["export"], progress=False)
         os._exit(0)
     os.close(writer)
     how = os.waitpid(child, 0)[1]
@@ -204,7 +204,7 @@ def items_of(found): return [one["item_id"] for each in found["lists"] for one i
 def test_a_served_folder_answers_and_takes_over_a_new_one(run, folder, other):
     link, keys = run.path.parent / "served", run.known_users.keys.tolist()
     link.symlink_to(folder)
-    second = export_model(other, run.path.parent / "second", forms=["export"])
+    second = export_model(other, run.path.parent / "second", forms=["export"], progress=False)
     old, new = (one.recommend(keys, k=4)["item_id"].tolist() for one in (run, other))
     assert old != new
     with Service(link) as service:
@@ -234,4 +234,4 @@ def test_rows_of_one_request_do_not_change_those_of_another(run, folder):
     asked = [("recommend", {**body, "users": [key]}) for key in keys[:20].tolist()]
     found = Answers(exported)(asked)
     alone = pd.concat([run.recommend([key], k=3) for key in keys[:20]])
-    assert [one["item_id"] for each in found for one in each[0]] == alone["item_id"].tolist()
+    assert [one["item_id"] for each in found for one in each["lists"][0]] == alone["item_id"].tolist()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Program', 'FORMS', 'LOADERS', 'ENDINGS', 'VERSION', 'load_aot', 'load_export', 'load_onnx', 'Part', 'part', 'encode',
-           'predict', 'vectors', 'asked', 'best_items', 'pair_scores', 'score', 'similar', 'Exported', 'load_exported']
+           'predict', 'vectors', 'asked', 'best_items', 'pair_scores', 'score', 'nearest', 'similar', 'Exported',
+           'load_exported']
 
 # %% ../../nbs/85_export/40_exported.ipynb #ea2b0e02
 import json
@@ -236,21 +237,38 @@ def score(self: "Exported", rows: Any) -> pd.DataFrame:
     return pd.DataFrame({"score": pair_scores(self, users, rows[key]).numpy()}, index=rows.index)
 
 # %% ../../nbs/85_export/40_exported.ipynb #da58e7db
-def similar(self: "Exported", item: Any, k: int = 10) -> pd.DataFrame:
-    """Items whose vectors are nearest to that of an item, by cosine, without itself.
+def nearest(self: "Exported", item: Any, k: int) -> tuple[Tensor, Tensor]:
+    """Catalogue positions [k] of the items whose vectors are nearest to that of an item, by cosine,
+    without itself, and their cosines.
 
     Args:
         item: its raw id; one that is not in the catalogue is refused
-        k: items wanted
+        k: items wanted; fewer come of a smaller catalogue
     """
     place = int(places_of(self.schema.item_key, [item], self.item_keys)[0])
     values = self.item_vectors @ (self.item_vectors[place] / self.item_lengths[place])
     values = (values / self.item_lengths).unsqueeze(0)
     values[0, place] = -torch.inf
-    best, items = (part[0] for part in best_of_rows(values, min(k, len(self.item_keys) - 1)))
-    keys = self.item_keys[items.numpy()]
-    return pd.DataFrame({"rank": np.arange(1, len(keys) + 1), self.schema.item_key: keys,
-                         "score": best.numpy()})
+    best, items = best_of_rows(values, min(k, len(self.item_keys) - 1))
+    return items[0], best[0]
+
+
+def similar(self: "Exported", item: Any, k: int = 10, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Items whose vectors are nearest to that of an item, by cosine, without itself.
+
+    Args:
+        item: its raw id; one that is not in the catalogue is refused
+        k: items wanted
+        columns: of the items, to show beside the score: `("title",)`
+    """
+    there = dict.fromkeys(map(str, self.item_frame))
+    for name in columns: lookup(there, name, "column of the items")
+    items, scores = self.nearest(item, k)
+    shown = self.item_frame.iloc[items.numpy()]
+    names = [self.schema.item_key, *columns]
+    found = {"rank": np.arange(1, len(items) + 1), names[0]: shown[names[0]].to_numpy(),
+             "score": scores.numpy()}
+    return pd.DataFrame(found | {name: shown[name].to_numpy() for name in names[1:]})
 
 # %% ../../nbs/85_export/40_exported.ipynb #02340125
 @dataclass(repr=False)
@@ -336,7 +354,8 @@ class Exported(Card):
                 "items": f"{len(self.item_frame):,}", "folder": str(self.path)}
 
     part, encode, predict, vectors = part, encode, predict, vectors
-    asked, best_items, score, similar = asked, best_items, score, similar
+    asked, best_items, score = asked, best_items, score
+    nearest, similar = nearest, similar
     recommend, write_recommendations = recommend_items, write_recommendations
 
 # %% ../../nbs/85_export/40_exported.ipynb #6ced7c92
@@ -351,8 +370,12 @@ def load_exported(folder: Path | str, form: str | None = None) -> Exported:
         form: "aot", "export" or "onnx"; None: the fastest that the folder has
     """
     path = Path(folder)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is no folder; give one that export_model wrote")
     if not (path / "export.json").is_file():
-        raise CheckpointError(f"{path} holds no exported model: export.json is missing")
+        hint = ("; it holds a run: export_model(Run.load(...), folder) writes one to open"
+                if (path / "config.yaml").is_file() else "")
+        raise CheckpointError(f"{path} holds no exported model: export.json is missing{hint}")
     try: manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / 'manifest.json'} cannot be read ({error})") from error

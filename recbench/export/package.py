@@ -10,8 +10,9 @@ __all__ = ['check_parts', 'part_module', 'WrongAnswers', 'check_answers', 'write
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import yaml
 from pandas.api.types import is_number
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
@@ -85,7 +87,9 @@ def check_answers(module: ScriptWrapper, program: Program) -> None:
             if gap > 1e-4: raise WrongAnswers(f"{name} differs by {float(gap):.1e} at {rows} rows")
 
 # %% ../../nbs/85_export/50_package.ipynb #b55a6289
-def write_part(folder: Path, run: Run, name: str, forms: Sequence[str]) -> dict[str, Any]:
+def write_part(
+    folder: Path, run: Run, name: str, forms: Sequence[str], begin: Callable[[str], None]
+) -> dict[str, Any]:
     """Programs of one part; its entry in `export.json`.
 
     Args:
@@ -94,12 +98,15 @@ def write_part(folder: Path, run: Run, name: str, forms: Sequence[str]) -> dict[
         name: of the part
         forms: that are wanted; one that answers otherwise than the model is left out with the reason,
             and so is ONNX where it lacks an operator
+        begin: is told what comes next
     """
+    begin(f"{name}: tracing")
     module = part_module(run, name)
     program, outputs = export_program(module)
     names, lost = [one for spec in module.specs for one in spec.tensor_names], {}
     for form in forms:
         path = folder / f"{name}.{ENDINGS[form]}"
+        begin(f"{name}: {form}")
         try:
             write_form(form, program, path, names, outputs)
             check_answers(module, LOADERS[form](path, names))
@@ -203,7 +210,8 @@ def write_catalogue(folder: Path, run: Run, index: IndexKind, users: bool) -> No
 
 # %% ../../nbs/85_export/50_package.ipynb #344187d6
 def write_export(
-    folder: Path, run: Run, parts: Sequence[str], forms: Sequence[str], index: IndexKind, users: bool
+    folder: Path, run: Run, parts: Sequence[str], forms: Sequence[str], index: IndexKind, users: bool,
+    begin: Callable[[str], None]
 ) -> None:
     """All files of an exported folder, flushed, the manifest last.
 
@@ -214,14 +222,17 @@ def write_export(
         forms: of each part
         index: of the vectors
         users: write the users that the run knows
+        begin: is told what comes next
     """
+    begin("items and users")
     write_catalogue(folder, run, index, users)      # refuses before a program is compiled
     save_encoding(run, folder)   # type: ignore[arg-type]
     about: dict[str, Any] = {
         "version": VERSION, "model": type(run.model).__name__, "index": index,
         "offers_seen": run.offers_seen, "fingerprint": run.config["data"]["fingerprint"],
-        "parts": {name: write_part(folder, run, name, forms) for name in parts},
+        "parts": {name: write_part(folder, run, name, forms, begin) for name in parts},
     }
+    begin("hashes")
     made = environment()
     texts = {"export.json": json.dumps(about, indent=1), "card.md": card_text(run, about, made),
              "config.yaml": yaml.safe_dump(run.config, sort_keys=False),
@@ -248,9 +259,17 @@ def _remove_left(folder: Path) -> None:
             shutil.rmtree(rest, ignore_errors=True)
 
 # %% ../../nbs/85_export/50_package.ipynb #fcb62af0
+def _begin(bar: tqdm, what: str) -> None:
+    "Show what runs now."
+    bar.set_postfix_str(what, refresh=False)
+    bar.update()
+    bar.refresh()
+
+
 def export_model(
     run: Run, folder: Path | str, parts: Sequence[str] | None = None,
-    forms: Sequence[str] | None = None, index: IndexKind = "exact", users: bool = True
+    forms: Sequence[str] | None = None, index: IndexKind = "exact", users: bool = True,
+    progress: bool = True
 ) -> Path:
     """Write a run as a folder that `load_exported` opens.
 
@@ -262,10 +281,13 @@ def export_model(
         index: "flat", "ivf", "hnsw" or "pq" of faiss, beside the vectors; "exact" needs none
         users: also write users' ids, features, histories and vectors (4 D bytes each); False: rows are
             all that is answered
+        progress: show a bar that names the part and the form; "aot" takes half a minute a part
 
     Returns:
         the folder
     """
+    if not isinstance(run, Run):
+        raise ValueError(f"run is {run!r:.100}; must be a run: export_model(Run.load(folder), ...)")
     folder, parts = Path(folder), check_parts(run, parts)
     wanted = list(forms or ("export", *(("aot",) if has_compiler() else ())))
     for form in wanted: lookup(dict.fromkeys(FORMS), form, "form")
@@ -278,7 +300,9 @@ def export_model(
     place = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     try:
         place.mkdir(parents=True)
-        write_export(place, run, parts, wanted, index, users)
+        steps = 2 + len(parts) * (1 + len(wanted))
+        with tqdm(total=steps, disable=not progress, unit="step", desc=f"export {folder.name}") as bar:
+            write_export(place, run, parts, wanted, index, users, partial(_begin, bar))
         if folder.exists(): raise CheckpointError(f"{folder} appeared meanwhile; it was not touched")
         place.rename(folder)
         sync(folder.parent)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'Limits', 'many_of', 'id_type', 'field_type', 'row_type', 'request_types', 'has_users', 'BodyLimit',
-           'fields_of', 'Served', 'as_json', 'describe', 'key_of', 'add_errors', 'add_questions', 'add_state',
-           'reload_or_keep', 'create_app']
+           'fields_of', 'Served', 'as_json', 'RecommendAnswer', 'ScoreAnswer', 'SimilarAnswer', 'describe', 'key_of',
+           'add_errors', 'is_short', 'add_questions', 'add_state', 'reload_or_keep', 'create_app']
 
 # %% ../../nbs/87_serve/20_app.ipynb #c0e71a25
 import asyncio
@@ -31,6 +31,7 @@ from pydantic_core import to_json
 
 # %% ../../nbs/87_serve/20_app.ipynb #fab9465f
 from ..data.rows.features import RawFeature
+from ..core.checks import number, whole
 from ..core.registry import lookup
 from ..export.exported import Exported, load_exported
 from ..train.raw_rows import window_features
@@ -56,6 +57,10 @@ class Limits:
     body: int = 1 << 20
     seconds: float = 10.0
     batch: int = 64
+
+    def __post_init__(self):
+        for name in ("rows", "k", "history", "body", "batch"): whole(name, getattr(self, name), 1)
+        number("seconds", self.seconds, above=0)
 
 # %% ../../nbs/87_serve/20_app.ipynb #7008bde3
 _Whole = Annotated[StrictInt, Field(ge=-2**63, lt=2**63)]
@@ -118,7 +123,9 @@ def row_type(exported: Exported, limits: Limits, item: bool) -> type[BaseModel]:
     windows = [name for name in names if name in made]
     fields: dict[str, Any] = {
         name: (field_type(exported, name, limits), ...) for name in names if name not in windows}
-    keys = id_type(exported.item_keys)
+    keys, user = id_type(exported.item_keys), exported.schema.user_key
+    if user in fields:      # a person without id is one whom nobody knows
+        fields[user] = (fields[user][0], Field(default=None, description="none for a new person"))
     if windows:
         history = many_of(keys, Field(max_length=limits.history), True)
         fields["history"] = (history, Field(default=None, description="item ids, oldest first"))
@@ -247,22 +254,22 @@ class Served:
         self, folder: Path | str, form: str | None = None, columns: Sequence[str] | None = None
     ):
         self.folder, self.form, self.gate = Path(folder), form, threading.Lock()
-        self.shown: Sequence[str] = columns or ()
+        self.shown = columns
         self.now = self.opened()
-        if columns is not None: return
-        frame, key = self.now.exported.item_frame, self.now.exported.schema.item_key
-        texts = [str(name) for name in frame if name != key and is_string_dtype(frame[name])]
-        self.shown = self.now.shown = texts[:1]
+        self.shown = list(self.now.columns)
 
     def opened(self) -> Answers:
         "The folder, with what the first answer needs read already."
         found = load_exported(self.folder.resolve(), self.form)
-        there = dict.fromkeys(map(str, found.item_frame))
-        for name in self.shown: lookup(there, name, "column of the items")
+        frame = found.item_frame
+        texts = [str(name) for name in frame
+                 if name != found.schema.item_key and is_string_dtype(frame[name])]
+        shown = texts[:1] if self.shown is None else self.shown
+        for name in shown: lookup(dict.fromkeys(map(str, frame)), name, "column of the items")
         for name in {"user", "model"} & set(found.about["parts"]): found.part(name)
         if {"user", "item"} <= set(found.about["parts"]): found.index, found.item_lengths
         if has_users(found): found.past, found.user_vectors
-        return Answers(found, self.shown)
+        return Answers(found, shown)
 
     def reload(self) -> None:
         "Open the folder again; refused where its requests would have other fields."
@@ -275,14 +282,49 @@ class Served:
             self.now = found
 
 # %% ../../nbs/87_serve/20_app.ipynb #4f6367c3
-def as_json(name: str, found: Any) -> Response:
+def as_json(found: Any) -> Response:
     """A finished answer; numbers that are not finite are null.
 
     Args:
-        name: of the answer's one field
         found: lists, dicts, numbers and text
     """
-    return Response(to_json({name: found}, inf_nan_mode="null"), media_type="application/json")
+    return Response(to_json(found, inf_nan_mode="null"), media_type="application/json")
+
+
+_Lines = list[dict[str, Any]]
+_Unknown = Annotated[list[dict[str, int]], Field(
+    description="of each row the fields with values that nobody had in training, and how many")]
+
+
+class RecommendAnswer(BaseModel):
+    """Answer of /recommend.
+
+    Attributes:
+        lists: one a user or row, best first
+        unknown: a dict a row; of requests with rows
+    """
+    lists: list[_Lines]
+    unknown: _Unknown | None = None
+
+
+class ScoreAnswer(BaseModel):
+    """Answer of /score.
+
+    Attributes:
+        scores: one a row; a ranking model has several predictions
+        unknown: a dict a row
+    """
+    scores: _Lines
+    unknown: _Unknown
+
+
+class SimilarAnswer(BaseModel):
+    """Answer of /items/{item}/similar.
+
+    Attributes:
+        items: best first
+    """
+    items: _Lines
 
 
 def _refused(error: Exception, *where: str) -> HTTPException:
@@ -292,7 +334,8 @@ def _refused(error: Exception, *where: str) -> HTTPException:
 
 async def _timed(answer: Any, limits: Limits) -> Any:
     "The answer; 422 for what cannot be answered, 503 after the time is over."
-    try: return await asyncio.wait_for(answer, limits.seconds)
+    try:
+        async with asyncio.timeout(limits.seconds): return await answer
     except TimeoutError: raise HTTPException(503, "no answer in time; try again") from None
     except ValueError as error:
         raise _refused(error, "body", getattr(error, "field", "rows")) from None
@@ -344,6 +387,22 @@ def add_errors(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(wrong)
     app.exception_handler(Exception)(unknown)
 
+# %% ../../nbs/87_serve/20_app.ipynb #0e1c9c02
+_SHORT = 1 << 18      # users times items: 2 ms of products of 64 numbers
+
+
+def is_short(asked: Sequence[tuple[str, dict]], items: int) -> bool:
+    """Whether requests are answered within a few milliseconds: 16 rows, of 100,000 items two users.
+
+    Args:
+        asked: as `Answers` takes them
+        items: of the catalogue
+    """
+    sizes = {verb: 0 for verb, _ in asked}
+    for verb, body in asked: sizes[verb] += len(body.get("users") or body["rows"])
+    cells = {"recommend": max(items, _SHORT // 16), "score": _SHORT // 16}
+    return sum(size * cells[verb] for verb, size in sizes.items()) <= _SHORT
+
 # %% ../../nbs/87_serve/20_app.ipynb #c0ef9e1d
 def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
     """The addresses that answer with the model.
@@ -353,10 +412,11 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
         served: the folder that answers
         limits: of a request
     """
-    exported = served.now.exported
+    exported, most = served.now.exported, limits.k
     RecommendRequest, ScoreRequest = request_types(exported, limits)
     batcher: MicroBatcher[tuple[str, dict], list] = MicroBatcher(
-        lambda asked: served.now(asked), max_rows=limits.batch
+        lambda asked: served.now(asked), limits.batch,
+        is_short=lambda asked: is_short(asked, len(served.now.exported.item_keys))
     )
     errors: dict[int | str, Any] = {413: {"description": "too large"}, 503: {"description": "late"}}
     lists, users = {"user", "item"} <= set(exported.about["parts"]), has_users(exported)
@@ -367,23 +427,23 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
             raise _refused(ValueError("give either users or rows"), "body", "users")
         if given["users"] is not None and not users:
             raise _refused(ValueError("the folder holds no users; give rows"), "body", "users")
-        return as_json("lists", await _timed(batcher(("recommend", given)), limits))
+        return as_json(await _timed(batcher(("recommend", given)), limits))
 
     async def score(body: ScoreRequest) -> Response:   # type: ignore[valid-type]
         asked = batcher(("score", body.model_dump(mode="json")))   # type: ignore[attr-defined]
-        return as_json("scores", await _timed(asked, limits))
+        return as_json(await _timed(asked, limits))
 
-    async def similar(item: str, k: Annotated[int, Field(ge=1, le=1000)] = 10) -> dict[str, Any]:
-        now = served.now.exported
-        key = key_of(item, now.item_keys)
-        if key not in now.item_keys: raise HTTPException(404, "no such item")
-        found = await asyncio.to_thread(now.similar, key, k)
-        return {"items": found.to_dict("records")}
+    async def similar(item: str, k: Annotated[int, Field(ge=1, le=most)] = min(10, most)) -> Response:
+        now = served.now
+        key = key_of(item, now.exported.item_keys)
+        if key not in now.exported.item_keys: raise HTTPException(404, "no such item")
+        return as_json({"items": await asyncio.to_thread(now.similar, key, k)})
 
-    app.post("/score", responses=errors, response_model=dict[str, Any])(score)
+    app.post("/score", responses=errors, response_model=ScoreAnswer)(score)
     if not lists: return
-    app.post("/recommend", responses=errors, response_model=dict[str, Any])(recommend)
-    app.get("/items/{item}/similar", responses={404: {"description": "no such item"}})(similar)
+    app.post("/recommend", responses=errors, response_model=RecommendAnswer)(recommend)
+    app.get("/items/{item}/similar", response_model=SimilarAnswer,
+            responses={404: {"description": "no such item"}})(similar)
 
 # %% ../../nbs/87_serve/20_app.ipynb #86a98978
 _LOG = logging.getLogger("recbench.serve")

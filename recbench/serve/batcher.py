@@ -33,13 +33,16 @@ class MicroBatcher(Generic[_Asked, _Got]):
         call: list of what is asked -> list of answers
         max_rows: asked at once, at most
         max_wait: seconds that the first one waits for company
+        is_short: whether the call for these takes so little that it may hold up the loop; it runs there
+            then, and no thread has to wake up
     """
 
     def __init__(
-        self, call: Callable[[list[_Asked]], Sequence[_Got]], max_rows: int = 64, max_wait: float = 0.0
+        self, call: Callable[[list[_Asked]], Sequence[_Got]], max_rows: int = 64, max_wait: float = 0.0,
+        is_short: Callable[[list[_Asked]], bool] = lambda asked: False
     ):
         self.call, self.max_rows = call, whole("max_rows", max_rows, 1)
-        self.max_wait = number("max_wait", max_wait, least=0)
+        self.max_wait, self.is_short = number("max_wait", max_wait, least=0), is_short
         self.waiting: list[tuple[_Asked, asyncio.Future]] = []
         self.thread, self.task = ThreadPoolExecutor(1), None
         self.calls = 0
@@ -71,9 +74,9 @@ class MicroBatcher(Generic[_Asked, _Got]):
             now = [one for one in now if not one[1].done()]     # who gave up is not asked for
             if not now: continue
             self.calls += 1
-            found = await loop.run_in_executor(
-                self.thread, _answers, self.call, [asked for asked, _ in now]
-            )
+            asked = [one for one, _ in now]
+            if self.is_short(asked): found = _answers(self.call, asked)
+            else: found = await loop.run_in_executor(self.thread, _answers, self.call, asked)
             for (_, future), answer in zip(now, found):
                 if future.done(): continue
                 if isinstance(answer, Exception): future.set_exception(answer)

@@ -784,8 +784,12 @@ def run_row(path: Path) -> dict[str, Any]:
 # %% ../../nbs/80_train/60_runs.ipynb #53b3de7e
 def load_run(path: Path) -> tuple:
     "What a `Run` is made of, in the order of its fields."
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is no folder; give one that Trainer(run_dir=...) wrote")
     if not (path / "config.yaml").is_file():
-        raise CheckpointError(f"{path} holds no run: config.yaml is missing")
+        inside = sorted(str(place.parent) for place in path.glob("*/config.yaml"))
+        hint = f"; it holds {len(inside)} runs, the last is {inside[-1]}" if inside else ""
+        raise CheckpointError(f"{path} holds no run: config.yaml is missing{hint}")
     config = read_config(path)
     check_run_files(path, config)
     state = Checkpoints(path / "checkpoints", run=config.get("run")).load()
