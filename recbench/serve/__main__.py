@@ -19,10 +19,7 @@ LIMITS = {"rows": (int, "users or rows of a request"), "k": (int, "items of a li
           "body": (int, "bytes of a request"), "seconds": (float, "until a request is given up"),
           "batch": (int, "requests that one call answers")}
 
-
-
-
-
+# %% ../../nbs/87_serve/30_main.ipynb #215ee077
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line.
 
@@ -57,7 +54,7 @@ def app_of(asked: argparse.Namespace) -> Any:
     token = os.environ.get("RECBENCH_TOKEN")
     return create_app(asked.folder, Limits(**limits), token, asked.form, asked.columns)
 
-
+# %% ../../nbs/87_serve/30_main.ipynb #af18e4e5
 def main(given: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM; what cannot be served is said in a line, with exit status 2.
 

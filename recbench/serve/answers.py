@@ -43,7 +43,7 @@ def ids_of(feature: Feature, values: Sequence[Any], vocabularies: Mapping[str, V
     if feature.table in vocabularies: return torch.from_numpy(vocabularies[feature.table].encode(array))
     return torch.from_numpy(check_ids(feature.name, array, int(feature.num_buckets or 0)))
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #455642a6
 def jagged_of(values: Tensor, lists: Sequence[Sequence]) -> Jagged:
     """The flat values as rows as long as the lists.
 
@@ -106,7 +106,7 @@ def past_places(self: "Answers", rows: Sequence[Mapping[str, Any]]) -> Jagged:
     items = np.array([item for one in lists for item in one] or keys[:0])
     return jagged_of(torch.from_numpy(keys.get_indexer(pd.Index(items))), lists)
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #295d12d9
 def known_asked(self: "Answers", users: list[Any], drops: bool) -> Asked:
     """Known users, by the vectors in the folder where it has them.
 
@@ -122,7 +122,7 @@ def known_asked(self: "Answers", users: list[Any], drops: bool) -> Asked:
     past = exported.past.take(places) if drops else None
     return Asked(pd.RangeIndex(len(users)), exported.user_vectors[places], past)
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #c4b04b32
 def new_asked(self: "Answers", rows: Sequence[Mapping[str, Any]], drops: bool) -> tuple[Asked, list]:
     """Users by their rows, and what is unknown in each.
 
@@ -186,7 +186,7 @@ def unknown_in(
     count("history", past.values >= 0, past.lengths)
     return found
 
-
+# %% ../../nbs/87_serve/15_answers.ipynb #8ddca060
 def shared_out(found: Mapping[str, Sequence], sizes: Sequence[int]) -> list[dict]:
     """Answers to all rows as answers to requests.
 

@@ -109,6 +109,9 @@ def field_type(exported: Exported, name: str, limits: Limits) -> Any:
     return many_of(entry, Field(max_length=limits.history), True)
 
 # %% ../../nbs/87_serve/20_app.ipynb #764e3e4b
+#| export
+
+# %% ../../nbs/87_serve/20_app.ipynb #211d8852
 def row_type(exported: Exported, limits: Limits, item: bool) -> type[BaseModel]:
     """The type of a row that is scored or recommended for.
 
@@ -290,7 +293,7 @@ def as_json(found: Any) -> Response:
     """
     return Response(to_json(found, inf_nan_mode="null"), media_type="application/json")
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #87184d7a
 _Lines = list[dict[str, Any]]
 _Unknown = Annotated[list[dict[str, int]], Field(
     description="of each row the fields with values that nobody had in training, and how many")]
@@ -317,7 +320,7 @@ class ScoreAnswer(BaseModel):
     scores: _Lines
     unknown: _Unknown
 
-
+# %% ../../nbs/87_serve/20_app.ipynb #1dc43abe
 class SimilarAnswer(BaseModel):
     """Answer of /items/{item}/similar.
 
