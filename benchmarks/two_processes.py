@@ -1,6 +1,7 @@
 """Two gloo processes against one: equal losses for every model of the zoo, and equal tables after it.
 
     python benchmarks/two_processes.py [--models DeepFM SASRec ...] [--steps 50] [--ranks 2]
+    python benchmarks/two_processes.py --speed [--rounds 3] [--batch 8192]
 
 Small planted worlds; batches of 64 rows, no dropout, no drawn capsule logits (both draw by rank).
 For each model and layout of the tables (`table_wise`, `row_wise`, `planned` by TorchRec):
@@ -14,13 +15,26 @@ A line `shaken` is one process against itself, its first dense weights moved by 
 what rounding alone does to that model. `SASRec` has ReLU, whose gradient jumps where a number changes
 its sign by rounding; `SASRec GELU` is the same model without that jump. MIND routes by softmax of 20
 times the agreement, three times over. gauc counts pairs, of which rounding swaps the equal ones.
+
+`--speed`: DLRM, 26 tables of 10^7 rows in all, width 16, 13 numbers, MLP 256-128-64, one thread a
+process; one process and two ranks take turns. The best round of each: CPU milliseconds of a step
+(batches and validation apart), wall, bytes that a rank sends in a step, peak memory, the share of it
+above what the imports and the data set take. On two free cores a step takes a rank's CPU time; on a
+machine that others use wall says nothing, so its load stands beside it.
+Targets: 1.5 times the samples of one process, .6 of its peak memory.
 """
 
 import argparse
+import os
+import resource
+import sys
 import time
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
+from _timing import verdict
 from torch import nn
 
 from recbench.core.config import ModelConfig
@@ -29,8 +43,8 @@ from recbench.data.feed.negatives import Negatives
 from recbench.data.feed.tree import category_tree
 from recbench.data.feed.tree_nodes import tree_features
 from recbench.data.published.planted import planted, planted_clicks
-from recbench.data.rows.features import with_embedding_dim
-from recbench.data.sets.dataset import Dataset
+from recbench.data.rows.features import IdFeature, RawFeature, Schema, with_embedding_dim
+from recbench.data.sets.dataset import Dataset, build_dataset
 from recbench.layers.capsule import CapsuleLayer
 from recbench.layers.sharded_tables import whole
 from recbench.models import match_config
@@ -39,6 +53,7 @@ from recbench.models.recipes import Recipe
 from recbench.models.usual import usual_model
 from recbench.train import Trainer
 from recbench.train.launch import local_ranks
+from recbench.train.traffic import Traffic
 
 MATCH = {
     "DSSM": "sampled", "DSSM in-batch": "in_batch", "DSSM hard": "hard", "DSSM mixed": "mixed",
@@ -216,12 +231,113 @@ def compared(kind: str, count: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
+SIDES, FIELDS, NUMBERS, WIDTH, HIDDEN = ("user", "item"), 13, 13, 16, [256, 128, 64]
+ROWS = 10**7 // (2 * FIELDS) + 1          # of a table
+
+
+def clicks_of_ids(rows: int = 100_000) -> Dataset:
+    "Clicks on random items of random users, with 13 ids a side, spread evenly over their tables."
+    draw = np.random.default_rng(0)
+    names = {side: [f"{side}_{i}" for i in range(FIELDS)] for side in SIDES}
+    numbers = [RawFeature(name=f"x{i}", side="user") for i in range(NUMBERS)]
+    ids = [IdFeature(name=name, side=side, embedding_dim=WIDTH, num_buckets=ROWS)
+           for side in SIDES for name in names[side]]
+    frames = {side: pd.DataFrame({
+        f"{side}_id": np.arange(rows),
+        **{name: draw.integers(ROWS, size=rows) for name in names[side]}}) for side in SIDES}
+    for one in numbers: frames["user"][one.name] = draw.random(rows, dtype=np.float32)
+    events = pd.DataFrame({
+        **{f"{side}_id": draw.integers(rows, size=rows) for side in SIDES},
+        "timestamp": np.arange(rows), "label": draw.integers(2, size=rows)})
+    return build_dataset(
+        "26 ids and 13 numbers", Schema(features=(*ids, *numbers), label="label"), events, None,
+        events[:64], frames["user"], frames["item"], protocol="none", max_history=0, max_recent=0)
+
+
+def large_model(data: Dataset) -> BaseModel:
+    "DLRM, whose tables have 10^7 rows in all."
+    sparse, dense = [[one for one in data.features() if isinstance(one, kind)]
+                     for kind in (IdFeature, RawFeature)]
+    top, names = {"hidden_units": HIDDEN}, lambda features: [one.name for one in features]
+    config = ModelConfig.from_dict({
+        "feature_groups": [{"group_name": "sparse", "feature_names": names(sparse)},
+                           {"group_name": "dense", "feature_names": names(dense)}],
+        "dlrm": {"dense_mlp": {"hidden_units": [*HIDDEN, WIDTH]}, "arch_with_sparse": False,
+                 "final": top},
+        "losses": [{"binary_cross_entropy": {}}]})
+    torch.manual_seed(0)
+    return create_model(config, [*sparse, *dense], ["label"])
+
+
+class Meter:
+    "CPU and wall seconds and bytes of the steps behind the fifth."
+
+    def __init__(self, steps: int): self.steps, self.traffic, self.marks = steps, Traffic(), []
+
+    def on_start(self, trainer):
+        "Count what DistributedDataParallel sends too."
+        if trainer.world.size > 1: self.traffic.watch(trainer.wrapper)
+
+    def on_step(self, trainer, step, loss):
+        "Keep the clocks of two steps."
+        if step not in (5, self.steps): return
+        sent = sum(self.traffic.bytes.values())
+        self.marks.append((time.process_time(), time.perf_counter(), sent))
+
+
+def peak() -> float:
+    "Most memory of this process so far, in MB; that of its parent at the fork included."
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(data: Dataset, sharding: str | None, steps: int, batch: int) -> dict[str, float]:
+    "What a rank spends on a step of the large model."
+    start, meter = peak(), Meter(steps)
+    trainer = Trainer(
+        large_model(data), data, batch_size=batch, steps=steps, learning_rate=0.001, seed=1,
+        table_learning_rate=0.02, progress=False, sharding=sharding, callbacks=[meter])
+    with meter.traffic: trainer.fit()
+    first, last = meter.marks
+    cpu, wall, sent = [(b - a) / (steps - 5) for a, b in zip(first, last)]
+    return {"cpu": 1000 * cpu, "wall": 1000 * wall, "MB sent": sent / 1e6, "peak": peak(),
+            "above": peak() - start, "loss": trainer.history[-1]["loss"]}
+
+
+def speed(ranks: int, steps: int, batch: int, rounds: int) -> None:
+    "Two ranks against one process; every other round runs backwards."
+    data, kinds = clicks_of_ids(), (None, "table_wise", "row_wise")
+    found: dict[str | None, list[list[dict[str, float]]]] = {kind: [] for kind in kinds}
+    for turn in range(rounds):
+        for kind in kinds[::-1 if turn % 2 else 1]:
+            found[kind].append(local_ranks(ranks if kind else 1, measured, data, kind, steps, batch))
+            print(f"round {turn + 1} {kind or 'one process':11s} load {os.getloadavg()[0]:.1f}  " +
+                  " ".join(f"{one['cpu']:.0f}/{one['wall']:.0f}" for one in found[kind][-1]) +
+                  " ms CPU/wall of a step", flush=True)
+    worst = {kind: [{name: max(rank[name] for rank in one) for name in one[0]} for one in each]
+             for kind, each in found.items()}
+    best = {kind: {name: min(one[name] for one in each) for name in each[0]}
+            for kind, each in worst.items()}
+    print(pd.DataFrame(best).rename(columns={None: "one process"}).T.round(4).to_string())
+    one, passed = best.pop(None), []
+    for kind, each in best.items():
+        passed += [
+            verdict(f"samples a CPU second of a rank, {kind}", one["cpu"] / each["cpu"], at_least=1.5),
+            verdict(f"peak memory of a rank, {kind}", each["peak"] / one["peak"], at_most=0.6),
+            verdict(f"loss, {kind}", abs(each["loss"] - one["loss"]), at_most=1e-5, kind="difference")]
+        print(f"{kind}: {each['above'] / one['above']:.2f} of its memory above imports and data")
+    sys.exit(0 if all(passed) else 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=[*MATCH, *RANK, *TASKS, *OTHERS])
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--speed", action="store_true", help="of DLRM with 10^7 rows, and memory")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8192)
     asked = parser.parse_args()
+    if asked.speed: speed(asked.ranks, min(asked.steps, 25), asked.batch, asked.rounds)
     print(f"{'model':19s} {'tables':11s} {'loss':>8s} {'metrics':>8s} {'weights':>8s}  "
           f"ms, {asked.ranks} / 1")
     for kind in asked.models:

@@ -7,17 +7,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import pandas as pd
 import psutil
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from recbench.core.config import ModelConfig
 from recbench.core.pipeline import GradClipping, GradScaler
 from recbench.data import Batch, MatchLoader, Negatives
 from recbench.data.feed.lagged_history_loader import equal_users
+from recbench.data.feed.stream_loader import StreamLoader
 from recbench.data.published.planted import planted, planted_clicks
 from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
+from recbench.data.sets.stream import ParquetStream
 from recbench.models import create_model, match_config
 from recbench.models.rank_configs import rank_config, rank_features
 from recbench.train import CosineAnnealing, ExponentialAverage, LearningRate, Part, Run, Trainer
@@ -316,3 +320,52 @@ def test_what_overflows_on_one_rank_is_dropped_on_all():
     (one,), (first, second) = local_ranks(1, half, None), local_ranks(2, half, "row_wise")
     assert first == second
     torch.testing.assert_close(first, one, rtol=0, atol=2e-3)
+
+
+def streamed(path: str, kind: str | None, batches: int, state: dict | None) -> dict:
+    "User ids of so many batches of a stream, its position after them, and losses of a training on it."
+    data, model, _ = made("DSSM:sampled")
+    by_name = {feature.name: feature for feature in data.features()}
+    stream = ParquetStream([path], [by_name["user_id"], by_name["item_id"]], data.vocabularies, 64,
+                           buffer_rows=400, seed=1)
+    loader = StreamLoader(stream, data, kind and Negatives(kind=kind, num_sample=33))
+    if state: loader.load_state_dict(state)
+    read = [batch.single(["user_id"])[:, 0] for _, batch in zip(range(batches), loader)]
+    return {"users": read, "state": loader.state_dict(), "left": len(loader) - loader.position}
+
+
+def over_stream(path: str) -> list[float]:
+    "Losses of ten steps on a stream."
+    data = planted(users=200, items=120, seed=0)
+    groups = [{"group_name": "user", "feature_names": ["user_id"]},
+              {"group_name": "item", "feature_names": [one.name for one in data.features("item")]}]
+    towers = {f"{side}_tower": {"input": side, "mlp": {"hidden_units": [32]}}
+              for side in ("user", "item")}
+    config = ModelConfig.from_dict({
+        "feature_groups": groups, "losses": [{"softmax_cross_entropy": {}}],
+        "dssm": {**towers, "output_dim": 16, "similarity": "COSINE", "in_batch_negative": True}})
+    torch.manual_seed(0)
+    by_name, losses = {feature.name: feature for feature in data.features()}, Losses()
+    stream = ParquetStream([path], [by_name["user_id"], by_name["item_id"]], data.vocabularies, 64, 400)
+    Trainer(create_model(config, data.features(), []), data, steps=10, progress=False,
+            loader=StreamLoader(stream, data, Negatives(mask_known=True)), callbacks=[losses]).fit()
+    return losses.values
+
+
+def test_a_stream_over_ranks_has_every_row_once_and_resumes_on_any_number(tmp_path):
+    data, path = planted(users=200, items=120, seed=0), str(tmp_path / "log.parquet")
+    rows = data.train.columns
+    log = pd.DataFrame({f"{side}_id": getattr(data, f"{side}_frame")[f"{side}_id"].to_numpy()[
+        rows[f"{side}_index"]] for side in ("user", "item")})[:64 * 9 + 1]
+    log.to_parquet(path, row_group_size=100)
+    (one,) = local_ranks(1, streamed, path, "sampled", 10, None)
+    assert len(one["users"]) == 10 and sum(map(len, one["users"])) == len(log)
+    first = local_ranks(2, streamed, path, "sampled", 4, None)
+    rest = local_ranks(3, streamed, path, "sampled", 6, first[1]["state"])
+    assert {each["left"] for each in first} == {6}
+    found = [torch.cat(parts) for each in (first, rest)
+             for parts in zip(*(rank["users"] for rank in each), strict=True)]
+    for mine, whole in zip(found, one["users"], strict=True): assert torch.equal(mine, whole)
+    (losses,), two = local_ranks(1, over_stream, path), local_ranks(2, over_stream, path)
+    assert two[0] == two[1]
+    torch.testing.assert_close(two[0], losses, rtol=0, atol=1e-5)
