@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -235,3 +237,55 @@ def test_rows_of_one_request_do_not_change_those_of_another(run, folder):
     found = Answers(exported)(asked)
     alone = pd.concat([run.recommend([key], k=3) for key in keys[:20]])
     assert [one["item_id"] for each in found for one in each["lists"][0]] == alone["item_id"].tolist()
+
+
+@contextmanager
+def in_a_thread(folder):
+    "The service of a folder in a thread of this process; its address."
+    import uvicorn
+
+    from recbench.serve.app import create_app
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(folder), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started and thread.is_alive(): time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def lines_shown(page, user):
+    "Cells of the list that the page shows for a user, 5 items."
+    page.get_by_label("User").fill(str(user))
+    page.get_by_label("k").fill("5")
+    page.get_by_role("button", name="Show").click()
+    page.locator("td").first.wait_for()
+    return [row.split("\t") for row in page.locator("#list").inner_text().strip().split("\n")]
+
+
+def test_the_page_of_a_service(run, folder):
+    "Somebody types a user and sees titles; another one whom nobody knows is said to be unknown."
+    from test_browser import CHROMIUM, MILLISECONDS, chromium, shot      # skips without playwright
+    if not CHROMIUM: pytest.skip("no chromium in PATH: apt-get install chromium, then this test runs")
+    user, failures = run.known_users.keys[3], []
+    with in_a_thread(folder) as address, chromium() as browser:
+        page = browser.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.set_default_timeout(MILLISECONDS)
+        page.goto(address)
+        wanted = run.recommend([user], k=5, columns=["category"]).drop(columns="user_id")
+        cells = [[str(one.rank), str(one.item_id), f"{one.score:.4f}", one.category]
+                 for one in wanted.itertuples()]
+        assert lines_shown(page, user) == [list(wanted), *cells]
+        shot(page, "service")
+        for typed, told in (("123456789", "is not among the 120"), ("somebody", "valid integer")):
+            page.get_by_label("User").fill(typed)
+            page.get_by_role("button", name="Show").click()
+            page.locator("#told", has_text=told).wait_for()
+            assert page.locator("td").count() == 0
+    assert failures == []

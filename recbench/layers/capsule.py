@@ -15,9 +15,9 @@ from .sequences import longest, pad
 # %% ../../nbs/20_layers/70_capsule.ipynb #721712ce
 def present_interests(lengths: Tensor, max_k: int) -> Tensor:
     "Which of `max_k` interests a history of `lengths` [B] positions has: bool [B, K]."
-    present = 2 ** torch.arange(max_k, device=lengths.device) < lengths[:, None]
-    present[:, 0] = True
-    return present
+    interests = torch.arange(max_k, device=lengths.device)
+    # 2 ** interests is wrong in AOTInductor of PyTorch 2.13: it writes floats over whole numbers
+    return ((1 << interests) < lengths[:, None]) | (interests == 0)
 
 # %% ../../nbs/20_layers/70_capsule.ipynb #c848ee6d
 def squash(x: Tensor, power: float = 1.0) -> Tensor:

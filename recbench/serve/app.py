@@ -208,10 +208,11 @@ form.onsubmit = async event => {
   event.preventDefault();
   const typed = document.getElementById("user").value, table = document.getElementById("list");
   const about = await (await fetch("schema")).json();
-  const user = about.user_ids == "integer" ? Number(typed) : typed;
-  const answer = await fetch("recommend", {method: "POST",
-    headers: {"content-type": "application/json"},
-    body: JSON.stringify({users: [user], k: Number(document.getElementById("k").value)})});
+  const whole = about.user_ids == "integer" && /^-?[0-9]+$/.test(typed);   // as typed: exact beyond 2^53
+  const body = `{"users": [${whole ? typed : JSON.stringify(typed)}],
+    "k": ${Number(document.getElementById("k").value)}}`;
+  const answer = await fetch("recommend", {method: "POST", body,
+    headers: {"content-type": "application/json"}});
   const found = await answer.json();
   table.replaceChildren(); told.textContent = "";
   if (!answer.ok) {
