@@ -35,26 +35,31 @@ __all__ = ['Accuracy', 'AITMConfig', 'AUC', 'AUCConfig', 'BinaryCrossEntropy', '
 # %% ../../nbs/00_core/99_core.ipynb #b16c995c
 from .base import Choice, Config, OneOf, Settings
 from recbench.core.config import (
+    Capsule, CIN, CINConfig, Cross, CrossConfig, CrossV2, CrossV2Config, DATConfig, DATTower,
+    DCNV1Config, DCNV2Config, DeepFMConfig, DINEncoder, DINEncoderConfig, DINTower, DLRMConfig,
+    DSSMConfig, DSSMV2Config, FeatureGroup, HSTU, HSTUMatchConfig, HSTUUserTower, HSTUUserTowerConfig,
+    MaskBlock, MaskBlockConfig, MaskNetConfig, MaskNetModule, MaskNetModuleConfig, MINDConfig,
+    MINDUserTower, MLP, MLPConfig, ModelConfig, ModelSettings, MultiTowerConfig, MultiTowerDINConfig,
+    MultiWindowDINEncoder, MultiWindowDINEncoderConfig, MultiWindowDINTower, PoolingEncoder,
+    PoolingEncoderConfig, PositionalEncoder, SASRecConfig, SASRecTower, SelfAttentionEncoder,
+    SelfAttentionEncoderConfig, SequenceEncoder, SequenceEncoderConfig, SequenceGroup, SimpleAttention,
+    SimpleAttentionConfig, STU, TDMConfig, Tower, TwoTowersConfig, VariationalDropout,
+    VariationalDropoutConfig, WideAndDeepConfig, WuKongConfig, WuKongLayer, WuKongLayerConfig,
+    xDeepFMConfig
+)
+
+# %% ../../nbs/00_core/99_core.ipynb #fb0e709e
+from recbench.core.config import (
     Accuracy, AUC, AUCConfig, BinaryCrossEntropy, BinaryCrossEntropyConfig, BinaryFocalLoss,
-    BinaryFocalLossConfig, Capsule, CIN, CINConfig, Cross, CrossConfig, CrossV2, CrossV2Config,
-    DATConfig, DATTower, DCNV1Config, DCNV2Config, DeepFMConfig, DINEncoder, DINEncoderConfig, DINTower,
-    DLRMConfig, DSSMConfig, DSSMV2Config, F1ReweightedLoss, F1ReweightedLossConfig, FeatureGroup,
-    GroupedAUC, GroupedAUCConfig, GroupedXAUC, GroupedXAUCConfig, HSTU, HSTUMatchConfig, HSTUUserTower,
-    HSTUUserTowerConfig, JRCLoss, JRCLossConfig, L2Loss, L2LossConfig, ListwiseDistillLoss,
-    ListwiseDistillLossConfig, ListwiseRankLoss, ListwiseRankLossConfig, Loss, LossSettings, MaskBlock,
-    MaskBlockConfig, MaskNetConfig, MaskNetModule, MaskNetModuleConfig, MeanAbsoluteError,
-    MeanSquaredError, Metric, MetricSettings, MINDConfig, MINDUserTower, MLP, MLPConfig, ModelConfig,
-    ModelSettings, MulticlassAUC, MulticlassAUCConfig, MultiTowerConfig, MultiTowerDINConfig,
-    MultiWindowDINEncoder, MultiWindowDINEncoderConfig, MultiWindowDINTower, NormalizedEntropy,
-    NormalizedEntropyConfig, PairwiseFocalLoss, PairwiseFocalLossConfig, PairwiseHingeLoss,
-    PairwiseHingeLossConfig, PairwiseLogisticLoss, PairwiseLogisticLossConfig, PairwiseLoss,
-    PairwiseLossConfig, PoolingEncoder, PoolingEncoderConfig, PositionalEncoder, RecallAtK,
-    RecallAtKConfig, SASRecConfig, SASRecTower, SelfAttentionEncoder, SelfAttentionEncoderConfig,
-    SequenceEncoder, SequenceEncoderConfig, SequenceGroup, SigmoidL2Loss, SigmoidL2LossConfig,
-    SimpleAttention, SimpleAttentionConfig, SoftmaxCrossEntropy, SoftmaxCrossEntropyConfig, STU,
-    TDMConfig, Tower, TrainMetric, TwoTowersConfig, VariationalDropout, VariationalDropoutConfig,
-    WideAndDeepConfig, WindowMetric, WuKongConfig, WuKongLayer, WuKongLayerConfig, XAUC, XAUCConfig,
-    xDeepFMConfig, ZILNLoss, ZILNLossConfig
+    BinaryFocalLossConfig, F1ReweightedLoss, F1ReweightedLossConfig, GroupedAUC, GroupedAUCConfig,
+    GroupedXAUC, GroupedXAUCConfig, JRCLoss, JRCLossConfig, L2Loss, L2LossConfig, ListwiseDistillLoss,
+    ListwiseDistillLossConfig, ListwiseRankLoss, ListwiseRankLossConfig, Loss, LossSettings,
+    MeanAbsoluteError, MeanSquaredError, Metric, MetricSettings, MulticlassAUC, MulticlassAUCConfig,
+    NormalizedEntropy, NormalizedEntropyConfig, PairwiseFocalLoss, PairwiseFocalLossConfig,
+    PairwiseHingeLoss, PairwiseHingeLossConfig, PairwiseLogisticLoss, PairwiseLogisticLossConfig,
+    PairwiseLoss, PairwiseLossConfig, RecallAtK, RecallAtKConfig, SigmoidL2Loss, SigmoidL2LossConfig,
+    SoftmaxCrossEntropy, SoftmaxCrossEntropyConfig, TrainMetric, WindowMetric, XAUC, XAUCConfig,
+    ZILNLoss, ZILNLossConfig
 )
 
 # %% ../../nbs/00_core/99_core.ipynb #1f5c0411

@@ -225,6 +225,11 @@ def _with_inputs(group: Any) -> Any:
                       {**own, "input": name} for kind, own in fields.items()})
     return {**group, "sequence_encoders": found}
 
+# %% ../../nbs/00_core/60_config.ipynb #05eaa918
+def _sequence_names(group: "FeatureGroup") -> list[str]:
+    "Names of the sequence groups."
+    return [one.group_name or group.group_name for one in group.sequence_groups]
+
 # %% ../../nbs/00_core/60_config.ipynb #c5ed498d
 class FeatureGroup(Config):
     "A named list of features that a model reads as one input."
@@ -243,11 +248,7 @@ class FeatureGroup(Config):
     _inputs = model_validator(mode="before")(_with_inputs)
     _features = model_validator(mode="after")(_check_features)
     _sequences = model_validator(mode="after")(_check_sequences)
-
-    @property
-    def sequence_names(self) -> list[str]:
-        "Names of the sequence groups."
-        return [group.group_name or self.group_name for group in self.sequence_groups]
+    sequence_names = property(_sequence_names)
 
 # %% ../../nbs/00_core/60_config.ipynb #71a2ed64
 OutputKind = Literal["binary", "classes", "value", "purchase"]

@@ -16,6 +16,24 @@ from .task_config import TasksConfig, TaskTowerConfig
 # %% ../../nbs/00_core/65_order_config.ipynb #9d2efa41
 JOINT = "ctcvr"
 
+# %% ../../nbs/00_core/65_order_config.ipynb #074c6e5c
+def _check_click(config: "ESMMConfig") -> "ESMMConfig":
+    "Refuse two tasks of one label or of a taken name, a group read twice, and a mask by the click."
+    click, later = config.task_towers
+    if JOINT in (click.tower_name, later.tower_name):
+        raise ValueError(f"tower_name {JOINT} is that of click and conversion together; choose "
+                         "another, e.g. cvr")
+    if later.label_name == click.label_name:
+        raise ValueError(f"label_name of {later.tower_name} is that of the click, {click.label_name}; "
+                         "name the label of what follows a click")
+    names = [group.input for group in config.groups]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"groups name {', '.join(repeated)} more than once; each is read once")
+    if later.task_space_indicator_label == click.label_name:
+        raise ValueError(f"task_space_indicator_label of {later.tower_name} is the click, "
+                         f"{click.label_name}; ESMM learns it from all rows, leave it out")
+    return config
+
 # %% ../../nbs/00_core/65_order_config.ipynb #fce2fa83
 class ESMMConfig(TasksConfig, key="esmm"):
     "A click, and what can only follow a click; both are learned from all rows."
@@ -23,27 +41,7 @@ class ESMMConfig(TasksConfig, key="esmm"):
     "feature groups and the layers above each, side by side; none: the first group as it is"
     task_towers: Annotated[list[TaskTowerConfig], Field(min_length=2, max_length=2)]
     "the click, then the conversion or amount that needs it"
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Self:
-        click, later = self.task_towers
-        if JOINT in (click.tower_name, later.tower_name):
-            raise ValueError(f"tower_name {JOINT} is that of click and conversion together; choose "
-                             "another, e.g. cvr")
-        if later.label_name == click.label_name:
-            raise ValueError(
-                f"label_name of {later.tower_name} is that of the click, {click.label_name}; name the "
-                "label of what follows a click"
-            )
-        names = [group.input for group in self.groups]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"groups name {', '.join(repeated)} more than once; each is read once")
-        if later.task_space_indicator_label == click.label_name:
-            raise ValueError(
-                f"task_space_indicator_label of {later.tower_name} is the click, {click.label_name}; "
-                "ESMM learns it from all rows, leave it out"
-            )
-        return self
+    _click = model_validator(mode="after")(_check_click)
 
 # %% ../../nbs/00_core/65_order_config.ipynb #bbc3801f
 class TransferTowerConfig(TaskTowerConfig):

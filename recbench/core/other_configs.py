@@ -66,6 +66,18 @@ class DropoutNetConfig(ModelSettings, key="dropout_net"):
         check_preference_norms(self)
         return self
 
+# %% ../../nbs/00_core/66_other_configs.ipynb #9877b43e
+def _check_distillation(config: "RocketLaunchingConfig") -> "RocketLaunchingConfig":
+    "Refuse a distillation of layers without any two of one width, and a function that nothing reads."
+    both = config.light_mlp.hidden_units, config.booster_mlp.hidden_units
+    if config.feature_based_distillation and not {*both[0]} & {*both[1]}:
+        raise ValueError(f"feature_based_distillation is True; hidden_units of light_mlp are "
+                         f"{both[0]} and of booster_mlp {both[1]}, none are equal")
+    if config.feature_distillation_function != "COSINE" and not config.feature_based_distillation:
+        raise ValueError("feature_distillation_function is EUCLID but feature_based_distillation "
+                         "is not set, so nothing would read it")
+    return config
+
 # %% ../../nbs/00_core/66_other_configs.ipynb #0fec200e
 class RocketLaunchingConfig(ModelSettings, key="rocket_launching"):
     "A large network and a small one that learns its logits too."
@@ -79,17 +91,7 @@ class RocketLaunchingConfig(ModelSettings, key="rocket_launching"):
     "layers of both with as many units are drawn together"
     feature_distillation_function: Literal["COSINE", "EUCLID"] = "COSINE"
     "how: by the mean cosine, or by the distance of all rows together"
-
-    @model_validator(mode="after")
-    def _check_layers(self) -> Self:
-        both = self.light_mlp.hidden_units, self.booster_mlp.hidden_units
-        if self.feature_based_distillation and not {*both[0]} & {*both[1]}:
-            raise ValueError(f"feature_based_distillation is True; hidden_units of light_mlp are "
-                             f"{both[0]} and of booster_mlp {both[1]}, none are equal")
-        if self.feature_distillation_function != "COSINE" and not self.feature_based_distillation:
-            raise ValueError("feature_distillation_function is EUCLID but feature_based_distillation "
-                             "is not set, so nothing would read it")
-        return self
+    _layers = model_validator(mode="after")(_check_distillation)
 
 # %% ../../nbs/00_core/66_other_configs.ipynb #5c8d4ac2
 def check_last_widths(config: DropoutNetConfig) -> None:

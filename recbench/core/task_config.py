@@ -162,6 +162,21 @@ class PLEConfig(TasksConfig, key="ple"):
     extraction_networks: Annotated[list[ExtractionNetworkConfig], Field(min_length=1)]
     "layers from the features upwards, at least one"
 
+# %% ../../nbs/00_core/64_task_config.ipynb #5df70779
+def _check_bottom(config: "DBMTLConfig") -> "DBMTLConfig":
+    "Refuse parts that nothing would read, and two lowest parts."
+    for tower in config.task_towers:
+        if tower.relation_tower_names and not tower.relation_mlp:
+            raise ValueError(
+                f"relation_tower_names of {tower.tower_name} is {tower.relation_tower_names} but "
+                "relation_mlp is not set, so nothing would read them; set it, or leave them out"
+            )
+    if config.bottom_cmbf and config.mask_net:
+        raise ValueError("bottom_cmbf and mask_net are both set; the lowest part is one of them")
+    if config.gate_mlp and not config.expert_mlp:
+        raise ValueError("gate_mlp is set but expert_mlp is not; without experts there is no gate")
+    return config
+
 # %% ../../nbs/00_core/64_task_config.ipynb #9b5b29ed
 class DBMTLConfig(TasksConfig, key="dbmtl"):
     "Tasks that read each other above a shared bottom, as their probabilities depend on each other."
@@ -179,20 +194,7 @@ class DBMTLConfig(TasksConfig, key="dbmtl"):
     "number of experts, where there are any"
     task_towers: Annotated[list[RelationTowerConfig], Field(min_length=1)]
     "one for each task"
-
-    @model_validator(mode="after")
-    def _check_relations(self) -> Self:
-        for tower in self.task_towers:
-            if tower.relation_tower_names and not tower.relation_mlp:
-                raise ValueError(
-                    f"relation_tower_names of {tower.tower_name} is {tower.relation_tower_names} but "
-                    "relation_mlp is not set, so nothing would read them; set it, or leave them out"
-                )
-        if self.bottom_cmbf and self.mask_net:
-            raise ValueError("bottom_cmbf and mask_net are both set; the lowest part is one of them")
-        if self.gate_mlp and not self.expert_mlp:
-            raise ValueError("gate_mlp is set but expert_mlp is not; without experts there is no gate")
-        return self
+    _bottom = model_validator(mode="after")(_check_bottom)
 
 # %% ../../nbs/00_core/64_task_config.ipynb #709f408e
 class PEPNetConfig(TasksConfig, key="pepnet"):

@@ -313,6 +313,14 @@ def ease_bytes(items: int, settings: int = 1) -> int:
     """
     return (8 + 4 * min(settings, 2)) * items * items + 3 * 8 * _CELLS
 
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #fc6e12c4
+def _padded(ones: csr_matrix, other: Tensor, sizes: Tensor) -> Tensor:
+    "Vectors of the columns where a row has entries, then zeros: [B, L, D]; the longest row is first."
+    inside = torch.arange(int(sizes[0])) < sizes.unsqueeze(1)                     # [B, L]
+    vectors = torch.zeros(*inside.shape, other.shape[1])
+    vectors[inside] = other[torch.from_numpy(ones.indices).long()]
+    return vectors
+
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #67628fa1
 def solved_rows(ones: csr_matrix, other: Tensor, unobserved: float, l2: float) -> Tensor:
     """Vectors of rows that fit 1 at their entries and 0 elsewhere, float32 [R, D]; 0 for an empty row.
@@ -328,15 +336,12 @@ def solved_rows(ones: csr_matrix, other: Tensor, unobserved: float, l2: float) -
     everywhere, unit = unobserved * (other.T @ other), torch.eye(width)
     for some in _blocks_of_rows(lengths, max(1, _CELLS // width)):
         sizes = torch.from_numpy(lengths[some].astype(np.int64))
-        inside = torch.arange(int(sizes[0])) < sizes.unsqueeze(1)                 # [B, L]
-        vectors = torch.zeros(*inside.shape, width)
-        vectors[inside] = other[torch.from_numpy(ones[some].indices).long()]
+        vectors = _padded(ones[some], other, sizes)
         penalty = l2 * (sizes + unobserved * len(other))
         matrix = vectors.mT @ vectors + everywhere + penalty.view(-1, 1, 1) * unit
         factor = torch.linalg.cholesky(matrix)
-        solved[torch.from_numpy(some)] = torch.cholesky_solve(
-            vectors.sum(1).unsqueeze(2), factor
-        ).squeeze(2)
+        found = torch.cholesky_solve(vectors.sum(1).unsqueeze(2), factor)
+        solved[torch.from_numpy(some)] = found.squeeze(2)
     return solved
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #cb9556bc

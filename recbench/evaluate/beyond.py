@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.sparse import csr_matrix
 from torch import Tensor
@@ -111,6 +112,14 @@ def _total_rows(first: Evaluation, totals: dict[str, dict[str, float]]) -> pd.Da
             }
     return pd.DataFrame(columns).rename(index=lambda metric: f"{metric} [{first.protocol}]")
 
+# %% ../../nbs/70_evaluate/58_beyond.ipynb #dc730b1e
+def _point(axes: Axes, numbers: np.ndarray, name: str, color: str) -> None:
+    "A model's point with its intervals and its name; numbers [2, 3]: value, low, high of x and y."
+    bars = np.nan_to_num(np.abs(numbers[:, 1:] - numbers[:, :1]))
+    at = numbers[:, 0]
+    axes.errorbar(*at, xerr=bars[:1].T, yerr=bars[1:].T, fmt="o", ms=6, lw=1, color=color)
+    axes.annotate(name, at, xytext=(6, 5), textcoords="offset points", color=color, fontsize=9)
+
 # %% ../../nbs/70_evaluate/58_beyond.ipynb #bd55aef4
 def beyond_picture(table: pd.DataFrame, across: str = "effective share", up: str = "recall") -> Figure:
     """Every model as a point: one row of the table against another, with intervals where there are any.
@@ -126,13 +135,7 @@ def beyond_picture(table: pd.DataFrame, across: str = "effective share", up: str
     figure, axes = new_axes(4.8, 3.2)
     for name, color in zip(dict.fromkeys(table.columns.get_level_values(0)), COLORS):
         numbers = table[name].loc[[rows[across], rows[up]], ["value", "low", "high"]].to_numpy()
-        bars = np.nan_to_num(np.abs(numbers[:, 1:] - numbers[:, :1]))
-        axes.errorbar(
-            *numbers[:, 0], xerr=bars[:1].T, yerr=bars[1:].T, fmt="o", ms=6, lw=1, color=color
-        )
-        axes.annotate(
-            name, numbers[:, 0], xytext=(6, 5), textcoords="offset points", color=color, fontsize=9
-        )
+        _point(axes, numbers, name, color)
     axes.set(xlabel=rows[across].split(" [")[0], ylabel=rows[up].split(" [")[0])
     axes.margins(x=0.2)
     return figure

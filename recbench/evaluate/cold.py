@@ -183,6 +183,14 @@ def _without_lists(dataset: Dataset, table: Table, hidden: Tensor) -> Table:
     }
     return replace(table, jagged=emptied)
 
+# %% ../../nbs/70_evaluate/44_cold.ipynb #2f8d3f71
+def _without_users(dataset: Dataset, rows: Tensor) -> Dataset:
+    "The data set whose users at these rows have id 0 and, where they are evaluated, empty sequences."
+    hidden = torch.zeros(len(dataset.users), dtype=torch.bool).index_fill(0, rows, True)
+    splits = {name: _without_lists(dataset, dataset.split(name), hidden) for name in ("valid", "test")}
+    users = _without_id(dataset, dataset.users, dataset.schema.user_key, rows)
+    return replace(dataset, users=users, **splits)
+
 # %% ../../nbs/70_evaluate/44_cold.ipynb #2baa76f4
 def hide_history(dataset: Dataset, by: Literal["item", "user"], share: float, seed: int = 0) -> Dataset:
     """The data set as it is where a share of the items, or of the users, has no history.
@@ -203,7 +211,4 @@ def hide_history(dataset: Dataset, by: Literal["item", "user"], share: float, se
     rows = order[: round(share * len(table))]
     if by == "item":
         return replace(dataset, items=_without_id(dataset, table, dataset.schema.item_key, rows))
-    hidden = torch.zeros(len(table), dtype=torch.bool).index_fill(0, rows, True)
-    splits = {name: _without_lists(dataset, dataset.split(name), hidden) for name in ("valid", "test")}
-    users = _without_id(dataset, table, dataset.schema.user_key, rows)
-    return replace(dataset, users=users, **splits)
+    return _without_users(dataset, rows)

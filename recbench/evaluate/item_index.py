@@ -135,11 +135,12 @@ def _nearest(index: "ItemIndex", vectors: Tensor, k: int) -> tuple[Tensor, Tenso
     values, items = (torch.from_numpy(part).to(vectors.device) for part in found)
     return items, values.masked_fill(items < 0, -torch.inf)
 
-
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #48721f38
 def _search_block(
-    index: "ItemIndex", user_emb: Tensor, k: int, seen: Jagged | None
+    index: "ItemIndex", user_emb: Tensor, rows: Tensor, k: int, seen: Jagged | None
 ) -> tuple[Tensor, Tensor]:
-    "Items and scores [B, k] of users with one vector or several, without what they have seen."
+    "Items and scores [rows, k] of consecutive users, of one vector or several, without what they saw."
+    user_emb, seen = user_emb[rows[0] : rows[-1] + 1], None if seen is None else seen.take(rows)
     interests = user_emb.shape[1] if user_emb.dim() == 3 else 1
     more = int(seen.lengths.max()) if seen is not None and len(seen) else 0
     wanted = min(len(index), k + more)
@@ -180,14 +181,16 @@ def _search(
     if not len(user_emb): return torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)
     exact = max(1, min(128, _BLOCK_CELLS // len(self)))
     blocks = torch.arange(len(user_emb)).split(exact if self.kind == "exact" else len(user_emb))
-    parts = [
-        _search_block(
-            self, user_emb[rows[0] : rows[-1] + 1], k, None if seen is None else seen.take(rows)
-        )
-        for rows in blocks
-    ]
-    items, values = zip(*parts)
+    items, values = zip(*(_search_block(self, user_emb, rows, k, seen) for rows in blocks))
     return torch.cat(items), torch.cat(values)
+
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #59e334c4
+def _facts(self: "ItemIndex") -> dict[str, str]:
+    "Size and kind."
+    lists = f", {self.effort} lists looked at"
+    effort = {"ivf": lists, "pq": lists, "hnsw": f", {self.effort} candidates kept"}
+    return {"items": f"{len(self):,} vectors of {self.item_emb.shape[1]} numbers",
+            "search": self.kind + effort.get(self.kind, "")}
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #3f23642b
 class ItemIndex(Card):
@@ -208,14 +211,7 @@ class ItemIndex(Card):
 
     def __len__(self) -> int: return len(self.item_emb)
 
-    search = _search
-
-    def facts(self) -> dict[str, str]:
-        "Size and kind."
-        lists = f", {self.effort} lists looked at"
-        effort = {"ivf": lists, "pq": lists, "hnsw": f", {self.effort} candidates kept"}
-        return {"items": f"{len(self):,} vectors of {self.item_emb.shape[1]} numbers",
-                "search": self.kind + effort.get(self.kind, "")}
+    search, facts = _search, _facts
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #56a46148
 def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:

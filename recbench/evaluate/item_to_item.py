@@ -173,6 +173,16 @@ def metrics_of(hits: Tensor, relevant: Tensor, top_k: Sequence[int]) -> dict[str
         found[f"ndcg@{k}"] = (hits[:, :k] * gains[:k]).sum(1) / gains.cumsum(0)[most - 1]
     return found
 
+# %% ../../nbs/70_evaluate/55_item_to_item.ipynb #0853e22b
+def _hits(source: Any, dataset: Dataset, asked: CoClicks, most: int) -> Tensor:
+    "Whether a later click of the session is the neighbour at each place, bool [queries, most]."
+    items, places = torch.unique(asked.queries, return_inverse=True)
+    near, count = nearest(source, dataset, items, most), len(dataset.items)
+    return torch.cat([
+        torch.isin(asked.sessions[part, None] * count + near[places[part]], asked.pairs)
+        for part in torch.arange(len(places)).split(1 << 16)
+    ])
+
 # %% ../../nbs/70_evaluate/55_item_to_item.ipynb #1310d6b5
 def evaluate_item_to_item(
     source: Any, dataset: Dataset, top_k: Sequence[int] = (10, 50), split: str = "test",
@@ -189,14 +199,8 @@ def evaluate_item_to_item(
         clicked: label column; rows above 0 count. None: all rows do
     """
     check_cut_offs(top_k)
-    count, asked = len(dataset.items), co_clicks(dataset, split, by, clicked)
-    most = min(max(top_k), count - 1)
-    items, places = torch.unique(asked.queries, return_inverse=True)
-    near = nearest(source, dataset, items, most)
-    hits = torch.cat([
-        torch.isin(asked.sessions[part, None] * count + near[places[part]], asked.pairs)
-        for part in torch.arange(len(places)).split(1 << 16)
-    ])
+    asked = co_clicks(dataset, split, by, clicked)
+    hits = _hits(source, dataset, asked, min(max(top_k), len(dataset.items) - 1))
     values = pd.DataFrame(
         {name: value.numpy() for name, value in metrics_of(hits, asked.relevant, top_k).items()}
     )

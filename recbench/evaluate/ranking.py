@@ -148,6 +148,14 @@ def _judged(model, column: str) -> tuple[Head, str] | None:
         f"{[loss.kind[0] for loss in head.losses]}"
     )
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #4cbd9a91
+def _evaluation(
+    model, name: str | None, dataset: Dataset, split: str, probability: np.ndarray, label: np.ndarray
+) -> RankEvaluation:
+    "A model's probabilities beside what came true, under the protocol of the data set."
+    name, protocol = name or type(model).__name__, _protocol(dataset, split)
+    return RankEvaluation(name, protocol, probability, label, *units_of(dataset, split))
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #bb596108
 def evaluate_rows(
     model, dataset: Dataset, split: str = "test", name: str | None = None, label: str | None = None
@@ -169,10 +177,7 @@ def evaluate_rows(
         )
     if judged: probability = predict_split(model, dataset, split)[judged[1]]
     else: probability = np.asarray(model.predict_rows(dataset, split), np.float64)
-    return RankEvaluation(
-        name or type(model).__name__, _protocol(dataset, split), probability, truth.numpy(),
-        *units_of(dataset, split)
-    )
+    return _evaluation(model, name, dataset, split, probability, truth.numpy())
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #57efd5ff
 def asked_of(head: Head, label: torch.Tensor) -> str:
@@ -299,8 +304,7 @@ def split_metrics(
     """
     if not len(model.metric_modules): model.init_metric()            # asked before a training began
     for metric in model.metric_modules.to(device_of(model)).values(): metric.reset()
-    columns = dataset.split(split).columns
-    for head in model.heads: check_labels(head, head.truth(columns), f" of {split}")
+    for one in model.heads: check_labels(one, one.truth(dataset.split(split).columns), f" of {split}")
     predictions = predict_split(model, dataset, split, with_metrics=True, predict=predict)
     listed, found = {name: float(value) for name, value in model.compute_metric().items()}, {}
     for head in model.heads:
@@ -358,6 +362,15 @@ def substitute(model, dataset: Dataset, metric: str) -> str:
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #5b32d5b4
 _BLOCK = 1 << 22   # weights held at once: 32 MB
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #646d1033
+def _weighted_metrics(
+    evaluation: RankEvaluation, sums: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray,
+    row_weight: np.ndarray
+) -> np.ndarray:
+    "Metrics [draws, metrics] of one evaluation, by weights of units [draws, U] and rows [draws, R]."
+    means = (_ratio(weight @ total, weight @ over) for total, over in sums)
+    return np.stack([auc(evaluation.probability, evaluation.label, row_weight), *means], 1)
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #f8e25b81
 def resampled(evaluations: list[RankEvaluation], draws: int, seed: int) -> np.ndarray:
     "Metrics [models, draws, metrics] of evaluations of the same rows on the same draws of units."
@@ -369,18 +382,8 @@ def resampled(evaluations: list[RankEvaluation], draws: int, seed: int) -> np.nd
         count = min(size, draws - start)
         weight = _unit_weights(rng, count, units)  # [count, U]
         row_weight = weight[:, first.unit]  # [count, R]
-        parts.append(
-            [
-                np.stack(
-                    [
-                        auc(evaluation.probability, evaluation.label, row_weight),
-                        *(_ratio(weight @ total, weight @ over) for total, over in sums),
-                    ],
-                    1,
-                )
-                for evaluation, sums in zip(evaluations, per_unit)
-            ]
-        )
+        parts.append([_weighted_metrics(evaluation, sums, weight, row_weight)
+                      for evaluation, sums in zip(evaluations, per_unit)])
     return np.concatenate([np.stack(part) for part in parts], axis=1)
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #477898d1
@@ -509,8 +512,7 @@ def evaluate_task(
     found = predict_split(model, dataset, split) if predictions is None else predictions
     probability = found[score][task.inside(dataset.split(split).columns)]
     label = own.split(split).columns[task.head.label].numpy()
-    name, protocol = name or type(model).__name__, _protocol(own, split)
-    return RankEvaluation(name, protocol, probability, label, *units_of(own, split))
+    return _evaluation(model, name, own, split, probability, label)
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #cbbff6c3
 def _plain_table(
@@ -643,10 +645,16 @@ def _wilson_95(share: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndar
     low, high = (middle - half) / (1 + z * z / rows), (middle + half) / (1 + z * z / rows)
     return np.minimum(low, share), np.maximum(high, share)   # of 0 and 1, whatever the last bit
 
+# %% ../../nbs/70_evaluate/70_ranking.ipynb #67d2dbca
+def _bin_of_rows(probability: np.ndarray, bins: int) -> np.ndarray:
+    "Bin of each row, 0, 1 ...; equal predictions share that of the middle row of their tie."
+    _, tie, count = np.unique(probability, return_inverse=True, return_counts=True)
+    place = ((count.cumsum() - (count + 1) / 2) * bins // len(probability)).astype(np.int64)
+    return np.unique(place, return_inverse=True)[1][tie]
+
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #00135a86
 def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10) -> pd.DataFrame:
-    """Predicted and observed share of positives by bin of the prediction, with 95 % intervals of the
-    observed.
+    """Predicted and observed share of positives, this with 95 % intervals, by bin of the prediction.
 
     Args:
         probability: [R]
@@ -659,10 +667,7 @@ def calibration_table(probability: np.ndarray, label: np.ndarray, bins: int = 10
     if not 1 <= bins <= len(label):
         raise ValueError(f"bins is {bins}; must lie in 1..{len(label)}, the number of rows")
     probability, label = check_probability(probability), check_binary(label)
-    _, tie, count = np.unique(probability, return_inverse=True, return_counts=True)
-    # of the middle row of each tie
-    place = ((count.cumsum() - (count + 1) / 2) * bins // len(label)).astype(np.int64)
-    which = np.unique(place, return_inverse=True)[1][tie]
+    which = _bin_of_rows(probability, bins)
     rows = np.bincount(which)
     predicted, observed = np.bincount(which, probability) / rows, np.bincount(which, label) / rows
     low, high = _wilson_95(observed, rows)

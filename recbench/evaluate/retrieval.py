@@ -248,6 +248,15 @@ def split_ranks(
     greater, equal = (torch.cat(counts) for counts in zip(*parts))
     return greater[back.to(greater.device)], equal[back.to(equal.device)]
 
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #9c7391c5
+def _in_words(means: pd.Series) -> dict[str, str]:
+    "Means by metric, at most five cut-offs of twelve metrics."
+    found: dict[str, list[str]] = {}
+    for label, value in means.items():
+        metric, _, k = str(label).partition("@")
+        found.setdefault(metric, []).append(f"@{k} {value:.4f}" if k else f"{value:.4f}")
+    return {metric: ", ".join(parts[:5]) for metric, parts in list(found.items())[:12]}
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #c4694c47
 @dataclass(frozen=True, repr=False)
 class Evaluation(Card):
@@ -269,12 +278,8 @@ class Evaluation(Card):
 
     def facts(self) -> dict[str, str]:
         "Model, protocol, users, and means by metric."
-        means: dict[str, list[str]] = {}
-        for label, value in self.mean().items():
-            metric, _, k = str(label).partition("@")
-            means.setdefault(metric, []).append(f"@{k} {value:.4f}" if k else f"{value:.4f}")
         about = {"model": self.name, "protocol": self.protocol, "users": f"{len(self.values):,}"}
-        return about | {metric: ", ".join(parts[:5]) for metric, parts in list(means.items())[:12]}
+        return about | _in_words(self.mean())
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #b177d3bf
 def check_cut_offs(top_k: Sequence[int]) -> None:
@@ -329,6 +334,16 @@ def _distinct_targets(dataset: Dataset, split: str, asked: Asked, rows: Tensor) 
         torch.full((len(pairs),), len(rows)).scatter_reduce(0, group, torch.arange(len(rows)), "amin")
     ]
 
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #b69a755c
+def _held_ranks(model, dataset: Dataset, split: str, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    "Items above each held-out one, and level with it, int64 [rows of the split]; 0 where not asked."
+    with at_rest(model):
+        greater, equal = split_ranks(scorer(model, dataset, split), dataset, split, rows)
+    if rows is None: return greater, equal
+    full = torch.zeros(len(dataset.split(split)), dtype=torch.int64, device=greater.device)
+    place = rows.to(full.device)
+    return full.index_copy(0, place, greater), full.index_copy(0, place, equal)
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #4b7f94cf
 def evaluate(
     model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
@@ -350,12 +365,7 @@ def evaluate(
     """
     check_cut_offs(top_k)
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))
-    with at_rest(model):
-        greater, equal = split_ranks(scorer(model, dataset, split), dataset, split, rows)
-    if rows is not None:
-        full = torch.zeros(len(dataset.split(split)), dtype=torch.int64, device=greater.device)
-        place = rows.to(full.device)
-        greater, equal = (full.index_copy(0, place, counts) for counts in (greater, equal))
+    greater, equal = _held_ranks(model, dataset, split, rows)
     return evaluation_of(name or type(model).__name__, dataset, split, greater, equal, top_k, rows)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #dbb85f84

@@ -143,6 +143,11 @@ def _gains(values: np.ndarray, z: float) -> np.ndarray:
         np.maximum(values, 0).sum(0) / size, np.maximum(-values, 0).sum(0) / size, len(values), z
     )
 
+# %% ../../nbs/70_evaluate/30_significance.ipynb #d3afb658
+def _where_alike(value: np.ndarray, users: int, z: float) -> np.ndarray:
+    "Interval of a share that is the same for every user: so many others may differ, up or down."
+    return value + wilson(np.zeros(1), users, z)[1] * np.stack([-value, 1 - value])
+
 # %% ../../nbs/70_evaluate/30_significance.ipynb #dd7a4f30
 def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> np.ndarray:
     """Intervals of means that rest on few users, column by column of the kind that its values have.
@@ -162,10 +167,8 @@ def few_interval(values: np.ndarray, signed: np.ndarray, confidence: float) -> n
     for chosen, interval in ((signed & (sparse | one_size), _gains), (~signed & sparse, _hits)):
         if chosen.any(): ends[:, chosen] = interval(values[:, chosen], z)
     if turned.any(): ends[:, turned] = 1 - _hits(1 - values[:, turned], z)[::-1]
-    # no user differs: so many others may, up or down
     alike = shares & ~sparse & (values == values[0]).all(0) & (users > 1)
-    same = values[0, alike]
-    ends[:, alike] = same + wilson(np.zeros(1), users, z)[1] * np.stack([-same, 1 - same])
+    ends[:, alike] = _where_alike(values[0, alike], users, z)
     ends[:, shares] = ends[:, shares].clip(0, 1)
     return ends
 

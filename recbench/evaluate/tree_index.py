@@ -67,6 +67,16 @@ def _below(
         )
     return nodes, valid
 
+# %% ../../nbs/70_evaluate/53_tree_index.ipynb #ccf2e0ad
+def _items_at(
+    self: "TreeIndex", leaves: Tensor, values: Tensor, valid: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    "Items [B, k] of leaves and their scores; -1 and -inf where there is none."
+    tree = self.tree
+    items = tree.items.to(self.device)[leaves - (len(tree) - len(tree.items))].masked_fill(~valid, -1)
+    missing = (0, k - items.shape[1])
+    return F.pad(items, missing, value=-1), F.pad(values, missing, value=-torch.inf)
+
 # %% ../../nbs/70_evaluate/53_tree_index.ipynb #30b6b7d1
 def search(self: "TreeIndex", users: Embedded, k: int = 100, seen: Jagged | None = None) -> Found:
     """The best items of each user among those that the beam reaches.
@@ -76,11 +86,10 @@ def search(self: "TreeIndex", users: Embedded, k: int = 100, seen: Jagged | None
         k: items wanted
         seen: items that must not come back, one row a user
     """
-    tree, count = self.tree, len(users.lengths)
-    unseen, beam = _unseen(self, seen, count), self.beam or len(tree)
-    nodes = torch.zeros(count, 1, dtype=torch.int64, device=self.device)
-    valid, values = nodes == 0, torch.zeros(nodes.shape, device=self.device)
-    scored = torch.zeros(count, dtype=torch.int64, device=self.device)
+    tree, rows = self.tree, len(users.lengths)
+    unseen, beam = _unseen(self, seen, rows), self.beam or len(tree)
+    nodes = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
+    valid, values, scored = nodes == 0, torch.zeros(rows, 1, device=self.device), nodes.new_zeros(rows)
     for level in range(1, tree.levels):
         nodes, valid = _below(self, nodes, valid, unseen)
         inner = level < tree.levels - 1
@@ -89,9 +98,7 @@ def search(self: "TreeIndex", users: Embedded, k: int = 100, seen: Jagged | None
         scored += valid.sum(1)
         values, best = values.topk(min(beam if inner else k, values.shape[1]), dim=1)
         nodes, valid = nodes.gather(1, best), values > -torch.inf
-    items = tree.items.to(self.device)[nodes - (len(tree) - len(tree.items))].masked_fill(~valid, -1)
-    missing = (0, k - items.shape[1])
-    return Found(F.pad(items, missing, value=-1), F.pad(values, missing, value=-torch.inf), scored)
+    return Found(*_items_at(self, nodes, values, valid, k), scored)
 
 # %% ../../nbs/70_evaluate/53_tree_index.ipynb #c227b1b5
 def find(self: "TreeIndex", users: Table, k: int = 100, seen: Jagged | None = None) -> Found:

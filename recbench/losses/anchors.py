@@ -96,6 +96,18 @@ def relations(
 CELLS = 1 << 17
 Weigh = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
+# %% ../../nbs/40_losses/48_anchors.ipynb #617820ca
+def _block_terms(
+    unit: torch.Tensor, block: slice, classes: torch.Tensor, items: torch.Tensor | None, weigh: Weigh,
+    paired_only: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    "Terms [b, 1] of some anchors, weights of their pairs [b, B], and which anchors count [b, 1]."
+    positive, negative = relations(block, classes, items)
+    terms, weights = weigh(unit[block] @ unit.T, positive, negative)
+    if not paired_only: return terms, weights, torch.ones_like(terms)
+    counts = positive.amax(1, keepdim=True)
+    return terms, weights * counts, counts
+
 # %% ../../nbs/40_losses/48_anchors.ipynb #8907e47c
 class AnchorMean(torch.autograd.Function):
     "Mean of the anchors' terms that holds one block of similarities at a time."
@@ -105,13 +117,10 @@ class AnchorMean(torch.autograd.Function):
         loss, grad, count = unit.new_zeros(()), torch.zeros_like(unit), unit.new_zeros(())
         for start in range(0, len(unit), rows):
             block = slice(start, start + rows)
-            positive, negative = relations(block, classes, items)
-            terms, weights = weigh(unit[block] @ unit.T, positive, negative)
-            counts = positive.amax(1, keepdim=True) if paired_only else torch.ones_like(terms)
+            terms, weights, counts = _block_terms(unit, block, classes, items, weigh, paired_only)
             loss += (terms * counts).sum()
             count += counts.sum()
             if not needs_grad: continue
-            if paired_only: weights = weights * counts
             grad[block].addmm_(weights, unit)
             grad.addmm_(weights.T, unit[block])
         ctx.save_for_backward(grad.div_(count.clamp_(min=1)))

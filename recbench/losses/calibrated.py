@@ -44,9 +44,9 @@ class CalibratedBinaryCrossEntropy(RowLoss):
         self.num_items, self.calibration = num_items, calibration
 
     def _value(self, logits, labels, sample_weight, session_ids):
-        logits = full_precision(logits)
-        positive, drawn = logits.gather(1, labels[:, None]), max(logits.shape[1] - 1, 1)
+        logits, drawn = full_precision(logits), max(logits.shape[1] - 1, 1)
         power = positive_power(min(1.0, drawn / (self.num_items - 1)), self.calibration)
+        positive = logits.gather(1, labels[:, None])
         terms = F.softplus(logits).sum(1, keepdim=True) - F.softplus(positive)
         terms = (terms + power * F.softplus(-positive)) / (drawn + 1)
         return weighted_mean(terms[:, 0], sample_weight)

@@ -50,8 +50,8 @@ def lifted_softmax(
     check_scores(pos_score, neg_scores)
     positive, negative = full_precision(pos_score) - self.margin, full_precision(neg_scores)
     absent, factor = negative == -torch.inf, self.gamma * scale
-    negative = negative.masked_fill(absent, 0)  # -inf times a scale has no gradient
-    others = factor * lift(positive, negative, self.t) - (0 if log_q is None else log_q)
+    others = factor * lift(positive, negative.masked_fill(absent, 0), self.t)  # -inf has no gradient
+    if log_q is not None: others = others - log_q
     logits = torch.cat([factor * positive, others.masked_fill(absent, -torch.inf)], 1)  # [n, 1 + K]
     return weighted_mean(logits.logsumexp(1) - logits[:, 0], sample_weight)
 
@@ -137,6 +137,16 @@ def shifts(self: "SoftmaxNegativeMiningLoss", columns: int, device: torch.device
     if self.training and wanted < columns - 1: return draw_shifts(columns, wanted, device=device)
     return torch.arange(1, columns, device=device)[:wanted]
 
+# %% ../../nbs/40_losses/55_support_vector.ipynb #d1ad2c10
+def _mined(
+    cosine: torch.Tensor, own: torch.Tensor, shifts: torch.Tensor, log_q: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    "Cosines and log_q of the columns at these distances from the row's own, or of all but that one."
+    width = cosine.shape[1]
+    if len(shifts) >= width - 1: return cosine.scatter(1, own, -torch.inf), log_q  # [B, C]
+    columns = (own - shifts) % width  # [B, K]
+    return cosine.gather(1, columns), None if log_q is None else log_q[columns]
+
 # %% ../../nbs/40_losses/55_support_vector.ipynb #8e239394
 def mined_softmax(
     self: "SoftmaxNegativeMiningLoss", cosine: torch.Tensor, target: torch.Tensor, *,
@@ -153,10 +163,7 @@ def mined_softmax(
         log_q: [C], log expected counts of the columns
     """
     own, shifts = target[:, None], self.shifts(cosine.shape[1], cosine.device)
-    if len(shifts) < cosine.shape[1] - 1:
-        columns = (own - shifts) % cosine.shape[1]  # [B, K]
-        negative, log_q = cosine.gather(1, columns), None if log_q is None else log_q[columns]
-    else: negative = cosine.scatter(1, own, -torch.inf)  # [B, C], all but the row's own
+    negative, log_q = _mined(cosine, own, shifts, log_q)
     negative = negative.masked_fill(absent_cells(negative), -torch.inf)
     more = dict(sample_weight=sample_weight, scale=scale, log_q=log_q)
     return self.softmax(cosine.gather(1, own), negative, **more)

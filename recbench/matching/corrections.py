@@ -134,6 +134,16 @@ def placed(cells: torch.Tensor, width: int, positives: str) -> torch.Tensor:
     if positives == "first": return F.pad(cells, (1, width - 1 - cells.shape[1]))
     return cells & ~torch.eye(*cells.shape, dtype=torch.bool, device=cells.device)
 
+# %% ../../nbs/30_matching/30_corrections.ipynb #3498ed31
+def _hits(
+    row_items: torch.Tensor, column_items: torch.Tensor, positives: str,
+    known_positives: tuple[torch.Tensor, torch.Tensor] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    "Rows and columns of the similarity where a negative is a positive of its row."
+    rows, columns = accidental_hits(row_items, column_items, known_positives)
+    if positives == "first": return rows, columns + 1
+    return rows[rows != columns], columns[rows != columns]
+
 # %% ../../nbs/30_matching/30_corrections.ipynb #f575d6b0
 def mask_accidental_hits(
     similarity: torch.Tensor, row_items: torch.Tensor, column_items: torch.Tensor,
@@ -154,8 +164,5 @@ def mask_accidental_hits(
         cells = hit_cells(row_items, column_items, known_positives)
         cells = placed(cells, similarity.shape[1], positives)
         return similarity.masked_fill(cells, lowest), cells.sum()
-    rows, columns = accidental_hits(row_items, column_items, known_positives)
-    if positives == "first": columns = columns + 1
-    else: rows, columns = rows[rows != columns], columns[rows != columns]
-    masked = torch.tensor(len(rows), device=similarity.device)
-    return similarity.index_put((rows, columns), lowest), masked
+    rows, columns = _hits(row_items, column_items, positives, known_positives)
+    return similarity.index_put((rows, columns), lowest), torch.tensor(len(rows), device=lowest.device)

@@ -108,6 +108,20 @@ def check_hard(hard_neg_indices: torch.Tensor, rows: int, items: int) -> None:
             f"{rows + hard}"
         )
 
+# %% ../../nbs/30_matching/20_similarity.ipynb #65b8c081
+def _with_hard(
+    similarity: torch.Tensor, user_emb: torch.Tensor, own: torch.Tensor, indices: torch.Tensor,
+    columns: int | None
+) -> torch.Tensor:
+    "Similarity with the scores of hard negatives `own` [H, D] in columns of their own."
+    rows, hard = len(user_emb), len(own)
+    if columns is None: columns = int(indices[:, 1].max()) + 1 if hard else 0
+    if not columns and not hard: return similarity
+    cell = check_cells(indices, rows, columns)
+    users = user_emb.index_select(0, indices[:, 0].long())               # [H, D]
+    scores = (users * own).sum(1).to(similarity.dtype)                   # [H]
+    return torch.cat([similarity, hard_grid(scores, cell, rows, columns)], 1)
+
 # %% ../../nbs/30_matching/20_similarity.ipynb #72ee39a6
 def sampled_similarity(
     user_emb: torch.Tensor, item_emb: torch.Tensor, hard_neg_indices: torch.Tensor | None = None,
@@ -129,12 +143,7 @@ def sampled_similarity(
     positive, shared, own = item_emb.split([rows, len(item_emb) - rows - hard, hard])
     first = (user_emb * positive).sum(1, keepdim=True)                   # [B, 1]
     similarity = torch.cat([first, user_emb @ shared.T], 1)              # [B, 1+N]
-    if hard_columns is None: hard_columns = int(hard_neg_indices[:, 1].max()) + 1 if hard else 0
-    if not hard_columns and not hard: return similarity
-    cell = check_cells(hard_neg_indices, rows, hard_columns)
-    users = user_emb.index_select(0, hard_neg_indices[:, 0].long())      # [H, D]
-    scores = (users * own).sum(1).to(similarity.dtype)                   # [H]
-    return torch.cat([similarity, hard_grid(scores, cell, rows, hard_columns)], 1)
+    return _with_hard(similarity, user_emb, own, hard_neg_indices, hard_columns)
 
 # %% ../../nbs/30_matching/20_similarity.ipynb #71884155
 def absent_cells(similarity: torch.Tensor) -> torch.Tensor:

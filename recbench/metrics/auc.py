@@ -216,6 +216,14 @@ def mean_over_classes(self: "MulticlassAUC") -> Tensor:
     weight = (~values.isnan()).double() * (positives if self.average == "weighted" else 1)
     return ((values.nan_to_num() * weight).sum() / weight.sum()).float()
 
+# %% ../../nbs/50_metrics/30_auc.ipynb #d0a5b1e9
+def _class_counts(num_classes: int, thresholds: int, average: str) -> Tensor:
+    "Counts before the first row, int64 [C, 2, bins]."
+    if num_classes < 2: raise ValueError(f"num_classes is {num_classes}; must be at least 2")
+    if average not in ("macro", "weighted"):
+        raise ValueError(f"average is {average!r}; must be macro or weighted")
+    return torch.zeros(num_classes, 2, check_thresholds(thresholds, BINS), dtype=torch.int64)
+
 # %% ../../nbs/50_metrics/30_auc.ipynb #d93eba73
 class MulticlassAUC(Metric):
     """AUC of each class against the others, averaged; NaN where no class has both sides.
@@ -235,11 +243,8 @@ class MulticlassAUC(Metric):
         **kwargs
     ) -> None:
         super().__init__(**kwargs)
-        if num_classes < 2: raise ValueError(f"num_classes is {num_classes}; must be at least 2")
-        if average not in ("macro", "weighted"):
-            raise ValueError(f"average is {average!r}; must be macro or weighted")
+        counts = _class_counts(num_classes, thresholds, average)
         self.thresholds, self.average, self.logits = thresholds, average, logits
-        counts = torch.zeros(num_classes, 2, check_thresholds(thresholds, BINS), dtype=torch.int64)
         self.add_state("counts", counts, dist_reduce_fx="sum")
 
     update, compute = count_classes, mean_over_classes

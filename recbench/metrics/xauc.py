@@ -152,6 +152,21 @@ class GroupedXAUC(RowMetric):
 
     update, compute = keep_by_group, mean_over_groups
 
+# %% ../../nbs/50_metrics/34_xauc.ipynb #c7820cd3
+def _all_counted(size: int, rows: Tensor, large: Tensor, max_pairs: int | None) -> bool:
+    "Whether no group has more pairs than are drawn, or counting all of them is not more work."
+    if max_pairs is None or size <= _COUNTED or not large.any(): return True
+    return bool(large.sum() * max_pairs >= rows[large].sum())
+
+
+def _drawn(
+    preds: Tensor, target: Tensor, rows: Tensor, large: Tensor, max_pairs: int, seed: int, ties: str
+) -> Tensor:
+    "XAUC of the large groups by pairs that are drawn, float64 [G]; 0 for the others."
+    values, first = preds.new_zeros(len(rows), dtype=torch.float64), (rows.cumsum(0) - rows)[large]
+    values[large] = draw_pairs(preds, target, first, rows[large], max_pairs, seed).share(ties)
+    return values
+
 # %% ../../nbs/50_metrics/34_xauc.ipynb #6574e45f
 def group_xauc(
     preds: Tensor, target: Tensor, group: Tensor, rows: Tensor, max_pairs: int | None, ties: str,
@@ -169,11 +184,8 @@ def group_xauc(
         seed: of the draws
     """
     large = rows * (rows - 1) // 2 > (max_pairs or torch.inf)
-    few = max_pairs is None or len(preds) <= _COUNTED or not large.any()
-    if max_pairs is None or few or large.sum() * max_pairs >= rows[large].sum():
+    if max_pairs is None or _all_counted(len(preds), rows, large, max_pairs):
         return count_pairs(preds, target, group, len(rows)).share(ties)
-    small, values = ~large[group], preds.new_zeros(len(rows), dtype=torch.float64)
+    small = ~large[group]
     counted = count_pairs(preds[small], target[small], group[small], len(rows)).share(ties)
-    first = (rows.cumsum(0) - rows)[large]
-    values[large] = draw_pairs(preds, target, first, rows[large], max_pairs, seed).share(ties)
-    return torch.where(large, values, counted)
+    return torch.where(large, _drawn(preds, target, rows, large, max_pairs, seed, ties), counted)

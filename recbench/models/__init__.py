@@ -31,10 +31,9 @@ from .esmm import ESMM
 from .final_mlp import FinalMLP
 from .hstu_match import HSTUMatch
 from .mask_net import MaskNet
-from .match_configs import MATCH_CONFIGS, match_config
+from .match_model import MatchModel, MatchTower, MatchTowerWoEG, TwoTowerModel
 
 # %% ../../nbs/60_models/99_models.ipynb #9803caf0
-from .match_model import (MatchModel, MatchTower, MatchTowerWoEG, TwoTowerModel)
 from .mind import MIND, label_aware_attention
 from .mmoe import MMoE
 from .multi_task_model import MultiTaskModel, TaskTower
@@ -42,19 +41,22 @@ from .multi_tower import MultiTower
 from .multi_tower_din import MultiTowerDIN
 from .pepnet import PEPNet
 from .ple import PLE
-from .rank_configs import RANK_CONFIGS, rank_config
 from .rank_model import RankModel
-from .recipes import RECIPES, Recipe, recipe_of
 from .rocket_launching import RocketLaunching
 from .sasrec import SASRec
 from .sequence_model import SequenceMatchModel, SequenceTower
 from .simple_multi_task import SimpleMultiTask
-from .task_configs import TASK_CONFIGS, task_config
 from .tdm import TDM
-from .usual import usual_features, usual_model
 from .wide_and_deep import WideAndDeep
 from .wukong import WuKong
 from .xdeepfm import xDeepFM
+
+# %% ../../nbs/60_models/99_models.ipynb #86c99a2e
+from .match_configs import MATCH_CONFIGS, match_config
+from .rank_configs import RANK_CONFIGS, rank_config
+from .recipes import RECIPES, Recipe, recipe_of
+from .task_configs import TASK_CONFIGS, task_config
+from .usual import usual_features, usual_model
 
 # %% ../../nbs/60_models/99_models.ipynb #48539126
 _all_ = [

@@ -16,6 +16,12 @@ from ..layers.transfer import TaskTransfer
 from ..losses.multi_task import OrderCalibrateLoss
 from .multi_task_model import MultiTaskModel
 
+# %% ../../nbs/60_models/55_aitm.ipynb #8621d76e
+def _transfer(config: AITMConfig, width: int, read: list[int]) -> TaskTransfer:
+    "The attention of a task over itself and those that it reads, by their widths."
+    handed_on = config.transfer_mlp.model_dump() if config.transfer_mlp else None
+    return TaskTransfer(width, read, config.dim, handed_on, config.paper, config.detaches)
+
 # %% ../../nbs/60_models/55_aitm.ipynb #41a27103
 def init_transfers(self: "AITM", config: AITMConfig, width: int) -> list[int]:
     """Make each task's layers and its attention.
@@ -29,17 +35,13 @@ def init_transfers(self: "AITM", config: AITMConfig, width: int) -> list[int]:
     """
     self.task_mlps, self.transfers, widths = nn.ModuleDict(), nn.ModuleDict(), {}
     by_name = {tower.tower_name: tower for tower in config.task_towers}
-    handed_on = config.transfer_mlp.model_dump() if config.transfer_mlp else None
     for name in self.order:
         widths[name] = width
         if config.task_mlp:
             self.task_mlps[name] = MLP(width, **config.task_mlp.model_dump())
             widths[name] = self.task_mlps[name].output_dim
         if read := by_name[name].relation_tower_names:
-            self.transfers[name] = TaskTransfer(
-                widths[name], [widths[other] for other in read], config.dim, handed_on,
-                config.paper, config.detaches,
-            )
+            self.transfers[name] = _transfer(config, widths[name], [widths[other] for other in read])
             widths[name] = self.transfers[name].output_dim
     return [widths[tower.tower_name] for tower in config.task_towers]
 

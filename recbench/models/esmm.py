@@ -76,6 +76,14 @@ def init_groups(self: "ESMM", config: ESMMConfig) -> int:
         width += own
     return width
 
+# %% ../../nbs/60_models/54_esmm.ipynb #006e3f4e
+def _task_inputs(self: "ESMM", batch: Batch) -> dict[str, Tensor]:
+    "What both towers read: all groups side by side, those with layers of their own after them."
+    inputs = self.build_input(batch)
+    x = torch.cat([self.group_mlps[name](inputs[name]) if name in self.group_mlps else inputs[name]
+                   for name in self.read_groups()], 1)
+    return {tower.tower_name: x for tower in self.config.model.task_towers}
+
 # %% ../../nbs/60_models/54_esmm.ipynb #215136d5
 class ESMM(MultiTaskModel):
     """A click and what can only follow a click, learned together over all rows.
@@ -91,15 +99,10 @@ class ESMM(MultiTaskModel):
 
     check_kinds = staticmethod(check_kinds)
     make_heads, init_groups, joined = make_heads, init_groups, joined
+    representations = _task_inputs
 
     def read_groups(self) -> list[str]:
         return [group.input for group in self.config.model.groups] or super().read_groups()
-
-    def representations(self, batch: Batch) -> dict[str, Tensor]:
-        inputs = self.build_input(batch)
-        x = torch.cat([self.group_mlps[name](inputs[name]) if name in self.group_mlps else inputs[name]
-                       for name in self.read_groups()], 1)
-        return {tower.tower_name: x for tower in self.config.model.task_towers}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         found = self.representations(batch).values()

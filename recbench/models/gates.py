@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -48,6 +49,14 @@ def gate_table(
 # %% ../../nbs/60_models/39_gates.ipynb #61b43b03
 SHADES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
 
+# %% ../../nbs/60_models/39_gates.ipynb #a8a301bf
+def _stack(axes: Axes, table: pd.DataFrame, experts: Sequence[str]) -> None:
+    "A bar of shares for each row, an expert beside the other."
+    places, left = np.arange(len(table)), np.zeros(len(table))
+    for name, color in zip(experts, SHADES):
+        axes.barh(places, table[name], left=left, color=color, label=name, edgecolor="white")
+        left += table[name].to_numpy()
+
 # %% ../../nbs/60_models/39_gates.ipynb #9d2d1a82
 def draw_gates(table: pd.DataFrame, title: str = "") -> Figure:
     """Stacked bars of `gate_table`.
@@ -60,13 +69,10 @@ def draw_gates(table: pd.DataFrame, title: str = "") -> Figure:
     if len(experts) > len(SHADES):
         raise ValueError(f"table has {len(experts)} experts; at most {len(SHADES)} can be told apart")
     figure = Figure(figsize=(7.2, 1.2 + 0.28 * len(table)), dpi=110, layout="constrained")
-    axes, left = figure.subplots(), np.zeros(len(table))
+    axes, places = figure.subplots(), np.arange(len(table))
     alone = table.index.get_level_values("group").nunique() == 1
     names = [task if alone else f"{group}: {task}" for group, task in table.index]
-    places = np.arange(len(table))
-    for name, color in zip(experts, SHADES):
-        axes.barh(places, table[name], left=left, color=color, label=name, edgecolor="white")
-        left += table[name].to_numpy()
+    _stack(axes, table, experts)
     axes.set(xlim=(0, 1), xlabel="mean gate weight", title=title, yticks=places, yticklabels=names)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)

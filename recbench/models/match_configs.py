@@ -20,7 +20,7 @@ from ..data.sets.dataset import Dataset
 from ..data.rows.features import Feature, SequenceFeature
 from ..data.feed.tree_nodes import LEVEL
 from .rank_configs import dropout_config, group
-from .recipes import recipe_features
+from .recipes import checked_sizes, recipe_features
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #2843676a
 class FeatureSides(NamedTuple):
@@ -344,12 +344,10 @@ def match_config(
         variational_dropout: price of keeping a feature; None switches it off
         sizes: of `MatchChoices`; they win over the recipe's
     """
-    build, tables = lookup(MATCH_CONFIGS, model_name, "matching model"), {}
-    if features is None:
-        features, tables, own = recipe_features(model_name, dataset)
-        sizes = own | sizes
-    for name in sizes: lookup(dict.fromkeys(MatchChoices._fields), name, "size")
+    build = lookup(MATCH_CONFIGS, model_name, "matching model")
+    features, tables, sizes = recipe_features(model_name, dataset, features, sizes)
+    choices = checked_sizes(MatchChoices, sizes)
     loss = Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig(label_smoothing=label_smoothing))
     fields: dict[str, Any] = {"losses": [loss], **tables}
-    fields |= build(checked_sides(model_name, dataset, features), MatchChoices(**sizes))
+    fields |= build(checked_sides(model_name, dataset, features), choices)
     return ModelConfig(**fields, variational_dropout=dropout_config(variational_dropout))

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['POSITIVE', 'RELEVANCE', 'project', 'TowerNetwork', 'MatchTowerWoEG', 'build_input', 'MatchTower', 'shared_tables',
-           'read_sides', 'candidates', 'positives_of', 'TwoTowerModel', 'corrected_similarity', 'chunked_loss', 'loss',
-           'matching_loss', 'fresh_item_gradient', 'init_metric', 'relevance', 'update_metric', 'update_train_metric',
-           'check_match', 'sim', 'similarity', 'predict', 'MatchModel']
+           'read_sides', 'candidates', 'positives_of', 'user_embedding', 'item_embedding', 'TwoTowerModel',
+           'corrected_similarity', 'chunked_loss', 'loss', 'matching_loss', 'fresh_item_gradient', 'init_metric',
+           'relevance', 'update_metric', 'update_train_metric', 'check_match', 'sim', 'similarity', 'predict',
+           'MatchModel']
 
 # %% ../../nbs/60_models/20_match_model.ipynb #d2f79d8f
 from collections.abc import Sequence
@@ -176,6 +177,24 @@ def positives_of(self: "TwoTowerModel", item_rows: Tensor, batch: Batch, rows: i
     target = self.candidates(batch).target
     return item_rows[:rows] if target is None else item_rows.index_select(0, target)
 
+# %% ../../nbs/60_models/20_match_model.ipynb #1655b2ab
+def user_embedding(self: "TwoTowerModel", batch: Batch) -> Tensor:
+    """Vectors [B, D] with the user side only.
+
+    Args:
+        batch: features of the users' side
+    """
+    return self.get_submodule("user_tower")(batch)[0]
+
+
+def item_embedding(self: "TwoTowerModel", batch: Batch) -> Tensor:
+    """Vectors [rows, D] with the item side only.
+
+    Args:
+        batch: features of the items' side
+    """
+    return self.get_submodule("item_tower")(batch)[0]
+
 # %% ../../nbs/60_models/20_match_model.ipynb #c0b9a3c7
 class TwoTowerModel(BaseModel, abstract=True):
     """Base of models whose user and item meet as vectors only: towers, tables, who competes.
@@ -200,14 +219,7 @@ class TwoTowerModel(BaseModel, abstract=True):
         """
         raise NotImplementedError
 
-    def user_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [B, D] of a batch with the user side only."
-        return self.get_submodule("user_tower")(batch)[0]
-
-    def item_embedding(self, batch: Batch) -> Tensor:
-        "Vectors [rows, D] of a batch with the item side only."
-        return self.get_submodule("item_tower")(batch)[0]
-
+    user_embedding, item_embedding = user_embedding, item_embedding
     shared_tables, read_sides = shared_tables, read_sides
     candidates, positives_of = candidates, positives_of
 

@@ -99,6 +99,24 @@ def fuse(self: "ModalInput", grouped: Mapping[str, Tensor]) -> Tensor:
     fused = self.cross_modal(tokens("image", self.image), texts, tokens("general", self.general))
     return torch.cat([fused, self.other_mlp(grouped["other"])], 1) if self.reads_other else fused
 
+# %% ../../nbs/60_models/29_modalities.ipynb #a4d592e1
+def _cross_modal(
+    settings: CrossModalConfig, group: EmbeddingGroup, texts: list[str], image: tuple[int, int],
+    general: tuple[int, int]
+) -> CrossModal:
+    "The network over image, table columns and texts, for the width and length of each text."
+    dims = [group.group_total_dim(text_group(name)) for name in texts]
+    lengths = [group.features[name].max_length for name in texts]
+    return CrossModal(settings, *image, *general, dims, lengths)
+
+
+def _other_layers(settings: CrossModalConfig, width: int) -> tuple[nn.Module, int]:
+    "Layers above group `other`, and their width."
+    mlp = settings.other_feature_mlp
+    if mlp is None: return nn.Identity(), width
+    if not width: raise ValueError("other_feature_mlp is set and there is no group other; leave it out")
+    return MLP(width, **mlp.model_dump()), mlp.hidden_units[-1]
+
 # %% ../../nbs/60_models/29_modalities.ipynb #4012bac8
 class ModalInput(nn.Module):
     """Feature groups `image`, `general`, `text` and `other` as one vector: [B, output_dim].
@@ -117,15 +135,9 @@ class ModalInput(nn.Module):
         self.image, self.general = (
             one_width(group, name) if name in groups else (0, 0) for name in ("image", "general")
         )
-        dims = [group.group_total_dim(text_group(name)) for name in self.texts]
-        lengths = [group.features[name].max_length for name in self.texts]
-        self.cross_modal = CrossModal(settings, *self.image, *self.general, dims, lengths)
+        self.cross_modal = _cross_modal(settings, group, self.texts, self.image, self.general)
         other = group.group_total_dim("other") if "other" in groups else 0
-        mlp = settings.other_feature_mlp
-        if mlp and not other:
-            raise ValueError("other_feature_mlp is set and there is no group other; leave it out")
-        self.other_mlp = MLP(other, **mlp.model_dump()) if mlp else nn.Identity()
-        self.reads_other = other > 0
-        self.output_dim = self.cross_modal.output_dim + (mlp.hidden_units[-1] if mlp else other)
+        self.other_mlp, width = _other_layers(settings, other)
+        self.reads_other, self.output_dim = other > 0, self.cross_modal.output_dim + width
 
     forward = fuse

@@ -18,7 +18,7 @@ from recbench.core.config import (
 from ..core.registry import OpenTable, lookup
 from ..data.rows.features import Feature, RawFeature, with_embedding_dim
 from ..data.sets.dataset import Dataset
-from .recipes import recipe_of
+from .recipes import checked_sizes, recipe_of
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #11b3460c
 class FeatureKinds(NamedTuple):
@@ -280,6 +280,16 @@ def dropout_config(price: float | None) -> VariationalDropoutConfig | None:
     "Settings of variational dropout; None where there is no price of keeping a feature."
     return None if price is None else VariationalDropoutConfig(regularization_lambda=price)
 
+# %% ../../nbs/60_models/60_rank_configs.ipynb #90a8711e
+def _of_recipe(
+    model_name: str, dataset: Dataset, sizes: dict[str, Any]
+) -> tuple[list[Feature], dict[str, Any], dict[str, Any]]:
+    "Features on the tables of the model's recipe, what these are, and sizes, which win over its own."
+    recipe = recipe_of(model_name, dataset)
+    tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
+    features = rank_features(model_name, recipe.reads(dataset.features()), **tables)
+    return features, tables, recipe.architecture | sizes
+
 # %% ../../nbs/60_models/60_rank_configs.ipynb #7ec372f0
 def rank_config(
     model_name: str, features: Sequence[Feature] | Dataset,
@@ -297,13 +307,9 @@ def rank_config(
         sizes: of `RankChoices`; they win over the recipe's
     """
     build, tables = lookup(RANK_CONFIGS, model_name, "ranking model"), {}
-    if isinstance(features, Dataset):
-        recipe = recipe_of(model_name, features)
-        tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
-        features = rank_features(model_name, recipe.reads(features.features()), **tables)
-        sizes = recipe.architecture | sizes
-    for name in sizes: lookup(dict.fromkeys(RankChoices._fields), name, "size")
-    fields = build(kinds_with_table(model_name, features), RankChoices(**sizes)) | tables
+    if isinstance(features, Dataset): features, tables, sizes = _of_recipe(model_name, features, sizes)
+    choices = checked_sizes(RankChoices, sizes)
+    fields = build(kinds_with_table(model_name, features), choices) | tables
     dropout = dropout_config(variational_dropout)
     return ModelConfig(**fields, losses=list(losses), variational_dropout=dropout)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DRAWN', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS',
            'LASTING', 'FRAPPE', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads',
-           'Recipe', 'recipe_of', 'recipe_features']
+           'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -200,20 +200,34 @@ def recipe_of(model: BaseModel | type[BaseModel] | str, dataset: Dataset | str |
     found = (table[name] for name in names for table in (tuned, RECIPES) if name in table)
     return next(found, Recipe())
 
+# %% ../../nbs/60_models/59_recipes.ipynb #730e8577
+def checked_sizes(kind: Any, sizes: Mapping[str, Any]) -> Any:
+    """Sizes of a model as the named tuple of its config; a name that it does not have is refused.
+
+    Args:
+        kind: class of the named tuple
+        sizes: by name, those that differ from its defaults
+    """
+    for name in sizes: lookup(dict.fromkeys(kind._fields), name, "size")
+    return kind(**sizes)
+
 # %% ../../nbs/60_models/59_recipes.ipynb #cb4db180
 def recipe_features(
-    model_name: str, dataset: Dataset
-) -> tuple[list[Feature], dict[str, Any], dict[str, Any]]:
-    """What a config takes from the recipe of its model.
+    model_name: str, dataset: Dataset, features: Sequence[Feature] | None, sizes: dict[str, Any]
+) -> tuple[Sequence[Feature], dict[str, Any], dict[str, Any]]:
+    """What a config is made of: what is given, and the rest from the recipe of its model.
 
     Args:
         model_name: class of the model
         dataset: that the model is made for
+        features: taken as they are; None: those that the recipe reads, on its tables, and its sizes
+        sizes: of the config; they win over the recipe's
 
     Returns:
-        the features that it reads, on its tables; width and first weights of the tables; its sizes
+        features; width and first weights of the recipe's tables, where it gave them; sizes
     """
+    if features is not None: return features, {}, sizes
     recipe = recipe_of(model_name, dataset)
     tables = {"embedding_dim": recipe.embedding_dim, "init_std": recipe.init_std}
-    features = with_embedding_dim(tuple(recipe.reads(dataset.features())), **tables)
-    return [*features], tables, recipe.architecture
+    own = with_embedding_dim(tuple(recipe.reads(dataset.features())), **tables)
+    return [*own], tables, recipe.architecture | sizes

@@ -149,17 +149,18 @@ def check_widths(self: "SequenceMatchModel") -> None:
         raise ValueError(f"output_dim is 0 with users of width {user} and items of width {item}; give "
                          "both one width, or an output_dim")
 
+# %% ../../nbs/60_models/22_sequence_model.ipynb #cf101970
+def _max_seq_len(self: "SequenceMatchModel") -> int:
+    "Positions that the user tower reads."
+    return self.user_tower.max_seq_len
+
 # %% ../../nbs/60_models/22_sequence_model.ipynb #6ba52a85
 class SequenceMatchModel(MatchModel, abstract=True):
     "Match model whose user is a history read in order; subclasses make the user tower."
     user_tower: SequenceTower
     item_tower: MatchTower
     output: nn.Module
-
-    @property
-    def max_seq_len(self) -> int:
-        "Positions that the user tower reads."
-        return self.user_tower.max_seq_len
+    max_seq_len = property(_max_seq_len)
 
     def make_user_tower(
         self, group: FeatureGroup, features: Sequence[Feature], tables: Tables | None

@@ -19,7 +19,7 @@ from ..data.sets.dataset import Dataset
 from recbench.models.rank_configs import (
     FeatureKinds, RankChoices, dropout_config, kinds_with_table, one_group,
 )
-from .recipes import recipe_features
+from .recipes import checked_sizes, recipe_features
 
 # %% ../../nbs/60_models/62_task_configs.ipynb #ed5d4519
 class Label(NamedTuple):
@@ -235,20 +235,15 @@ def task_config(
     Args:
         model_name: a key of TASK_CONFIGS
         dataset: whose training rows hold the labels
-        features: taken as they are; None: those of the data set, with the tables and arguments of the
-            model's recipe
-        labels: in order; one alone gives the same layers for one task, where the model can be made for
-            one; None: all of the data set
+        features: None: those of the data set, with the tables and arguments of the model's recipe
+        labels: in order, None: all of the data set; one gives the same layers for one task, if it can
         variational_dropout: price of keeping a feature; None switches it off
         sizes: of `TaskChoices`; they win over the recipe's
     """
-    build, tables = lookup(TASK_CONFIGS, model_name, "model of several tasks"), {}
+    build = lookup(TASK_CONFIGS, model_name, "model of several tasks")
     found = read_labels(dataset, labels)
-    if features is None:
-        features, tables, own = recipe_features(model_name, dataset)
-        sizes = own | sizes
-    for name in sizes: lookup(dict.fromkeys(TaskChoices._fields), name, "size")
-    choices = TaskChoices(**sizes)
+    features, tables, sizes = recipe_features(model_name, dataset, features, sizes)
+    choices = checked_sizes(TaskChoices, sizes)
     check_named(found, choices)
     fields = build(kinds_with_table(model_name, features), found, choices) | tables
     return ModelConfig(**fields, variational_dropout=dropout_config(variational_dropout))

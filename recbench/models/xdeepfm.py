@@ -22,15 +22,13 @@ class xDeepFM(RankModel):
 
     def init_network(self) -> None:
         "Compressed products, the MLP beside them, and the network above both."
-        config, dim, linear = self.config.model, self.group_dim, nn.Linear
+        model, dim, linear = self.config.model, self.group_dim, nn.Linear
         check_wide(self.feature_group("wide"))
         self.width = self.field_dim("wide")
-        self.cin = CIN(dim("wide") // self.width, config.cin.cin_layer_size)
-        self.deep_mlp = MLP(dim("deep"), **config.deep.model_dump())
-        term = config.linear_term
-        self.linear_term = linear(self.width, self.num_class, bias=False) if term else None
-        joined = self.cin.output_dim + self.deep_mlp.output_dim
-        self.final_mlp = MLP(joined, **config.final.model_dump())
+        self.cin = CIN(dim("wide") // self.width, model.cin.cin_layer_size)
+        self.deep_mlp = MLP(dim("deep"), **model.deep.model_dump())
+        self.linear_term = linear(self.width, self.num_class, bias=False) if model.linear_term else None
+        self.final_mlp = MLP(self.cin.output_dim + self.deep_mlp.output_dim, **model.final.model_dump())
         self.output_linear = linear(self.final_mlp.output_dim, self.num_class)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:

@@ -122,6 +122,15 @@ def ali_ccp(
     features = _features(columns, "D", embedding_dim)
     return _rows("ali-ccp", frames, features, "rows, given split", orphans)
 
+# %% ../../../nbs/10_data/30_published/78_ali.ipynb #50a3db32
+def _held_searches(frames: dict[str, pd.DataFrame], share: float) -> dict[str, pd.DataFrame]:
+    "A share of the training file's searches validates instead."
+    train = frames["train"]
+    searches = np.sort(train["search_id"].unique())
+    held = np.random.default_rng(0).permutation(searches)[: max(1, round(share * len(searches)))]
+    inside = train["search_id"].isin(held)
+    return {"train": train[~inside], "valid": train[inside], "test": frames["test"]}
+
 # %% ../../../nbs/10_data/30_published/78_ali.ipynb #9efd5fd4
 def aliexpress(
     folder: Path | str | None = None, embedding_dim: int = 8, orphans: str = "refuse",
@@ -141,11 +150,7 @@ def aliexpress(
     number("valid_share", valid_share, above=0, below=1)
     labels = ["click", "conversion", "search_id"]
     frames = _read(find_tables("aliexpress", folder, ["train", "test"]), labels)
-    searches = np.sort(frames["train"]["search_id"].unique())
-    held = np.random.default_rng(0).permutation(searches)[: max(1, round(valid_share * len(searches)))]
-    train, inside = frames["train"], frames["train"]["search_id"].isin(held)
-    parts = {"train": train[~inside], "valid": train[inside], "test": frames["test"]}
-    columns = [str(name) for name in train if name not in labels]
+    parts = _held_searches(frames, valid_share)
+    names = [str(name) for name in frames["train"] if name not in labels]
     protocol = f"rows, given test, {valid_share:.0%} of searches validate"
-    features = _features(columns, "numerical_", embedding_dim)
-    return _rows("aliexpress", parts, features, protocol, orphans)
+    return _rows("aliexpress", parts, _features(names, "numerical_", embedding_dim), protocol, orphans)

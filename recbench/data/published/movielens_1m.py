@@ -123,6 +123,20 @@ _SCHEMA = Schema(
 )
 _SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
 
+# %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #cec210c3
+def _last_in_file(
+    tables: MovieLens1M, rows: pd.DataFrame, items: pd.DataFrame, tie_seed: int,
+    **windows: Unpack[Windows]
+) -> Dataset:
+    "Ties in the order of the file, which `position` counts; there is nothing to draw."
+    check_ties("neutral", tie_seed)
+    if tie_seed:
+        raise ValueError(f"tie_seed is {tie_seed} and ties is 'file'; a seed is for 'neutral'")
+    return build_dataset(
+        "movielens-1m", _SEQUENCES, *leave_last(rows, timestamp="position"), tables.users, items,
+        protocol="leave-last, ties in file order", **windows,
+    )
+
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #fd4458fb
 def _last_film(
     tables: MovieLens1M, validation: bool = True, ties: Ties | Literal["file"] = "file",
@@ -134,15 +148,7 @@ def _last_film(
                          "validates, allowed is True")
     rows = tables.ratings[tables.ratings["position"] > 0]
     items = tables.items[tables.items["item_id"].isin(rows["item_id"])]
-    if ties == "file":
-        check_ties("neutral", tie_seed)
-        if tie_seed:
-            raise ValueError(f"tie_seed is {tie_seed} and ties is 'file'; a seed is for 'neutral'")
-        parts = leave_last(rows, timestamp="position")
-        return build_dataset(
-            "movielens-1m", _SEQUENCES, *parts, tables.users, items,
-            protocol="leave-last, ties in file order", **windows,
-        )
+    if ties == "file": return _last_in_file(tables, rows, items, tie_seed, **windows)
     return build_dataset(
         "movielens-1m", _SCHEMA, *leave_last(rows, ties=ties, tie_seed=tie_seed), tables.users, items,
         protocol="leave-last", ties=ties, tie_seed=tie_seed, **windows,

@@ -14,6 +14,17 @@ import pandas as pd
 from ...core.checks import whole
 from ...core.paths import data_dirs
 
+# %% ../../../nbs/10_data/30_published/12_places.ipynb #0f3f41dc
+def _not_found(
+    name: str, files: Mapping[str, Sequence[str]], where: str, form: str
+) -> FileNotFoundError:
+    "What to put where; `form` says what a line holds."
+    wanted = ", ".join(" or ".join(names) for names in files.values())
+    return FileNotFoundError(
+        f'{name} was not found. Put {wanted} into {where}, or load_dataset("{name}", folder=...)'
+        + (f". {form}" if form else "")
+    )
+
 # %% ../../../nbs/10_data/30_published/12_places.ipynb #16246178
 def files_of(
     name: str, files: Mapping[str, Sequence[str]], folder: Path | str | None = None, form: str = ""
@@ -34,12 +45,8 @@ def files_of(
         }
         there = {part: path for part, path in found.items() if path is not None}
         if len(there) == len(files): return there
-    wanted = ", ".join(" or ".join(names) for names in files.values())
     where = places[0].name if folder is not None else " or ".join(str(place) for place in places)
-    raise FileNotFoundError(
-        f'{name} was not found. Put {wanted} into {where}, or load_dataset("{name}", folder=...)'
-        + (f". {form}" if form else "")
-    )
+    raise _not_found(name, files, where, form)
 
 # %% ../../../nbs/10_data/30_published/12_places.ipynb #5263820c
 def k_core(frame: pd.DataFrame, least: int, *keys: str) -> pd.DataFrame:

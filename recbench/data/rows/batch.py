@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EACH', 'BASE', 'NEG', 'Ids', 'FeatureReader', 'slice_feature', 'to_lengths', 'places', 'single', 'ragged', 'numbers',
            'competing', 'to', 'pin_memory', 'Batch', 'to_sparse', 'feature_by_feature', 'to_dense', 'join',
-           'make_batch']
+           'to_number_lists', 'make_batch']
 
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #9a2c8d92
 import logging
@@ -396,6 +396,18 @@ def join(tables: Sequence[Table]) -> Table:
         {name: alone(column) for table in tables for name, column in table.columns.items()}, block
     )
 
+# %% ../../../nbs/10_data/10_rows/40_batch.ipynb #edecdee9
+def to_number_lists(table: Table) -> dict[str, JaggedTensor]:
+    """Features of several numbers a row, each as one jagged tensor.
+
+    Args:
+        table: rows of one data group
+    """
+    return {
+        name: JaggedTensor(column.packed().values, lengths=column.lengths)
+        for name, column in table.jagged.items() if column.values.is_floating_point()
+    }
+
 # %% ../../../nbs/10_data/10_rows/40_batch.ipynb #1ca22279
 def make_batch(
     base: Table | None = None, negatives: Table | None = None, candidates: Candidates | None = None,
@@ -415,8 +427,5 @@ def make_batch(
         if (sparse := to_sparse(table)) is not None: batch.sparse_features[group] = sparse
         if (dense := to_dense(table)) is not None: batch.dense_features[group] = dense
         if (each := to_lengths(table)) is not None: batch.sequence_mulval_lengths[group] = each
-        batch.sequence_dense_features |= {
-            name: JaggedTensor(column.packed().values, lengths=column.lengths)
-            for name, column in table.jagged.items() if column.values.is_floating_point()
-        }
+        batch.sequence_dense_features |= to_number_lists(table)
     return batch

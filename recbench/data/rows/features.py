@@ -341,6 +341,16 @@ def _check_after(label: LabelColumn, labels: Mapping[str, LabelColumn]) -> None:
         raise ValueError(f"labels {' after '.join([*chain, str(before)])}: a label cannot be after "
                          "itself")
 
+# %% ../../../nbs/10_data/10_rows/10_features.ipynb #a9c9999f
+def _check_roles(name: str, features: Sequence[str], roles: Mapping[str, str | None]) -> None:
+    "Refuse a label that is a feature or has another role too."
+    if name in features:
+        raise ValueError(f"{name!r} is a label and a feature; a model would read its own answer, "
+                         "take it out of the features")
+    for role, column in roles.items():
+        if column == name:
+            raise ValueError(f"{name!r} is a label and the {role}; must be one of them")
+
 # %% ../../../nbs/10_data/10_rows/10_features.ipynb #ffc0aedc
 def check_labels(
     labels: Sequence[LabelColumn], label: str | None, features: Sequence[str],
@@ -357,12 +367,7 @@ def check_labels(
     names = [one.name for one in labels]
     for name in names:
         if names.count(name) > 1: raise ValueError(f"labels name {name!r} twice")
-        if name in features:
-            raise ValueError(f"{name!r} is a label and a feature; a model would read its own answer, "
-                             "take it out of the features")
-        for role, column in roles.items():
-            if column == name:
-                raise ValueError(f"{name!r} is a label and the {role}; must be one of them")
+        _check_roles(name, features, roles)
     if names and label not in names:
         raise ValueError(f"label is {label!r} and labels are {', '.join(names)}; label must be one "
                          "of them")

@@ -436,6 +436,22 @@ class Dataset:
     user_rows, user_batches, item_batch = user_rows, user_batches, item_batch
     pair_rows, pair_batches = pair_rows, pair_batches
 
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #aaa554f5
+def _past_known(
+    events: pd.DataFrame, past: pd.DataFrame, same: bool, strict: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    "Order that sorts `past`, and how many of its rows, of all users, lie before each event."
+    both = past if same else pd.concat([past, events], ignore_index=True)
+    is_past = np.arange(len(both)) < len(past)
+    order = event_order(both["user"], both["time"], both["tie"], [both[column] for column in strict])
+    count, before = np.cumsum(is_past[order]) - is_past[order], np.empty(len(both), np.int64)
+    known = (
+        _known_before(count, *(both[key].to_numpy()[order] for key in ("user", column)))
+        for column in strict
+    )
+    before[order] = np.minimum.reduce([count, *known])  # past events known to this one
+    return order[is_past[order]], before if same else before[len(past):]
+
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1c1a89e7
 def history_windows(
     events: pd.DataFrame, past: pd.DataFrame, same: bool, max_history: int, strict: Sequence[str] = ()
@@ -450,20 +466,11 @@ def history_windows(
         strict: columns that rise with time: only rows of an earlier value count; none: of one time,
             those that are sorted before
     """
-    both = past if same else pd.concat([past, events], ignore_index=True)
-    is_past = np.arange(len(both)) < len(past)
-    order = event_order(both["user"], both["time"], both["tie"], [both[column] for column in strict])
-    count, before = np.cumsum(is_past[order]) - is_past[order], np.empty(len(both), np.int64)
-    known = (
-        _known_before(count, *(both[key].to_numpy()[order] for key in ("user", column)))
-        for column in strict
-    )
-    before[order] = np.minimum.reduce([count, *known])  # past events known to this one
-    ends = before if same else before[len(past):]
+    order, ends = _past_known(events, past, same, strict)
     # where the user's past begins
     first = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())
     starts = np.maximum(first, ends - max_history)
-    return torch.from_numpy(order[is_past[order]].copy()), _window(starts, ends)
+    return torch.from_numpy(order), _window(starts, ends)
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #bc9d40b7
 def _known_before(count: np.ndarray, user: np.ndarray, moment: np.ndarray) -> np.ndarray:
@@ -698,6 +705,21 @@ def _row_numbers(
         if column in frame
     }
 
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #5130ec6f
+def _windows_by_rule(
+    self: "_Rules", rows: pd.DataFrame, past: pd.DataFrame, trains: bool, max_history: int,
+    by_time: bool
+) -> tuple[Tensor, Jagged]:
+    "Order that sorts `past`, and the window of each row."
+    strict = (["moment"] if self.moment else []) + (["time"] if self.by_row else [])
+    if self.positives:
+        taken = past[past["taken"] > 0].reset_index(drop=True)
+        return history_windows(rows, taken, False, max_history, strict)
+    if self.by_row or (trains and self.timed):
+        return history_windows(rows, past, trains, max_history, strict)
+    if trains: return other_windows(past, max_history)
+    return shared_windows(rows, past, max_history, strict if by_time else ())
+
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #35b984da
 @dataclass(frozen=True)
 class _Rules:
@@ -718,18 +740,7 @@ class _Rules:
         """
         return bool(self.labels or self.positives)
 
-    def windows(
-        self, rows: pd.DataFrame, past: pd.DataFrame, trains: bool, max_history: int, by_time: bool
-    ) -> tuple[Tensor, Jagged]:
-        "Order that sorts `past`, and the window of each row."
-        strict = (["moment"] if self.moment else []) + (["time"] if self.by_row else [])
-        if self.positives:
-            taken = past[past["taken"] > 0].reset_index(drop=True)
-            return history_windows(rows, taken, False, max_history, strict)
-        if self.by_row or (trains and self.timed):
-            return history_windows(rows, past, trains, max_history, strict)
-        if trains: return other_windows(past, max_history)
-        return shared_windows(rows, past, max_history, strict if by_time else ())
+    windows = _windows_by_rule
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ee3fcda2
 def _row_keys(

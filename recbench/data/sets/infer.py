@@ -207,6 +207,11 @@ def _own_table(name: str) -> str | None:
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #7ea8b264
 _OTHERS = (",", ";", "/", " ")      # what people write between values, beside the schema's separator
 
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #1ce3ebff
+def _with_notes(verdict: Verdict, *notes: str) -> Verdict:
+    "The verdict with these notes, those that say something."
+    return verdict._replace(note="; ".join(filter(None, notes)))
+
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #bc5eaf28
 def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene) -> Verdict:
     """Say so where text looks like lists with another separator.
@@ -223,17 +228,8 @@ def _other_separator(name: str, values: pa.Array, verdict: Verdict, scene: Scene
             or 2 * pc.count_distinct(pieces).as_py() > len(pieces)
         ):
             continue
-        return verdict._replace(
-            note="; ".join(
-                filter(
-                    None,
-                    (
-                        verdict.note,
-                        f"{name}: holds {mark!r}; give separator={mark!r} if these are lists",
-                    ),
-                )
-            )
-        )
+        told = f"{name}: holds {mark!r}; give separator={mark!r} if these are lists"
+        return _with_notes(verdict, verdict.note, told)
     return verdict
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #a87787da
@@ -288,11 +284,7 @@ def _text(name: str, values: pa.Array, side: Side, in_events: bool, scene: Scene
     )
     longest = pc.max(pc.list_value_length(pc.split_pattern(present, scene.separator))).as_py()
     verdict = _ids(name, side, in_events, pieces.cast(pa.int64()) if whole else pieces, longest, scene)
-    return verdict._replace(
-        note="; ".join(
-            filter(None, (f"{name}: holds {scene.separator!r}, read as a list", verdict.note))
-        )
-    )
+    return _with_notes(verdict, f"{name}: holds {scene.separator!r}, read as a list", verdict.note)
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #02aade86
 _OUTCOMES = frozenset(
@@ -350,9 +342,7 @@ def judged(name: str, scene: Scene) -> Verdict:
     if code is not None and of_item(code, scene.items, scene.users):
         found = typed(scene.events, name, "item", scene)
         note = f"{name}: one value for each item, read on the item's side"
-        return found._replace(
-            note="; ".join(filter(None, (found.note, note))) if found.feature else found.note
-        )
+        return _with_notes(found, found.note, note) if found.feature else found
     if name not in scene.read:
         if is_outcome(name): return Verdict(why="an outcome, known only after the event")
         told = tells_item(code, scene.items, scene.users, number) if code is not None and single else 0
@@ -361,21 +351,9 @@ def judged(name: str, scene: Scene) -> Verdict:
     if held >= _HELD and name not in scene.read:
         return Verdict(why=f"{held:.0%} of its lists hold the row's own item")
     found = typed(scene.events, name, "user", scene)
-    return (
-        found._replace(
-            note="; ".join(
-                filter(
-                    None,
-                    (
-                        found.note,
-                        (f"{name}: {held:.0%} of its lists hold the row's own item; they must end "
-                         "before it"),
-                    ),
-                )
-            )
-        )
-        if held >= _TOLD else found
-    )
+    if held < _TOLD: return found
+    told = f"{name}: {held:.0%} of its lists hold the row's own item; they must end before it"
+    return _with_notes(found, found.note, told)
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #05973250
 def _divided(values: pa.Array, separator: str) -> pa.Array | None:

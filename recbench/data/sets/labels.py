@@ -21,6 +21,18 @@ def _first(column: pd.Series, bad: np.ndarray) -> str:
     value = getattr(column.iloc[row], "item", lambda: column.iloc[row])()   # as Python writes it
     return f"{int(bad.sum()):,} such rows, first: {value!r} at row {row}"
 
+# %% ../../../nbs/10_data/20_sets/15_labels.ipynb #cf054a0f
+def _check_column(one: LabelColumn, column: pd.Series, said: str) -> None:
+    "Refuse a label's column by what it holds; `said` names it in messages."
+    if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
+        raise ValueError(f"{said}: holds {column.dtype}; a label must be numbers")
+    values = column.to_numpy(np.float64, na_value=np.nan)
+    if (bad := ~np.isfinite(values)).any():
+        raise ValueError(f"{said}: a label must be finite in every row ({_first(column, bad)})")
+    if one.kind == "event" and (bad := (values != 0) & (values != 1)).any():
+        raise ValueError(f"{said}: a label must be 0 or 1 ({_first(column, bad)}); kind: number is "
+                         "for amounts and grades")
+
 # %% ../../../nbs/10_data/20_sets/15_labels.ipynb #60d39f49
 def check_values(labels: Sequence[LabelColumn], frame: pd.DataFrame, where: str) -> None:
     """Refuse labels that are missing, no numbers, or other than 0 and 1 where they are events.
@@ -35,15 +47,8 @@ def check_values(labels: Sequence[LabelColumn], frame: pd.DataFrame, where: str)
             names = list(map(str, frame.columns))
             raise ValueError(f"{where} has no column {one.name!r}, a label; "
                              f"{nearest(one.name, names)}it has {', '.join(names)}")
-        column, said = frame[one.name], f"{where} ({len(frame):,} rows), column {one.name!r}"
-        if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)):
-            raise ValueError(f"{said}: holds {column.dtype}; a label must be numbers")
-        values = column.to_numpy(np.float64, na_value=np.nan)
-        if (bad := ~np.isfinite(values)).any():
-            raise ValueError(f"{said}: a label must be finite in every row ({_first(column, bad)})")
-        if one.kind == "event" and (bad := (values != 0) & (values != 1)).any():
-            raise ValueError(f"{said}: a label must be 0 or 1 ({_first(column, bad)}); kind: number is "
-                             "for amounts and grades")
+        said = f"{where} ({len(frame):,} rows), column {one.name!r}"
+        _check_column(one, frame[one.name], said)
 
 # %% ../../../nbs/10_data/20_sets/15_labels.ipynb #c771f516
 def _from_the_end(labels: Sequence[LabelColumn]) -> list[LabelColumn]:

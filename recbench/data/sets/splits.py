@@ -109,6 +109,15 @@ def _as_time(cut: float | str | datetime, times: pd.Series) -> Any:
     "A cut in the units of the column: dates may be written as text."
     return pd.Timestamp(cut, tz=times.dt.tz) if pd.api.types.is_datetime64_any_dtype(times) else cut
 
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #568a8c0a
+def _by_age(ordered: pd.DataFrame, user_key: str, fractions: Sequence[float]) -> list[pd.Series]:
+    "Rows of train, valid and test, marked: of each user's, which come in order, the last are for test."
+    by_user = ordered.groupby(user_key, sort=False)[user_key]
+    size, from_end = by_user.transform("size"), by_user.cumcount(ascending=False)
+    test = np.floor(size * fractions[2] + 1e-9)  # 10 * 0.1 is one row, whatever floating point says
+    held = np.floor(size * (fractions[1] + fractions[2]) + 1e-9)
+    return [from_end >= held, (from_end >= test) & (from_end < held), from_end < test]
+
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #684d2054
 def split_by_user_time(
     frame: pd.DataFrame, fractions: Sequence[float] = (0.8, 0.1, 0.1), user_key: str = "user_id",
@@ -128,14 +137,16 @@ def split_by_user_time(
     _check_columns("frame", frame, [user_key, timestamp, item_key])
     _check_fractions(fractions)
     ordered = _in_order(frame, user_key, timestamp, item_key, ties, tie_seed)
-    by_user = ordered.groupby(user_key, sort=False)[user_key]
-    size, from_end = by_user.transform("size"), by_user.cumcount(ascending=False)
-    test = np.floor(size * fractions[2] + 1e-9)  # 10 * 0.1 is one row, whatever floating point says
-    held = np.floor(size * (fractions[1] + fractions[2]) + 1e-9)
-    return (
-        ordered[from_end >= held], ordered[(from_end >= test) & (from_end < held)],
-        ordered[from_end < test],
-    )
+    train, valid, test = (ordered[part] for part in _by_age(ordered, user_key, fractions))
+    return train, valid, test
+
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #4b792bc2
+def _by_content(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    "Rows in an order that depends neither on theirs nor on what users and items are called."
+    ordered = frame.sort_values(list(keys), kind="stable")   # where nothing else tells rows apart
+    user, item, *others = (ordered[key] for key in keys)
+    ranks = [pd.factorize(values, sort=True)[0] for values in others]
+    return ordered.iloc[np.lexsort((shape_keys(user, item), *ranks))]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #b3e4b4e3
 def split_random(
@@ -153,9 +164,7 @@ def split_random(
     _check_columns("frame", frame, list(keys))
     _check_fractions(fractions)
     order = np.random.default_rng(seed).permutation(len(frame))
-    ordered = frame.sort_values(list(keys), kind="stable")   # where nothing else tells rows apart
-    ranks = [pd.factorize(ordered[key], sort=True)[0] for key in keys[2:]]
-    ordered = ordered.iloc[np.lexsort((shape_keys(ordered[keys[0]], ordered[keys[1]]), *ranks))]
+    ordered = _by_content(frame, keys)
     ends = [round(len(frame) * share) for share in (fractions[0], fractions[0] + fractions[1])]
     train, valid, test = (ordered.iloc[np.sort(part)] for part in np.split(order, ends))
     return train, valid, test
@@ -196,8 +205,7 @@ def leak_report(
     held = {"test": test} if valid is None else {"valid": valid, "test": test}
     keys = [user_key, item_key, timestamp]
     for name, part in {"train": train, **held}.items(): _check_columns(name, part, keys)
-    return pd.DataFrame(
-        {name: _leaks(train, part, user_key, item_key, timestamp) for name, part in held.items()}).T
+    return pd.DataFrame({name: _leaks(train, part, *keys) for name, part in held.items()}).T
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #906c4024
 Kind = Literal["global-time", "leave-last", "user-time", "random"]
