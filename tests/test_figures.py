@@ -13,7 +13,7 @@ spec = importlib.util.spec_from_file_location("figures", ROOT / "scripts" / "fig
 figures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(figures)
 
-WIDE, FUNCTIONS, EXPORTS, SILENT, PYRIGHT = 0, 20, 0.88, 0, 55
+WIDE, FUNCTIONS, EXPORTS, SILENT, PYRIGHT = 0, 20, 0.90, 0, 55
 
 
 def test_lines_fit_the_page():
