@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'GROUPS', 'check_known', 'known_rows', 'net', 'linear_end', 'DropoutTower', 'check_groups', 'make_tower',
-           'make_head', 'mined_weight', 'mined_losses', 'predict', 'output_to_prediction', 'read_features',
-           'DropoutNet']
+           'mined_weight', 'mined_losses', 'predict', 'read_features', 'DropoutNet']
 
 # %% ../../nbs/60_models/56_dropout_net.ipynb #0894990d
 import math
@@ -26,8 +25,12 @@ from ..layers.embedding_tables import Tables
 from ..layers.mlp import MLP
 from ..losses.loss_set import LossSet
 from ..matching.corrections import mask_accidental_hits
-from .heads import Head, Heads
+from .heads import Heads
 from .match_model import TwoTowerModel
+from recbench.models.rank_model import (
+    init_loss, init_metric, one_head, output_to_prediction, take_heads, update_metric,
+    update_train_metric,
+)
 
 # %% ../../nbs/60_models/56_dropout_net.ipynb #5724565c
 def check_known(feature: Feature, field: str) -> None:
@@ -186,17 +189,6 @@ def make_tower(self: "DropoutNet", side: str, tables: Tables | None) -> DropoutT
     features = self.get_features_in_feature_groups(groups)
     return DropoutTower(side, groups, features, config, known, tables)
 
-# %% ../../nbs/60_models/56_dropout_net.ipynb #0ebc812a
-def make_head(self: "DropoutNet") -> Head:
-    "The one output, the logit of a row's label."
-    if not self.labels:
-        raise ValueError("labels is empty; name the column of the label, e.g. ['label']")
-    config, weights = self.config, self.sample_weights
-    return Head(
-        self.labels[0], config.num_class, config.losses, config.metrics, config.train_metrics,
-        weights[0] if weights else None,
-    )
-
 # %% ../../nbs/60_models/56_dropout_net.ipynb #538000ca
 def mined_weight(self: "DropoutNet", batch: Batch) -> Tensor | None:
     """Weights [B] of the rows as positives; None: all count alike.
@@ -240,17 +232,6 @@ def predict(self: "DropoutNet", batch: Batch) -> dict[str, Tensor]:
     return vectors | self.output_to_prediction((self.scale * similarity)[:, None])
 
 
-def output_to_prediction(
-    self: "DropoutNet", output: Tensor, head: Head | None = None
-) -> dict[str, Tensor]:
-    """Predictions by name from logits.
-
-    Args:
-        output: [B, 1]
-        head: whose output it is; None: of the only one
-    """
-    return self.heads.predictions(head or self.heads[0], output)
-
 # %% ../../nbs/60_models/56_dropout_net.ipynb #adf6d647
 def read_features(self: "DropoutNet") -> set[str]:
     "Names of the features that are looked at, those that tell what is known included."
@@ -281,11 +262,7 @@ class DropoutNet(TwoTowerModel):
     ):
         super().__init__(model_config, features, labels, sample_weights, **kwargs)
         self.check_groups()
-        by_name = {feature.name: feature for feature in self.features}
-        heads = Heads([self.make_head()], model_config.loss_weight_strategy, by_name)
-        self.__dict__["heads"] = heads  # not a child: its modules are children here
-        self.metric_modules = heads.metric_modules
-        self.train_metric_modules = heads.train_metric_modules
+        take_heads(self, [one_head(self)])
         self.init_towers()
 
     def init_towers(self) -> None:
@@ -307,31 +284,13 @@ class DropoutNet(TwoTowerModel):
         user, item = self.read_sides(batch)
         return self.user_tower(batch, user)[0], self.item_tower(batch, item)[0], {}
 
-    def init_loss(self) -> None:
-        "Make the losses, and the rule that weighs them."
-        self.heads.init_loss()
-        self.loss_set = self.heads.loss_set
-
     def loss(self, predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         "Weighted losses by name; `predictions['masked_hits']` counts masked negatives."
         return self.heads.losses(predictions, batch, self.mined_losses(predictions, batch))
 
-    def init_metric(self) -> None:
-        "Make the metrics for evaluation and, blended over windows, for training."
-        self.heads.init_metric()
-
-    def update_metric(
-        self, predictions: dict[str, Tensor], batch: Batch, losses: dict[str, Tensor] | None = None
-    ) -> None:
-        "Add a batch to the metrics and to the loss means."
-        self.heads.update(predictions, batch)
-        self.update_loss_metrics(losses, len(predictions["user_tower_emb"]))
-
-    def update_train_metric(self, predictions: dict[str, Tensor], batch: Batch) -> None:
-        "Add a batch to the train metrics."
-        self.heads.update_train(predictions, batch)
-
-    check_groups, make_tower, make_head = check_groups, make_tower, make_head
+    check_groups, make_tower = check_groups, make_tower
     mined_weight, mined_losses = mined_weight, mined_losses
-    predict, output_to_prediction = predict, output_to_prediction
+    predict, output_to_prediction, init_loss = predict, output_to_prediction, init_loss
+    init_metric, update_metric = init_metric, update_metric
+    update_train_metric = update_train_metric
     read_features = property(read_features)

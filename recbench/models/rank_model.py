@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['read_groups', 'input_groups', 'check_groups', 'input_features', 'init_input', 'build_input', 'group_dim', 'field_dim',
-           'make_heads', 'check_no_mining', 'init_heads', 'read_features', 'output_to_prediction', 'init_loss', 'loss',
-           'init_metric', 'update_metric', 'update_train_metric', 'RankModel']
+           'one_head', 'make_heads', 'check_no_mining', 'take_heads', 'init_heads', 'read_features',
+           'output_to_prediction', 'init_loss', 'loss', 'init_metric', 'update_metric', 'update_train_metric',
+           'RankModel']
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #2fb3f086
 from collections.abc import Sequence
@@ -104,17 +105,20 @@ def field_dim(self: "RankModel", group: str) -> int:
     return next(iter(dims.values()))
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #3cb551c7
-def make_heads(self: "RankModel") -> list[Head]:
-    "The one output of a ranking model; a model of several tasks gives one a task."
+def one_head(self: Any) -> Head:
+    "The one output of a model with one label."
     if not self.labels:
         raise ValueError("labels is empty; name the column that the model predicts, e.g. ['label']")
     config, weights = self.config, self.sample_weights
-    return [
-        Head(
-            self.labels[0], config.num_class, config.losses, config.metrics, config.train_metrics,
-            weights[0] if weights else None
-        )
-    ]
+    return Head(
+        self.labels[0], config.num_class, config.losses, config.metrics, config.train_metrics,
+        weights[0] if weights else None,
+    )
+
+
+def make_heads(self: "RankModel") -> list[Head]:
+    "The one output of a ranking model; a model of several tasks gives one a task."
+    return [one_head(self)]
 
 
 def check_no_mining(model: "RankModel", heads: Sequence[Head]) -> None:
@@ -125,14 +129,23 @@ def check_no_mining(model: "RankModel", heads: Sequence[Head]) -> None:
                              "items to mine negatives from, DropoutNet has")
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #7a57217c
-def init_heads(self: "RankModel") -> None:
-    "Make the heads, and take their metrics in."
+def take_heads(self: Any, outputs: Sequence[Head]) -> None:
+    """Make the heads of a model, ranking or not, and take their metrics in.
+
+    Args:
+        outputs: of the model, one or more
+    """
     by_name = {feature.name: feature for feature in self.features}
-    heads = Heads(self.make_heads(), self.config.loss_weight_strategy, by_name)
-    check_no_mining(self, heads.heads)
+    heads = Heads(outputs, self.config.loss_weight_strategy, by_name)
     self.__dict__["heads"] = heads  # not a child: its modules are children here
     self.metric_modules, self.train_metric_modules = heads.metric_modules, heads.train_metric_modules
-    self.num_class = heads[0].num_class
+
+
+def init_heads(self: "RankModel") -> None:
+    "Make the heads; their losses read rows, not vectors."
+    take_heads(self, self.make_heads())
+    check_no_mining(self, self.heads.heads)
+    self.num_class = self.heads[0].num_class
 
 
 def read_features(self: "RankModel") -> set[str]:
@@ -141,7 +154,7 @@ def read_features(self: "RankModel") -> set[str]:
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #cee905a4
 def output_to_prediction(
-    self: "RankModel", output: Tensor, head: Head | None = None
+    self: Any, output: Tensor, head: Head | None = None
 ) -> dict[str, Tensor]:
     """Predictions by name from the output of the network.
 
@@ -152,7 +165,7 @@ def output_to_prediction(
     return self.heads.predictions(head or self.heads[0], output)
 
 
-def init_loss(self: "RankModel") -> None:
+def init_loss(self: Any) -> None:
     "Make the losses of all heads, and the rule that weighs them."
     self.heads.init_loss()
     self.loss_set = self.heads.loss_set
@@ -166,21 +179,20 @@ def loss(self: "RankModel", predictions: dict[str, Tensor], batch: Batch) -> dic
     }
 
 # %% ../../nbs/60_models/25_rank_model.ipynb #fb5408a0
-def init_metric(self: "RankModel") -> None:
+def init_metric(self: Any) -> None:
     "Make the metrics for evaluation and, blended over windows, for training."
     self.heads.init_metric()
 
 
 def update_metric(
-    self: "RankModel", predictions: dict[str, Tensor], batch: Batch,
-    losses: dict[str, Tensor] | None = None
+    self: Any, predictions: dict[str, Tensor], batch: Batch, losses: dict[str, Tensor] | None = None
 ) -> None:
     "Add a batch to the metrics and to the loss means."
     self.heads.update(predictions, batch)
     self.update_loss_metrics(losses, batch.rows)
 
 
-def update_train_metric(self: "RankModel", predictions: dict[str, Tensor], batch: Batch) -> None:
+def update_train_metric(self: Any, predictions: dict[str, Tensor], batch: Batch) -> None:
     "Add a batch to the train metrics."
     self.heads.update_train(predictions, batch)
 
