@@ -208,7 +208,7 @@ form.onsubmit = async event => {
   event.preventDefault();
   const typed = document.getElementById("user").value, table = document.getElementById("list");
   const about = await (await fetch("schema")).json();
-  const whole = about.user_ids == "integer" && /^-?[0-9]+$/.test(typed);   // as typed: exact beyond 2^53
+  const whole = about.user_ids == "integer" && /^-?[0-9]+$/.test(typed);   // exact beyond 2^53
   const body = `{"users": [${whole ? typed : JSON.stringify(typed)}],
     "k": ${Number(document.getElementById("k").value)}}`;
   const answer = await fetch("recommend", {method: "POST", body,
