@@ -270,7 +270,7 @@ def lines_shown(page, user):
 
 def test_the_page_of_a_service(run, folder):
     "Somebody types a user and sees titles; another one whom nobody knows is said to be unknown."
-    from test_browser import CHROMIUM, MILLISECONDS, chromium, shot      # skips without playwright
+    from test_browser import CHROMIUM, MILLISECONDS, chromium, shot  # skips without playwright
     if not CHROMIUM: pytest.skip("no chromium in PATH: apt-get install chromium, then this test runs")
     user, failures = run.known_users.keys[3], []
     with in_a_thread(folder) as address, chromium() as browser:
