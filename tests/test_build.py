@@ -179,6 +179,22 @@ def test_files_of_a_relative_folder_are_read_once_with_the_keys_of_a_sampler(tmp
         build(replace(pipeline, eval_input_path="wrong.parquet"), folder="in", progress=False)
 
 
+def test_a_table_of_items_gives_candidates_and_their_weights(tmp_path):
+    rows = pd.DataFrame({"user": range(40), "item": range(40), "sku": range(40), "who": range(40)})
+    rows.to_parquet(tmp_path / "rows.parquet")
+    lines = [f"{sku}\t{sku % 3}\t{sku}" for sku in range(20, 60)]
+    (tmp_path / "i").write_text("\n".join(["id:int64\tweight:float\tattrs:string", *lines]))
+    (tmp_path / "e").write_text("\n".join(f"{who}\t{who + 15}\t1" for who in range(40)))
+    text = HARD.replace("num_sample: 8", 'num_sample: 8 num_hard_sample: 1 attr_fields: "item"')
+    built = build(PipelineConfig.from_textproto(text), folder=tmp_path, progress=False)
+    assert len(built.data.items) == 60 and built.negatives.power == 1
+    source = built.trainer.loader.source
+    weights = np.array([sku % 3 if sku >= 20 else 0 for sku in range(60)])
+    assert np.allclose(source.sampler.probabilities, weights / weights.sum())
+    assert int(built.data.dislikes.lengths.sum()) == 40
+    assert np.isfinite(built.trainer.fit()["loss"]).all()
+
+
 def test_a_sampler_of_tree_nodes_is_refused_by_name():
     text = HARD.replace("hard_negative_sampler", "tdm_sampler")
     text = text.replace("num_sample", "layer_num_sample")

@@ -156,7 +156,9 @@ def _in_words(error: Exception, names: dict[str, type]) -> str:
     return f"{found[1]}{unknown_field(found[3], list(field_types(names[found[2]])))}"
 
 # %% ../../nbs/00_core/40_textproto.ipynb #13273dcc
-def parse_textproto(text: str, config: type, merge: bool = False) -> dict[str, Any]:
+def parse_textproto(
+    text: str, config: type, merge: bool = False, partial: bool = False
+) -> dict[str, Any]:
     """The fields set in the text. ValueError with line and column for anything the class does not have.
 
     Args:
@@ -164,28 +166,32 @@ def parse_textproto(text: str, config: type, merge: bool = False) -> dict[str, A
         config: a pydantic model or dataclass with the fields expected
         merge: of a field that stands there twice the last counts, as for protobuf's own `Merge`;
             False: an error
+        partial: fields that the class does not have are passed over
     """
     from google.protobuf import text_format
     names: dict[str, type] = {}
     read = text_format.Merge if merge else text_format.Parse
-    try: return message_to_dict(read(text, message_class(config, names)()))
+    try:
+        return message_to_dict(read(text, message_class(config, names)(), allow_unknown_field=partial))
     except text_format.ParseError as error:
         raise ValueError(f"cannot read this text as {config.__name__}: line "
                          f"{_in_words(error, names)}") from None
 
 # %% ../../nbs/00_core/40_textproto.ipynb #eabcb914
-def parse_protojson(text: str, config: type) -> dict[str, Any]:
+def parse_protojson(text: str, config: type, partial: bool = False) -> dict[str, Any]:
     """The fields set in protobuf's JSON form; names may be written `batch_size` or `batchSize`.
 
     Args:
         text: JSON
         config: a pydantic model or dataclass with the fields expected
+        partial: fields that the class does not have are passed over
 
     Raises:
         ValueError: for what is no JSON, or has fields or values that the class does not have
     """
     from google.protobuf import json_format
-    try: return message_to_dict(json_format.Parse(text, message_class(config)()))
+    found = message_class(config)()
+    try: return message_to_dict(json_format.Parse(text, found, ignore_unknown_fields=partial))
     except (json_format.ParseError, RecursionError) as error:
         raise ValueError(f"cannot read this JSON as {config.__name__}: "
                          f"{' '.join(str(error).split())[:300]}") from None

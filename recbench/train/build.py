@@ -23,9 +23,10 @@ from ..core.config import ModelConfig
 from ..core.pipeline import DataConfig, DenseOptimizer, PipelineConfig, TrainConfig
 from ..core.registry import lookup
 from recbench.data.columns.flat_dataset import (
-    generated_dataset, item_tree, keyed_items, read_dataset
+    generated_dataset, is_matching, item_tree, keyed_items, read_dataset
 )
 from ..data.columns.row_reader import RowReader, Source, data_files, is_raw
+from ..data.columns.sampler_tables import with_sampler_tables
 from ..data.columns.written import Written, dense_embedding, written_features
 from ..data.feed.negatives import Negatives
 from ..data.feed.tree_nodes import tree_features
@@ -151,6 +152,7 @@ def build_negatives(config: DataConfig | None, data: Dataset) -> Negatives | Non
                          f"set's item key is {data.schema.item_key!r}")
     more = {}
     if hasattr(sampler, "num_hard_sample"): more["num_hard"] = sampler.num_hard_sample or _longest(data)
+    if data.item_weights is not None: more["power"] = 1.0  # weights of a table, as they are
     return Negatives(kind=SAMPLERS[name], num_sample=sampler.num_sample, **more)
 
 
@@ -386,6 +388,9 @@ def build(
     if not isinstance(data, Dataset):
         reader = RowReader(pipeline, folder)
         data, features = rows_of(pipeline, reader, data, seed), list(reader.features.values())
+        if data.name != "generated" and is_matching(pipeline):
+            data, missing = with_sampler_tables(data, reader)
+            notes += missing
         notes += tree_notes(pipeline)
         if _is_tree(pipeline): data = keyed_items(data)
     data, fewer = fewer_valid(pipeline, data, strict)

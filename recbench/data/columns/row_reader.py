@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['Source', 'data_files', 'input_types', 'csv_tables', 'file_tables', 'pieces', 'put_together', 'plain_column', 'is_raw',
-           'batch_of', 'tables', 'batches', 'read', 'RowReader']
+           'batch_of', 'tables', 'batches', 'read', 'part', 'RowReader']
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #00b98e8c
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -268,6 +269,21 @@ def read(self: "RowReader", source: Source) -> Table:
     return self.encode(found[0])
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #f147951e
+def part(self: "RowReader", names: Collection[str]) -> "RowReader":
+    """A reader of some of the features, without labels and weights.
+
+    Args:
+        names: of the features that are read
+    """
+    found, wanted = copy(self), {*names}
+    for step in reversed(self.steps):
+        if step.name in wanted: wanted |= {one.name for one in inputs_of(step) if one.side == "feature"}
+    found.features = {name: one for name, one in self.features.items() if name in names}
+    found.written = {name: one for name, one in self.written.items() if name in names}
+    found.steps, found.labels, found.weights = [one for one in self.steps if one.name in wanted], [], []
+    return found
+
+
 class RowReader:
     """Reads rows as a pipeline config describes them.
 
@@ -303,4 +319,5 @@ class RowReader:
         return [*dict.fromkeys(one.name for one in read if one.side not in ("feature", "const"))]
 
     encode, batch_of, tables, batches, read = _encode, batch_of, tables, batches, read
+    part = part
     _columns, _plain, _missing = _columns, _plain, _missing

@@ -187,7 +187,8 @@ def item_features(pipeline: PipelineConfig) -> set[str]:
     if tower is None or pipeline.model_config is None:
         return {one.name for one in written_features(pipeline.feature_configs) if not one.in_sequence
                 and str(getattr(one.config, "expression", "")).startswith("item:")}
-    inputs = {tower.input, getattr(tower, "augment_input", tower.input)}
+    named = [getattr(tower, name, None) for name in ("input", "augment_input")]
+    inputs = [name for name in named if name] or ["item_content", "item_preference"]
     groups = [one for one in pipeline.model_config.feature_groups if one.group_name in inputs]
     return {name for group in groups for part in (group, *group.sequence_groups)
             for name in part.feature_names}

@@ -225,6 +225,7 @@ def _drawn_source(
     negatives, hard = marks.negatives, None
     if negatives.layout == "hard":
         hard = HardNegativeSampler(lists(hard_lists(dataset, negatives)), negatives.num_hard, seed + 1)
+    if dataset.item_weights is not None: counts = dataset.item_weights
     sampler = NegativeSampler(popularity_weights(counts, negatives.power), negatives.num_sample, seed)
     if hard is not None: return Hard(marks, sampler, hard)
     return (Mixed if negatives.layout == "mixed" else Sampled)(marks, sampler)

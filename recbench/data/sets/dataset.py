@@ -315,6 +315,7 @@ class Dataset:
         ceilings: the same by label, for rows with several: `ceiling_of`
         dislikes: for each user, items shown or rated and not liked
         masked: for each user, items that no evaluation offers, though no training row has them
+        item_weights: float64 [I], what negatives are drawn by; None: the training rows of each item
         account: where every row that was read went, for data read from files
         offers_seen: True: what a user had before is offered again, and no evaluation masks it
         row_sequences: sequences of items that users or rows bring themselves; windows on the
@@ -339,6 +340,7 @@ class Dataset:
     ceilings: Mapping[str, Mapping[str, float]] | None = None
     dislikes: Jagged | None = None
     masked: Jagged | None = None
+    item_weights: Tensor | None = None
     account: Mapping[str, int] | None = None
     offers_seen: bool = False
     row_sequences: tuple[str, ...] = ()
