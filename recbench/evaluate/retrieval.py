@@ -29,6 +29,8 @@ from ..core.registry import lookup
 from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
 from ..data.rows.table import Jagged, fingerprint
+
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #a235a8df
 from .baselines import fit_baselines, history_scorer, with_refits
 from .cards import Card
 from .ranks import hit_rate_at, mrr_at, ndcg_at, rank_counts, recall_at, seen_cells

@@ -25,6 +25,8 @@ from ..layers.embedding_tables import Tables
 from ..layers.mlp import MLP
 from ..losses.loss_set import LossSet
 from ..matching.corrections import mask_accidental_hits
+
+# %% ../../nbs/60_models/56_dropout_net.ipynb #6b481476
 from .heads import Heads
 from .match_model import TwoTowerModel
 from recbench.models.rank_model import (

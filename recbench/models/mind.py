@@ -106,6 +106,11 @@ def interests(
     found = self.output(self.concat_mlp(joined))
     return F.normalize(found, dim=2) if self.similarity == "COSINE" else found, present, penalties
 
+# %% ../../nbs/60_models/33_mind.ipynb #a21ca0f7
+def _packed(history: FeatureGroup) -> FeatureGroup:
+    "The history's group, read without padding."
+    return history.model_copy(update={"group_type": "JAGGED_SEQUENCE"})
+
 # %% ../../nbs/60_models/33_mind.ipynb #f822ac39
 class InterestTower(nn.Module):
     "Profile and capsules of the history, joined: [B, K, D]."
@@ -124,8 +129,7 @@ class InterestTower(nn.Module):
     ):
         super().__init__()
         self.input, self.history, self.similarity = user.group_name, history.group_name, similarity
-        packed = history.model_copy(update={"group_type": "JAGGED_SEQUENCE"})
-        self.embedding_group = EmbeddingGroup(features, [user, packed], tables=tables)
+        self.embedding_group = EmbeddingGroup(features, [user, _packed(history)], tables=tables)
         self.variational_dropout = group_dropout(self.embedding_group, [self.input], model_config)
         self.init_layers(tower, output_dim)
 
