@@ -138,7 +138,7 @@ def cold_picture(table: pd.DataFrame, metric: str) -> Figure:
     lines = table[[each == metric for each in metrics]]
     if not len(lines):
         raise ValueError(f"metric is {metric!r}; the table has {list(dict.fromkeys(metrics))}")
-    figure, axes = new_axes(6.4)
+    figure, axes = new_axes(7)
     names = list(dict.fromkeys(lines.columns.get_level_values(0)))
     for place, (name, color) in enumerate(zip(names, COLORS)):
         value, low, high = lines[name][["value", "low", "high"]].to_numpy().T
@@ -152,10 +152,11 @@ def cold_picture(table: pd.DataFrame, metric: str) -> Figure:
     ]
     axes.set(
         xticks=range(len(lines)), xticklabels=ticks, xlabel=lines.index.names[0],
-        ylabel=lines.index.get_level_values("metric")[0].replace(" [", "\n[")
+        ylabel=metric
     )
+    axes.set_title(lines.index.get_level_values("metric")[0], loc="left", fontsize=9)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 # %% ../../nbs/70_evaluate/44_cold.ipynb #87d1ccd1

@@ -22,12 +22,16 @@ class Progress:
         total: steps to the end, as far as it is known
         done: steps that lie behind a resumed training
         shown: False: nothing is shown
+        name: of what goes on
+        unit: that is counted
     """
 
-    def __init__(self, total: int, done: int = 0, shown: bool = True):
+    def __init__(
+        self, total: int, done: int = 0, shown: bool = True, name: str = "training", unit: str = "step"
+    ):
         own: dict[str, Any] = {"display": False} if shown and issubclass(tqdm, tqdm_notebook) else {}
         self.bar: Any = tqdm(
-            total=total, initial=done, desc="training", unit="step", disable=not shown, **own
+            total=total, initial=done, desc=name, unit=unit, disable=not shown, **own
         )
         # shown here, so that what is saved can be replaced at the end
         self.handle = display(self.bar.container, display_id=True) if own else None
