@@ -114,11 +114,10 @@ def _total_rows(first: Evaluation, totals: dict[str, dict[str, float]]) -> pd.Da
 
 # %% ../../nbs/70_evaluate/58_beyond.ipynb #dc730b1e
 def _point(axes: Axes, numbers: np.ndarray, name: str, color: str) -> None:
-    "A model's point with its intervals and its name; numbers [2, 3]: value, low, high of x and y."
+    "A model's point with its intervals; numbers [2, 3]: value, low, high of x and y."
     bars = np.nan_to_num(np.abs(numbers[:, 1:] - numbers[:, :1]))
-    at = numbers[:, 0]
-    axes.errorbar(*at, xerr=bars[:1].T, yerr=bars[1:].T, fmt="o", ms=6, lw=1, color=color)
-    axes.annotate(name, at, xytext=(6, 5), textcoords="offset points", color=color, fontsize=9)
+    style = dict(fmt="o", ms=6, lw=1, color=color, label=name)
+    axes.errorbar(*numbers[:, 0], xerr=bars[:1].T, yerr=bars[1:].T, **style)
 
 # %% ../../nbs/70_evaluate/58_beyond.ipynb #bd55aef4
 def beyond_picture(table: pd.DataFrame, across: str = "effective share", up: str = "recall") -> Figure:
@@ -132,10 +131,10 @@ def beyond_picture(table: pd.DataFrame, across: str = "effective share", up: str
     rows = {label.split("@")[0]: label for label in table.index}
     for wanted in (across, up):
         if wanted not in rows: raise ValueError(f"{wanted!r} is not in the table; it has {list(rows)}")
-    figure, axes = new_axes(4.8, 3.2)
+    figure, axes = new_axes(6.2, 3.2)
     for name, color in zip(dict.fromkeys(table.columns.get_level_values(0)), COLORS):
         numbers = table[name].loc[[rows[across], rows[up]], ["value", "low", "high"]].to_numpy()
         _point(axes, numbers, name, color)
     axes.set(xlabel=rows[across].split(" [")[0], ylabel=rows[up].split(" [")[0])
-    axes.margins(x=0.2)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data.sets.dataset import Dataset
-from .pictures import COLORS, new_axes
+from .pictures import COLORS, legend_above, new_axes
 from .recommendations import Recommendations
 
 # %% ../../nbs/70_evaluate/54_exposure.ipynb #4f1da97c
@@ -125,7 +125,7 @@ def popularity_picture(bias: pd.DataFrame) -> Figure:
     Args:
         bias: of `popularity_bias`
     """
-    figure, axes = new_axes()
+    figure, axes = new_axes(6.4, 3.6)
     axes.bar(bias.index, bias["training"], width=0.8, color="0.9", label="training rows")
     axes.bar(bias.index, bias["held out"], width=0.5, color="0.78", label="held-out rows")
     axes.axhline(bias["even"].iloc[0], color="0.4", lw=1, ls="--", label="even")
@@ -134,5 +134,5 @@ def popularity_picture(bias: pd.DataFrame) -> Figure:
     axes.set(
         xlabel=f"{bias.index.name}, 1: the rarest items", ylabel="share of exposures", xticks=bias.index
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    legend_above(axes, 4)
     return figure

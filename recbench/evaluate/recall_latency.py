@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .item_index import IndexKind, ItemIndex
-from .pictures import COLORS, new_axes
+from .pictures import COLORS, legend_above, new_axes
 
 # %% ../../nbs/70_evaluate/51_recall_latency.ipynb #af5d8e52
 # kind -> settings tried
@@ -121,34 +121,28 @@ def recall_latency(
     frame["pareto"] = on_pareto(frame["recall"], frame["microseconds"])
     return frame[["kind", "effort", "recall", "microseconds", "build seconds", "pareto"]]
 
-# %% ../../nbs/70_evaluate/51_recall_latency.ipynb #569cd871
+# %% ../../nbs/70_evaluate/51_recall_latency.ipynb #d05a5dcf
 def latency_picture(table: pd.DataFrame) -> Figure:
-    """Recall against exact, and time a query, of every setting; the Pareto curve in grey.
+    """Share missed of what an exact search finds, and time a query, of every setting.
 
     Args:
         table: of `recall_latency`
     """
-    figure, axes = new_axes(6, 3.6)
-    best = table[table["pareto"]].sort_values("recall")
-    axes.plot(
-        best["recall"], best["microseconds"], color="0.75", lw=5, solid_capstyle="round", zorder=0,
-        label="Pareto curve"
-    )
+    figure, axes = new_axes(6.4, 3.8)
+    table = table.assign(missed=1 - table["recall"])
+    best = table[table["pareto"]].sort_values("missed")
+    axes.plot(best["missed"], best["microseconds"], color="0.8", lw=6, solid_capstyle="round",
+              zorder=0, label="Pareto curve")
     for (kind, rows), marker, color in zip(table.groupby("kind", sort=False), "sDo^", COLORS):
-        axes.plot(
-            rows["recall"], rows["microseconds"], marker=marker, ms=5, lw=1, color=color, label=kind
-        )
-        if len(rows) > 1:  # where all is found, settings lie on each other
-            for _, row in rows[rows["recall"] < 0.9995].iterrows():
-                axes.annotate(
-                    row["effort"], (row["recall"], row["microseconds"]), xytext=(4, -9),
-                    textcoords="offset points", fontsize=7, color=color
-                )
-    axes.set(
-        xlabel="share found of what an exact search finds", ylabel="CPU time a query [µs], one thread",
-        yscale="log"
-    )
+        axes.plot(rows["missed"], rows["microseconds"], marker=marker, ms=5, lw=1, color=color,
+                  label=kind)
+        for _, row in rows[rows["missed"] > 5e-4].iterrows():
+            axes.annotate(row["effort"], (row["missed"], row["microseconds"]), xytext=(4, -11),
+                          textcoords="offset points", fontsize=9, color=color)
+    axes.set_xscale("symlog", linthresh=1e-3, linscale=0.4)      # from 0 to a thousandth linear
+    axes.set(xlabel="share missed of what an exact search finds", yscale="log", xlim=(-1e-4, 1),
+             ylabel="CPU time a query [µs], one thread")
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-    axes.legend(frameon=False, fontsize=8)
+    legend_above(axes, 5)
     return figure

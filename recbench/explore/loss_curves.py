@@ -45,7 +45,7 @@ def _style(panels, xlabel: str) -> None:
         axes.axhline(0, color="0.8", lw=0.8, zorder=0)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=9)
 
 # %% ../../nbs/90_explore/25_loss_curves.ipynb #70867efc
 def draw_losses(

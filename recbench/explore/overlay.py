@@ -27,7 +27,8 @@ from ..train.live_plot import PALETTE, Panel, exponential_mean, limits, refresh,
 # %% ../../nbs/90_explore/40_overlay.ipynb #8d54cf28
 def validation_rows(comparison: Comparison) -> pd.DataFrame:
     "Validation metrics of every epoch: series (the run), epoch, metric, k, value, and the config."
-    history = tidy_history(comparison.histories)
+    best = comparison.runs.get("best epoch", pd.Series(dtype=float)).dropna().astype(int)
+    history = tidy_history(comparison.histories, kept=best.to_dict())
     return history.assign(config=history["series"].map(comparison.runs["config"]))
 
 
@@ -51,6 +52,8 @@ def fill_curves(panel: Panel, chosen: pd.DataFrame, colors: Mapping[str, str]):
         index=False
     ):
         panel.add(config, epoch, value, colors[config])
+    used = chosen[chosen["kept"].astype(bool)].groupby("config")[["epoch", "value"]].mean()
+    panel.kept = {str(config): (epoch, value) for config, epoch, value in used.itertuples()}
     refresh(panel)
     if len(chosen):
         panel.axes.set(
@@ -89,7 +92,7 @@ def fill_standing(
         _draw_config(axes, -place, row, seeds[config], colors[config])
     axes.set(
         ylim=(-len(table) + 0.4, 0.6), yticks=[],
-        xlabel="mean over users; bar: interval over users; dots: seeds"
+        xlabel="mean; bar: interval over users; dots: seeds"
     )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -125,7 +128,7 @@ def config_colors(comparison: Comparison, drawn: list[str]) -> dict[str, str]:
 # %% ../../nbs/90_explore/40_overlay.ipynb #fbc1e854
 def draw_runs(
     comparison: Comparison, table: pd.DataFrame, metric: str, k: int, smoothing: float = 0.0,
-    bands: Mapping[str, Mapping] | None = None, dpi: int = 90
+    bands: Mapping[str, Mapping] | None = None, dpi: int = 110
 ) -> Figure:
     """Validation over the epochs, and the test beside it.
 
@@ -140,8 +143,8 @@ def draw_runs(
     """
     name, shown = f"{metric}@{k}", table.head(MOST)
     configs = [str(config) for config in shown.index]
-    figure = Figure(figsize=(11.8, 3.4), dpi=dpi)
-    left, right = figure.add_axes((0.05, 0.17, 0.31, 0.71)), figure.add_axes((0.56, 0.17, 0.26, 0.71))
+    figure = Figure(figsize=(9.2, 3.3), dpi=dpi)
+    left, right = figure.add_axes((0.06, 0.17, 0.28, 0.71)), figure.add_axes((0.57, 0.17, 0.21, 0.71))
     names, rows = picture_names(configs), validation_rows(comparison)
     colors = {names[config]: color for config, color in config_colors(comparison, configs).items()}
     drawn = (rows["metric"] == metric) & (rows["k"] == k) & rows["config"].isin(configs)
@@ -203,7 +206,7 @@ def run_explorer(
     )
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #f42af52f
-def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
+def draw_pair(test: pd.DataFrame, dpi: int = 110) -> Figure:
     """Difference, interval and p of each metric; `*` where fewer than 100 users tell the two apart.
 
     Args:
@@ -211,7 +214,7 @@ def draw_pair(test: pd.DataFrame, dpi: int = 90) -> Figure:
         dpi: dots an inch
     """
     first, second = (picture_names(list(test.columns[:2]), 24)[name] for name in test.columns[:2])
-    figure = Figure(figsize=(8.6, 1.0 + 0.26 * len(test)), dpi=dpi)
+    figure = Figure(figsize=(8.0, 1.0 + 0.26 * len(test)), dpi=dpi)
     height = figure.get_size_inches()[1]
     axes = figure.add_axes((0.16, 0.55 / height, 0.52, 1 - 0.95 / height))
     axes.axvline(0, color="0.35", lw=1.2, ls=(0, (4, 2)))
