@@ -309,6 +309,7 @@ def draw_switches(axes: Axes, effects: pd.DataFrame, order: Sequence[str], metri
         )
     axes.axvline(0, color="0.7", lw=1)
     axes.set(xlabel=f"paired gain in {metric}")
+    axes.tick_params(axis="y", length=0)
     legend_above(axes, 1)
 
 
@@ -316,15 +317,15 @@ def draw_settings(axes: Axes, table: pd.DataFrame) -> None:
     "The settings of each strategy, and CPU seconds of its training, as a table beside its row."
     words = {True: "on", False: "off"}
     shown = {
-        "batch": [f"{size:g}" for size in table["batch_size"]],
-        "temp.": [f"{value:g}" for value in table["temperature"]],
+        "batch\nsize": [f"{size:g}" for size in table["batch_size"]],
+        "temper-\nature": [f"{value:g}" for value in table["temperature"]],
         "log Q": [words.get(flag, "-") for flag in table["log_q"]],
         "known\nmasked": [words.get(flag, "-") for flag in table["mask_known"]],
         "CPU s": [f"{seconds:.1f}" for seconds in table["seconds"]],
     }
     style = dict(ha="center", fontsize=9, color="0.25")
     for x, (head, cells) in enumerate(shown.items()):
-        axes.text(x, -0.7, head, va="bottom", fontweight="bold", **style)
+        axes.text(x, -0.7, head, va="bottom", **style)
         for y, cell in enumerate(cells): axes.text(x, y, cell, va="center", **style)
     axes.set_xlim(-0.6, len(shown) - 0.4)
     axes.set_axis_off()
@@ -342,7 +343,7 @@ def draw_lab(lab: NegativesLab, dataset: str, metric: str, **fixed) -> Figure:
     table = standing(lab, dataset, metric, **fixed)
     rows = len(table) + len(lab.lines.get(dataset, {}))
     figure = Figure(figsize=(8.4, 1.5 + 0.27 * rows), dpi=110, layout="constrained")
-    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.4, 1.6, 2])
+    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.4, 1.6, 2.3])
     draw_strategies(left, lab, dataset, metric, table)
     draw_switches(middle, switch_effects(lab, dataset, metric), list(table["negatives"]), metric)
     draw_settings(right, table)
