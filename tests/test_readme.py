@@ -44,7 +44,7 @@ def run_lines(metric: str) -> str:
         [
             "".join(output["data"]["text/plain"])
             for output in outputs(RUN)
-            if "recall@10 [" in "".join(output.get("data", {}).get("text/plain", ""))
+            if "\nrecall@10 = hit_rate@10 " in "".join(output.get("data", {}).get("text/plain", ""))
         ][-1]
     )
     return " ".join(line for line in table.splitlines() if line.startswith(f"{metric} "))

@@ -55,7 +55,7 @@ def check_result(path, pictures: int, columns: list[str]) -> list[str]:
     """
     texts = executed(path, pictures)
     table = texts[-1]
-    assert all(f"{metric} [" in table for metric in ("auc", "gauc", "logloss")) and all(
+    assert all(f"\n{metric} " in table for metric in ("auc", "gauc", "logloss")) and all(
         column in table for column in columns
     ), table
     return texts
@@ -70,7 +70,7 @@ def test_a_whole_run_from_its_own_folder(tmp_path):
     assert result.returncode == 0, tail(result)
     texts = check_result(
         tmp_path / "out.ipynb",
-        4,
+        5,
         ["DeepFM", "means", "logistic regression", "trees", "ceiling", "DeepFM - trees"],
     )
     assert any("7 features" in text and "all 10 features" in text for text in texts)

@@ -27,7 +27,8 @@ def test_runs(parameters, tmp_path):
     assert (
         any(re.match(r"beam \d+", text) for text in texts)
         and any("of exact recall@" in text for text in texts)
-        and f"recall@{parameters.get('top_k', 10)} [full, leave-last" in texts[-1]
+        and f"\nrecall@{parameters.get('top_k', 10)} = hit_rate@" in texts[-1]
+        and "full, leave-last" in texts[-1].splitlines()[1]
     )
 
 

@@ -11,9 +11,9 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'RankEvaluation', 'calibration_table', 'compare_rows', 'evaluate_ranking', 'evaluate_rows',
            'fit_row_baselines', 'merge_interests', 'to_ids', 'fit_baselines', 'refit_baselines', 'with_refits',
            'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
-           'evaluate', 'evaluate_retrieval', 'nearest_items', 'readable', 'bootstrap_interval', 'paired_interval',
-           'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows', 'rows_given',
-           'task_ceilings', 'PlattScaled']
+           'evaluate', 'evaluate_retrieval', 'folded', 'nearest_items', 'readable', 'bootstrap_interval',
+           'paired_interval', 'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows',
+           'rows_given', 'task_ceilings', 'PlattScaled']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #abe712bd
 from typing import TYPE_CHECKING
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from recbench.evaluate.recent_prior import RecentPrior, recent_shift
     from recbench.evaluate.recommendations import Recommendations, readable_lists, recommend
     from recbench.evaluate.retrieval import (
-        Evaluation, compare, embed_items, embed_users, evaluate, evaluate_retrieval, nearest_items,
-        readable
+        Evaluation, compare, embed_items, embed_users, evaluate, evaluate_retrieval, folded,
+        nearest_items, readable
     )
     from recbench.evaluate.row_baselines import fit_row_baselines
     from recbench.evaluate.significance import bootstrap_interval, paired_interval
@@ -68,7 +68,7 @@ _all_ = [
     "compare_rows", "evaluate_ranking", "evaluate_rows", "fit_row_baselines", "merge_interests",
     "to_ids", "fit_baselines", "refit_baselines", "with_refits", "hit_rate_at", "mrr_at", "ndcg_at",
     "rank_counts", "recall_at", "Evaluation", "compare", "embed_items", "evaluate",
-    "evaluate_retrieval", "nearest_items", "readable", "bootstrap_interval", "paired_interval",
+    "evaluate_retrieval", "folded", "nearest_items", "readable", "bootstrap_interval", "paired_interval",
     "TaskRows", "evaluate_task", "evaluate_tasks", "fit_task_baselines", "judged_rows", "rows_given",
     "task_ceilings", "PlattScaled"
 ]

@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
            'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'score_blocks', 'asked_and_seen',
            'split_ranks', 'Evaluation', 'check_cut_offs', 'evaluation_of', 'evaluate', 'compare', 'fitted_baselines',
-           'judged_baselines', 'evaluate_retrieval', 'readable', 'sampled_rows', 'nearest_items']
+           'judged_baselines', 'evaluate_retrieval', 'readable', 'folded', 'sampled_rows', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 import warnings
@@ -545,6 +545,23 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
     table = pd.DataFrame({**models, **gaps}, index=frame.index)
     if any(text.endswith("*") for texts in gaps.values() for text in texts): table.columns.name = FEW
     return table
+
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #6e50d686
+def folded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without rows that say nothing new, and the protocol once, as the name of the rows.
+
+    A row with the numbers of an earlier one gives it its name: "recall@10 = hit_rate@10".
+
+    Args:
+        frame: from `compare`, `evaluate_retrieval` or `evaluate_ranking`
+    """
+    labels = [str(label).partition(" [") for label in frame.index]
+    protocols = {protocol.removesuffix("]") for _, _, protocol in labels}
+    names = [label[0] for label in labels] if len(protocols) == 1 else frame.index.astype(str)
+    numbers = frame.astype(float).round(9).apply(tuple, axis=1).astype(str)
+    joined = pd.Series(names, index=frame.index).groupby(numbers, sort=False).agg(" = ".join)
+    index = pd.Index(joined, name=", ".join(protocols) if len(protocols) == 1 else None)
+    return frame[~numbers.duplicated().to_numpy()].set_axis(index)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #eb002e74
 def sampled_rows(dataset: Dataset, split: str, rows: int, seed: int = 0) -> Tensor:

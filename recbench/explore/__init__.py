@@ -9,8 +9,8 @@ __all__ = ['explore', 'Explorer', 'metric_explorer', 'draw_metric', 'tidy_histor
            'draw_pair', 'NegativesLab', 'negatives_explorer', 'draw_lab', 'standing', 'switch_effects', 'answer',
            'recommendations', 'person_table', 'PersonView', 'footprint', 'refuse_what_does_not_fit', 'dataset_bytes',
            'weight_bytes', 'batch_bytes', 'softmax_seconds', 'data', 'DataPage', 'data_facts', 'DataFacts', 'sentences',
-           'draw_page', 'draw_retrieval', 'draw_ranking', 'draw_calibration', 'wins_and_losses', 'examples',
-           'draw_wins', 'row_groups', 'evaluation_of_runs']
+           'draw_page', 'draw_retrieval', 'draw_ranking', 'draw_calibration', 'draw_differences', 'differences',
+           'wins_and_losses', 'examples', 'draw_wins', 'row_groups', 'evaluation_of_runs']
 
 # %% ../../nbs/90_explore/99_explore.ipynb #e529a2aa
 from .comparison import (
@@ -26,7 +26,9 @@ from .negatives_lab import (
     NegativesLab, answer, draw_lab, negatives_explorer, standing, switch_effects)
 from .overlay import draw_pair, draw_runs, pair_explorer, run_explorer
 from .people import PersonView, person_table, recommendations
-from .result_pictures import draw_calibration, draw_ranking, draw_retrieval
+from recbench.explore.result_pictures import (
+    differences, draw_calibration, draw_differences, draw_ranking, draw_retrieval
+)
 from .wins import (draw_wins, evaluation_of_runs, examples, row_groups, wins_and_losses)
 
 # %% ../../nbs/90_explore/99_explore.ipynb #037b6613
@@ -38,6 +40,7 @@ _all_ = [
     "standing", "switch_effects", "answer", "recommendations", "person_table", "PersonView",
     "footprint", "refuse_what_does_not_fit", "dataset_bytes", "weight_bytes", "batch_bytes",
     "softmax_seconds", "data", "DataPage", "data_facts", "DataFacts", "sentences",
-    "draw_page", "draw_retrieval", "draw_ranking", "draw_calibration",
+    "draw_page", "draw_retrieval", "draw_ranking", "draw_calibration", "draw_differences",
+    "differences",
     "wins_and_losses", "examples", "draw_wins", "row_groups", "evaluation_of_runs"
 ]
