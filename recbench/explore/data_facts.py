@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'LEAK', 'gini', 'top_share', 'repeat_share', 'tie_share', 'session_lengths', 'shift', 'chance_shift',
            'number_shift', 'shuffled_items', 'order_effect', 'some_rows', 'flat_values', 'feature_table', 'column_aucs',
            'own_item_share', 'item_tellers', 'auc_gap', 'match_baselines', 'rank_baselines', 'DataFacts',
-           'event_numbers', 'cold_numbers', 'label_numbers', 'asked_label', 'data_facts']
+           'event_numbers', 'cold_numbers', 'label_numbers', 'asked_label', 'judged_by', 'data_facts']
 
 # %% ../../nbs/90_explore/60_data_facts.ipynb #e8f4a341
 from collections.abc import Mapping
@@ -488,6 +488,20 @@ def asked_label(dataset: Dataset, label: str | None = None) -> str | None:
     return known[0] if set(dataset.train.columns[str(known[0])].tolist()) == {0, 1} else None
 
 # %% ../../nbs/90_explore/60_data_facts.ipynb #95f31140
+def judged_by(dataset: Dataset, label: str | None, split: str) -> int:
+    """How many a comparison rests on: users of a split, or rows of the rarer label.
+
+    Args:
+        dataset: encoded rows
+        label: column of 0 and 1; None: users and items match
+        split: that is judged
+    """
+    rows = dataset.split(split)
+    if label is None: return len(rows.columns["user_index"].unique())
+    labels = labels_of(dataset, split, label)
+    return int(min((labels == one).sum() for one in (0, 1)))
+
+
 def data_facts(
     dataset: Dataset, label: str | None = None, k: int = 10, baselines: bool = True, gap: float = 1800
 ) -> DataFacts:
@@ -510,5 +524,6 @@ def data_facts(
     else:
         numbers, answers = label_numbers(dataset, label), column_aucs(dataset, label, split)
         if baselines and split == "valid": table, more = rank_baselines(dataset, label)
-    return DataFacts(f"{title} [{dataset.protocol}]", {**numbers, **more}, feature_table(dataset),
-                     answers, table, f"recall@{k}" if label is None else "auc")
+    judged = {"judged": judged_by(dataset, label, split)}
+    return DataFacts(f"{title} [{dataset.protocol}]", {**numbers, **judged, **more},
+                     feature_table(dataset), answers, table, f"recall@{k}" if label is None else "auc")
