@@ -68,7 +68,8 @@ _all_ = [
     "compare_rows", "evaluate_ranking", "evaluate_rows", "fit_row_baselines", "merge_interests",
     "to_ids", "fit_baselines", "refit_baselines", "with_refits", "hit_rate_at", "mrr_at", "ndcg_at",
     "rank_counts", "recall_at", "Evaluation", "compare", "embed_items", "evaluate",
-    "evaluate_retrieval", "folded", "nearest_items", "readable", "bootstrap_interval", "paired_interval",
+    "evaluate_retrieval", "folded", "nearest_items", "readable", "bootstrap_interval",
+    "paired_interval",
     "TaskRows", "evaluate_task", "evaluate_tasks", "fit_task_baselines", "judged_rows", "rows_given",
     "task_ceilings", "PlattScaled"
 ]

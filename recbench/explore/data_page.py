@@ -201,7 +201,8 @@ def sentences(facts: DataFacts) -> list[Sentence]:
         facts: of `data_facts`
     """
     lines = RANK if facts.metric == "auc" else MATCH
-    said = [Sentence(topic, line(facts)) for topic, line in {"validation": judged_line, **lines}.items()]
+    lines = {"validation": judged_line, **lines}
+    said = [Sentence(topic, line(facts)) for topic, line in lines.items()]
     few = JUDGED if said[0].text else ()
     return [one for one in said if one.text and one.topic not in few]
 

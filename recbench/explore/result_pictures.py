@@ -149,7 +149,7 @@ def differences(tested: pd.DataFrame, metric: str) -> pd.DataFrame:
 # %% ../../nbs/90_explore/48_result_pictures.ipynb #14b8928c
 def _draw_gaps(axes: Axes, gaps: pd.DataFrame, metric: str) -> None:
     "A row each: better, worse, or not told apart by its interval."
-    low, high = gaps["low"].to_numpy(float), gaps["high"].to_numpy(float)
+    middle, low, high = gaps[["difference", "low", "high"]].to_numpy(float).T
     better, worse = (high < 0, low > 0) if falls(metric) else (low > 0, high < 0)
     axes.axvline(0, color="0.35", lw=1.2, ls=(0, (4, 2)))
     shown = {"better": (better, COLORS[0]), "worse": (worse, COLORS[1]),
@@ -157,7 +157,7 @@ def _draw_gaps(axes: Axes, gaps: pd.DataFrame, metric: str) -> None:
     for name, (chosen, color) in shown.items():
         places = np.flatnonzero(chosen)
         axes.hlines(places, low[places], high[places], color=color, lw=2)
-        axes.plot(gaps["difference"].to_numpy(float)[places], places, "o", color=color, ms=5, label=name)
+        axes.plot(middle[places], places, "o", color=color, ms=5, label=name)
     axes.set(yticks=range(len(gaps)), yticklabels=gaps.index, ylim=(len(gaps) - 0.4, -0.6))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines[["top", "right"]].set_visible(False)

@@ -186,7 +186,8 @@ def mark_kept(panel: Panel):
     for series, (x, y) in panel.kept.items():
         if series not in panel.rings:
             color = panel.drawn[series][1].get_color()
-            panel.rings[series] = panel.axes.plot([], [], "o", color=color, ms=11, mfc="none", mew=1.6)[0]
+            style = dict(color=color, ms=11, mfc="none", mew=1.6)
+            panel.rings[series] = panel.axes.plot([], [], "o", **style)[0]
         panel.rings[series].set_data([x], [y])
     if panel.kept: panel.axes.set_xlabel(f"{panel.x_label} (ring: the one kept)")
 
