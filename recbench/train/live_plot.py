@@ -275,7 +275,7 @@ def draw(self: "LivePlot", force: bool = False) -> None:
     """
     if not force and time.monotonic() < self.next_draw: return
     for panel in self.panels.values(): refresh(panel)
-    self.png = to_png(self.figure)
+    self.png = to_png(self.figure, colors=32)
     self.place.show(self.png, alt=self.caption())
     self.next_draw = time.monotonic() + self.every
 
