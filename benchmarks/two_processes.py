@@ -7,6 +7,7 @@ Small planted worlds; batches of 64 rows, no dropout, no drawn capsule logits (b
 For each model and layout of the tables (`table_wise`, `row_wise`, `planned` by TorchRec):
 
 loss      largest difference of a step's loss
+judged    largest difference of a validation metric of the same weights, those before the first step
 metrics   largest difference of a validation metric after the steps
 weights   largest difference of a weight after the last step, tables and dense part together
 ms        CPU milliseconds of a step on rank 0 / of one process
@@ -118,7 +119,11 @@ class Losses:
 
     def __init__(self, steps: int):
         self.values, self.began, self.seconds = [], 0.0, 0.0
-        self.steps, self.weights = steps, {}
+        self.steps, self.weights, self.judged = steps, {}, {}
+
+    def on_start(self, trainer):
+        "Metrics of the first weights."
+        self.judged = trainer.validate()
 
     def on_step(self, trainer, step, loss):
         "Keep it; the clock starts behind the first five steps."
@@ -204,12 +209,14 @@ def trained(kind: str, sharding: str | None, steps: int, shaken: bool = False) -
     trainer.fit()
     metrics = {name: value for name, value in trainer.history[-1].items() if name != "seconds"}
     return {"losses": losses.values, "metrics": metrics, "weights": losses.weights,
+            "judged": losses.judged,
             "ms": 1000 * losses.seconds / max(1, len(losses.values) - 5)}
 
 
 def furthest(one: dict[str, Any], other: dict[str, Any]) -> float:
     "Largest difference of two dictionaries of numbers or tensors."
     assert one.keys() == other.keys(), one.keys() ^ other.keys()
+    if not one: return 0.0
     both = [[torch.as_tensor(each[name]).double() for each in (one, other)] for name in one]
     pairs = [pair for pair in both if pair[0].numel()]
     return max(float((a - b).abs().nan_to_num().max()) for a, b in pairs)
@@ -225,6 +232,7 @@ def compared(kind: str, count: int, steps: int) -> list[dict[str, Any]]:
                   for each in found]
         rows.append({
             "model": kind, "tables": tables, "loss": max(losses),
+            "judged": furthest(one["judged"], found[0]["judged"]),
             "metrics": furthest(one["metrics"], found[0]["metrics"]),
             "weights": furthest(one["weights"], found[0]["weights"]),
             "ms": "" if alone else f"{found[0]['ms']:.1f} / {one['ms']:.1f}"})
@@ -338,7 +346,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8192)
     asked = parser.parse_args()
     if asked.speed: speed(asked.ranks, min(asked.steps, 25), asked.batch, asked.rounds)
-    print(f"{'model':19s} {'tables':11s} {'loss':>8s} {'metrics':>8s} {'weights':>8s}  "
+    print(f"{'model':19s} {'tables':11s} {'loss':>8s} {'judged':>8s} {'metrics':>8s} {'weights':>8s}  "
           f"ms, {asked.ranks} / 1")
     for kind in asked.models:
         try: rows = compared(kind, asked.ranks, asked.steps)
@@ -346,8 +354,8 @@ def main() -> None:
             print(f"{kind:19s} failed: {str(error).strip().splitlines()[-1]}", flush=True)
             continue
         for row in rows:
-            print(f"{row['model']:19s} {row['tables']:11s} {row['loss']:8.1e} {row['metrics']:8.1e} "
-                  f"{row['weights']:8.1e}  {row['ms']}", flush=True)
+            print(f"{row['model']:19s} {row['tables']:11s} {row['loss']:8.1e} {row['judged']:8.1e} "
+                  f"{row['metrics']:8.1e} {row['weights']:8.1e}  {row['ms']}", flush=True)
 
 
 if __name__ == "__main__": main()

@@ -136,8 +136,9 @@ def check(device: str, kinds: Sequence[str] = KINDS, steps: int = 200) -> int:
         steps: how many
     """
     for line in missing(device): print(f"missing: {line}")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        print(f"nothing is compared: there is no device {device!r} here")
+    if (torch.device(device).index or 0) >= (cards := torch.cuda.device_count()) and \
+            torch.device(device).type == "cuda":
+        print(f"nothing is compared: there is no device {device!r} here, cards are {cards}")
         return 1
     if torch.device(device).type == "cuda": print(f"card: {torch.cuda.get_device_name(device)}")
     found = compared(device, kinds, steps)
