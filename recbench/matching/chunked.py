@@ -103,7 +103,7 @@ def correct_block(
     return positive
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #2a80db78
-Cells = tuple[torch.Tensor, ...]     # rows and columns, int64 [hits] each; or a mask alone, bool [rows, C]
+Cells = tuple[torch.Tensor, ...]   # rows and columns, int64 [hits] each; or a mask, bool [rows, C]
 
 
 def put(scores: torch.Tensor, cells: Cells, value: float) -> torch.Tensor:
