@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..core.sizes import check_fits
+from ..core.sizes import available_bytes, check_fits
 from ..data.sets.dataset import Dataset
 from ..data.feed.sequence_loader import row_steps
 from ..data.rows.table import Jagged
+from .kept_models import kept_or_made, rows_key
 from .ranks import joined_lists, ndcg_at, rank_counts
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #91f398a1
@@ -599,11 +601,19 @@ def _best_ials(train: csr_matrix, dataset: Dataset) -> IALS:
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #a1c16ac2
 Baseline = Popularity | Markov | ItemKNN | EASE | IALS
+_KINDS = {kind.__name__: kind for kind in (Popularity, Markov, ItemKNN, EASE, IALS)}
+
+
+def _file(folder: Path | str | None, dataset: Dataset, **settings: object) -> Path | None:
+    "Of baselines of these rows and settings; None without a folder."
+    if folder is None: return None
+    compared = {"l2": _L2, "neighbours": _NEIGHBOURS, "shrink": _SHRINK, "few": _FEW}
+    return Path(folder) / f"{rows_key(dataset, **compared, **settings)}.safetensors"
 
 
 def fit_baselines(
     dataset: Dataset, max_ease_items: int = 20_000, max_memory: float | None = None,
-    ials: bool | None = None
+    ials: bool | None = None, folder: Path | str | None = None
 ) -> dict[str, Baseline]:
     """Popularity, Markov where items have an order, ItemKNN and EASE, with the settings that validate
     best. Fitted once: asked again for the same data set, they are there.
@@ -613,13 +623,20 @@ def fit_baselines(
         max_ease_items: larger catalogues go without EASE, whose time grows with the cube of I
         max_memory: bytes that EASE may take; None: what the machine can give
         ials: True: iALS too; None: where EASE is left out
+        folder: where fitted ones are written, and found again in another process by their rows and
+            settings; it is made; None: they stay in memory
 
     Returns:
         name -> fitted model
     """
     kept = vars(dataset).setdefault("_baselines", {})
     asked = max_ease_items, max_memory, ials
-    if asked not in kept: kept[asked] = _fitted(dataset, *asked)
+    if asked not in kept:
+        most = available_bytes() if max_memory is None else max_memory
+        items = len(dataset.items)
+        ease = items <= max_ease_items and ease_bytes(items, len(_L2)) <= most
+        path = _file(folder, dataset, ease=ease, ials=ials)
+        kept[asked] = kept_or_made(path, _KINDS, lambda: _fitted(dataset, *asked))
     return {name: copy(model) for name, model in kept[asked].items()}
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #3b98fa4e
@@ -658,19 +675,23 @@ def refit_baselines(
     return found
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #d1ffd2a5
-def with_refits(baselines: Mapping[str, Baseline], dataset: Dataset) -> dict[str, Baseline]:
+def with_refits(
+    baselines: Mapping[str, Baseline], dataset: Dataset, folder: Path | str | None = None
+) -> dict[str, Baseline]:
     """The baselines, and beside each the same settings fitted on all rows before the test.
 
     Args:
         baselines: of `fit_baselines`
         dataset: the one they were chosen on
+        folder: as in `fit_baselines`
 
     Returns:
         name -> model, such as `EASE` and `EASE refit`
     """
-    again = refit_baselines(
-        baselines, dataset, *(("train", "valid") if len(dataset.valid) else ("train",))
-    )
+    splits = ("train", "valid") if len(dataset.valid) else ("train",)
+    settings = {name: repr(model) for name, model in baselines.items()}
+    path = _file(folder, dataset, splits=splits, models=settings)
+    again = kept_or_made(path, _KINDS, lambda: refit_baselines(baselines, dataset, *splits))
     return {
         label: model
         for name, first in baselines.items()

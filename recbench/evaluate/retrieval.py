@@ -462,14 +462,14 @@ def judged_baselines(
         options: of `fit_baselines`
     """
     if baselines is True and split == "test" and len(dataset.valid):
-        return dict(with_refits(fit_baselines(dataset, **options), dataset))
+        return dict(with_refits(fit_baselines(dataset, **options), dataset, options.get("folder")))
     return fitted_baselines(baselines, dataset, **options)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #2db168bc
 def evaluate_retrieval(
     model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
     baselines: bool | Mapping[str, object] = True, name: str | None = None, confidence: float = 0.95,
-    draws: int = 2000, seed: int = 0, **options: Any
+    draws: int = 2000, seed: int = 0, keep: Callable[[Evaluation], Any] | None = None, **options: Any
 ) -> pd.DataFrame:
     """Full-catalogue metrics of a model with intervals, beside popularity, Markov, ItemKNN and EASE.
     The model is evaluated first; a baseline that runs out of memory leaves its numbers.
@@ -485,13 +485,16 @@ def evaluate_retrieval(
         confidence: share of such intervals that hold the true mean
         draws: resampled sets of users
         seed: of the draws
-        options: of `fit_baselines`, such as `max_ease_items` or `ials`
+        keep: is given the model's own values before a baseline is fitted or evaluated, to write them,
+            as `partial(keep_test_values, run_dir)`
+        options: of `fit_baselines`, such as `max_ease_items`, `ials` or `folder`
 
     Returns:
         as `compare`; with a column (ceiling, value) where the data set knows its ceiling
     """
     for one in options: lookup(signature(fit_baselines).parameters, one, "option of fit_baselines")
     mine, others = evaluate(model, dataset, top_k, split, name), []
+    if keep: keep(mine)
     try:
         for label, baseline in judged_baselines(baselines, dataset, split, **options).items():
             others.append(evaluate(baseline, dataset, top_k, split, label))

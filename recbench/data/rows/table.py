@@ -51,8 +51,9 @@ def take_windows(self: "Jagged", rows: Tensor) -> "Jagged":
     """
     positions, lengths = self.positions(rows)
     weights = None if self.weights is None else self.weights.index_select(0, positions)
-    starts = lengths.cumsum(0) - lengths
-    return Jagged(self.values.index_select(0, positions), starts, lengths, weights)
+    starts, values = lengths.cumsum(0) - lengths, self.values.index_select(0, positions)
+    if values.dtype == torch.int32: values = values.long()
+    return Jagged(values, starts, lengths, weights)
 
 # %% ../../../nbs/10_data/10_rows/30_table.ipynb #254c1895
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Jagged:
     """Ragged rows as windows on one flat tensor; windows may overlap.
 
     Attributes:
-        values: [V]
+        values: [V]; ids may be int32 here, rows that are taken have int64
         starts: int64 [rows], first position of each row
         lengths: int64 [rows]
         weights: float32 [V], one for each value

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..rows.batch import Batch, join, make_batch
 from ..rows.features import SIDES, Feature, IdFeature, RawFeature, Schema, SequenceFeature
-from ..rows.order import Ties, check_ties, event_order, tie_keys, ties_name
+from ..rows.order import Ties, check_ties, event_order, row_tie_keys, ties_name
 from ..rows.table import Jagged, Table, encode_table, fit_scale, fit_vocabularies
 from ..rows.vocabulary import Vocabulary, fit_vocabulary
 from .labels import label_counts, settle
@@ -392,9 +392,9 @@ class Dataset:
         """
         of = lambda name: torch.cat([self.split(split).columns[name] for split in splits]).numpy()
         users, items = of("user_index"), of("item_index")
-        ties = tie_keys(
-            self.user_frame[self.schema.user_key].iloc[users],
-            self.item_frame[self.schema.item_key].iloc[items], self.ties, self.tie_seed
+        ties = row_tie_keys(
+            self.user_frame[self.schema.user_key], self.item_frame[self.schema.item_key], users, items,
+            self.ties, self.tie_seed
         )
         times = of(self.schema.timestamp) if self.timed else np.zeros_like(users)
         return torch.from_numpy(
@@ -443,7 +443,8 @@ def _past_known(
     events: pd.DataFrame, past: pd.DataFrame, same: bool, strict: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     "Order that sorts `past`, and how many of its rows, of all users, lie before each event."
-    both = past if same else pd.concat([past, events], ignore_index=True)
+    read = list(dict.fromkeys(["user", "time", "tie", *strict]))
+    both = past if same else pd.concat([past[read], events[read]], ignore_index=True)
     is_past = np.arange(len(both)) < len(past)
     order = event_order(both["user"], both["time"], both["tie"], [both[column] for column in strict])
     count, before = np.cumsum(is_past[order]) - is_past[order], np.empty(len(both), np.int64)
@@ -494,10 +495,11 @@ def shared_windows(
         events: held-out rows, columns as in `history_windows`
         strict: only rows count that are of an earlier value than the user's first event
     """
-    order, own = history_windows(events, past, False, len(past), strict)
     users, user = np.sort(past["user"].to_numpy()), events["user"].to_numpy()
     first, ends = np.searchsorted(users, user), np.searchsorted(users, user, side="right")
-    if strict:
+    if not strict: order = torch.from_numpy(event_order(past["user"], past["time"], past["tie"]))
+    else:
+        order, own = history_windows(events, past, False, len(past), strict)
         ends = pd.Series((own.starts + own.lengths).numpy()).groupby(user).transform("min").to_numpy()
     return order, _window(np.maximum(first, ends - max_history), ends)
 
@@ -521,14 +523,21 @@ def other_windows(past: pd.DataFrame, max_history: int) -> tuple[Tensor, Jagged]
     return torch.from_numpy(order[twice]), _window(begin, begin + length)
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #9e64739a
+_ROWS = 1 << 20      # rows looked up at once: 8 MB of int64
+
+
 def _index(name: str, key: str, keys: pd.Series, frame: pd.DataFrame) -> Tensor:
-    rows = pd.Index(frame[key]).get_indexer(pd.Index(keys))
+    "Place of each row's key in its table, [rows], int32 where it fits."
+    index = pd.Index(frame[key])
+    rows = np.empty(len(keys), np.int32 if len(frame) < 2**31 else np.int64)
+    for start in range(0, len(keys), _ROWS):
+        rows[start : start + _ROWS] = index.get_indexer(pd.Index(keys.iloc[start : start + _ROWS]))
     if (rows < 0).any():
         raise ValueError(
             f"{name} row {int(np.argmax(rows < 0))} has {key} {keys.iloc[int(np.argmax(rows < 0))]!r}, "
             f"which is not in the table of {key}s ({int((rows < 0).sum())} such rows)"
         )
-    return torch.from_numpy(rows.astype(np.int64))
+    return torch.from_numpy(rows)
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #70747df1
 def _check_frames(
@@ -582,7 +591,7 @@ def _fit(
     rows.
     """
     known_users, known_items = (
-        frame[frame[key].isin(train[key])]
+        frame[frame[key].isin(np.asarray(train[key].unique()))]
         for frame, key in ((users, schema.user_key), (items, schema.item_key))
     )
     schema = _scaled(
@@ -672,8 +681,8 @@ def _with_windows(schema: Schema, windows: Mapping[str, int], labels: int = 0) -
     return schema.model_copy(update={"features": (*schema.features, *extra)})
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ebfcc506
-def _numbers(split: str, column: pd.Series, least: float | None) -> Tensor:
-    """A timestamp, label or weight as a tensor.
+def _numbers(split: str, column: pd.Series, least: float | None) -> np.ndarray:
+    """A timestamp, label or weight, on the frame's own memory where it can be.
 
     Dates become int64 ticks, text and missing values are refused.
     """
@@ -692,7 +701,7 @@ def _numbers(split: str, column: pd.Series, least: float | None) -> Tensor:
         raise ValueError(
             f"column {column.name} of {split} holds {column.min()}; must be at least {least}"
         )
-    return torch.from_numpy(column.to_numpy().copy())
+    return column.to_numpy()
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ee706876
 def _row_numbers(
@@ -702,7 +711,9 @@ def _row_numbers(
     roles = (schema.timestamp, schema.label, schema.sample_weight, *schema.label_names, *more)
     columns = dict.fromkeys(filter(None, roles))
     return {
-        column: _numbers(split, frame[column], least=0 if column == schema.sample_weight else None)
+        column: torch.from_numpy(
+            _numbers(split, frame[column], 0 if column == schema.sample_weight else None).copy()
+        )
         for column in columns
         if column in frame
     }
@@ -756,18 +767,18 @@ def _row_keys(
         "time": schema.timestamp if rules.timed else None, "moment": rules.moment,
         "label": rules.labels, "taken": rules.positives,
     }
-    tie = tie_keys(
-        users[schema.user_key].iloc[user], items[schema.item_key].iloc[item], rules.ties, rules.tie_seed
+    tie = row_tie_keys(
+        users[schema.user_key], items[schema.item_key], user, item, rules.ties, rules.tie_seed
     )
-    numbers = lambda column: _numbers(name, frame[column], None).numpy() if column else 0
-    read = {key: numbers(column) for key, column in columns.items()}
-    return pd.DataFrame({"user": user, "item": item, "tie": tie, **read})
+    read = {key: _numbers(name, frame[column], None) for key, column in columns.items() if column}
+    return pd.DataFrame({"time": 0, "user": user, "item": item, "tie": tie} | read, copy=False)
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #b98cec33
 def _by_time(keys: Mapping[str, pd.DataFrame]) -> bool:
     "Whether no row is held out before one of the user's rows that train, or of an earlier split."
     for name, earlier in (("valid", ["train"]), ("test", ["train", "valid"])):
-        last = pd.Series(pd.concat([keys[part] for part in earlier]).groupby("user")["time"].max())
+        ends = pd.concat([pd.Series(keys[part].groupby("user")["time"].max()) for part in earlier])
+        last = ends.groupby(level=0).max()
         first = pd.Series(keys[name].groupby("user")["time"].min())
         if bool((first < last.reindex(first.index)).any()): return False
     return True
@@ -800,7 +811,8 @@ def _event_table(
     past.
     """
     rows = {
-        f"{key}_index": torch.from_numpy(keys[split][key].to_numpy().copy()) for key in ("user", "item")
+        f"{key}_index": torch.from_numpy(keys[split][key].to_numpy().astype(np.int64))
+        for key in ("user", "item")
     }
     table = encode_table(features, frame, vocabularies, rows | _row_numbers(schema, split, frame, more))
     if past.item_ids is None: return table
@@ -816,9 +828,11 @@ def _past_columns(
     rules, longest = past.rules, max(past.windows.values())
     order, window = rules.windows(keys[split], rows, split == "train", longest, past.by_time)
     if rules.positives: rows = rows[rows["taken"] > 0]
-    of = lambda column: torch.from_numpy(rows[column].to_numpy(np.int64, copy=True))[order]
+    of = lambda column: torch.from_numpy(rows[column].to_numpy()[order.numpy()].astype(np.int64))
+    narrow = torch.int32 if int(item_ids.max()) < 2**31 else torch.int64
+    items = torch.from_numpy(rows["item"].to_numpy()[order.numpy()])
     sequences = {
-        "": item_ids[of("item")], **({"_time": of("time")} if rules.times else {}),
+        "": item_ids.to(narrow)[items], **({"_time": of("time")} if rules.times else {}),
         **({"_label": of("label")} if rules.labels else {}),
     }
     kept = {name: window.lengths.clamp(max=size) for name, size in past.windows.items()}
@@ -956,7 +970,7 @@ def _label_count(column: str, splits: Mapping[str, pd.DataFrame]) -> int:
     "Number of values of the column; they must be 0, 1, ... to be a feature."
     values = np.unique(
         np.concatenate(
-            [_numbers(name, frame[column], least=0).numpy() for name, frame in splits.items()]
+            [_numbers(name, frame[column], least=0) for name, frame in splits.items()]
         )
     )
     if (values % 1).any():
@@ -973,8 +987,8 @@ def _pairs(
     """Item indices of the pairs, row = user index, each item once and none that trains as the user's
     positive.
     """
-    user = _index("pairs", schema.user_key, pairs[schema.user_key], users)
-    item = _index("pairs", schema.item_key, pairs[schema.item_key], items)
+    user = _index("pairs", schema.user_key, pairs[schema.user_key], users).long()
+    item = _index("pairs", schema.item_key, pairs[schema.item_key], items).long()
     positive = train.columns["user_index"] * len(items) + train.columns["item_index"]
     pair = torch.unique(user * len(items) + item)
     pair = pair[~torch.isin(pair, positive)]

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .files import CSV, Source, as_text, read_file, read_frame
 from .infer import infer_sources, is_text
 from .labels import label_gaps, settle
 from .schema_file import SchemaFile, make_schema, read_schema
-from .splits import Split, leak_line, leak_report
+from .splits import Split, known_pairs, leak_line, leak_report
 from ..rows.table import is_list_type
 from .telling import codes, holds_item, tells_item, tells_label, tells_user
 
@@ -235,22 +236,55 @@ def _integer_tables(schema: SchemaFile, sources: Mapping[str, Source]) -> set[st
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #7055a7ec
 def _frame(columns: Mapping[str, pa.Array]) -> pd.DataFrame:
     "Columns as pandas; integers with gaps keep their type."
-    table = pa.table(dict(columns))
     gaps = {
         name for name,
         column in columns.items() if pa.types.is_integer(column.type) and column.null_count
     }
-    frame = table.select([name for name in columns if name not in gaps]).to_pandas()
+    # a column each, on Arrow's own memory where there are no gaps
+    whole = {name: column.to_pandas() for name, column in columns.items() if name not in gaps}
+    frame = pd.DataFrame(whole, copy=False)
     for name in gaps:
-        frame[name] = table.select([name]).to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)[
-            name
-        ]
+        frame[name] = pa.table({name: columns[name]}).to_pandas(
+            types_mapper={pa.int64(): pd.Int64Dtype()}.get
+        )[name]
     for name, column in columns.items():
         if is_list_type(column.type) and pa.types.is_struct(column.type.value_type):
             frame[name] = frame[name].map(
                 lambda pairs: [] if pairs is None else [tuple(pair.values()) for pair in pairs]
             )
     return frame
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #37489728
+def _wide(kind: Any) -> Any:
+    "The type that ids had before they were narrowed."
+    if isinstance(kind, pd.CategoricalDtype): return kind.categories.dtype
+    return "int64" if kind == "int32" else kind
+
+
+def _narrow(ids: pa.Array) -> pa.Array:
+    "Integers as int32 where all of them fit, text as places among its sorted values."
+    if is_text(ids.type):
+        coded = ids.dictionary_encode()
+        order = pc.array_sort_indices(coded.dictionary).to_numpy()
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        return pa.DictionaryArray.from_arrays(
+            pa.array(place[coded.indices.to_numpy()]), coded.dictionary.take(pa.array(order))
+        )
+    if not pa.types.is_integer(ids.type): return ids
+    ends = pc.min_max(ids).as_py()
+    return ids.cast(pa.int32()) if -(2**31) <= ends["min"] and ends["max"] < 2**31 else ids
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #bef161a2
+def _one_coding(frames: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict[str, pd.DataFrame]:
+    "The same frames; text that is kept as places among sorted values has the same ones in all of them."
+    found = dict(frames)
+    for key in keys:
+        values = [frame[key].dtype for frame in found.values()]
+        if len(values) == 1 or not isinstance(values[0], pd.CategoricalDtype): continue
+        every = pd.CategoricalDtype(reduce(pd.Index.union, (one.categories for one in values)))
+        found = {part: frame.assign(**{key: frame[key].astype(every)}) for part, frame in found.items()}
+    return found
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f1f39389
 def _user_features(
@@ -280,6 +314,7 @@ def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame)
     several = feature.is_list or isinstance(feature, RawFeature) and feature.value_dim > 1
     code = codes(pa.array(rows[feature.name]) if several else rows[feature.name])
     first = rows.assign(code=code).drop_duplicates([key, "code"])
+    first = first.assign(**{key: first[key].astype(_wide(first[key].dtype))})
     twice = first[first[key].duplicated(keep=False)]
     if len(twice):
         two = twice[twice[key] == twice[key].iloc[0]][feature.name].iloc[:2]
@@ -306,6 +341,7 @@ def _event_frame(
     columns = {
         name: _tried(check, source, name, name, *args) for name, (check, *args) in roles.items() if name
     }
+    columns |= {name: _narrow(columns[name]) for name in (schema.user_key, schema.item_key)}
     columns |= {
         feature.name: _tried(_feature_column, source, feature.name, feature, schema.separator, integers)
         for feature in features if feature.name not in columns
@@ -337,7 +373,8 @@ def _side_frame(
             raise ValueError(f"features {missing} belong to the {name}, but there is no table of "
                              f"{name}, nor columns of the events; give one, or take them out of the "
                              "schema")
-        return pd.DataFrame({key: events[key].drop_duplicates().sort_values(ignore_index=True)})
+        keys = events[key].drop_duplicates().sort_values(ignore_index=True)
+        return pd.DataFrame({key: keys.astype(_wide(keys.dtype))})
     source = sources[name]
     columns = {key: _tried(_key_column, source, key, key)}
     twice = pa.array(pd.Series(columns[key].to_pandas()).duplicated().to_numpy())
@@ -362,7 +399,7 @@ def _check_types(
         }
         if len(set(whole.values())) == 1: continue
         kinds = ", ".join(
-            f"{frame[name].dtype} in {sources[part].name}" for part, frame in frames.items()
+            f"{_wide(frame[name].dtype)} in {sources[part].name}" for part, frame in frames.items()
         )
         raise ValueError(
             f"column {name!r} holds {kinds}; it must have one type in all splits; text=[{name!r}] "
@@ -414,11 +451,14 @@ def _divide(name: str, events: pd.DataFrame, schema: SchemaFile) -> dict[str, pd
 def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> int:
     "Leave held-out pairs out that stand earlier; how many there were."
     if schema.repeats == "keep" or schema.rows == "all": return 0
-    pairs = pd.concat([part[[schema.user_key, schema.item_key]] for part in parts.values()], keys=parts)
-    again = pairs.duplicated()
-    for name in ("valid", "test"):
-        if name not in parts: continue
-        kept = parts[name][~again[name].to_numpy()]
+    keys, found = [schema.user_key, schema.item_key], 0
+    held = [name for name in ("valid", "test") if name in parts]
+    whole = dict(parts)
+    for name in held:
+        again = parts[name].duplicated(keys).to_numpy()
+        for earlier in ("train", "valid")[: 1 + (name == "test")]:
+            if earlier in whole: again = again | known_pairs(parts[name], whole[earlier], *keys)
+        kept, found = parts[name][~again], found + int(again.sum())
         if not len(kept):
             raise ValueError(
                 f"split {name} is empty: all of its {len(parts[name]):,} pairs of {schema.user_key} "
@@ -426,7 +466,7 @@ def _set_repeats_aside(parts: dict[str, pd.DataFrame], schema: SchemaFile) -> in
                 "them"
             )
         parts[name] = kept
-    return int(sum(again[name].sum() for name in ("valid", "test") if name in parts))
+    return found
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #42fefa8f
 def _early(turned_down: pd.DataFrame, train: pd.DataFrame, schema: SchemaFile) -> pd.DataFrame:
@@ -622,6 +662,7 @@ def _of_users_lines(
     schema: SchemaFile, held: pd.DataFrame, part: str, users: pd.DataFrame, items: int, names: list[str]
 ) -> list[str]:
     "Columns of the users from which the items of a held-out split can be read."
+    if not names: return []
     rows = held[[schema.user_key, schema.item_key]].merge(
         users, on=schema.user_key, how="left", suffixes=("", " of the user")
     )
@@ -650,8 +691,10 @@ def told_lines(
         of_users: features that stand in `users`
         of_events: features that stand in the rows
     """
-    rows = pd.concat(parts.values(), ignore_index=True)
-    lines = _of_events_lines(schema, rows, of_events) + _held_lines(schema, rows, of_events)
+    lines = []
+    if of_events:
+        rows = pd.concat(parts.values(), ignore_index=True)
+        lines = _of_events_lines(schema, rows, of_events) + _held_lines(schema, rows, of_events)
     if schema.rows == "all": return lines
     names = _single(of_users, schema)
     for part in ("valid", "test"):
@@ -668,14 +711,16 @@ def _as_numbers(column: pd.Series) -> np.ndarray | None:
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #2a6db949
 def _raw_lines(
-    schema: SchemaFile, users: pd.DataFrame, items: pd.DataFrame, events: pd.DataFrame
+    schema: SchemaFile, users: pd.DataFrame, items: pd.DataFrame, events: Mapping[str, pd.DataFrame]
 ) -> list[str]:
     "Numbers that reach a model as they are, and are large."
     numbers = [one for one in schema.features if isinstance(one, RawFeature) and one.value_dim == 1]
     raw = [one for one in numbers if not one.scale and not one.boundaries]
     found = {
-        one.name: next(frame[one.name] for frame in (users, items, events) if one.name in frame)
-        for one in raw
+        one.name: pd.concat(next(
+            [frame[one.name] for frame in frames] for frames in ([users], [items], events.values())
+            if all(one.name in frame for frame in frames)
+        )) for one in raw
     }
     largest = {
         name: float(np.abs(column.to_numpy(np.float64, na_value=np.nan)).max())
@@ -688,17 +733,18 @@ def _raw_lines(
     ]
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #489e73b3
-def _label_lines(schema: SchemaFile, events: pd.DataFrame) -> list[str]:
+def _label_lines(schema: SchemaFile, events: Mapping[str, pd.DataFrame]) -> list[str]:
     if schema.label is None or schema.rows == "all" or schema.min_label is not None: return []
-    values = np.unique(events[schema.label].to_numpy(float))
+    labels = pd.concat([frame[schema.label] for frame in events.values()])
+    values = np.unique(labels.to_numpy(float))
     likes = values[values > 0]
     if len(likes) < 2: return []
-    rows = int((events[schema.label] > 0).sum())
+    rows = int((labels > 0).sum())
     return [
         (
             f"{schema.label} holds {len(values)} values from {values[0]:g} to {values[-1]:g} and "
             "min_label "
-            f"is not given: {rows:,} of {len(events):,} rows count as liked, those of {likes[0]:g} "
+            f"is not given: {rows:,} of {len(labels):,} rows count as liked, those of {likes[0]:g} "
             f"too; give min_label={likes[len(likes) * 3 // 5]:g}, say, or label=None where a row "
             "alone is a like"
         )
@@ -710,7 +756,8 @@ def _tables(
     of_users: list[Feature], lifted: list[Feature], integers: set[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Users and items, one row each; every key of the events stands in its table."
-    events = pd.concat(frames.values(), ignore_index=True)
+    read = [schema.user_key, schema.item_key, *(one.name for one in lifted)]
+    events = pd.concat([frame[read] for frame in frames.values()], ignore_index=True)
     of_items = [one for one in schema.side("item") if one not in lifted]
     users, items = (
         _side_frame(name, key, features, sources, events, schema.separator, integers)
@@ -726,20 +773,19 @@ def _tables(
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #1ff969e6
 def _liked(
-    schema: SchemaFile, sources: Mapping[str, Source], frames: Mapping[str, pd.DataFrame]
+    schema: SchemaFile, named: Mapping[str, str], frames: Mapping[str, pd.DataFrame]
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     "The rows that are positives, by table, and all the others."
     liked = {part: _positives(frame, schema) for part, frame in frames.items()}
     for part, mask in liked.items():
         if not mask.any():
             raise ValueError(
-                f"{sources[part].name} ({len(mask):,} rows), column {schema.label!r}: no row is a "
+                f"{named[part]} ({len(mask):,} rows), column {schema.label!r}: no row is a "
                 f"positive; its largest label is {frames[part][schema.label].max()}"
             )
     others = [frame[~liked[part]] for part, frame in frames.items()]
-    return {part: frame[liked[part]] for part, frame in frames.items()}, pd.concat(
-        others, ignore_index=True
-    )
+    kept = {part: frame if liked[part].all() else frame[liked[part]] for part, frame in frames.items()}
+    return kept, pd.concat(others, ignore_index=True)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #f2314600
 def _names(sources: Mapping[str, Source]) -> list[str]:
@@ -764,9 +810,12 @@ def _settled(
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #8e654643
 def dataset_from_sources(
-    name: str, schema: SchemaFile, sources: Mapping[str, Source], verbose: bool = True
+    name: str, schema: SchemaFile, sources: dict[str, Source], verbose: bool = True
 ) -> Dataset:
     """Check, divide, encode.
+
+    The tables of events are taken out of `sources` once they are read: their memory is free while rows
+    are encoded.
 
     Args:
         name: as printed and in runs
@@ -784,18 +833,23 @@ def dataset_from_sources(
     ids = [one.name for one in read if isinstance(one, IdFeature) and not one.is_list]
     _check_types(frames, sources, [schema.user_key, schema.item_key, *ids])
     frames, orphans = _settled(schema, sources, frames)
+    frames = _one_coding(frames, [schema.user_key, schema.item_key])
     users, items = _tables(schema, sources, frames, of_users, lifted, integers)
-    kept, turned_down = _liked(schema, sources, frames)
-    parts = kept if given else _divide(sources["events"].name, kept["events"], schema)
+    named = {part: source.name for part, source in sources.items()}
+    for part in names: del sources[part]
+    pa.default_memory_pool().release_unused()
+    doubts = [*_raw_lines(schema, users, items, frames), *_label_lines(schema, frames)]
+    parts, turned_down = _liked(schema, named, frames)
+    del frames                       # what is not needed any more makes room for what is encoded
+    if not given: parts = _divide(named["events"], parts.pop("events"), schema)
+    parts = {part: frame.reset_index(drop=True) for part, frame in parts.items()}
     whole = schema.model_copy(update={"split": "given"}) if given else schema
     try:
         dataset = _encoded(name, whole, parts, users, items, turned_down, orphans)
     except ValueError as error:
-        raise ValueError(f"{', '.join(source.name for source in sources.values())}: {error}") from error
-    everything = pd.concat(frames.values(), ignore_index=True)
+        raise ValueError(f"{', '.join(named.values())}: {error}") from error
     doubts = [
-        *told_lines(schema, parts, users, len(items), of_users, of_events),
-        *_raw_lines(schema, users, items, everything), *_label_lines(schema, everything),
+        *told_lines(schema, parts, users, len(items), of_users, of_events), *doubts,
         *label_gaps(schema.labels, {part: dataset.split(part).columns for part in parts}),
     ]
     for doubt in doubts: warnings.warn(f"{name}: {doubt}", stacklevel=4)
@@ -810,9 +864,10 @@ def dataset_from_frames(
     """A data set from data frames; every row is accounted for or named in an error.
 
     Args:
-        events: one row an interaction: a pandas or polars frame, an Arrow table, a list of
-            dicts; or {"train": ..., "valid": ..., "test": ...}, valid only where rows validate
-        users: one row a user
+        events: one row an interaction: a pandas or polars frame, an Arrow table or stream of
+            batches, a list of dicts, the path of a Parquet or CSV file or a list of paths; or
+            {"train": ..., "valid": ..., "test": ...}, valid only where rows validate
+        users: one row a user, in any of these forms
         items: one row an item: the catalogue
         schema: None: inferred and printed
         name: as printed and in runs
@@ -835,8 +890,10 @@ def dataset_from_frames(
         "items": items,
     }
     text = given.get("text", getattr(schema, "text", ()))
+    numbers = () if schema is None else _number_names(schema)
     sources = {
-        table: read_frame(table, frame, text) for table, frame in frames.items() if frame is not None
+        table: _read(table, frame, text, numbers) for table, frame in frames.items()
+        if frame is not None
     }
     _names(sources)
     return _from_sources(name, sources, schema, verbose, given, read)
@@ -857,21 +914,34 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
                          "events.parquet}")
     names = {name: value for name, value in schema.files.model_dump().items() if value}
     text = given.get("text", schema.text)
-    numbers = [*filter(None, (schema.timestamp, *schema.label_names, schema.sample_weight))]
-    numbers += [one.name for one in schema.features if isinstance(one, RawFeature)]
-    sources = {"events": _read_files(folder, names.pop("events"), text, numbers)}
+    numbers = _number_names(schema)
+    paths = [folder / name for name in names.pop("events")]
+    sources = {"events": _read_files(paths, text, numbers)}
     for name, value in names.items(): sources[name] = read_file(folder / value, None, text, numbers)
     return _from_sources(schema.name or folder.resolve().name, sources, schema, verbose, given)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #603624f7
-def _read_files(
-    folder: Path, names: tuple[str, ...], text: Collection[str], numbers: Collection[str]
-) -> Source:
+def _number_names(schema: SchemaFile) -> list[str]:
+    "Columns that are numbers, however a file writes them."
+    names = [*filter(None, (schema.timestamp, *schema.label_names, schema.sample_weight))]
+    return names + [one.name for one in schema.features if isinstance(one, RawFeature)]
+
+
+def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str]) -> Source:
+    "A frame, a file or some files as a source."
+    paths = [frame] if isinstance(frame, (str, Path)) else frame
+    if isinstance(paths, (list, tuple)) and paths and isinstance(paths[0], (str, Path)):
+        return _read_files([Path(path) for path in paths], text, numbers)
+    return read_frame(table, frame, text)
+
+
+def _read_files(paths: Sequence[Path], text: Collection[str], numbers: Collection[str]) -> Source:
     """One or more event files as one source.
 
     Their columns must agree. Leading zeros in one file make a column text in all.
     """
-    sources = [read_file(folder / name, None, text, numbers) for name in names]
+    sources = [read_file(path, None, text, numbers) for path in paths]
+    names = [path.name for path in paths]
     if len(sources) == 1: return sources[0]
     of_csv = {
         field.name for source in sources for field in source.table.schema if is_text(field.type)
@@ -895,7 +965,7 @@ def _read_files(
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ebe8b845
 def _from_sources(
-    name: str, sources: Mapping[str, Source], schema: SchemaFile | None, verbose: bool, given: Mapping,
+    name: str, sources: dict[str, Source], schema: SchemaFile | None, verbose: bool, given: Mapping,
     read: Collection[str] = ()
 ) -> Dataset:
     if schema is None:

@@ -1,0 +1,131 @@
+"""Large logs: frames, Arrow and files in pieces give one data set, in less than twice its memory.
+
+Baselines are fitted once, and a model's own numbers are safe before they are.
+"""
+
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+
+from recbench.data.published.planted import planted
+from recbench.data.sets.own import dataset_from_frames
+from recbench.data.sets.splits import Split, known_pairs
+from recbench.evaluate import baselines as baselines_room
+from recbench.evaluate import retrieval as retrieval_room
+from recbench.evaluate.baselines import Popularity, fit_baselines, with_refits
+from recbench.evaluate.retrieval import evaluate, evaluate_retrieval
+from recbench.explore.footprint import dataset_bytes
+
+
+def _log(rows: int, text: bool) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, rows // 20, rows), rng.integers(0, rows // 100, rows)
+    log = pd.DataFrame({"user_id": users - 7, "item_id": items * 10**6, "timestamp": np.arange(rows)})
+    return log.astype({"user_id": str, "item_id": str}) if text else log
+
+
+def _tensors(data) -> dict[str, torch.Tensor]:
+    found = {}
+    for split in ("train", "valid", "test"):
+        table = data.split(split)
+        found |= {f"{split} {name}": column for name, column in table.columns.items()}
+        for name, lists in table.jagged.items():
+            found[f"{split} {name}"] = lists.packed().values
+            found[f"{split} {name} lengths"] = lists.lengths
+    return found
+
+
+def _same(first, second) -> None:
+    one, two = _tensors(first), _tensors(second)
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert first.account == second.account and first.schema == second.schema
+    for frame in ("user_frame", "item_frame"):
+        pd.testing.assert_frame_equal(getattr(first, frame), getattr(second, frame))
+    for table, vocabulary in first.vocabularies.items():
+        assert vocabulary.tokens.tolist() == second.vocabularies[table].tokens.tolist()
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("kind", ["global-time", "leave-last"])
+def test_frames_tables_streams_and_files_give_one_data_set(tmp_path, text, kind):
+    log = _log(3000, text)
+    log.to_parquet(tmp_path / "all.parquet", row_group_size=700)
+    for place, part in enumerate(np.array_split(np.arange(len(log)), 3)):
+        log.iloc[part].to_parquet(tmp_path / f"{place}.parquet")
+    log.to_csv(tmp_path / "all.csv", index=False)
+    table = pa.Table.from_pandas(log, preserve_index=False)
+    forms = [
+        table, pa.RecordBatchReader.from_batches(table.schema, table.to_batches(500)),
+        tmp_path / "all.parquet", str(tmp_path / "all.csv"),
+        [tmp_path / f"{place}.parquet" for place in range(3)],
+    ]
+    read = dict(split=Split(kind=kind), text=["user_id", "item_id"] if text else [], verbose=False)
+    expected = dataset_from_frames(log, **read)
+    assert expected.train.jagged["history"].values.dtype == torch.int32
+    assert expected.user_frame["user_id"].dtype == ("str" if text else "int64")
+    for form in forms: _same(dataset_from_frames(form, **read), expected)
+    given = {"train": log[:2500], "valid": log[2500:2600], "test": log[2600:]}
+    paths = {part: tmp_path / f"{part}.parquet" for part in given}
+    for part, frame in given.items(): frame.to_parquet(paths[part])
+    read.pop("split")
+    _same(dataset_from_frames(paths, **read), dataset_from_frames(given, **read))
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_loading_keeps_less_than_twice_what_is_encoded(text):
+    log = _log(60_000, text)
+    dataset_from_frames(log[:3000], verbose=False)      # what is imported and kept once
+    tracemalloc.start()
+    try: data, peak = dataset_from_frames(log, verbose=False), tracemalloc.get_traced_memory()[1]
+    finally: tracemalloc.stop()
+    encoded = dataset_bytes(data)
+    assert encoded > 60_000 * 60 and peak < 2 * encoded, f"{peak / encoded:.2f} x {encoded:,} B"
+
+
+def test_pairs_are_known_from_any_earlier_row():
+    rng = np.random.default_rng(1)
+    frames = [
+        pd.DataFrame({"user_id": rng.integers(0, 30, n), "item_id": rng.integers(0, 30, n)})
+        for n in (200, 500)
+    ]
+    sets = [list(zip(frame["user_id"], frame["item_id"])) for frame in frames]
+    found = known_pairs(*frames)
+    assert found.tolist() == [pair in set(sets[1]) for pair in sets[0]] and 0 < found.sum() < 200
+    assert known_pairs(frames[0][:0], frames[1]).tolist() == []
+    assert not known_pairs(frames[0], frames[1][:0]).any()
+
+
+def test_baselines_are_fitted_once_and_found_by_their_rows(tmp_path, monkeypatch):
+    data, calls = planted(users=120, items=80, clicks=15), []
+    first = with_refits(fit_baselines(data, folder=tmp_path), data, tmp_path)
+    files = sorted(one.name for one in tmp_path.iterdir())
+    assert len(files) == 2 and all(name.endswith(".safetensors") for name in files)
+    for name in ("_fitted", "refit_baselines"):
+        monkeypatch.setattr(baselines_room, name, lambda *args, name=name: calls.append(name) or {})
+    again = planted(users=120, items=80, clicks=15)           # another process would make its own
+    second = with_refits(fit_baselines(again, folder=tmp_path), again, tmp_path)
+    assert not calls and [*second] == [*first] and "EASE refit" in second
+    for name, model in first.items():
+        assert repr(second[name]) == repr(model) and second[name].fitted_on == model.fitted_on
+        one, two = (evaluate(each, data, [10], name=name).values for each in (model, second[name]))
+        pd.testing.assert_frame_equal(one, two)
+    fit_baselines(planted(users=120, items=80, clicks=16), folder=tmp_path)
+    fit_baselines(again, ials=True, folder=tmp_path)
+    assert calls == ["_fitted", "_fitted"]
+
+
+def test_a_models_own_values_are_kept_before_a_baseline_starts(monkeypatch):
+    data, order = planted(users=120, items=80, clicks=15), []
+    def fail(*args, **options):
+        order.append("baselines")
+        raise MemoryError("no room")
+    monkeypatch.setattr(retrieval_room, "fit_baselines", fail)
+    model = Popularity().fit(data.interactions("train"))
+    keep = lambda mine: order.append(mine.mean()["recall@10"])
+    with pytest.warns(UserWarning, match="no room"):
+        table = evaluate_retrieval(model, data, [10], keep=keep)
+    assert order[1] == "baselines" and order[0] == table["Popularity", "value"].iloc[0] > 0
