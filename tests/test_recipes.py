@@ -11,7 +11,7 @@ from recbench.data.feed.tree_nodes import tree_features
 from recbench.data.published.planted import planted, planted_clicks
 from recbench.models import create_model, match_config, rank_config, recipe_of, usual_model
 from recbench.models.rank_configs import rank_features
-from recbench.train import CosineAnnealing, LearningRate, ReduceOnPlateau, Trainer
+from recbench.train import CosineAnnealing, ExponentialAverage, LearningRate, ReduceOnPlateau, Trainer
 
 QUIET = {"progress": False}
 
@@ -176,3 +176,20 @@ def test_features_that_are_given_are_taken_as_they_are(world):
     assert {
         one.embedding_dim for one in create_model(config, world.features(), ["label"]).features
     } == {8, 16}
+
+
+def test_a_recipes_average_is_the_callbacks():
+    clicks = planted_clicks(users=60, items=100, max_history=0)
+    named = recipe_of("DeepFM").with_own(average_decay=0.9, epochs=2, schedule="constant")
+    trained = [Trainer(usual_model("DeepFM", clicks, named), clicks, recipe=recipe, callbacks=own, **QUIET)
+               for recipe, own in ((named, []),
+                                   (recipe_of("DeepFM").with_own(epochs=2, schedule="constant"),
+                                    [ExponentialAverage(0.9, tables=True)]),
+                                   (named, [ExponentialAverage(0.9, tables=True)]))]
+    assert [len(trainer.callbacks) for trainer in trained] == [1, 1, 1]
+    found = [(losses(trainer), *trainer.model.state_dict().values()) for trainer in trained]
+    for other in found[1:]:
+        assert found[0][0] == other[0] and all(map(torch.equal, found[0][1:], other[1:]))
+    with pytest.raises(ValueError, match="average_decay is 0.9 and table_optimizer 'sgd'"):
+        Trainer(usual_model("DeepFM", clicks), clicks, table_optimizer="sgd", recipe=named.with_own(
+            table_weight_decay=0.0), **QUIET)

@@ -9,9 +9,9 @@ __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DR
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ..core.base import Config
 from ..core.registry import lookup
@@ -69,6 +69,8 @@ class Recipe(Config):
     'with "adam": L2 penalty on all rows of the tables'
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
     "cosine: up over the first steps, then down to 0; plateau: a tenth after an epoch that is no better"
+    average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    "of the average over steps of all weights, tables too, that is validated and kept; None: none"
     history_lag: bool = False
     "histories of training rows end a random while before them"
     equal_user_weight: bool = False

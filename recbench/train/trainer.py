@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NO_SETTINGS', 'LATER', 'VALID_SHARE', 'VALID_ROWS', 'PLAIN_STATE', 'PARTS_WITH_STATE', 'Loader', 'make_loader',
-           'table_rate', 'make_step', 'over_ranks', 'make_updates', 'schedules', 'recorded', 'call', 'stop',
+           'table_rate', 'make_step', 'over_ranks', 'make_updates', 'averages', 'schedules', 'recorded', 'call', 'stop',
            'agree_on_step', 'train_step', 'train_epoch', 'rows_that_fit', 'validate', 'validate_all', 'reason_to_stop',
            'close_epoch', 'likely_steps', 'say_epoch', 'run_epochs', 'fit', 'go_on', 'leave', 'keep', 'state_dict',
            'check_named', 'moved', 'load_state_dict', 'named_callbacks', 'card', 'Trainer']
@@ -36,6 +36,7 @@ from ..matching.item_memory import ItemMemory
 from ..models.base import BaseModel, embedding_tables
 from ..models.recipes import Recipe
 from .arguments import chosen_arguments, has_schedule
+from .averages import ExponentialAverage
 from .checkpoint import from_tree, to_tree
 from .best import is_better
 from .callbacks import pauses
@@ -125,6 +126,13 @@ def make_updates(
     half = taken["mixed_precision"] == "FP16"
     scaler = loss_scaler(model, device, taken["grad_scaler"] or GradScaler()) if half else None
     return Updates(optimizer, taken["accumulate"], taken["clipping"], scaler)
+
+
+def averages(taken: Mapping[str, Any]) -> list[object]:
+    "The recipe's average of weights as a callback; none where the callbacks hold one."
+    decay = taken["recipe"].average_decay
+    own = any(isinstance(one, ExponentialAverage) for one in taken["callbacks"])
+    return [] if decay is None or own else [ExponentialAverage(decay, tables=True)]
 
 
 def schedules(taken: Mapping[str, Any], steps: int) -> list[object]:
@@ -649,7 +657,7 @@ class Trainer:
             (Recorder if self.world.size == 1 else SharedRecorder)(
                 run_dir, resume, save_every_steps, save_every_minutes) if run_dir else None
         )
-        self.callbacks = [*schedules(taken, self.steps), *callbacks, *pauses(run_dir)]
+        self.callbacks = [*averages(taken), *schedules(taken, self.steps), *callbacks, *pauses(run_dir)]
         if self.recorder: self.callbacks.append(self.recorder)
         self.settings = recorded(self, taken)
         if progress and self.settings.get("recipe"): print(f"recipe: {taken['recipe']}")
