@@ -4,9 +4,9 @@
 
 Nothing is executed. Pages are laid out as in the repository, under FOLDER/source, so that relative
 links hold; Sphinx makes FOLDER/html of them with the settings in `docs/`. Any warning, dead link,
-public name without an entry, or a site above 60 MB ends it with an error. `--only` takes the
-notebooks of these folders and their packages alone, for a fast look and for the test; links to others
-become text.
+public name without an entry, or a site above 60 MB ends it with an error. `--only` takes these folders
+with their packages, or single notebooks (lessons/20_baselines), for a fast look and for the test; links
+to others become text.
 """
 
 import argparse
@@ -37,10 +37,15 @@ LINK = re.compile(r"\[([^\[\]]*)\]\((?!\w+:|#|/)([^)\s#]+)(?:#[^)\s]*)?\)")
 
 
 def notebooks(only: list[str]) -> list[Path]:
-    "Notebooks of the folders named, or all; those that make README and MEASURED are these pages."
+    "Notebooks named, alone or by folder, or all; those that make README and MEASURED are these pages."
     found = sorted(path.relative_to(ROOT) for path in (ROOT / "nbs").rglob("*.ipynb"))
     found = [path for path in found if not {".ipynb_checkpoints", *ABOVE} & set(path.parts)]
-    return [path for path in found if not only or path.parts[1] in only]
+    return [path for path in found if not only or {path.parts[1], chosen_name(path)} & {*only}]
+
+
+def chosen_name(path: Path) -> str:
+    "What `--only` calls a single notebook: lessons/20_baselines."
+    return path.relative_to("nbs").with_suffix("").as_posix()
 
 
 def title_of(path: Path) -> tuple[str, str]:
@@ -163,7 +168,7 @@ class Source:
 
     Args:
         folder: they are laid out in
-        only: folders of nbs/ to take; all where there is none
+        only: folders or notebooks of nbs/ to take; all where there is none
     """
 
     def __init__(self, folder: Path, only: list[str]) -> None:
@@ -292,7 +297,7 @@ def build(out: Path, only: list[str], jobs: str = "auto") -> tuple[int, list[str
 
     Args:
         out: folder for source, doctrees and html; emptied before
-        only: folders of nbs/ to take; all where there is none
+        only: folders or notebooks of nbs/ to take; all where there is none
         jobs: processes of Sphinx
     """
     shutil.rmtree(out, ignore_errors=True)
@@ -308,7 +313,7 @@ def build(out: Path, only: list[str], jobs: str = "auto") -> tuple[int, list[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=[], help="folders of nbs/")
+    parser.add_argument("--only", nargs="*", default=[], help="folders of nbs/, or lessons/20_baselines")
     parser.add_argument("--out", type=Path, default=ROOT / "_docs", help="folder of the site")
     parser.add_argument("--jobs", default="auto", help="processes of Sphinx")
     given, start = parser.parse_args(), time.time()

@@ -2,6 +2,7 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -13,7 +14,8 @@ spec = importlib.util.spec_from_file_location("build_site", ROOT / "scripts" / "
 build_site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build_site)
 
-PART = ["50_metrics", "guides"]
+PATH = ["10_look_at_your_data", "20_baselines", "30_two_towers"]
+PART = ["50_metrics", "90_explore/20_curves", *(f"lessons/{name}" for name in PATH)]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,46 @@ def test_pages_of_a_part(site):
     assert 'id="recbench.metrics.AUC"' in reference
     assert "_modules/recbench/metrics/auc.html" in reference
     assert '"recbench.metrics"' in (site / "searchindex.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def page(site):
+    "A page of a browser that sees files alone."
+    api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if not chromium: pytest.skip("no chromium in PATH: apt-get install chromium, then this test runs")
+    with api.sync_playwright() as play:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = play.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(40_000)
+        page.route(re.compile("^https?:"), lambda route: route.abort())
+        yield page
+        browser.close()
+
+
+def test_somebody_walks_the_path(site, page):
+    "From the list of lessons on by next and back by previous; the picture of a widget is seen."
+    def read(title: str) -> None: page.get_by_role("heading", level=1, name=title).wait_for()
+
+    page.goto((site / "nbs" / "lessons" / "index.html").as_uri(), wait_until="domcontentloaded")
+    page.locator("article a", has_text="look at your data").first.click()
+    read("Lesson 1")
+    page.locator("a.right-next").click()
+    read("Lesson 2")
+    page.locator("a.right-next").click()
+    read("Lesson 3")
+    page.locator("a.left-prev").click()
+    read("Lesson 2")
+    explorer = site / "nbs" / "90_explore" / "20_curves.html"
+    page.goto(explorer.as_uri(), wait_until="domcontentloaded")
+    picture = page.locator(".cell_output img").last
+    picture.scroll_into_view_if_needed()
+    natural, shown = (picture.evaluate(f"one => one.{width}") for width in ("naturalWidth", "width"))
+    assert natural >= 640 and shown >= min(natural, 600) and page.get_by_text("metric = recall").count()
+    for width in (1280, 800):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert picture.bounding_box()["x"] + picture.bounding_box()["width"] <= width
 
 
 def test_what_is_dead_is_found(tmp_path):
