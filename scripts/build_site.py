@@ -313,7 +313,7 @@ def build(out: Path, only: list[str], jobs: str = "auto") -> tuple[int, list[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", default=[], help="folders of nbs/, or lessons/20_baselines")
+    parser.add_argument("--only", nargs="*", default=[], help="folders of nbs/ or lessons/20_baselines")
     parser.add_argument("--out", type=Path, default=ROOT / "_docs", help="folder of the site")
     parser.add_argument("--jobs", default="auto", help="processes of Sphinx")
     given, start = parser.parse_args(), time.time()
