@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from recbench.core.config import ModelConfig
 from recbench.core.pipeline import GradClipping, GradScaler
@@ -28,6 +29,7 @@ from recbench.train import CosineAnnealing, ExponentialAverage, LearningRate, Pa
 from recbench.train.launch import local_ranks
 from recbench.train.processes import own_terms, row_sizes
 from recbench.train.trainer import validate_all
+from recbench.train.updates import Updates, loss_scaler
 
 
 class Losses:
@@ -278,6 +280,71 @@ def test_weights_averages_clipping_and_rates_are_those_of_one_process():
     (one,), two = local_ranks(1, many_settings, None), local_ranks(2, many_settings, "row_wise")
     assert two[0] == two[1]
     torch.testing.assert_close(two[0], one, rtol=0, atol=1e-5)
+
+
+def scales(state: dict | None) -> list:
+    "The scale of FP16 as it is saved, and as it is after loading."
+    _, model, _ = made("DeepFM")
+    updates = Updates(torch.optim.SGD(model.parameters(), 0.1), scaler=loss_scaler(model))
+    saved = updates.state_dict()
+    updates.load_state_dict(state or saved)
+    return [saved, updates.scaler.get_scale()]
+
+
+def test_the_scale_of_fp16_is_saved_for_any_number_of_ranks():
+    ((one, alone),), two = local_ranks(1, scales, None), local_ranks(2, scales, None)
+    assert one == two[0][0] == two[1][0] and alone == 2**16 == 2 * two[1][1]
+    assert local_ranks(1, scales, two[0][0])[0][1] == 2 * local_ranks(2, scales, one)[0][1] == alone
+
+
+def over_sessions(sharding: str | None) -> dict[str, list[float]]:
+    """Losses of sessions and pairs. SGD moves the tables: row-wise Adagrad's first step is g / |g|, and
+    a session's loss leaves its user a gradient of rounding alone.
+    """
+    data, found = planted_clicks(users=200, items=120, max_history=10), {}
+    features = rank_features("DeepFM", data.features(), 16, 0.1)
+    for loss in ("jrc_loss", "listwise_rank_loss", "pairwise_hinge_loss"):
+        torch.manual_seed(0)
+        config = rank_config("DeepFM", features, hidden_units=(32, 16),
+                             losses=[{loss: {"session_name": "user_id"}}])
+        config = config.model_copy(update={"num_class": 2 if loss == "jrc_loss" else 1})
+        model, losses = create_model(config, features, [data.schema.label]), Losses()
+        Trainer(model, data, batch_size=128, steps=8, seed=1, progress=False, sharding=sharding,
+                table_optimizer="sgd", callbacks=[losses]).fit()
+        found[loss] = losses.values
+    return found
+
+
+def test_losses_of_sessions_and_pairs_are_those_of_all_rows():
+    (one,), two = local_ranks(1, over_sessions, None), local_ranks(2, over_sessions, "row_wise")
+    for loss, values in one.items():
+        assert two[0][loss] == two[1][loss]
+        torch.testing.assert_close(two[0][loss], values, rtol=0, atol=1e-5)
+
+
+def fills_up(folder: str) -> str:
+    "What a rank says when the disk of the last rank is full at the second checkpoint."
+    real, saved = HuggingFaceStorageWriter.write_data, []
+
+    def write(self, *given):
+        saved.append(1)
+        if world().rank and len(saved) == 2: raise OSError(28, "No space left on device")
+        return real(self, *given)
+
+    data, model, _ = made("DeepFM")
+    with patch.object(HuggingFaceStorageWriter, "write_data", write):
+        try:
+            Trainer(model, data, batch_size=64, steps=40, seed=1, progress=False, run_dir=folder,
+                    sharding="row_wise", save_every_steps=15).fit()
+        except Exception as error: return str(error)
+    return "went on"
+
+
+def test_a_full_disk_of_one_rank_stops_all_and_loses_nothing_saved_before(tmp_path):
+    for words in local_ranks(2, fills_up, str(tmp_path)): assert "No space left on device" in words
+    ((whole, _),) = local_ranks(1, trained, "DeepFM", None, 40)
+    rest = local_ranks(1, recorded, "DeepFM", str(tmp_path), None, None)
+    torch.testing.assert_close(rest[0], whole[15:], rtol=0, atol=1e-5)
 
 
 class KillAt:

@@ -39,7 +39,8 @@ def start(device: torch.device | str = "cpu") -> World:
         raise ValueError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {', '.join(missing)} not set; "
                          "start the program with torchrun, or leave WORLD_SIZE out")
     # what TorchRec itself builds on, and PyTorch would say of in every step
-    for said in ("Please use DTensor", "`torch.distributed.all_gather_into_tensor`"):
+    for said in ("Please use DTensor", "`torch.distributed.all_gather_into_tensor`",
+                 "HeuristicalStorageReservation", "`broadcast_buffers`"):
         warnings.filterwarnings("ignore", said, FutureWarning)
     gpu = torch.device(device).type == "cuda"
     if gpu: torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))

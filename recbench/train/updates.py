@@ -130,12 +130,10 @@ def state_dict(self: "Updates") -> dict[str, Tensor | float | int]:
         f"gradient.{i}": parameter.grad for i,
         parameter in enumerate(self.parameters) if self.waiting and parameter.grad is not None
     }
-    scaler = (
-        {f"scaler.{name}": value for name, value in self.scaler.state_dict().items()}
-        if self.scaler
-        else {}
-    )
-    return {"waiting": self.waiting, **gradients, **scaler}
+    scaler = {} if self.scaler is None else self.scaler.state_dict()
+    if scaler: scaler["scale"] *= world().size     # that of one process, for any number of ranks
+    return {"waiting": self.waiting, **gradients,
+            **{f"scaler.{name}": value for name, value in scaler.items()}}
 
 # %% ../../nbs/80_train/26_updates.ipynb #6bdb1499
 def load_state_dict(self: "Updates", state: Mapping[str, Any]) -> None:
@@ -150,12 +148,9 @@ def load_state_dict(self: "Updates", state: Mapping[str, Any]) -> None:
             state[f"gradient.{i}"].to(parameter.device, copy=True) if f"gradient.{i}" in state else None
         )
     if self.scaler:
-        self.scaler.load_state_dict(
-            {
-                name.removeprefix("scaler."): value for name,
-                value in state.items() if name.startswith("scaler.")
-            }
-        )
+        scaler = {name.removeprefix("scaler."): value for name, value in state.items()
+                  if name.startswith("scaler.")}
+        self.scaler.load_state_dict(scaler | {"scale": scaler["scale"] / world().size})
 
 # %% ../../nbs/80_train/26_updates.ipynb #999dd2aa
 class Updates:
