@@ -19,6 +19,8 @@ from recbench.evaluate import retrieval as retrieval_room
 from recbench.evaluate.baselines import Popularity, fit_baselines, with_refits
 from recbench.evaluate.retrieval import evaluate, evaluate_retrieval
 from recbench.explore.footprint import dataset_bytes
+from recbench.models.usual import usual_model
+from recbench.train.trainer import Trainer
 
 
 def _log(rows: int, text: bool) -> pd.DataFrame:
@@ -129,3 +131,23 @@ def test_a_models_own_values_are_kept_before_a_baseline_starts(monkeypatch):
     with pytest.warns(UserWarning, match="no room"):
         table = evaluate_retrieval(model, data, [10], keep=keep)
     assert order[1] == "baselines" and order[0] == table["Popularity", "value"].iloc[0] > 0
+
+
+def test_a_step_that_does_not_fit_is_refused_by_name_before_it_starts(monkeypatch):
+    from recbench.core import sizes
+    from recbench.evaluate.recommendations import recommend
+    from recbench.train import memory
+    data = planted(users=120, items=80, clicks=15)
+    model = Popularity().fit(data.interactions("train"))
+    sasrec = usual_model("SASRec", data)
+    Trainer(sasrec, data, epochs=1, progress=False)        # there is room
+    for room in (sizes, memory): monkeypatch.setattr(room, "available_bytes", lambda: 40_000_000)
+    scores = []
+    monkeypatch.setattr(Popularity, "score", lambda self, history: scores.append(len(history)))
+    with pytest.raises(MemoryError, match=r"evaluation of Popularity needs 50\.\d MB, and 40\.0 MB"):
+        evaluate(model, data)
+    with pytest.raises(MemoryError, match=r"lists of 5 for 120 users by Popularity needs 50\.\d MB"):
+        recommend(model, data, 5)
+    with pytest.raises(MemoryError, match=r"SASRec: training batch needs [\d.]+ GB, and 40\.0 MB"):
+        Trainer(usual_model("SASRec", data), data, batch_size=4096, progress=False)
+    assert not scores

@@ -15,11 +15,14 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..core.sizes import check_fits
 from ..data.sets.dataset import Dataset
 from .cards import Card
 from .baselines import known_items
 from .ranks import seen_cells
-from .retrieval import asked_and_seen, at_rest, score_blocks, scorer
+from recbench.evaluate.retrieval import (
+    asked_and_seen, at_rest, evaluation_bytes, score_blocks, scorer
+)
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #049bd7c6
 def top_items(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -117,6 +120,9 @@ def recommend(
     if not 1 <= k <= len(dataset.items):
         raise ValueError(f"k is {k}; must be 1..{len(dataset.items)} for {len(dataset.items)} items")
     asked, seen = asked_and_seen(dataset, split)
+    name = name or type(model).__name__
+    size = evaluation_bytes(dataset, 64) + 2 * 8 * k * len(asked.first)
+    check_fits(f"lists of {k} for {len(asked.first):,} users by {name}", size)
     if hasattr(model, "reaching"): model = model.reaching(k)
     generator, lists = torch.Generator().manual_seed(seed), []
     small = len(asked.first) * len(dataset.items) < 4 * 10**9
@@ -127,9 +133,7 @@ def recommend(
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf
             lists.append(top_items(scores, k, generator).cpu())
             bar.update(len(rows))
-    return Recommendations(
-        name or type(model).__name__, asked.users, torch.cat(lists), asked.first, split
-    )
+    return Recommendations(name, asked.users, torch.cat(lists), asked.first, split)
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #1aefe5b3
 def item_names(dataset: Dataset, names: pd.Series) -> list[object]:

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
-           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'score_blocks', 'asked_and_seen',
-           'split_ranks', 'Evaluation', 'check_cut_offs', 'evaluation_of', 'evaluate', 'compare', 'fitted_baselines',
-           'judged_baselines', 'evaluate_retrieval', 'readable', 'folded', 'sampled_rows', 'nearest_items']
+           'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'score_blocks', 'evaluation_bytes',
+           'asked_and_seen', 'split_ranks', 'Evaluation', 'check_cut_offs', 'evaluation_of', 'evaluate', 'compare',
+           'fitted_baselines', 'judged_baselines', 'evaluate_retrieval', 'readable', 'folded', 'sampled_rows',
+           'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 import warnings
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.checks import whole
+from ..core.sizes import check_fits
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
 from ..data.sets.dataset import Dataset
@@ -208,6 +210,17 @@ def score_blocks(
             yield start, checked_scores(scores, len(some), dataset)
             start += len(some)
 
+# %% ../../nbs/70_evaluate/40_retrieval.ipynb #3ff7294d
+def evaluation_bytes(dataset: Dataset, width: int) -> int:
+    """Memory that ranking a split takes: vectors of the catalogue, scores of a block in three forms,
+    and what its lists mask.
+
+    Args:
+        dataset: with the catalogue
+        width: D of the vectors; 0: the model has none
+    """
+    return 4 * len(dataset.items) * width + 3 * 4 * _BLOCK + 2 * 8 * len(dataset.train)
+
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6beaac19
 def asked_and_seen(dataset: Dataset, split: str) -> tuple[Asked, Jagged]:
     "Lists of a split and what they mask, kept with the data set: every epoch asks for the same."
@@ -366,9 +379,11 @@ def evaluate(
         recall, NDCG, hit rate and MRR of every user at each cut-off
     """
     check_cut_offs(top_k)
+    name = name or type(model).__name__
+    check_fits(f"evaluation of {name}", evaluation_bytes(dataset, 64))
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))
     greater, equal = _held_ranks(model, dataset, split, rows)
-    return evaluation_of(name or type(model).__name__, dataset, split, greater, equal, top_k, rows)
+    return evaluation_of(name, dataset, split, greater, equal, top_k, rows)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #dbb85f84
 def _check_same_users(evaluations: Sequence[Evaluation]) -> None:

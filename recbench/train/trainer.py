@@ -44,6 +44,7 @@ from .guards import FiniteGuard, Interrupts, Terminated, gradient_norm
 from recbench.train.optimizers import (
     Part, dense_optimizer, freeze_parts, fuse_tables, refuse_fused, table_rates
 )
+from .memory import check_training
 from .runs import Recorder, write_lines
 from .shared_record import SharedRecorder
 from .schedules import CosineAnnealing, LearningRate, ReduceOnPlateau
@@ -642,6 +643,8 @@ class Trainer:
         self.negatives, self.top_k = self.task.negatives, self.task.top_k
         self.monitor, self.higher_is_better = check_monitor(self.task, model, dataset, monitor)
         self.model.to(device)
+        if self.device.type == "cpu" and self.world.size == 1:
+            check_training(model, dataset, self.task, taken)
         wrapper = TrainWrapper(model, self.device, mixed_precision, seed).to(self.device)
         self.loader: Loader = loader or make_loader(self.task, model, dataset, taken)
         self.draws = wrapper.draws
