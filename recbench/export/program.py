@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['example_inputs', 'drawn_inputs', 'sizes_of', 'export_program', 'has_compiler', 'check_forms', 'compile_package',
-           'write_onnx', 'save_program', 'write_form']
+           'padded_lists', 'rows_of_values', 'translations', 'write_onnx', 'save_program', 'write_form']
 
 # %% ../../nbs/85_export/30_program.ipynb #58510a7c
 import logging
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +143,49 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels): logger.setLevel(level)
 
+# %% ../../nbs/85_export/30_program.ipynb #148ae75e
+def padded_lists(
+    values: Any, offsets: Sequence[Any], sizes: Sequence[Any], blank: float = 0.0
+) -> Any:
+    """FBGEMM's `jagged_to_padded_dense` of one ragged size, in operators of ONNX.
+
+    Args:
+        values: [V, D]
+        offsets: one of [B + 1], where each row begins, and V
+        sizes: one width T
+        blank: stands behind the rows
+    """
+    from onnxscript import opset18 as op
+    width = op.Constant(value_int=sizes[0]) if isinstance(sizes[0], int) else sizes[0]
+    zero, one = (op.Constant(value_int=number) for number in (0, 1))
+    starts = op.Unsqueeze(op.Slice(offsets[0], [0], [-1], [0]), [1])                   # [B, 1]
+    ends = op.Unsqueeze(op.Slice(offsets[0], [1], [2**62], [0]), [1])
+    places = op.Add(starts, op.Unsqueeze(op.Range(zero, width, one), [0]))             # [B, T]
+    shape = op.Concat(op.Constant(value_ints=[1]), op.Shape(values, start=1), axis=0)
+    rows = op.Concat(values, op.Expand(op.Constant(value_float=float(blank)), shape), axis=0)
+    return op.Gather(rows, op.Where(op.Less(places, ends), places, op.Shape(values, end=1)), axis=0)
+
+# %% ../../nbs/85_export/30_program.ipynb #ef242e3e
+def rows_of_values(lengths: Any, output_size: Any = None) -> Any:
+    """`torch.repeat_interleave(lengths)` in operators of ONNX: the row [V] of each value.
+
+    Args:
+        lengths: int64 [B]
+        output_size: V, which is not needed
+    """
+    from onnxscript import opset18 as op
+    zero, one = (op.Constant(value_int=number) for number in (0, 1))
+    ends, size = op.CumSum(lengths, zero), op.ReduceSum(lengths, [0], keepdims=1)
+    none, ones = op.Expand(zero, op.Add(size, [1])), op.Expand(one, op.Shape(lengths))
+    marks = op.ScatterElements(none, ends, ones, axis=0, reduction="add")              # [V + 1]
+    return op.CumSum(op.Slice(marks, [0], size, [0]), zero)
+
+
+def translations() -> dict[Any, Any]:
+    "Operators that ONNX lacks, in those that it has."
+    padded = torch.ops.fbgemm.jagged_to_padded_dense_forward.default
+    return {padded: padded_lists, torch.ops.aten.repeat_interleave.Tensor: rows_of_values}
+
 # %% ../../nbs/85_export/30_program.ipynb #9c836047
 def write_onnx(
     program: ExportedProgram, path: Path, names: Sequence[str], outputs: Sequence[str]
@@ -152,12 +196,15 @@ def write_onnx(
         program: traced
         path: ends in `.onnx`
         names: of the tensors that come in
-        outputs: of the predictions
+        outputs: of the predictions; one that a step of the graph is called by gets an underscore
     """
+    taken = {node.name for node in program.graph.nodes}
+    outputs = [f"{name}_" if name in taken else name for name in outputs]
     with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         torch.onnx.export(program, f=str(path), input_names=list(names), output_names=list(outputs),
-                          dynamo=True, external_data=False, verbose=False)
+                          dynamo=True, external_data=False, verbose=False,
+                          custom_translation_table=translations())
 
 # %% ../../nbs/85_export/30_program.ipynb #50b81a37
 def save_program(program: ExportedProgram, path: Path) -> None:
