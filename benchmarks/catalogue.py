@@ -2,11 +2,15 @@
 
     python benchmarks/catalogue.py [--items 1000000] [--width 64] [--kinds exact ivf pq hnsw]
 
+What is found is kept in `benchmarks/results/catalogue`, a file a kind, of which `scripts/results.py`
+makes a table and `nbs/70_evaluate/51_recall_latency.ipynb` a picture.
+
 Clustered unit vectors: items around as many centres as the root of their number, users near items. One
 thread; milliseconds of CPU for one user, median; recall is of the exact first hundred. Memory beside
 each is what the structure holds when written, without the vectors of `exact`.
 """
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +22,7 @@ import torch.nn.functional as F
 
 from recbench.evaluate.item_index import ItemIndex
 
+RECORDS = Path(__file__).parent / "results" / "catalogue"
 EFFORTS = {"exact": (1,), "flat": (1,), "ivf": (8, 32, 128), "pq": (8, 32, 128), "hnsw": (128, 256)}
 
 
@@ -47,6 +52,18 @@ def size(index: ItemIndex) -> float:
         return Path(f"{home}/index").stat().st_size / 2**20
 
 
+def tried(index: ItemIndex, users: torch.Tensor, exact: torch.Tensor) -> dict[str, float]:
+    "Recall of the exact hundred, and milliseconds of CPU for one user, median."
+    times, hits = [], 0
+    for user, wanted in zip(users.split(1), exact):
+        begun = time.process_time()
+        found = index.search(user, 100)[0]
+        times.append(time.process_time() - begun)
+        hits += int(torch.isin(found[0], wanted).sum())
+    return {"effort": index.effort, "recall": round(hits / exact.numel(), 4),
+            "milliseconds": round(1e3 * median(times), 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, default=10**6)
@@ -59,21 +76,16 @@ def main() -> None:
     items, users = vectors(asked.items, asked.width, asked.users)
     exact = ItemIndex(items).search(users, 100)[0]
     print(f"{asked.items:,} items of {asked.width} numbers, {asked.users} users", flush=True)
+    RECORDS.mkdir(parents=True, exist_ok=True)
     for kind in asked.kinds:
         begun = time.process_time()
         index = ItemIndex(items, kind)
-        built = time.process_time() - begun
-        for effort in EFFORTS[kind]:
-            with_effort(index, effort)
-            times, hits = [], 0
-            for user, wanted in zip(users.split(1), exact):
-                begun = time.process_time()
-                found = index.search(user, 100)[0]
-                times.append(time.process_time() - begun)
-                hits += int(torch.isin(found[0], wanted).sum())
-            print(f"{kind:6s} effort {effort:4d}  recall@100 {hits / exact.numel():.4f}  "
-                  f"{1e3 * median(times):8.2f} ms  {size(index):8.0f} MB  built in {built:.0f} CPU s",
-                  flush=True)
+        built = round(time.process_time() - begun)
+        lines = [tried(with_effort(index, effort), users, exact) for effort in EFFORTS[kind]]
+        record = {"items": asked.items, "width": asked.width, "kind": kind,
+                  "megabytes": round(size(index)), "build_seconds": built, "settings": lines}
+        (RECORDS / f"{asked.items}-{kind}.json").write_text(json.dumps(record, indent=1) + "\n")
+        print(record, flush=True)
 
 
 if __name__ == "__main__":

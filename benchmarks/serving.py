@@ -99,8 +99,8 @@ def alone(port: int, pid: int, run: Run, rounds: int, k: int = 50) -> None:
     share = median(one / other for one, other in zip(asked, bare))
     tenth = sorted(asked)[len(asked) // 10]
     print(f"top {k} of {len(vectors):,} items over HTTP: p50 {1e3 * median(asked):.2f} ms, p10 "
-          f"{1e3 * tenth:.2f} ms; bare product and topk {1e3 * median(bare):.2f} ms; ratio {share:.1f}; "
-          f"CPU of the server {1e3 * spent / rounds:.2f} ms a list, of the product "
+          f"{1e3 * tenth:.2f} ms; bare product and topk {1e3 * median(bare):.2f} ms; ratio {share:.1f}"
+          f"; CPU of the server {1e3 * spent / rounds:.2f} ms a list, of the product "
           f"{1e3 * product / rounds:.2f}", flush=True)
     verdict("list over HTTP, p50", 1e3 * median(asked), at_most=5, kind="ms")
 

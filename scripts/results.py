@@ -153,6 +153,23 @@ def export_lines(folder: Path) -> list[str]:
     return [*lines, ""]
 
 
+def catalogue_lines(folder: Path) -> list[str]:
+    "Table of indexes by recall, time and memory."
+    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not records: return []
+    lines = ["## Indexes of large catalogues", "", "Clustered unit vectors; CPU milliseconds of one "
+             "thread for one user's hundred, median of 64 users; recall of the exact hundred; memory "
+             "of the structure, vectors included where it holds them. `python "
+             "benchmarks/catalogue.py`.", "",
+             "| items | index | effort | recall@100 | milliseconds | megabytes | built in, CPU s |",
+             "|---" * 7 + "|"]
+    for one in sorted(records, key=lambda record: (-record["items"], record["megabytes"])):
+        lines += [f"| {one['items']:,} x {one['width']} | {one['kind']} | {each['effort']} | "
+                  f"{each['recall']:.4f} | {each['milliseconds']:.2f} | {one['megabytes']:,} | "
+                  f"{one['build_seconds']:,} |" for each in one["settings"]]
+    return [*lines, ""]
+
+
 def page(folder: Path = PLACE) -> str:
     "The whole page."
     published = json.loads((folder / "published.json").read_text())
@@ -160,7 +177,7 @@ def page(folder: Path = PLACE) -> str:
     for dataset in sorted(by_set):
         own = [one for one in published if one["dataset"] == dataset]
         lines += lines_of(dataset, by_set[dataset], own)
-    lines += export_lines(folder / "export")
+    lines += export_lines(folder / "export") + catalogue_lines(folder / "catalogue")
     return "\n".join(lines).rstrip() + "\n"
 
 
