@@ -181,7 +181,8 @@ def test_features_that_are_given_are_taken_as_they_are(world):
 def test_a_recipes_average_is_the_callbacks():
     clicks = planted_clicks(users=60, items=100, max_history=0)
     named = recipe_of("DeepFM").with_own(average_decay=0.9, epochs=2, schedule="constant")
-    trained = [Trainer(usual_model("DeepFM", clicks, named), clicks, recipe=recipe, callbacks=own, **QUIET)
+    made = usual_model
+    trained = [Trainer(made("DeepFM", clicks, named), clicks, recipe=recipe, callbacks=own, **QUIET)
                for recipe, own in ((named, []),
                                    (recipe_of("DeepFM").with_own(epochs=2, schedule="constant"),
                                     [ExponentialAverage(0.9, tables=True)]),
