@@ -294,7 +294,7 @@ def draw_strategies(
     axes.set(xlabel=f"{metric} of test events, 95 % interval", ylim=(below + len(names) - 0.4, -0.7))
     axes.set_yticks([*range(len(table)), *(below + place for place in range(len(names)))],
                     [*table["negatives"], *names])
-    legend_above(axes, 2)
+    legend_above(axes, 1)
 
 # %% ../../nbs/90_explore/45_negatives_lab.ipynb #d31dc0c9
 def draw_switches(axes: Axes, effects: pd.DataFrame, order: Sequence[str], metric: str) -> None:
@@ -317,10 +317,10 @@ def draw_settings(axes: Axes, table: pd.DataFrame) -> None:
     "The settings of each strategy, and CPU seconds of its training, as a table beside its row."
     words = {True: "on", False: "off"}
     shown = {
-        "batch\nsize": [f"{size:g}" for size in table["batch_size"]],
-        "temper-\nature": [f"{value:g}" for value in table["temperature"]],
+        "batch": [f"{size:g}" for size in table["batch_size"]],
+        "temp.": [f"{value:g}" for value in table["temperature"]],
         "log Q": [words.get(flag, "-") for flag in table["log_q"]],
-        "known\nmasked": [words.get(flag, "-") for flag in table["mask_known"]],
+        "mask": [words.get(flag, "-") for flag in table["mask_known"]],
         "CPU s": [f"{seconds:.1f}" for seconds in table["seconds"]],
     }
     style = dict(ha="center", fontsize=9, color="0.25")
@@ -342,8 +342,8 @@ def draw_lab(lab: NegativesLab, dataset: str, metric: str, **fixed) -> Figure:
     """
     table = standing(lab, dataset, metric, **fixed)
     rows = len(table) + len(lab.lines.get(dataset, {}))
-    figure = Figure(figsize=(8.4, 1.5 + 0.27 * rows), dpi=110, layout="constrained")
-    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.4, 1.6, 2.3])
+    figure = Figure(figsize=(8.6, 1.7 + 0.27 * rows), dpi=110, layout="constrained")
+    left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[2.3, 1.7, 2])
     draw_strategies(left, lab, dataset, metric, table)
     draw_switches(middle, switch_effects(lab, dataset, metric), list(table["negatives"]), metric)
     draw_settings(right, table)
