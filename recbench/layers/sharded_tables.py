@@ -26,14 +26,13 @@ from torch.distributed._shard.metadata import ShardMetadata
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed._shard.sharded_tensor.metadata import ShardedTensorMetadata
 from torch.distributed._shard.sharded_tensor.shard import Shard
+from torch.distributed._shard.sharding_spec.api import EnumerableShardingSpec
 from torch.distributed.optim.apply_optimizer_in_backward import (
     _apply_optimizer_in_backward as update_in_backward,
 )
 from torchrec.distributed.embedding import ShardedEmbeddingCollection
 from torchrec.distributed.embedding_types import BaseEmbeddingSharder, EmbeddingComputeKernel
-from torchrec.distributed.types import (
-    EnumerableShardingSpec, ParameterSharding, ShardingEnv, ShardingType,
-)
+from torchrec.distributed.types import ParameterSharding, ShardingEnv, ShardingType
 from torchrec.modules.embedding_configs import EmbeddingConfig
 from torchrec.modules.embedding_modules import EmbeddingCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
@@ -138,7 +137,8 @@ def lay_out(self: "OneIdBags", specs: Sequence[tuple]) -> None:
         specs: of FBGEMM, (rows, width, ...) a table
     """
     first = [0, *accumulate(spec[0] for spec in specs[:-1])]
-    moments = len(self.momentum1_host) // sum(spec[0] for spec in specs)   # 1 or D a row; none
+    numbers = len(cast(Tensor, self.momentum1_host))
+    moments = numbers // sum(spec[0] for spec in specs)     # of a row: 1 or D; none
     for name, numbers in (("weights", specs[0][1]), ("momentum1", moments)):
         setattr(self, f"{name}_physical_offsets", [numbers * row for row in first])
         places = getattr(self, f"{name}_physical_placements", [0])
@@ -166,7 +166,7 @@ class OneIdBags(FusedTable):
         self.embedding_specs = list(embedding_specs)
         lay_out(self, self.embedding_specs)
 
-    def forward(self, indices: Tensor, offsets: Tensor) -> Tensor:
+    def forward(self, indices: Tensor, offsets: Tensor, *_: Any, **__: Any) -> Tensor:
         "Rows [V, D] of the ids; `indices`: int64 [V]; `offsets`: of each feature's ids, then bags."
         bags = (len(offsets) - 1) // len(self.first_rows)
         counts = offsets[::bags].diff()

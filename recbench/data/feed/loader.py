@@ -37,7 +37,7 @@ def _epoch(self: "RowLoader") -> Iterator[Batch]:
     self.next_epoch()
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #0dbb7947
-def draw_alike(self: "RowLoader") -> None:
+def draw_alike(self: Any) -> None:
     "On several ranks all draw the same negatives, unless they are each rank's own."
     negatives = getattr(self, "negatives", None)
     if world().size == 1 or negatives is None: return
