@@ -1,17 +1,21 @@
 "TorchEasyRec's configs and runs: read, built, trained three steps, evaluated; hostile texts refused."
 import random
 import re
+import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import SHARED
 from test_build import smaller
 
-from recbench.core.pipeline import PipelineConfig
+from recbench.core.pipeline import FeatureConfig, PipelineConfig, TrainConfig
+from recbench.data.columns.row_reader import RowReader
 from recbench.interop import (
     load_tzrec_run,
     read_tzrec_config,
@@ -19,6 +23,7 @@ from recbench.interop import (
     tzrec_names,
     tzrec_report,
 )
+from recbench.interop.tzrec_report import RULES, fields_of
 from recbench.train.build import build
 
 RUNS, CONFIGS = SHARED / "golden" / "torcheasyrec_runs", SHARED / "data" / "torcheasyrec_configs"
@@ -85,7 +90,14 @@ def test_an_own_config_is_read_built_and_trained():
 def test_a_config_of_theirs_is_read_built_and_trained(name):
     path = CONFIGS / f"{name}.config"
     if not path.is_file(): pytest.skip(f"{path.name} is not there: it is no part of the project")
-    three_steps(PipelineConfig.from_dict(smaller(read_tzrec_config(path).to_dict())))
+    built = three_steps(PipelineConfig.from_dict(smaller(read_tzrec_config(path).to_dict())))
+    if name != "tdm_taobao": return
+    asked = read_tzrec_config(path).data_config.tdm_sampler.layer_num_sample
+    loader = built.trainer.loader
+    sizes = loader.tree.level_sizes  # fewer levels than theirs: counted from the leaves
+    assert loader.layer_num_sample == [0, *(min(count, size - 1) for count, size in zip(
+        asked[-len(sizes) + 1:], sizes[1:]))]
+    assert any("layer_num_sample" in note for note in built.notes)
 
 
 RAW = """
@@ -174,3 +186,69 @@ def test_hostile_configs_get_a_clear_error_within_a_second(kind):
         text, start = hostile(OWN, kind, rng), time.process_time()
         with pytest.raises(ValueError) as error: read_tzrec_config(text)
         assert time.process_time() - start < 1 and 10 < len(str(error.value)) < 1500
+
+
+FOLLOWED = """
+train_config eval_config data_config feature_configs model_config train_input_path
+eval_input_path model_dir batch_size eval_batch_size dataset_type fg_mode fg_encoded
+fg_encoded_multival_sep label_fields sample_weight_fields input_fields input_name input_type
+input_fields_str delimiter with_header shuffle force_base_data_group negative_sampler
+negative_sampler_v2 hard_negative_sampler hard_negative_sampler_v2 tdm_sampler input_path
+item_input_path hard_neg_edge_input_path num_sample num_hard_sample attr_fields item_id_field
+user_id_field attr_delimiter field_delimiter layer_num_sample remain_ratio probability_type
+feature_name embedding_name pooling separator init_fn fg_encoded_default_value trainable stub_type
+sequence_length sequence_delim sequence_fields embedding_dim default_value hash_bucket_size
+num_buckets vocab_list vocab_dict vocab_file asset_dir default_bucketize_value value_dim expression
+weighted boundaries normalizer autodis num_channels temperature keep_prob mlp value_map combiner
+need_discrete map key need_key value_separator nested_map pkey skey show_pkey show_skey variables
+fill_missing query title method document kv_delimiter max_length norm_options tokenizer_type
+text_normalizer sequence_name features lr momentum dampening nesterov weight_decay eps
+initial_accumulator_value lr_decay beta1 beta2 amsgrad rho alpha centered max_gradient decay_size
+decay_factor staircase warmup_learning_rate warmup_size min_learning_rate by_epoch schedule_sizes
+learning_rates warmup T_max T_0 T_mult ema decay init_scale growth_factor backoff_factor
+growth_interval clipping_type norm_type sparse_optimizer dense_optimizer num_steps num_epochs
+save_checkpoints_steps save_checkpoints_epochs mixed_precision grad_scaler
+gradient_accumulation_steps grad_clipping learning_rate_power ftrl_beta l1_reg l2_reg
+""".split()  # the last four: of an optimizer that is refused by name
+
+
+def reached(config, found, below=()):
+    "Names of the fields of a config and of all that it holds, without what stands below some."
+    for name, kind in fields_of(config).items():
+        found.add(name)
+        if isinstance(kind, type) and kind is not dict and name not in below:
+            reached(kind, found, below)
+    return found
+
+
+def test_every_field_of_a_config_is_followed_or_reported():
+    said = {name.rpartition(".")[2] for name in (*RULES.undone, *RULES.idle)}
+    kinds = {name for name in reached(FeatureConfig, set()) if name.endswith("_feature")}
+    kinds |= {"kv_dot_product", "sequence_kv_dot_product"}
+    optimizers = {name for name in reached(TrainConfig, set())
+                  if name.endswith(("_optimizer", "_learning_rate"))}
+    there = reached(PipelineConfig, set(), ("model_config", "zch", "dynamicemb", "export_config",
+                                            "part_optimizers", "embedding_constraints",
+                                            "global_embedding_constraints"))
+    assert there - said - kinds - optimizers - {*FOLLOWED} == set()
+    assert {*FOLLOWED} - there == set()
+    assert {name for name in there if name in said and name in FOLLOWED} <= {
+        "initial_accumulator_value", "item_input_path", "weight_decay"}  # of one place, not of another
+
+
+def test_a_trained_tokenizer_numbers_texts(tmp_path, monkeypatch):
+    class Lengths:
+        def __init__(self, model_file): pass
+        def vocab_size(self): return 20
+        def encode(self, texts): return [[len(word) for word in text.split()] for text in texts]
+    (tmp_path / "t.model").write_text("")
+    text = RAW.replace("feature_configs { combo_feature", """feature_configs { tokenize_feature {
+      feature_name: "title" expression: "item:title" vocab_file: "t.model" embedding_dim: 4 } }
+      feature_configs { combo_feature""", 1)
+    reader = lambda: RowReader(read_tzrec_config(text), tmp_path)
+    with pytest.raises(ValueError, match="title.*sentencepiece.*not installed"): reader()
+    monkeypatch.setitem(sys.modules, "sentencepiece", SimpleNamespace(SentencePieceProcessor=Lengths))
+    found = reader().part(["title"])
+    assert found.features["title"].num_buckets == 20
+    rows = found.encode(pa.table({"title": ["green tea", "ink", None]}))
+    assert rows.jagged["title"].to_lists() == [[5, 3], [3], []]

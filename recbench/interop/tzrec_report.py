@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'DEEPEST', 'REFUSED', 'UNDONE', 'VALUES', 'IDLE', 'RULES', 'Row', 'Entry', 'outline', 'is_json', 'Rules',
-           'top_class', 'judged', 'judged_rows', 'as_report', 'text_of', 'entries_of', 'tzrec_report', 'refusals']
+           'fields_of', 'top_class', 'judged', 'judged_rows', 'as_report', 'text_of', 'entries_of', 'tzrec_report',
+           'refusals']
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #ca3b6282
 import json
@@ -140,7 +141,6 @@ UNDONE = {
                      "save_checkpoints_timestamp_quorum"), "write save_checkpoints_steps"),
     "keep_checkpoint_max": "the newest checkpoint and the best weights are kept",
     "enable_global_grad_clip": "one process has nothing to gather",
-    **dict.fromkeys(("remain_ratio", "probability_type"), "every level of the tree is trained"),
     "threshold_filtering_func": "no function is run from a config; every id has its row",
     "num_eval_sample": "validation ranks the whole catalogue, not sampled items",
     **dict.fromkeys(("user_input_path", "pos_edge_input_path"),
@@ -148,7 +148,11 @@ UNDONE = {
                     "took"),
     **dict.fromkeys(("edge_input_path", "predict_edge_input_path", "tdm_sampler.item_input_path"),
                     "a tree is made of the items of the rows"),
-    "layer_num_sample": "a tree is made of the items; its levels have the usual numbers",
+    **dict.fromkeys(("sparse_optimizer.adagrad_optimizer.initial_accumulator_value",
+                     "rowwise_adagrad_optimizer.weight_decay", "weight_decay_mode",
+                     "gradient_clipping"), "tables take their rate and nothing else"),
+    "stop_char_file": "TEXT_FILTER takes out what is neither letter, digit nor space",
+    "item_id_delim": "a row has one item",
     "part_optimizers": "all dense weights have one optimizer; Trainer(parts=...) gives them rates",
 }
 
@@ -158,7 +162,6 @@ VALUES = {
        for kind in ("min_cover", "min_dist", "max_dist", "avg_dist")},
     ("norm_options", "TEXT_CHT2CHS"): "rows are refused; convert the text before it is logged",
     ("fg_mode", "FG_BUCKETIZE"): "rows are read as encoded",
-    ("tokenizer_type", "sentencepiece"): "rows are refused; write a vocabulary, a word a line",
 }
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #d0bfbf86
@@ -187,13 +190,16 @@ IDLE = {
     "export_config": "export by recbench.export",
     "sequence_pk": "read by TorchEasyRec's server only",
     "fg_value_type": "types follow from the columns",
+    "use_dense_ema": "where averages are kept, they are validated and exported",
+    **dict.fromkeys(("evaluator_type", "embedding_wise_variational_dropout", "user_seq_combine"),
+                    "nothing reads it there either"),
 }
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #6d7ed9c3
 _DEFAULTS = {"kernel": "PYTORCH", "data_type": "FP32", "fused": "false", "use_mask": "false",
              "drop_remainder": "false", "enable_global_grad_clip": "false", "num_eval_sample": "0",
              "keep_checkpoint_max": "0", "min_batch_size": "0", "sample_mask_prob": "0",
-             "negative_sample_mask_prob": "0", "remain_ratio": "1"}
+             "negative_sample_mask_prob": "0"}
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #091cac8e
 class Rules(NamedTuple):
@@ -222,8 +228,12 @@ _TOP = frozenset(field.name for field in fields(PipelineConfig))
 
 
 @cache
-def _fields(config: type) -> dict[str, Any]:
-    "Fields of a config class, and the class that each holds; None of plain ones."
+def fields_of(config: type) -> dict[str, Any]:
+    """Fields of a config class, and the class that each holds; None of plain ones.
+
+    Args:
+        config: a class of a config
+    """
     found = {}
     for name, annotation in field_types(config).items():
         kind = peel(annotation)[0]
@@ -251,27 +261,27 @@ def judged(entry: Entry, top: type, rules: Rules) -> tuple[str, str] | None:
     """
     kind: Any = top
     for name in entry.path[:-1]:
-        kind = _fields(kind).get(name) if isinstance(kind, type) and kind is not dict else None
+        kind = fields_of(kind).get(name) if isinstance(kind, type) and kind is not dict else None
         if kind in (None, dict): return None  # the field above is reported, or is a map
     name = entry.path[-1]
-    if name in rules.refused and name not in _fields(kind): return "refused", rules.refused[name]
+    if name in rules.refused and name not in fields_of(kind): return "refused", rules.refused[name]
     if entry.value == rules.usual.get(name, ()): return None
     if (name, entry.value) in rules.values: return "not done", rules.values[name, entry.value]
-    inside = ".".join(entry.path[-2:])  # where a name means two things
-    if inside in rules.undone: return "not done", rules.undone[inside]
+    for inside in (".".join(entry.path[-3:]), ".".join(entry.path[-2:])):  # a name of two meanings
+        if inside in rules.undone: return "not done", rules.undone[inside]
     for effect, said in (("not done", rules.undone), ("no effect", rules.idle),
                          ("differs", rules.differs)):
-        if name in said and (rules.partial or name in _fields(kind)): return effect, said[name]
-    if name in (known := _fields(kind)): return None
+        if name in said and (rules.partial or name in fields_of(kind)): return effect, said[name]
+    if name in (known := fields_of(kind)): return None
     return "refused", f"unknown field; {nearest(name, known) or 'take it out'}".strip()
 
 # %% ../../nbs/88_interop/05_tzrec_report.ipynb #ad730f33
 def _shape(entry: Entry, top: type) -> tuple[str, str] | None:
     "A value where a message stands, or the other way round; None of what fits."
     kind: Any = top
-    for name in entry.path[:-1]: kind = _fields(kind).get(name) if isinstance(kind, type) else None
-    if not isinstance(kind, type) or kind is dict or entry.path[-1] not in _fields(kind): return None
-    holds = _fields(kind)[entry.path[-1]] is not None
+    for name in entry.path[:-1]: kind = fields_of(kind).get(name) if isinstance(kind, type) else None
+    if not isinstance(kind, type) or kind is dict or entry.path[-1] not in fields_of(kind): return None
+    holds = fields_of(kind)[entry.path[-1]] is not None
     if holds == (entry.value == "{}"): return None
     return "refused", "must be { fields }" if holds else "must be a value, not { }"
 

@@ -6,11 +6,11 @@
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
            'written', 'sort_out', 'built_feature', 'table_rows', 'check_numbers', 'build_features', 'build_negatives',
            'optimizer_settings', 'by_own_hash', 'not_alike', 'train_settings', 'Built', 'fewer_valid', 'rows_of',
-           'attributes_of', 'tree_notes', 'build']
+           'attributes_of', 'tree_notes', 'level_counts', 'tree_loader', 'level_notes', 'build']
 
 # %% ../../nbs/80_train/90_build.ipynb #7be2bacc
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,9 @@ import torch
 # %% ../../nbs/80_train/90_build.ipynb #89963581
 from ..core.base import Config
 from ..core.config import ModelConfig
-from ..core.pipeline import DataConfig, DenseOptimizer, PipelineConfig, TrainConfig
+from recbench.core.pipeline import (
+    DataConfig, DenseOptimizer, PipelineConfig, TDMSamplerConfig, TrainConfig
+)
 from ..core.registry import lookup
 from recbench.data.columns.flat_dataset import (
     generated_dataset, is_matching, item_tree, keyed_items, read_dataset
@@ -29,16 +31,20 @@ from ..data.columns.row_reader import RowReader, Source, data_files, is_raw
 from ..data.columns.sampler_tables import with_sampler_tables
 from ..data.columns.written import Written, dense_embedding, written_features
 from ..data.feed.negatives import Negatives
+from ..data.feed.tdm_loader import TDMLoader
+from ..data.feed.tree import Tree
 from ..data.feed.tree_nodes import tree_features
 from ..data.rows.features import Feature, RawFeature
 from ..data.sets.dataset import Dataset
 from ..layers.initializers import initializer
 from ..models.base import BaseModel, create_model
 from ..models.recipes import Recipe
+from ..models.tdm import TDM
 from .averages import ExponentialAverage
 from .schedules import Constant, LearningRate, schedule_of
 
 # %% ../../nbs/80_train/90_build.ipynb #b1cbde6e
+from .tasks import default_layers, tree_of
 from .trainer import Trainer
 
 # %% ../../nbs/80_train/90_build.ipynb #78466ea1
@@ -329,7 +335,7 @@ def tree_notes(pipeline: PipelineConfig) -> list[str]:
     if not _is_tree(pipeline): return []
     names = ", ".join(attributes_of(pipeline.data_config)) or "the order"
     return [f"data_config.tdm_sampler: the tree is made of {names} of the items; its tables of nodes "
-            "and layer_num_sample are not read"]
+            "are not read"]
 
 # %% ../../nbs/80_train/90_build.ipynb #2f53019b
 def _model_of(
@@ -347,6 +353,50 @@ def _model_of(
     own = {one.name: one for one in data.schema.features}
     grown = tree_features([own.get(one.name, one) for one in features], data.schema.item_key, tree)
     return create_model(config, grown, labels, weights, tree=tree)
+
+# %% ../../nbs/80_train/90_build.ipynb #66b9abc1
+def level_counts(asked: Sequence[int], tree: Tree) -> list[int]:
+    """Negatives of each level of a tree by the numbers of a config.
+
+    Args:
+        asked: `layer_num_sample`, the root's first; []: the usual numbers
+        tree: its leaves are the items
+    """
+    if len(asked) < 2: return default_layers(tree)
+    inner, sizes = [*asked[1:]], tree.level_sizes[1:]
+    more = len(sizes) - len(inner)
+    inner = inner[:1] * more + inner[max(-more, 0):]
+    return [0, *(min(count, size - 1) for count, size in zip(inner, sizes))]
+
+
+def tree_loader(model: TDM, data: Dataset, source: DataConfig, seed: int) -> TDMLoader:
+    """Batches of nodes as the sampler of a config describes them.
+
+    Args:
+        model: with its tree
+        data: rows and catalogue
+        source: with a `tdm_sampler`
+        seed: of shuffling and draws
+    """
+    sampler, tree = source.tdm_sampler, tree_of(model)
+    assert sampler is not None
+    return TDMLoader(
+        data, tree, level_counts(sampler.layer_num_sample, tree), source.batch_size,
+        remain_ratio=sampler.remain_ratio, probability_type=sampler.probability_type, seed=seed,
+        label=model.labels[0], features=model.read_features,
+    )
+
+# %% ../../nbs/80_train/90_build.ipynb #fc3140f1
+def level_notes(loader: TDMLoader, sampler: TDMSamplerConfig) -> list[str]:
+    """What of the numbers of levels is another one here.
+
+    Args:
+        loader: of `tree_loader`
+        sampler: of the config
+    """
+    if loader.layer_num_sample == sampler.layer_num_sample: return []
+    return [f"data_config.tdm_sampler.layer_num_sample: {loader.layer_num_sample} for the "
+            f"{loader.tree.levels} levels of the tree of these items"]
 
 # %% ../../nbs/80_train/90_build.ipynb #41950fe7
 def _check_model(config: ModelConfig | None, strict: bool) -> None:
@@ -400,9 +450,13 @@ def build(
     if data.name == "generated": run_dir = run_dir or ""
     run_dir = pipeline.model_dir or None if run_dir is None else run_dir or None
     if run_dir is None: settings.pop("save_every_steps", None)
+    rows: dict[str, Any] = {"batch_size": source.batch_size if source else None}
+    if isinstance(model, TDM) and source and source.tdm_sampler:
+        loader = tree_loader(model, data, source, seed)
+        rows, notes = {"loader": loader}, [*notes, *level_notes(loader, source.tdm_sampler)]
     trainer = Trainer(
         model, data, recipe=Recipe(), negatives=negatives, run_dir=run_dir, seed=seed,
-        progress=progress, batch_size=source.batch_size if source else None, **settings,
+        progress=progress, **rows, **settings,
     )
     if pipeline.export_config is not None: more = [*more, "export_config"]
     paths = [name for name in ("train_input_path", "eval_input_path") if getattr(pipeline, name)]

@@ -30,7 +30,8 @@ from recbench.data.columns.operators import (
     overlap, row_of, vector_tokens,
 )
 from .tokens import Tokens, entries, is_text, one_array, pairs, positions
-from .written import Written, table_rows, vocabulary_lines
+from .tokenizers import tokenizer_of
+from .written import Written, table_rows, vocabulary_lines, vocabulary_path
 from ..rows.features import Feature, RawSequenceFeature
 from ..rows.table import Jagged
 
@@ -342,33 +343,35 @@ def changed_text(feature: Written, text: pa.Array) -> pa.Array:
     """
     config = feature.config.text_normalizer
     if config is None: return text
+    given = text
     for name in config.norm_options or USUAL_CHANGES:
         if name not in CHANGES:
             raise ValueError(f"norm_options of {feature.name} has {name}; allowed are "
                              f"{', '.join(CHANGES)}")
         text = CHANGES[name](text)
-    return text
+    if config.max_length is None: return text
+    return pc.if_else(pc.greater(pc.utf8_length(given), config.max_length), given, text)
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #31b751c1
 def token_ids(feature: Written, tokens: Tokens, folder: Path | str) -> Tokens:
     """Numbers of the words of texts in the vocabulary; other words are left out.
 
     Args:
-        feature: a tokenize_feature, its `vocab_file` a word a line
+        feature: a tokenize_feature, its `vocab_file` a word a line or of a trained tokenizer
         tokens: texts
         folder: that the file is looked up in
     """
-    file = feature.config.vocab_file
-    if Path(file).suffix in (".json", ".model", ".tiktoken"):
-        raise ValueError(f"vocab_file of {feature.name} is {file!r}, of a tokenizer that is not read "
-                         "here; write a vocabulary, a word a line")
-    known = vocabulary_lines(feature.config, folder)
-    words = pc.utf8_split_whitespace(changed_text(feature, as_text(tokens.values)))
+    texts = changed_text(feature, as_text(tokens.values))
+    trained = tokenizer_of(feature.config, vocabulary_path(feature.config, folder))
+    if trained: words = pa.array(trained.encode(texts.to_pylist()), pa.list_(pa.int64()))
+    else: words = pc.utf8_split_whitespace(texts)
     counts = pc.list_value_length(words).to_numpy(zero_copy_only=False).astype(np.int64)
     total = np.bincount(row_of(tokens.lengths), weights=counts, minlength=len(tokens.lengths))
+    total = total.astype(np.int64)
+    if trained: return plain(Tokens(pc.list_flatten(words), total))
+    known = vocabulary_lines(feature.config, folder)
     places = pc.index_in(pc.list_flatten(words), value_set=pa.array(known, pa.string()))
-    numbers = pa.array([*known.values()], pa.int64()).take(places)
-    return plain(Tokens(numbers, total.astype(np.int64)))
+    return plain(Tokens(pa.array([*known.values()], pa.int64()).take(places), total))
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #cc14cb07
 def made_of(feature: Written, rows: Rows) -> Made:

@@ -16,6 +16,7 @@ from recbench.core.pipeline import (
     FeatureConfig, NumberFeatureConfig, PipelineConfig, TableFeatureConfig
 )
 from ...core.pipeline import TokenizeFeatureConfig
+from .tokenizers import tokenizer_of
 from ..rows.features import DenseEmbedding, Feature, IdFeature, RawFeature, Side
 from ..rows.features import RawSequenceFeature, SequenceFeature
 
@@ -110,7 +111,9 @@ def table_rows(feature: Written, folder: Path | str = "") -> int | None:
         folder: that a vocabulary file is looked up in
     """
     config = feature.config
-    if isinstance(config, TokenizeFeatureConfig): return len(vocabulary_lines(config, folder))
+    if isinstance(config, TokenizeFeatureConfig):
+        trained = tokenizer_of(config, vocabulary_path(config, folder))
+        return trained.size if trained else len(vocabulary_lines(config, folder))
     if config_rows := getattr(config, "zch", None): return config_rows.zch_size
     if config_rows := getattr(config, "dynamicemb", None): return config_rows.max_capacity
     for name in ("hash_bucket_size", "num_buckets"):
