@@ -226,7 +226,7 @@ class Rules(NamedTuple):
 RULES = Rules(REFUSED, UNDONE, VALUES, IDLE, _DEFAULTS)
 _TOP = frozenset(field.name for field in fields(PipelineConfig))
 
-
+# %% ../../nbs/88_interop/05_tzrec_report.ipynb #1378de93
 @cache
 def fields_of(config: type) -> dict[str, Any]:
     """Fields of a config class, and the class that each holds; None of plain ones.

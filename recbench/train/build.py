@@ -368,7 +368,7 @@ def level_counts(asked: Sequence[int], tree: Tree) -> list[int]:
     inner = inner[:1] * more + inner[max(-more, 0):]
     return [0, *(min(count, size - 1) for count, size in zip(inner, sizes))]
 
-
+# %% ../../nbs/80_train/90_build.ipynb #e3e9d580
 def tree_loader(model: TDM, data: Dataset, source: DataConfig, seed: int) -> TDMLoader:
     """Batches of nodes as the sampler of a config describes them.
 

@@ -30,7 +30,7 @@ from recbench.data.columns.operators import (
     overlap, row_of, vector_tokens,
 )
 from .tokens import Tokens, entries, is_text, one_array, pairs, positions
-from .tokenizers import tokenizer_of
+from .token_models import tokenizer_of
 from .written import Written, table_rows, vocabulary_lines, vocabulary_path
 from ..rows.features import Feature, RawSequenceFeature
 from ..rows.table import Jagged

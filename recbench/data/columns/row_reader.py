@@ -283,7 +283,7 @@ def part(self: "RowReader", names: Collection[str]) -> "RowReader":
     found.steps, found.labels, found.weights = [one for one in self.steps if one.name in wanted], [], []
     return found
 
-
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #322b80bd
 class RowReader:
     """Reads rows as a pipeline config describes them.
 

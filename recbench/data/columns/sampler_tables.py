@@ -35,7 +35,7 @@ def _headed(line: str, mark: str) -> bool:
     parts = [field.rpartition(":") for field in line.rstrip("\r\n").split(mark)]
     return all(name and kind.strip() in KINDS for name, _, kind in parts)
 
-
+# %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #9feead2e
 def field_table(path: str | Path, mark: str | None = None, folder: str | Path = "") -> pa.Table:
     """The fields of a text table as text, columns "0", "1", ...
 
@@ -74,7 +74,7 @@ class ItemTable:
     weights: np.ndarray
     columns: pa.Table
 
-
+# %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #4a9913c1
 def item_table(sampler: Any, folder: str | Path = "") -> ItemTable:
     """The items of a sampler's table.
 
@@ -146,7 +146,7 @@ def with_items(data: Dataset, reader: RowReader, found: ItemTable) -> Dataset:
     return replace(data, items=items, item_weights=torch.from_numpy(weights),
                    item_frame=pd.concat([data.item_frame, frame], ignore_index=True))
 
-
+# %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #cba38eef
 def _encoded(reader: RowReader, found: ItemTable, rows: Sequence[int]) -> Table:
     "Features of some items of a sampler's table."
     read = reader.part(item_features(reader.pipeline))

@@ -16,7 +16,7 @@ from recbench.core.pipeline import (
     FeatureConfig, NumberFeatureConfig, PipelineConfig, TableFeatureConfig
 )
 from ...core.pipeline import TokenizeFeatureConfig
-from .tokenizers import tokenizer_of
+from .token_models import tokenizer_of
 from ..rows.features import DenseEmbedding, Feature, IdFeature, RawFeature, Side
 from ..rows.features import RawSequenceFeature, SequenceFeature
 
