@@ -70,6 +70,7 @@ def batch_bytes(
         negatives: of a match model; None: its task's choice
     """
     whole("batch_size", batch_size, 1)
+    model.init_loss()
     task, sizes = task_of(model, dataset, negatives, (10,)), (16, 32)
     one, two = (_kept(model, next(iter(task.loader(model, dataset, size, 0)))) for size in sizes)
     each = max(0, two - one) / (sizes[1] - sizes[0])

@@ -56,8 +56,7 @@ def field_table(path: str | Path, mark: str | None = None, folder: str | Path = 
         kinds = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
         try: found.append(pa_csv.read_csv(file, read, parse, kinds))
         except pa.ArrowInvalid as error:
-            said = str(error)[:120]
-            raise ValueError(f"{file.name} is no table of {len(names)} fields: {said}") from None
+            raise ValueError(f"{file.name} is no table: {str(error)[:120]}") from None
     return pa.concat_tables(found, promote_options="default").combine_chunks()
 
 # %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #151029ac
@@ -174,13 +173,12 @@ def with_hard_items(
         mark: between the fields; None: a tab
         folder: that relative paths start in
     """
-    table = field_table(path, mark, folder)
+    table, schema = field_table(path, mark, folder), data.schema
     if "1" not in table.column_names:
         raise ValueError(f"{path!s:.80} has one field a row; must be a user and an item")
-    codes = []
-    for column, frame, key in (("0", data.user_frame, data.schema.user_key),
-                               ("1", data.item_frame, data.schema.item_key)):
-        codes.append(pd.Index(frame[key].astype(str)).get_indexer(table[column].to_pylist()))
+    keys = data.user_frame[schema.user_key], data.item_frame[schema.item_key]
+    codes = [pd.Index(key.astype(str)).get_indexer(table[column].to_pylist())
+             for key, column in zip(keys, ("0", "1"))]
     known = (codes[0] >= 0) & (codes[1] >= 0)
     users, items = (code[known] for code in codes)
     lengths = torch.from_numpy(np.bincount(users, minlength=len(data.users)))
