@@ -17,7 +17,7 @@ from ...core.registry import lookup
 
 # %% ../../../nbs/10_data/10_rows/50_order.ipynb #b2a2723d
 Ties = Literal["neutral", "item_id"]
-Column = Sequence | np.ndarray | pd.Series      # [N], one value for each row
+Column = Sequence | np.ndarray | pd.Series | pd.Index      # [N], one value for each row
 _NAMES = {"neutral": "", "item_id": "ties by item id"}      # as it stands in the name of a protocol
 
 

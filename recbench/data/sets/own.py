@@ -280,9 +280,10 @@ def _one_coding(frames: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> dict
     "The same frames; text that is kept as places among sorted values has the same ones in all of them."
     found = dict(frames)
     for key in keys:
-        values = [frame[key].dtype for frame in found.values()]
-        if len(values) == 1 or not isinstance(values[0], pd.CategoricalDtype): continue
-        every = pd.CategoricalDtype(reduce(pd.Index.union, (one.categories for one in values)))
+        kinds = [frame[key].dtype for frame in found.values()]
+        values = [one.categories for one in kinds if isinstance(one, pd.CategoricalDtype)]
+        if len(found) == 1 or len(values) < len(found): continue
+        every = pd.CategoricalDtype(reduce(pd.Index.union, values))
         found = {part: frame.assign(**{key: frame[key].astype(every)}) for part, frame in found.items()}
     return found
 
