@@ -422,7 +422,8 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
         lambda asked: served.now(asked), limits.batch,
         is_short=lambda asked: is_short(asked, len(served.now.exported.item_keys))
     )
-    errors: dict[int | str, Any] = {413: {"description": "too large"}, 503: {"description": "late"}}
+    errors: dict[int | str, Any] = {400: {"description": "not UTF-8"}, 413: {"description": "too large"},
+                                    503: {"description": "late"}}
     lists, users = {"user", "item"} <= set(exported.about["parts"]), has_users(exported)
 
     async def recommend(body: RecommendRequest) -> Response:   # type: ignore[valid-type]
