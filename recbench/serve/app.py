@@ -422,7 +422,7 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
         lambda asked: served.now(asked), limits.batch,
         is_short=lambda asked: is_short(asked, len(served.now.exported.item_keys))
     )
-    errors: dict[int | str, Any] = {400: {"description": "not UTF-8"}, 413: {"description": "too large"},
+    errors: dict[int | str, Any] = {400: {"description": "no UTF-8"}, 413: {"description": "too large"},
                                     503: {"description": "late"}}
     lists, users = {"user", "item"} <= set(exported.about["parts"]), has_users(exported)
 
