@@ -31,6 +31,7 @@ install: $(STAMP)
 # torch first, so that nothing after it can choose another. Only --no-deps keeps torchrec from fetching the CUDA fbgemm.
 $(STAMP): settings.ini setup.py pyproject.toml requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recbench needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.11 ...")'
+	@[ ! -L .venv ] || { echo ".venv is a link; an environment is only made in a folder of its own, remove the link"; exit 1; }
 	$(PYTHON) -m venv $(if $(OTHER),--clear) .venv || { $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python .venv/bin/python install pip; }
 	$(PIP) torch
 ifeq ($(STACK),cpu)

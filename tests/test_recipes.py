@@ -191,6 +191,6 @@ def test_a_recipes_average_is_the_callbacks():
     found = [(losses(trainer), *trainer.model.state_dict().values()) for trainer in trained]
     for other in found[1:]:
         assert found[0][0] == other[0] and all(map(torch.equal, found[0][1:], other[1:]))
-    with pytest.raises(ValueError, match="average_decay is 0.9 and table_optimizer 'sgd'"):
-        Trainer(usual_model("DeepFM", clicks), clicks, table_optimizer="sgd", recipe=named.with_own(
-            table_weight_decay=0.0), **QUIET)
+    fused = Trainer(usual_model("DeepFM", clicks), clicks, recipe=named.with_own(
+        table_optimizer="rowwise_adagrad").model_copy(update={"table_weight_decay": 0.0}), **QUIET)
+    assert [one.settings() for one in fused.callbacks] == [{"decay": 0.9}]

@@ -98,10 +98,12 @@ class FinalMLP(RankModel):
     """Two gated streams over the first group of the config, and their fusion.
 
     Attributes:
+        group: of both streams
         gates: by stream
         streams: the networks, `first` and `second`
         fusion: logits from what both give
     """
+    group: str
     gates: nn.ModuleDict
     streams: nn.ModuleDict
     fusion: BilinearFusion

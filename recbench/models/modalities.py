@@ -7,12 +7,14 @@ __all__ = ['MODALITIES', 'text_group', 'split_texts', 'one_width', 'check_modali
 
 # %% ../../nbs/60_models/29_modalities.ipynb #e67de63e
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..core.config import FeatureGroup, ModelConfig
 from ..core.cross_modal_config import CrossModalConfig
+from ..data.rows.features import SequenceFeature
 from ..layers.cross_modal import CrossModal
 from ..layers.embedding_group import EmbeddingGroup
 from ..layers.mlp import MLP
@@ -106,7 +108,7 @@ def _cross_modal(
 ) -> CrossModal:
     "The network over image, table columns and texts, for the width and length of each text."
     dims = [group.group_total_dim(text_group(name)) for name in texts]
-    lengths = [group.features[name].max_length for name in texts]
+    lengths = [cast(SequenceFeature, group.features[name]).max_length for name in texts]
     return CrossModal(settings, *image, *general, dims, lengths)
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DRAWN', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS',
-           'LASTING', 'FRAPPE', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed', 'with_own', 'reads',
-           'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
+           'LASTING', 'RATINGS', 'FRAPPE', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed', 'with_own',
+           'reads', 'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class Recipe(Config):
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
     "cosine: up over the first steps, then down to 0; plateau: a tenth after an epoch that is no better"
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    "of the average over steps of all weights, tables too, that is validated and kept; None: none"
+    'of the average over steps that is validated and kept, with "adam" of the tables too; None: none'
     history_lag: bool = False
     "histories of training rows end a random while before them"
     equal_user_weight: bool = False
@@ -142,10 +142,11 @@ LASTING = Recipe(
 )
 
 # %% ../../nbs/60_models/59_recipes.ipynb #4f7d2dbc
+RATINGS = RANKING.model_copy(update={"average_decay": 0.995})
 FRAPPE = RANKING.model_copy(
     update=dict(
         architecture={"dropout": 0.2, "batch_norm": True}, batch_size=4096, epochs=30,
-        table_weight_decay=0.05
+        table_weight_decay=0.05, platt=True
     )
 )
 
@@ -176,6 +177,7 @@ TUNED: dict[str, dict[str, Recipe]] = {
     "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
     "amazon-beauty": {"SASRec": SPARSE_SEQUENCES, "ESASRec": SPARSE_GATED},
+    "movielens-100k": dict.fromkeys(RANK_MODELS, RATINGS),
     "frappe": dict.fromkeys(RANK_MODELS, FRAPPE),
     "census-income": dict.fromkeys(TASK_MODELS, CENSUS),
 }

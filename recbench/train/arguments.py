@@ -190,9 +190,6 @@ def check_together(taken: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     if taken["table_weight_decay"] and not adam:
         raise ValueError(f"table_weight_decay is {taken['table_weight_decay']} and table_optimizer "
                          f"{taken['table_optimizer']!r}; only tables with 'adam' have a penalty")
-    if taken["recipe"].average_decay and not adam:
-        raise ValueError(f"average_decay is {taken['recipe'].average_decay} and table_optimizer "
-                         f"{taken['table_optimizer']!r}; only tables with 'adam' are averaged")
     if taken["grad_scaler"] and taken["mixed_precision"] != "FP16":
         raise ValueError(f"grad_scaler is given and mixed_precision {taken['mixed_precision']!r}; only "
                          "'FP16' scales")

@@ -133,7 +133,8 @@ def averages(taken: Mapping[str, Any]) -> list[object]:
     "The recipe's average of weights as a callback; none where the callbacks hold one."
     decay = taken["recipe"].average_decay
     own = any(isinstance(one, ExponentialAverage) for one in taken["callbacks"])
-    return [] if decay is None or own else [ExponentialAverage(decay, tables=True)]
+    if decay is None or own: return []
+    return [ExponentialAverage(decay, tables=taken["table_optimizer"] == "adam")]
 
 
 def schedules(taken: Mapping[str, Any], steps: int) -> list[object]:
@@ -291,7 +292,7 @@ def validate(self: "Trainer", seconds: float | None = None) -> dict[str, float]:
         return self.task.validate(self.model, self.dataset)
     if self.valid_rows is None:
         asked = self.settings.get("valid_rows", "all" if total <= VALID_ROWS else None)
-        self.valid_rows = total if asked == "all" else asked or told(rows_that_fit(self, seconds))
+        self.valid_rows = int(total if asked == "all" else asked or told(rows_that_fit(self, seconds)))
     if self.valid_rows >= total: return self.task.validate(self.model, self.dataset)
     rows = sampled_rows(self.dataset, "valid", self.valid_rows)
     return self.task.validate(self.model, self.dataset, rows) | {"valid rows": len(rows)}
