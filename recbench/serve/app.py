@@ -108,9 +108,6 @@ def field_type(exported: Exported, name: str, limits: Limits) -> Any:
     entry = tuple[kind, _Number] if feature.is_weighted else kind
     return many_of(entry, Field(max_length=limits.history), True)
 
-# %% ../../nbs/87_serve/20_app.ipynb #764e3e4b
-#| export
-
 # %% ../../nbs/87_serve/20_app.ipynb #211d8852
 def row_type(exported: Exported, limits: Limits, item: bool) -> type[BaseModel]:
     """The type of a row that is scored or recommended for.

@@ -82,8 +82,9 @@ from .raw_rows import encode_users  # noqa: F401  older path
 
 # %% ../../nbs/80_train/60_runs.ipynb #05d5320a
 def table_state(table: Table) -> dict:
-    "The tensors and names of a table as nested dictionaries, each tensor by itself."
+    "The tensors and names of a table as nested dictionaries, each tensor by itself, ids as int64."
     parts = {name: value for name, value in vars(table).items() if name != "block"}
+    wide = lambda values: values if values.is_floating_point() else values.long()
     ids, dense = None if table.singles is None else table.singles.long().contiguous(), (
         None if table.dense is None else table.dense.contiguous()
     )
@@ -91,7 +92,8 @@ def table_state(table: Table) -> dict:
         **parts,
         "singles": ids,
         "dense": dense,
-        "jagged": {name: vars(column) for name, column in table.jagged.items()},
+        "jagged": {name: vars(column) | {"values": wide(column.values)}
+                   for name, column in table.jagged.items()},
         "columns": {name: column.contiguous() for name, column in table.columns.items()},
     }
 
