@@ -80,7 +80,7 @@ def test_without_a_folder_it_makes_its_own(tmp_path):
     result, out = compare(tmp_path, demo_users=100, demo_epochs=1, draws=200)
     assert result.returncode == 0, tail(result)
     assert "4 runs of 2 configs, 4 of them tested" in said(out)
-    assert sum("image/png" in output.get("data", {}) for output in outputs(out)) == 4
+    assert sum("image/png" in output.get("data", {}) for output in outputs(out)) == 5
 
 
 def test_a_run_outside_its_band_is_flagged(folder, tmp_path):

@@ -414,8 +414,8 @@ def _check_known(
     "Every key of the events has a row in its table, of the same type."
     if pd.api.types.is_integer_dtype(events[key]) != pd.api.types.is_integer_dtype(table[key]):
         raise ValueError(
-            f"column {key!r} holds {events[key].dtype} in {source.name} and {table[key].dtype} in "
-            f"{table_name}; keys must have one type, e.g. {str(events[key].iloc[0])!r} and "
+            f"column {key!r} holds {_wide(events[key].dtype)} in {source.name} and {table[key].dtype} "
+            f"in {table_name}; keys must have one type, e.g. {str(events[key].iloc[0])!r} and "
             f"{str(table[key].iloc[0])!r}; text=[{key!r}] reads both as text"
         )
     unknown = ~events[key].isin(table[key])
