@@ -143,6 +143,12 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels): logger.setLevel(level)
 
+# %% ../../nbs/85_export/30_program.ipynb #dd9c5958
+def _operators() -> Any:
+    "Those of ONNX; their stubs know neither lists nor tensors that are traced."
+    from onnxscript import opset18
+    return opset18
+
 # %% ../../nbs/85_export/30_program.ipynb #148ae75e
 def padded_lists(
     values: Any, offsets: Sequence[Any], sizes: Sequence[Any], blank: float = 0.0
@@ -155,7 +161,7 @@ def padded_lists(
         sizes: one width T
         blank: stands behind the rows
     """
-    from onnxscript import opset18 as op
+    op = _operators()
     width = op.Constant(value_int=sizes[0]) if isinstance(sizes[0], int) else sizes[0]
     zero, one = (op.Constant(value_int=number) for number in (0, 1))
     starts = op.Unsqueeze(op.Slice(offsets[0], [0], [-1], [0]), [1])                   # [B, 1]
@@ -173,7 +179,7 @@ def rows_of_values(lengths: Any, output_size: Any = None) -> Any:
         lengths: int64 [B]
         output_size: V, which is not needed
     """
-    from onnxscript import opset18 as op
+    op = _operators()
     zero, one = (op.Constant(value_int=number) for number in (0, 1))
     ends, size = op.CumSum(lengths, zero), op.ReduceSum(lengths, [0], keepdims=1)
     none, ones = op.Expand(zero, op.Add(size, [1])), op.Expand(one, op.Shape(lengths))
