@@ -631,12 +631,14 @@ def fit_baselines(
     """
     kept = vars(dataset).setdefault("_baselines", {})
     asked = max_ease_items, max_memory, ials
-    if asked not in kept:
+    if asked not in kept or folder is not None:
         most = available_bytes() if max_memory is None else max_memory
         items = len(dataset.items)
         ease = items <= max_ease_items and ease_bytes(items, len(_L2)) <= most
         path = _file(folder, dataset, ease=ease, ials=ials)
-        kept[asked] = kept_or_made(path, _KINDS, lambda: _fitted(dataset, *asked))
+        if not ease and path and path.is_file(): warnings.warn("EASE left out: too many items for it")
+        make = lambda: kept[asked] if asked in kept else _fitted(dataset, *asked)
+        kept[asked] = kept_or_made(path, _KINDS, make)
     return {name: copy(model) for name, model in kept[asked].items()}
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #3b98fa4e

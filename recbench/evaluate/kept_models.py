@@ -47,6 +47,9 @@ def _events(table: Table, sequences: tuple[str, ...]) -> dict[str, Any]:
     }
 
 # %% ../../nbs/70_evaluate/18_kept_models.ipynb #5a912330
+_FITS = 1     # raised whenever what a fit gives for the same rows and settings changes
+
+
 def rows_key(dataset: Dataset, **settings: Any) -> str:
     """32 hexadecimal digits over the rows that baselines are fitted and chosen on, and settings.
 
@@ -54,7 +57,7 @@ def rows_key(dataset: Dataset, **settings: Any) -> str:
         dataset: its training and validation rows count, and what evaluation masks in them
         settings: anything else that the fit depends on, plain values
     """
-    digest, schema = hashlib.sha256(), dataset.schema
+    digest, schema = hashlib.sha256(f"fits {_FITS}".encode()), dataset.schema
     for split in ("train", "valid", "users"):
         for name, part in _events(getattr(dataset, split), dataset.row_sequences).items():
             _feed(digest, f"{split} {name}", part)

@@ -577,6 +577,7 @@ def folded(frame: pd.DataFrame) -> pd.DataFrame:
     protocols = {protocol.removesuffix("]") for _, _, protocol in labels}
     names = [label[0] for label in labels] if len(protocols) == 1 else frame.index.astype(str)
     numbers = frame.astype(float).round(9).apply(tuple, axis=1).astype(str)
+    numbers = numbers.where(frame.notna().any(axis=1).to_numpy(), names)     # nothing equals nothing
     joined = pd.Series(names, index=frame.index).groupby(numbers, sort=False).agg(" = ".join)
     index = pd.Index(joined, name=", ".join(protocols) if len(protocols) == 1 else None)
     return frame[~numbers.duplicated().to_numpy()].set_axis(index)
