@@ -610,7 +610,7 @@ def _file(folder: Path | str | None, dataset: Dataset, **settings: object) -> Pa
     compared = {"l2": _L2, "neighbours": _NEIGHBOURS, "shrink": _SHRINK, "few": _FEW}
     return Path(folder) / f"{rows_key(dataset, **compared, **settings)}.safetensors"
 
-
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #2136ca68
 def fit_baselines(
     dataset: Dataset, max_ease_items: int = 20_000, max_memory: float | None = None,
     ials: bool | None = None, folder: Path | str | None = None

@@ -118,7 +118,7 @@ def _restored(kind: type, has: Mapping[str, Any], arrays: Mapping[str, np.ndarra
         if "." not in name: setattr(model, name, torch.from_numpy(value))
     return model
 
-
+# %% ../../nbs/70_evaluate/18_kept_models.ipynb #7cb36b21
 def read_models(path: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     """What `write_models` wrote.
 

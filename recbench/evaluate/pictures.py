@@ -30,7 +30,7 @@ def new_axes(width: float = 5.6, height: float = 3.2) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
-
+# %% ../../nbs/70_evaluate/41_pictures.ipynb #74fabb64
 def legend_above(axes: Axes, columns: int = 3, title: str | None = None) -> None:
     """A legend off the data, above the axes, in letters of 9 points.
 

@@ -501,7 +501,7 @@ def judged_by(dataset: Dataset, label: str | None, split: str) -> int:
     labels = labels_of(dataset, split, label)
     return int(min((labels == one).sum() for one in (0, 1)))
 
-
+# %% ../../nbs/90_explore/60_data_facts.ipynb #fca812c1
 def data_facts(
     dataset: Dataset, label: str | None = None, k: int = 10, baselines: bool = True, gap: float = 1800
 ) -> DataFacts:

@@ -193,7 +193,7 @@ def judged_line(facts: DataFacts) -> str:
     return (f"Validation has {judged:.0f} {what}, fewer than {ENOUGH}: order, crosses, columns and "
             "baselines are not judged here.")
 
-
+# %% ../../nbs/90_explore/61_data_page.ipynb #7a2f68ed
 def sentences(facts: DataFacts) -> list[Sentence]:
     """What follows from the numbers, a sentence for each subject that was measured.
 

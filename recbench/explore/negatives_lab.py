@@ -312,7 +312,7 @@ def draw_switches(axes: Axes, effects: pd.DataFrame, order: Sequence[str], metri
     axes.tick_params(axis="y", length=0)
     legend_above(axes, 1)
 
-
+# %% ../../nbs/90_explore/45_negatives_lab.ipynb #e27ea06d
 def draw_settings(axes: Axes, table: pd.DataFrame) -> None:
     "The settings of each strategy, and CPU seconds of its training, as a table beside its row."
     words = {True: "on", False: "off"}

@@ -33,7 +33,7 @@ def falls(metric: str) -> bool:
     "Whether the least is the best, as of errors."
     return metric.startswith(("loss", "logloss", "mae", "mse", "rmse"))
 
-
+# %% ../../nbs/90_explore/48_result_pictures.ipynb #ed03a05f
 def draw_epochs(axes: Axes, history: pd.DataFrame, metric: str, lines: Mapping[str, float]) -> None:
     """A validation metric after each epoch, the best one ringed, baselines as dashed lines.
 

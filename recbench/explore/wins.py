@@ -41,7 +41,7 @@ def _quarters(values: np.ndarray) -> pd.Series:
             for one in parts.unique()]
     return parts.map(dict(zip(parts.unique(), ends))).fillna("missing")
 
-
+# %% ../../nbs/90_explore/35_wins.ipynb #0a7051d0
 def _popularity(dataset: Dataset) -> np.ndarray:
     "For each item the quarter of the training events that it stands in, most frequent first."
     counts = dataset.item_counts.numpy()

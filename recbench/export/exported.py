@@ -252,7 +252,7 @@ def nearest(self: "Exported", item: Any, k: int) -> tuple[Tensor, Tensor]:
     best, items = best_of_rows(values, min(k, len(self.item_keys) - 1))
     return items[0], best[0]
 
-
+# %% ../../nbs/85_export/40_exported.ipynb #c8d00dc9
 def similar(self: "Exported", item: Any, k: int = 10, columns: Sequence[str] = ()) -> pd.DataFrame:
     """Items whose vectors are nearest to that of an item, by cosine, without itself.
 

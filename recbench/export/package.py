@@ -265,7 +265,7 @@ def _begin(bar: tqdm, what: str) -> None:
     bar.update()
     bar.refresh()
 
-
+# %% ../../nbs/85_export/50_package.ipynb #f21f5d73
 def export_model(
     run: Run, folder: Path | str, parts: Sequence[str] | None = None,
     forms: Sequence[str] | None = None, index: IndexKind = "exact", users: bool = True,

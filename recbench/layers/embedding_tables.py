@@ -185,7 +185,7 @@ def even_bags(stack: Callable[[Tensor, Tensor], Tensor], values: Tensor) -> Tens
     pairs = stack(halves.transpose(0, 1).reshape(-1), offsets)  # [N/2, 2D]
     return pairs.view(len(even), pairs.shape[1] // 2)[:len(values)]
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #df75193e
 def _bags(stack: "FusedTable", values: Tensor, lengths: Tensor, weights: Tensor | None) -> Tensor:
     """Sums [N, D] of N bags.
 

@@ -332,7 +332,7 @@ def block_masks(
         mask = in_pairs(pairs, rows, column_items)
         yield mask.scatter(1, target[rows][:, None], False),
 
-
+# %% ../../nbs/30_matching/40_chunked.ipynb #705bf088
 def masked_blocks(
     target: torch.Tensor, chunk: int, row_items: torch.Tensor | None, column_items: torch.Tensor | None,
     known_positives: tuple[torch.Tensor, torch.Tensor] | None

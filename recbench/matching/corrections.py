@@ -103,7 +103,7 @@ def sorted_pairs(
     size = torch.maximum(F.pad(items, (1, 0)).max(), F.pad(column_items, (1, 0)).max()) + 1
     return (rows * size + items).sort().values, size
 
-
+# %% ../../nbs/30_matching/30_corrections.ipynb #30b43b4c
 def in_pairs(
     pairs: tuple[torch.Tensor, torch.Tensor], rows: torch.Tensor, column_items: torch.Tensor
 ) -> torch.Tensor:

@@ -191,7 +191,7 @@ def mark_kept(panel: Panel):
         panel.rings[series].set_data([x], [y])
     if panel.kept: panel.axes.set_xlabel(f"{panel.x_label} (ring: the one kept)")
 
-
+# %% ../../nbs/80_train/30_live_plot.ipynb #8e47c595
 def refresh(panel: Panel):
     "Give a panel's artists the newest points."
     for series, (faint, bold) in panel.drawn.items():

@@ -110,7 +110,7 @@ def training_bytes(
     if isinstance(task, MatchTask): steps["validation"] = evaluation_bytes(dataset, 64)
     return steps
 
-
+# %% ../../nbs/80_train/40_memory.ipynb #85c40a59
 def check_training(
     model: BaseModel, dataset: Dataset, task: Task, taken: Mapping[str, Any],
     limit: float | None = None

@@ -100,7 +100,7 @@ def tie_keys(users: Column, items: Column, ties: Ties = "neutral", seed: int = 0
 # %% ../../../nbs/10_data/10_rows/50_order.ipynb #f824a6f6
 _ROWS = 1 << 20      # rows worked on at once: 8 MB a column
 
-
+# %% ../../../nbs/10_data/10_rows/50_order.ipynb #ff274efe
 def row_tie_keys(
     users: Column, items: Column, user: np.ndarray, item: np.ndarray, ties: Ties = "neutral",
     seed: int = 0

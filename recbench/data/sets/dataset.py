@@ -833,8 +833,7 @@ def _past_columns(
     items = torch.from_numpy(rows["item"].to_numpy()[order.numpy()])
     sequences = {
         "": item_ids.to(narrow)[items], **({"_time": of("time")} if rules.times else {}),
-        **({"_label": of("label")} if rules.labels else {}),
-    }
+        **({"_label": of("label")} if rules.labels else {})}
     kept = {name: window.lengths.clamp(max=size) for name, size in past.windows.items()}
     return {
         f"{name}{end}": Jagged(values, window.starts + window.lengths - size, size)

@@ -935,7 +935,7 @@ def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str
         return _read_files([Path(path) for path in paths], text, numbers)
     return read_frame(table, frame, text)
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #8cb24877
 def _read_files(paths: Sequence[Path], text: Collection[str], numbers: Collection[str]) -> Source:
     """One or more event files as one source.
 

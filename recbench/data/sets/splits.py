@@ -173,7 +173,7 @@ def split_random(
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #6390d8d6
 _ROWS = 1 << 20      # rows looked up at once: 8 MB a column
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #f346648e
 def known_pairs(
     part: pd.DataFrame, earlier: pd.DataFrame, user_key: str = "user_id", item_key: str = "item_id"
 ) -> np.ndarray:
@@ -197,7 +197,7 @@ def known_pairs(
         known[near[pairs[near] == found]] = True
     return known[place]
 
-
+# %% ../../../nbs/10_data/20_sets/10_splits.ipynb #230ed4f8
 def _leaks(
     train: pd.DataFrame, part: pd.DataFrame, user_key: str, item_key: str, timestamp: str
 ) -> dict[str, int]:
