@@ -27,12 +27,15 @@ below its table. Compare within one protocol only.
 """
 
 
+def stored(folder: Path) -> list[dict[str, Any]]:
+    "The records of a folder, in the order of their names."
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
 def read_records(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     "Records by data set and model, seeds in order."
     found = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        one = json.loads(path.read_text())
-        found[one["dataset"], one["model"]].append(one)
+    for one in stored(folder): found[one["dataset"], one["model"]].append(one)
     return {key: sorted(runs, key=lambda run: run["seed"] or 0) for key, runs in found.items()}
 
 
@@ -140,7 +143,7 @@ def form_cell(found: dict[str, Any] | None) -> str:
 
 def export_lines(folder: Path) -> list[str]:
     "Table of what each model can be exported as."
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    records = stored(folder)
     if not records: return []
     lines = ["## Exported forms", "", "Greatest difference of an exported program from its model, as a "
              "share of the greatest number where that is above 1: batches of 1, 7 and 1024 rows, empty "
@@ -155,7 +158,7 @@ def export_lines(folder: Path) -> list[str]:
 
 def catalogue_lines(folder: Path) -> list[str]:
     "Table of indexes by recall, time and memory."
-    records = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    records = stored(folder)
     if not records: return []
     lines = ["## Indexes of large catalogues", "", "Clustered unit vectors; CPU milliseconds of one "
              "thread for one user's hundred, median of 64 users; recall of the exact hundred; memory "
