@@ -13,7 +13,7 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
            'evaluate', 'evaluate_retrieval', 'folded', 'nearest_items', 'readable', 'bootstrap_interval',
            'paired_interval', 'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows',
-           'rows_given', 'task_ceilings', 'PlattScaled']
+           'rows_given', 'task_ceilings', 'PlattScaled', 'Blend']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #abe712bd
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         EASE, IALS, ItemKNN, Markov, Popularity, fit_baselines, refit_baselines, with_refits
     )
     from recbench.evaluate.beyond import beyond_picture, evaluate_beyond
+    from recbench.evaluate.blend import Blend
     from recbench.evaluate.cold import cold_picture, evaluate_cold, hide_history
     from recbench.evaluate.diversity import item_vectors, list_diversity, list_novelty
     from recbench.evaluate.exposure import (
@@ -71,5 +72,5 @@ _all_ = [
     "evaluate_retrieval", "folded", "nearest_items", "readable", "bootstrap_interval",
     "paired_interval",
     "TaskRows", "evaluate_task", "evaluate_tasks", "fit_task_baselines", "judged_rows", "rows_given",
-    "task_ceilings", "PlattScaled"
+    "task_ceilings", "PlattScaled", "Blend"
 ]

@@ -74,7 +74,7 @@ def evaluate_beyond(
     """Accuracy, diversity, novelty, coverage and inequality of a model's lists, beside the baselines.
 
     Args:
-        model: offers one of the three ways of `evaluate`
+        model: offers one of the ways of `evaluate`
         dataset: with the split
         top_k: length of the lists, and the cut-off of recall and ndcg
         split: or "valid"

@@ -94,7 +94,7 @@ def evaluate_cold(
     """Full-catalogue metrics apart for buckets of training rows; empty buckets are left out.
 
     Args:
-        model: offers one of the three ways of `evaluate`
+        model: offers one of the ways of `evaluate`
         dataset: whose training rows are counted
         by: whose training rows are counted
         top_k: cut-offs

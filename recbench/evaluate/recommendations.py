@@ -110,7 +110,7 @@ def recommend(
     """What each user of the split would be shown: the best items that evaluation does not mask.
 
     Args:
-        model: offers one of the three ways of `evaluate`
+        model: offers one of the ways of `evaluate`
         dataset: with the split
         k: length of a list, at most I
         split: "test" or "valid"

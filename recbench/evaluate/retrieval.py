@@ -130,9 +130,10 @@ class embedding_scorer:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #8aa829c4
 def scorer(model, dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
-    "Row numbers [B] of a split -> scores [B, I], in the first of the three ways that the model offers."
+    "Row numbers [B] of a split -> scores [B, I], in the first way that the model offers."
     if hasattr(model, "item_embedding"): return embedding_scorer(model, dataset, split)
     if hasattr(model, "score_rows"): return lambda rows: model.score_rows(dataset, split, rows)
+    if hasattr(model, "row_scorer"): return model.row_scorer(dataset, split)
     if hasattr(model, "score"): return history_scorer(model, dataset, split)
     raise ValueError(
         f"{type(model).__name__} cannot be evaluated; it needs user_embedding and item_embedding, or "
@@ -368,7 +369,7 @@ def evaluate(
     targets.
 
     Args:
-        model: has `score_rows`, or vectors of users and items, or `score` of histories
+        model: has vectors of users and items, `score_rows`, `row_scorer`, or `score` of histories
         dataset: with the split
         top_k: cut-offs
         split: "test" or "valid"
@@ -490,7 +491,7 @@ def evaluate_retrieval(
     The model is evaluated first; a baseline that runs out of memory leaves its numbers.
 
     Args:
-        model: offers one of the three ways of `evaluate`
+        model: offers one of the ways of `evaluate`
         dataset: with the split
         top_k: cut-offs
         split: "test" or "valid"
