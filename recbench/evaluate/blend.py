@@ -243,8 +243,9 @@ class Blend(Card):
         if not members: raise ValueError("members is empty; give fitted recommenders by name")
         self.members, self.metric, self.valid = dict(members), metric, dict[str, float]()
         if weights is None: self.weights, self.valid = _chosen(members, dataset, metric, lists)
-        else: self.weights = _checked_weights(weights, members)
-        if weights is not None: self.row_scorer(dataset, "test")(torch.arange(min(1, len(dataset.test))))
+        else:
+            self.weights = _checked_weights(weights, members)
+            self.row_scorer(dataset, "test")(torch.arange(min(1, len(dataset.test))))   # or refused
 
     row_scorer = row_scorer
 
