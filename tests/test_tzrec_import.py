@@ -147,6 +147,39 @@ def test_raw_rows_become_features_and_train(tmp_path):
     assert np.isfinite(history["loss"]).all()
 
 
+HSTU = """
+data_config { batch_size: 64 dataset_type: ParquetDataset label_fields: "click"
+  negative_sampler { input_path: "none" num_sample: 10 item_id_field: "next__item" } }
+feature_configs { sequence_feature { sequence_name: "past" sequence_delim: "|" features { id_feature {
+  feature_name: "item" embedding_name: "item" num_buckets: 300 embedding_dim: 8 } } } }
+feature_configs { sequence_feature { sequence_name: "next" sequence_delim: "|" features { id_feature {
+  feature_name: "item" embedding_name: "item" num_buckets: 300 embedding_dim: 8 } } } }
+model_config {
+  feature_groups { group_name: "user" feature_names: "past__item" group_type: JAGGED_SEQUENCE }
+  feature_groups { group_name: "item" feature_names: "next__item" group_type: JAGGED_SEQUENCE }
+  hstu_match { user_tower { input: "user" max_seq_len: 9 hstu { attn_num_layers: 1
+    stu { embedding_dim: 8 num_heads: 1 hidden_dim: 8 attention_dim: 8 }
+    positional_encoder { num_position_buckets: 9 } } } item_tower { input: "item" } output_dim: 8 }
+  losses { softmax_cross_entropy {} } metrics { recall_at_k { top_k: 5 } } }
+"""
+
+
+def test_candidates_in_a_sequence_of_their_own():
+    pipeline = read_tzrec_config(HSTU)
+    three_steps(pipeline)
+    rows = pd.DataFrame({"past__item": ["1|2", "3", "4|5|6"] * 30, "click": ["1|1", "1", "0"] * 30,
+                         "next__item": [f"{n}|{n + 100}" if n % 3 == 0 else str(n) for n in range(90)]})
+    built = build(pipeline, rows, progress=False)
+    assert len(built.data.items) == len(built.data.train) == 120
+    assert built.data.items.jagged["next__item"].lengths.tolist() == [1] * 120
+    history = built.trainer.fit()
+    assert np.isfinite(history["loss"]).all() and (history["loss"] > 0).all()
+    towers = {name for name in built.model.state_dict() if "tables" in name}
+    assert {built.model.state_dict()[name].data_ptr() for name in towers}.__len__() == 1
+    with pytest.raises(ValueError, match="click holds 1 entries in row 0; next__item holds 2 targets"):
+        build(pipeline, rows.assign(click="1"), progress=False)
+
+
 @pytest.mark.parametrize("name", ["fm", "din", "dlrm", "dcn2", "mt", "dssm", "mind"])
 def test_a_run_of_theirs_gives_its_metrics_and_goes_back(name, tmp_path):
     if not (RUNS / name).is_dir(): pytest.skip(f"{name} is not there: runs of TorchEasyRec are no part")

@@ -19,13 +19,13 @@ __all__ = ['OutputKind', 'LabelKind', 'Share', 'Ratio', 'Inner', 'LossWeightStra
            'RecallAtKConfig', 'AUCConfig', 'MulticlassAUCConfig', 'MeanAbsoluteError', 'MeanSquaredError', 'Accuracy',
            'GroupedAUCConfig', 'XAUCConfig', 'GroupedXAUCConfig', 'NormalizedEntropyConfig', 'WindowMetric', 'Metric',
            'TrainMetric', 'VariationalDropoutConfig', 'ModelSettings', 'TwoTowersConfig', 'DSSMConfig', 'DSSMV2Config',
-           'WideAndDeepConfig', 'DeepFMConfig', 'DINTower', 'MultiTowerConfig', 'MultiTowerDINConfig', 'DLRMConfig',
-           'WuKongLayerConfig', 'WuKongConfig', 'CrossConfig', 'CrossV2Config', 'DCNV1Config', 'DCNV2Config',
-           'CINConfig', 'xDeepFMConfig', 'MaskBlockConfig', 'MaskNetModuleConfig', 'MaskNetConfig', 'DATTower',
-           'DATConfig', 'Capsule', 'MINDUserTower', 'MINDConfig', 'STU', 'PositionalEncoder', 'UIHPreprocessor',
-           'InputPreprocessor', 'L2NormPostprocessor', 'LayerNormPostprocessor', 'OutputPostprocessor', 'HSTU',
-           'HSTUUserTowerConfig', 'HSTUMatchConfig', 'SASRecTower', 'SASRecConfig', 'MultiWindowDINTower', 'TDMConfig',
-           'ModelConfig']
+           'WideAndDeepConfig', 'InputSENetConfig', 'DeepFMConfig', 'DINTower', 'MultiTowerConfig',
+           'MultiTowerDINConfig', 'DLRMConfig', 'WuKongLayerConfig', 'WuKongConfig', 'CrossConfig', 'CrossV2Config',
+           'DCNV1Config', 'DCNV2Config', 'CINConfig', 'xDeepFMConfig', 'MaskBlockConfig', 'MaskNetModuleConfig',
+           'MaskNetConfig', 'DATTower', 'DATConfig', 'Capsule', 'MINDUserTower', 'MINDConfig', 'STU',
+           'PositionalEncoder', 'UIHPreprocessor', 'InputPreprocessor', 'L2NormPostprocessor', 'LayerNormPostprocessor',
+           'OutputPostprocessor', 'HSTU', 'HSTUUserTowerConfig', 'HSTUMatchConfig', 'SASRecTower', 'SASRecConfig',
+           'MultiWindowDINTower', 'TDMConfig', 'ModelConfig']
 
 # %% ../../nbs/00_core/60_config.ipynb #031f0ba6
 from collections.abc import Iterator, Mapping
@@ -691,8 +691,16 @@ class WideAndDeepConfig(ModelSettings):
     "several classes, no final: a wide logit each, for one that all share changes no softmax"
 
 
+class InputSENetConfig(Config):
+    "Factors of the fields, which each row decides."
+    reduction_ratio: PositiveInt = 2
+    "fields for each unit of the bottleneck"
+
+
 class DeepFMConfig(WideAndDeepConfig):
     "The same with a factorization machine over the group `fm`, or `deep` where there is none."
+    senet: InputSENetConfig | None = None
+    "scales the fields before the machine multiplies them; None: all count alike"
 
 # %% ../../nbs/00_core/60_config.ipynb #862c63cd
 class DINTower(Config):

@@ -34,6 +34,7 @@ _RENAMES = (
         r"\1.",
     ),
     (r"\bfeature_out_liner\.", "output."),
+    (r"^_?(?:input_)?senet\.", "input_senet."),
     (r"^_task_tower\.", "task_towers."),
     (r"^(booster|light)_liner\.", r"\1_linear."),
     (r"^task_outputs\.(\d+)\.", r"task_towers.\1.linear."),

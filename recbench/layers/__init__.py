@@ -8,9 +8,9 @@ __all__ = ['MLP', 'Dice', 'Perceptron', 'EmbeddingGroup', 'EmbeddingTables', 'Ta
            'CausalSelfAttention', 'LiGRBlock', 'SwiGLU', 'TransformerBlock', 'by_length', 'HSTUEncoder', 'STULayer',
            'RelativeBias', 'hstu_attention', 'hstu_mask', 'SimpleAttention', 'TaskTransfer', 'VariationalDropout',
            'CapsuleLayer', 'CIN', 'Cross', 'CrossV2', 'CrossModal', 'Highway', 'InteractionArch', 'MMoE',
-           'ExtractionNet', 'FactorizationMachine', 'Intervention', 'FieldLayerNorm', 'MaskBlock', 'MaskNetModule',
-           'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs', 'GateNU', 'EPNet',
-           'PPNet']
+           'ExtractionNet', 'FactorizationMachine', 'InputSENet', 'Intervention', 'FieldLayerNorm', 'MaskBlock',
+           'MaskNetModule', 'FactorizationMachineBlock', 'LinearCompressBlock', 'WuKongLayer', 'table_configs',
+           'GateNU', 'EPNet', 'PPNet']
 
 # %% ../../nbs/20_layers/99_layers.ipynb #f8a54c81
 from .capsule import CapsuleLayer
@@ -30,6 +30,7 @@ from .extraction import ExtractionNet
 from .fm import FactorizationMachine
 from .highway import Highway
 from .hstu import HSTUEncoder, RelativeBias, STULayer, hstu_attention, hstu_mask
+from .input_senet import InputSENet
 from .intervention import Intervention
 from .ligr import LiGRBlock, SwiGLU
 from .mask_net import FieldLayerNorm, MaskBlock, MaskNetModule
@@ -52,7 +53,8 @@ _all_ = [
     "TransformerBlock", "by_length", "HSTUEncoder", "STULayer", "RelativeBias", "hstu_attention",
     "hstu_mask", "SimpleAttention", "TaskTransfer", "VariationalDropout", "CapsuleLayer", "CIN",
     "Cross", "CrossV2", "CrossModal", "Highway", "InteractionArch", "MMoE", "ExtractionNet",
-    "FactorizationMachine", "Intervention", "FieldLayerNorm", "MaskBlock", "MaskNetModule",
+    "FactorizationMachine", "InputSENet", "Intervention", "FieldLayerNorm", "MaskBlock",
+    "MaskNetModule",
     "FactorizationMachineBlock", "LinearCompressBlock", "WuKongLayer", "table_configs", "GateNU",
     "EPNet", "PPNet"
 ]

@@ -11,14 +11,17 @@ from torch import Tensor
 
 from ..data.rows.batch import Batch
 from ..layers.fm import FactorizationMachine
+from ..layers.input_senet import InputSENet
 from .wide_and_deep import WideAndDeep
 
 # %% ../../nbs/60_models/41_deepfm.ipynb #a5cc3c91
 def predict(self: "DeepFM", batch: Batch) -> dict[str, Tensor]:
     "Predictions from wide logit, products of all pairs, and deep network."
     grouped = self.build_input(batch)
-    fields = grouped[self.fm_group].view(batch.rows, -1, self.field_dim(self.fm_group))  # [B, F, D]
-    wide, products = self.wide_logit(grouped["wide"]), self.fm(fields)
+    fields = grouped[self.fm_group]
+    if self.input_senet is not None: fields = self.input_senet(fields)
+    products = self.fm(fields.view(batch.rows, -1, self.field_dim(self.fm_group)))  # of [B, F, D]
+    wide = self.wide_logit(grouped["wide"])
     deep = self.deep_mlp(grouped["deep"])
     if self.final_mlp is not None:
         joined = self.final_mlp(torch.cat([wide, products, deep], 1))
@@ -32,11 +35,14 @@ class DeepFM(WideAndDeep):
     than `deep`.
     """
     optional_groups = ("fm",)
+    input_senet: InputSENet | None
 
     def init_network(self) -> None:
-        "The networks, and the factorization machine, which has no weights."
+        "The networks, the factorization machine, which has no weights, and factors of its fields."
         super().init_network()
-        self.fm = FactorizationMachine()
+        self.fm, senet = FactorizationMachine(), self.config.model.senet
+        dims = list(self.embedding_group.group_feature_dims(self.fm_group).values())
+        self.input_senet = InputSENet(dims, senet.reduction_ratio) if senet else None
 
     @property
     def fm_group(self) -> str:

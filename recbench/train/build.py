@@ -30,6 +30,7 @@ from recbench.data.columns.flat_dataset import (
 from ..data.columns.row_reader import RowReader, Source, data_files, is_raw
 from ..data.columns.sampler_tables import with_sampler_tables
 from ..data.columns.written import Written, dense_embedding, written_features
+from ..data.feed.loader import MatchLoader
 from ..data.feed.negatives import Negatives
 from ..data.feed.tdm_loader import TDMLoader
 from ..data.feed.tree import Tree
@@ -39,6 +40,7 @@ from ..data.sets.dataset import Dataset
 from ..layers.initializers import initializer
 from ..models.base import BaseModel, create_model
 from ..models.recipes import Recipe
+from ..models.sequence_model import SequenceMatchModel
 from ..models.tdm import TDM
 from .averages import ExponentialAverage
 from .schedules import Constant, LearningRate, schedule_of
@@ -454,6 +456,9 @@ def build(
     if isinstance(model, TDM) and source and source.tdm_sampler:
         loader = tree_loader(model, data, source, seed)
         rows, notes = {"loader": loader}, [*notes, *level_notes(loader, source.tdm_sampler)]
+    elif isinstance(model, SequenceMatchModel) and features and not strict:
+        size = source.batch_size if source else 512  # rows that bring their histories, and one target
+        rows = {"loader": MatchLoader(data, size, negatives or Negatives(), seed)}
     trainer = Trainer(
         model, data, recipe=Recipe(), negatives=negatives, run_dir=run_dir, seed=seed,
         progress=progress, **rows, **settings,

@@ -167,7 +167,8 @@ def _generated(
         if not one.is_sequence: return {one.name: numbers}
         return {one.name: Jagged(numbers, starts(lengths), torch.from_numpy(lengths))}
     size = min(one.num_buckets or 1, 1000) if index is None else one.num_buckets or 1
-    ids = index % size if index is not None and not one.is_sequence else rng.integers(size, size=count)
+    alone = index is not None and bool((lengths == 1).all())
+    ids = index % size if alone and index is not None else rng.integers(size, size=count)
     weights = torch.ones(count) if one.is_weighted else None
     made: dict[str, Jagged | Tensor] = {
         one.name: Jagged(torch.from_numpy(ids.astype(np.int64)), starts(lengths),
@@ -195,7 +196,8 @@ def generated_dataset(
     index, steps = rng.permutation(total), rng.integers(1, 6, total)
     parts: dict[str, Jagged | Tensor] = {}
     for one in features:
-        parts |= _generated(one, total, steps, rng, index if one.name in of_items else None)
+        lengths = np.ones(total, np.int64) if one.name in reader.candidates else steps
+        parts |= _generated(one, total, lengths, rng, index if one.name in of_items else None)
     columns = {name: torch.from_numpy(rng.integers(2, size=total)) for name in reader.labels}
     columns |= {name: torch.ones(total) for name in reader.weights}
     whole = put_together(total, parts, columns)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Source', 'data_files', 'input_types', 'csv_tables', 'file_tables', 'pieces', 'put_together', 'plain_column', 'is_raw',
-           'batch_of', 'tables', 'batches', 'read', 'part', 'RowReader']
+           'one_each', 'batch_of', 'tables', 'batches', 'read', 'part', 'RowReader']
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #00b98e8c
 import glob
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, cast
@@ -28,10 +28,12 @@ from ...core.pipeline import DataConfig, PipelineConfig
 from ...core.registry import nearest
 from .encoded import encoded_column
 from .raw_features import feature_order, inputs_of, raw_parts
-from .tokens import one_array
-from .written import Written, model_features, written_features
+from .tokens import is_text, one_array, without_empty
+from recbench.data.columns.written import (
+    Written, candidate_features, model_features, written_features
+)
 from ..rows.batch import Batch, make_batch
-from ..rows.table import Jagged, Table
+from ..rows.table import Jagged, Table, is_list_type
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #19246a8e
 def data_files(path: str | Path | Sequence[str | Path], folder: str | Path = "") -> list[Path]:
@@ -184,6 +186,49 @@ def is_raw(config: DataConfig) -> bool:
     if config.fg_encoded is not None: return not config.fg_encoded
     return config.fg_mode in ("FG_NORMAL", "FG_DAG")
 
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #91029e01
+def _in_lists(table: pa.Table, name: str, mark: str) -> pa.Array | None:
+    "A column as lists of its entries; None where it holds one value a row, or is missing."
+    if name not in table.column_names: return None
+    column = one_array(table[name])
+    if is_list_type(column.type): return column
+    return pc.split_pattern(without_empty(column), mark) if is_text(column.type) else None
+
+
+def _counts(lists: pa.Array) -> np.ndarray:
+    "Entries of each list, 0 of a missing one."
+    return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+
+
+def one_each(table: pa.Table, candidates: Mapping[str, Written], labels: Sequence[str]) -> pa.Table:
+    """A row for each target; one without any is left out.
+
+    Args:
+        table: rows with targets in sequences
+        candidates: features that hold them, by name
+        labels: columns that may be in step with them
+
+    Raises:
+        ValueError: where two features or a label differ in number in a row
+    """
+    marks = {name: one.delimiter for name, one in candidates.items()}
+    first = next(iter(marks), "")
+    marks |= dict.fromkeys(labels, marks.get(first, ";"))
+    read = {name: _in_lists(table, name, mark) for name, mark in marks.items()}
+    lists = {name: found for name, found in read.items() if found is not None}
+    if first not in lists: return table
+    counts = _counts(lists[first])
+    for name, found in lists.items():
+        own = _counts(found)
+        if (own == counts).all(): continue
+        row = int(np.flatnonzero(own != counts)[0])
+        raise ValueError(f"{name} holds {own[row]} entries in row {row}; {first} holds {counts[row]} "
+                         "targets there")
+    rows = table.take(pa.array(np.repeat(np.arange(len(table)), counts)))
+    for name, found in lists.items():
+        rows = rows.set_column(rows.column_names.index(name), name, pc.list_flatten(found))
+    return rows
+
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #cba23ea4
 Source = str | Path | Sequence[str | Path] | pd.DataFrame | pa.Table
 
@@ -242,9 +287,12 @@ def tables(self: "RowReader", source: Source, rows: int) -> Iterator[pa.Table]:
         rows: of a piece
     """
     if isinstance(source, pd.DataFrame): source = pa.Table.from_pandas(source, preserve_index=False)
-    if isinstance(source, pa.Table): return pieces(iter([source]), rows)
-    files = data_files(cast(str | Path | Sequence[str | Path], source), self.folder)
-    return pieces(file_tables(files, self.config, self._columns()), rows)
+    if isinstance(source, pa.Table): found = iter([source])
+    else:
+        files = data_files(cast(str | Path | Sequence[str | Path], source), self.folder)
+        found = file_tables(files, self.config, self._columns())
+    if self.candidates: found = (one_each(table, self.candidates, self.labels) for table in found)
+    return pieces(found, rows)
 
 
 def batches(self: "RowReader", source: Source, batch_size: int | None = None) -> Iterator[Batch]:
@@ -295,6 +343,7 @@ class RowReader:
         features: as a model reads them, by name
         written: as the config has them, by name
         steps: features that are computed from raw columns, in order; [] where rows are encoded
+        candidates: features that hold several targets of a row, which become a row each
     """
 
     def __init__(self, pipeline: PipelineConfig, folder: str | Path = ""):
@@ -307,6 +356,7 @@ class RowReader:
             one.name: one for one in written_features(pipeline.feature_configs)
             if one.name in self.features
         }
+        self.candidates = candidate_features(pipeline)
         self.steps: list[Written] = []
         if is_raw(self.config):
             self.steps = feature_order(list(written_features(pipeline.feature_configs)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALWAYS_IDS', 'Written', 'written_features', 'vocabulary_path', 'vocabulary_lines', 'table_rows', 'dense_embedding',
-           'model_feature', 'item_features', 'model_features']
+           'model_feature', 'item_features', 'candidate_features', 'model_features']
 
 # %% ../../../nbs/10_data/50_columns/20_written.ipynb #43a560e3
 from collections.abc import Iterator
@@ -195,6 +195,20 @@ def item_features(pipeline: PipelineConfig) -> set[str]:
     groups = [one for one in pipeline.model_config.feature_groups if one.group_name in inputs]
     return {name for group in groups for part in (group, *group.sequence_groups)
             for name in part.feature_names}
+
+# %% ../../../nbs/10_data/50_columns/20_written.ipynb #f4505497
+def candidate_features(pipeline: PipelineConfig) -> dict[str, Written]:
+    """Features that hold the candidates of a row as a sequence, by name: those of an HSTUMatch's item
+    tower.
+
+    Args:
+        pipeline: with model and features
+    """
+    config = pipeline.model_config
+    if config is None or config.hstu_match is None: return {}
+    items = item_features(pipeline)
+    return {one.name: one for one in written_features(pipeline.feature_configs)
+            if one.in_sequence and one.name in items}
 
 # %% ../../../nbs/10_data/50_columns/20_written.ipynb #a4cc0255
 def model_features(
