@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMBINERS', 'OVERLAPS', 'row_of', 'shared_codes', 'joined', 'last_equal', 'combo', 'bool_mask', 'split_once',
-           'map_tokens', 'Hits', 'lookup_map', 'nested_tokens', 'lookup_nested', 'combined', 'hit_words', 'overlap',
-           'vector_tokens', 'dot']
+           'map_tokens', 'Hits', 'lookup_map', 'nested_tokens', 'opened', 'lookup_nested', 'combined', 'hit_words',
+           'overlap', 'vector_tokens', 'dot']
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #a13cf084
 from collections.abc import Sequence
@@ -53,23 +53,23 @@ def joined(asked: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #e36c5c9a
 def last_equal(
-    asked: np.ndarray, lengths: np.ndarray, there: np.ndarray, others: np.ndarray
+    asked: np.ndarray, row: np.ndarray, there: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
     """Where each value stands in the other side of its row, the last time, int64 [Q]; -1: nowhere.
 
     Args:
         asked: int64 [Q], codes of values
-        lengths: int64 [rows], asked values of each row
+        row: int64 [Q], row of each
         there: int64 [M], codes of the other side
         others: int64 [rows], its values of each row
     """
-    row, found = row_of(lengths), np.full(len(asked), -1)
-    if int((lengths * others).sum()) > 64 * (len(asked) + len(there)):
+    found, size = np.full(len(asked), -1), others[row]
+    if int(size.sum()) > 64 * (len(asked) + len(there)):
         count = int(max(asked.max(initial=0), there.max(initial=0))) + 1
         counts, places = joined(row * count + asked, row_of(others) * count + there)
         found[counts > 0] = places[counts.cumsum()[counts > 0] - 1]
         return found
-    first, size = (others.cumsum() - others)[row], others[row]
+    first = (others.cumsum() - others)[row]
     for step in range(int(others.max(initial=0))):
         open_ = np.flatnonzero(size > step)
         place = first[open_] + step
@@ -164,16 +164,17 @@ class Hits(NamedTuple):
     more: pa.Array | None = None
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #152cb2c2
-def lookup_map(table: Tokens, keys: Tokens) -> Hits:
+def lookup_map(table: Tokens, keys: Tokens, owner: np.ndarray | None = None) -> Hits:
     """What the map of each row has for the row's keys, in their order; of a key twice the last.
 
     Args:
         table: keys, their values as `weights`
         keys: that are looked up
+        owner: row of the map that each row of keys asks; None: its own
     """
     (there, asked), _ = shared_codes([table.values, keys.values])
     row = row_of(keys.lengths)
-    last = last_equal(asked, keys.lengths, there, table.lengths)
+    last = last_equal(asked, row if owner is None else owner[row], there, table.lengths)
     found = last >= 0
     last = last[found]
     lengths = np.bincount(row[found], minlength=len(keys.lengths)).astype(np.int64)
@@ -181,41 +182,58 @@ def lookup_map(table: Tokens, keys: Tokens) -> Hits:
     return Hits(values.take(pa.array(last)), lengths, keys.values.filter(pa.array(found)))
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #cf0c0bd5
-def nested_tokens(column: pa.Array, name: str) -> tuple[Tokens, pa.Array]:
-    """Pairs of maps of maps: outer keys with values as `weights`, and the inner keys.
+def nested_tokens(column: pa.Array, name: str) -> Tokens:
+    """Outer keys of maps of maps, the text of each inner map as `weights`.
 
     Args:
         column: text such as `p1^s1:1,s2:2|p2^s1:3`
         name: of the feature, for errors
     """
     outer, lengths = entries(column, "|")
-    outer_keys, inside = split_once(outer, "^", name)
-    items = pc.split_pattern(inside, ",")
-    sizes = pc.list_value_length(items).to_numpy(zero_copy_only=False).astype(np.int64)
-    keys, values = split_once(pc.list_flatten(items), ":", name)
-    total = np.bincount(row_of(lengths), weights=sizes, minlength=len(lengths)).astype(np.int64)
-    spread = outer_keys.take(pa.array(row_of(sizes)))
-    return Tokens(spread, total, weights=values), keys
+    keys, inside = split_once(outer, "^", name)
+    return Tokens(keys, lengths, weights=inside)
 
-# %% ../../../nbs/10_data/50_columns/44_operators.ipynb #59bc48fa
-def lookup_nested(table: Tokens, inner: pa.Array, outer: Tokens | None, keys: Tokens | None) -> Hits:
-    """What the map of maps of each row has for both keys.
+
+def opened(table: Tokens, name: str) -> tuple[Tokens, pa.Array]:
+    """Pairs of inner maps: outer keys with values as `weights`, and the inner keys.
 
     Args:
-        table: outer keys, their values as `weights`
-        inner: inner keys of the same pairs
+        table: of `nested_tokens`
+        name: of the feature, for errors
+    """
+    items = pc.split_pattern(table.weights, ",")
+    sizes = pc.list_value_length(items).to_numpy(zero_copy_only=False).astype(np.int64)
+    keys, values = split_once(pc.list_flatten(items), ":", name)
+    total = np.bincount(row_of(table.lengths), weights=sizes, minlength=len(table.lengths))
+    spread = table.values.take(pa.array(row_of(sizes)))
+    return Tokens(spread, total.astype(np.int64), weights=values), keys
+
+# %% ../../../nbs/10_data/50_columns/44_operators.ipynb #59bc48fa
+def _asked_for(words: pa.Array, row: np.ndarray, wanted: Tokens | None) -> np.ndarray:
+    "Places of the words that are among the wanted ones of their row."
+    if wanted is None: return np.arange(len(words))
+    (there, asked), _ = shared_codes([words, wanted.values])
+    return np.flatnonzero(last_equal(there, row, asked, wanted.lengths) >= 0)
+
+
+def lookup_nested(table: Tokens, outer: Tokens | None, keys: Tokens | None, name: str) -> Hits:
+    """What the map of maps of each row has for both keys; inner maps that nobody asks are not read.
+
+    Args:
+        table: of `nested_tokens`
         outer: first keys, one a row; None: any
         keys: second keys, one a row; None: any
+        name: of the feature, for errors
     """
-    keep, owner = np.ones(len(table.values), bool), row_of(table.lengths)
-    for words, wanted in ((table.values, outer), (inner, keys)):
-        if wanted is None: continue
-        (there, asked), _ = shared_codes([words, wanted.values])
-        keep &= last_equal(there, table.lengths, asked, wanted.lengths) >= 0
-    lengths = np.bincount(owner[keep], minlength=len(table.lengths)).astype(np.int64)
-    values = table.values if table.weights is None else table.weights
-    parts = [part.filter(pa.array(keep)) for part in (values, table.values, inner)]
-    return Hits(parts[0], lengths, parts[1], parts[2])
+    row, rows = row_of(table.lengths), len(table.lengths)
+    kept = _asked_for(table.values, row, outer)
+    lengths = np.bincount(row[kept], minlength=rows).astype(np.int64)
+    part = lambda words: words.take(pa.array(kept))
+    pairs_, inner = opened(Tokens(part(table.values), lengths, weights=part(table.weights)), name)
+    row = row_of(pairs_.lengths)
+    kept = _asked_for(inner, row, keys)
+    lengths = np.bincount(row[kept], minlength=rows).astype(np.int64)
+    return Hits(part(pairs_.weights), lengths, part(pairs_.values), part(inner))
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #74313e77
 COMBINERS = ("sum", "mean", "min", "max", "count")
@@ -256,7 +274,7 @@ def _shares(query: Tokens, title: Tokens, of_query: bool) -> np.ndarray:
     asked, there = shared_codes([query.values, title.values])[0]
     sides = [(asked, query.lengths), (there, title.lengths)]
     (own, lengths), other = sides if of_query else sides[::-1]
-    inside = (last_equal(own, lengths, *other) >= 0).astype(np.float64)
+    inside = (last_equal(own, row_of(lengths), *other) >= 0).astype(np.float64)
     return reduced(np.add, Numbers(inside, lengths)) / np.maximum(lengths, 1)
 
 # %% ../../../nbs/10_data/50_columns/44_operators.ipynb #0ff12315

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIDES', 'Reader', 'Made', 'SIZES', 'CHANGES', 'USUAL_CHANGES', 'Input', 'inputs_of', 'feature_order', 'Rows',
-           'column_of', 'repeated', 'cut', 'sequence_tokens', 'plain', 'read_input', 'is_words', 'number_tokens',
-           'changed_text', 'token_ids', 'made_of', 'normalised', 'filled_numbers', 'bucketed', 'ids_of', 'numbers_of',
-           'as_parts', 'rows_for', 'raw_parts']
+           'column_of', 'repeated', 'cut', 'sequence_tokens', 'plain', 'read_once', 'read_input', 'is_words',
+           'number_tokens', 'changed_text', 'token_ids', 'made_of', 'normalised', 'filled_numbers', 'bucketed',
+           'ids_of', 'numbers_of', 'as_parts', 'rows_for', 'raw_parts']
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #cc116888
 from collections.abc import Callable, Mapping, Sequence
@@ -203,8 +203,10 @@ def plain(tokens: Tokens) -> Tokens:
 Reader = Callable[[pa.Array], Tokens]   # a column of rows becomes their values
 
 
-def read_input(feature: Written, one: Input, rows: Rows, reader: Reader | None = None) -> Tokens:
-    """The values of an input, ragged over rows or positions.
+def read_once(
+    feature: Written, one: Input, rows: Rows, reader: Reader | None = None
+) -> tuple[Tokens, np.ndarray | None]:
+    """The values of an input, and the row of them that each position has; None: its own.
 
     Args:
         feature: of the config
@@ -217,11 +219,25 @@ def read_input(feature: Written, one: Input, rows: Rows, reader: Reader | None =
         if runs and rows.lengths is None:
             raise ValueError(f"{feature.name} reads feature:{one.name}, which is a sequence; it is "
                              "none")
-        return found if runs or rows.lengths is None else repeated(found, rows.lengths)
-    if one.in_sequence: return _by_position(feature, one, rows)
-    column = column_of(feature, one, rows.table)
-    found = reader(column) if reader else Tokens(*entries(column, feature.config.separator))
-    return found if rows.lengths is None else repeated(found, rows.lengths)
+    elif one.in_sequence: found, runs = _by_position(feature, one, rows), True
+    else:
+        column, runs = column_of(feature, one, rows.table), False
+        found = reader(column) if reader else Tokens(*entries(column, feature.config.separator))
+    return found, None if runs or rows.lengths is None else row_of(rows.lengths)
+
+
+def read_input(feature: Written, one: Input, rows: Rows, reader: Reader | None = None) -> Tokens:
+    """The values of an input, ragged over rows or positions.
+
+    Args:
+        feature: of the config
+        one: its input
+        rows: where it is computed
+        reader: of a column that is no list of words, such as a map
+    """
+    found, owner = read_once(feature, one, rows, reader)
+    if owner is None or rows.lengths is None: return found
+    return repeated(found, rows.lengths)
 
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #66edc04c
 def _by_position(feature: Written, one: Input, rows: Rows) -> Tokens:
@@ -268,7 +284,8 @@ def _looked_up(feature: Written, rows: Rows) -> Made:
     "What maps have for keys."
     config, (table, key) = feature.config, inputs_of(feature)
     reader = lambda column: map_tokens(column, "\x1d", feature.name)
-    hits = lookup_map(read_input(feature, table, rows, reader), plain(read_input(feature, key, rows)))
+    maps, owner = read_once(feature, table, rows, reader)  # of rows, not once for each position
+    hits = lookup_map(maps, plain(read_input(feature, key, rows)), owner)
     if is_words(config): return plain(hit_words(hits, config.need_key))
     width = config.value_dim or 1
     if width == 1:
@@ -285,16 +302,12 @@ def _looked_up(feature: Written, rows: Rows) -> Made:
 def _matched(feature: Written, rows: Rows) -> Made:
     "What maps of maps have for two keys."
     config, inputs = feature.config, inputs_of(feature)
-    table, inner = nested_tokens(column_of(feature, inputs[0], rows.table), feature.name)
-    if rows.lengths is not None:
-        numbered = table._replace(values=pa.array(np.arange(len(inner))))
-        spread = repeated(numbered, rows.lengths)
-        inner, values = inner.take(spread.values), table.values.take(spread.values)
-        table = spread._replace(values=values)
+    table = nested_tokens(column_of(feature, inputs[0], rows.table), feature.name)
+    if rows.lengths is not None: table = repeated(table, rows.lengths)
     keys = iter(inputs[1:])
     given = [None if text == "ALL" else plain(read_input(feature, next(keys), rows))
              for text in (config.pkey, config.skey)]
-    hits = lookup_nested(table, inner, *given)
+    hits = lookup_nested(table, *given, feature.name)
     if is_words(config): return plain(hit_words(hits, config.show_pkey, config.show_skey))
     return Numbers(combined(real_numbers(hits.values, feature.name), hits.lengths, "sum"))
 
