@@ -1,5 +1,8 @@
 "Every component notebook ends on links: to its neighbours, to the lessons that use it, to the letters."
 import importlib.util
+import inspect
+import json
+import re
 
 import pytest
 from conftest import ROOT
@@ -40,3 +43,20 @@ def test_a_paragraph_is_replaced_and_added():
     code = neighbours.mended({"cells": [{"cell_type": "code", "source": ["x = 1"]}]}, first)
     assert len(code["cells"]) == 2
     assert "".join(neighbours.mended(code, second)["cells"][1]["source"]) == second
+
+
+WITHOUT = {"42_multi_tower.ipynb"}      # a model without a paper; its notebook says so
+
+
+def test_every_model_notebook_links_its_paper():
+    from recbench.models.base import MODELS
+
+    for model in MODELS.values():
+        if not model.__module__.startswith("recbench.models."): continue
+        head = open(inspect.getfile(model), encoding="utf-8").read(1000)
+        path = ROOT / "nbs" / re.search(r"File to edit: \S*nbs/(\S+)\.\n", head)[1]
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        places = r"arxiv\.org/abs/\d{4}\.\d{5}|doi\.org/10\.|papers\.nips\.cc/|dlp-kdd\.github\.io/"
+        linked = re.search(f"https://({places})", text)
+        assert linked or path.name in WITHOUT and "no paper of its own" in text, path.name

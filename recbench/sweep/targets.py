@@ -8,6 +8,7 @@ __all__ = ['RECIPE', 'Report', 'is_notebook', 'recipe_names', 'load_function', '
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #6706c472
 import inspect
+import re
 import resource
 import sys
 import time
@@ -65,24 +66,29 @@ def load_function(target: str) -> Callable[..., float | None]:
         raise ValueError(f"target is {target!r}: {error}") from None
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #938b3f40
-def check_metric(metric: str) -> None:
-    """Refuse a metric whose name is near that of a known one; others may be a guest's.
+def check_metric(metric: str, source: str = "") -> None:
+    """Refuse a metric that nothing computes: unknown, without its cut-off, or misspelt.
 
     Args:
         metric: such as "ndcg@10" or "auc_click"
+        source: of a notebook; a metric of one's own is named in it
     """
     from recbench.evaluate.retrieval import METRICS
     from recbench.evaluate.row_metrics import HIGHER_IS_BETTER
+    from recbench.models.heads import METRIC_KINDS
     name, at, k = metric.partition("@")
     if not at and name in METRICS:
         raise ValueError(f"metric is {metric!r}; a cut-off is missing, such as '{metric}@10'")
     if at: lookup(METRICS, name, "metric at a cut-off")
     if at and not (k.isdecimal() and int(k)):
         raise ValueError(f"metric is {metric!r}; the cut-off must be a whole number of at least 1")
-    known = [*HIGHER_IS_BETTER, "loss"]
-    if at or name in known or name.partition("_")[0] in known: return
-    if near := nearest(name, known): raise ValueError(f"unknown metric {metric!r}; {near}known: "
-                                                      f"{', '.join(sorted(known))}")
+    name, known = name.removeprefix("train "), [*HIGHER_IS_BETTER, *METRIC_KINDS, "loss"]
+    own = (name, name.partition("_")[0])
+    if at or any(one in known or re.search(rf"\b{re.escape(one)}\b", source) for one in own): return
+    offered = nearest(name, [*known, *METRICS])
+    lists = ", ".join(f"{one}@10" for one in METRICS)
+    raise ValueError(f"unknown metric {metric!r}; {offered}known: {', '.join(sorted(set(known)))}, "
+                     f"{lists}; one of your own must be named in the notebook")
 
 # %% ../../nbs/82_sweep/40_targets.ipynb #6f0dba2d
 def check_target(plan: Plan) -> None:
@@ -92,9 +98,10 @@ def check_target(plan: Plan) -> None:
         plan: target, space and fixed parameters
     """
     named = [*plan.space, *plan.fixed]
-    if is_notebook(plan.target) or plan.target == RECIPE: check_metric(plan.metric)
     if is_notebook(plan.target): return _check_notebook(plan, named)
-    if plan.target == RECIPE: return _check_recipe(plan, named)
+    if plan.target == RECIPE:
+        _check_recipe(plan, named)
+        return check_metric(plan.metric)
     taken = inspect.signature(load_function(plan.target)).parameters
     own = ("seed", "folder", "report")
     several = {name for name, one in taken.items() if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
@@ -120,6 +127,7 @@ def _check_recipe(plan: Plan, named: list[str]) -> None:
 def _check_notebook(plan: Plan, named: list[str]) -> None:
     import papermill
     if not Path(plan.target).is_file(): raise ValueError(f"there is no notebook {plan.target}")
+    check_metric(plan.metric, Path(plan.target).read_text(encoding="utf-8"))
     known = papermill.inspect_notebook(plan.target)
     for needed in ("run_dir", "seed"):
         if needed not in known: raise ValueError(f"{plan.target} has no parameter {needed}")

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..core.checks import near_keywords
 from ..core.pipeline import DenseOptimizer, GradClipping, GradScaler
 from ..data.rows.batch import Batch
 from ..data.sets.dataset import Dataset
@@ -619,6 +620,7 @@ class Trainer:
     left: dict | None
     "the state of a `fit` that did not end by itself, without run_dir"
 
+    @near_keywords
     def __init__(
         self, model: BaseModel, dataset: Dataset, *, recipe: Recipe | None = None,
         negatives: Negatives | None = None, loader: Loader | None = None, batch_size: int | None = None,

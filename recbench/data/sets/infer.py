@@ -31,15 +31,16 @@ from .telling import codes, holds_item, of_item, tells_item, tells_label
 _NAMES = {
     "user_key": (
         "userid", "user", "uid", "customerid", "customer", "visitorid", "memberid", "sessionid",
-        "accountid", "reviewerid",
+        "accountid", "reviewerid", "shopper", "shopperid", "buyer", "buyerid", "client", "clientid",
     ),
     "item_key": (
         "itemid", "item", "iid", "movieid", "productid", "product", "articleid", "videoid", "songid",
         "trackid", "bookid", "asin", "sku", "stockcode", "film", "movie",
+        "article", "song", "track", "book",
     ),
     "timestamp": (
         "timestamp", "time", "ts", "datetime", "date", "eventtime", "createdat", "invoicedate",
-        "unixtime",
+        "unixtime", "when", "orderdate", "purchasedate", "eventdate",
     ),
     "label": ("label", "rating", "click", "clicked", "target", "score", "stars", "purchased", "liked"),
     "sample_weight": ("sampleweight", "weight"),
@@ -92,6 +93,7 @@ class Verdict(NamedTuple):
     feature: Feature | None = None
     why: str = ""
     note: str = ""
+    shown: bool = False
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #7f939ea9
 @dataclass
@@ -321,6 +323,15 @@ _TOLD = .5       # of the item, from which on a column of the events is not read
 _LABEL = .9      # of the label
 _HELD = .9       # of the lists that hold the row's own item
 
+# %% ../../../nbs/10_data/20_sets/60_infer.ipynb #52e74180
+def _names_items(name: str, code: np.ndarray, found: Verdict, scene: Scene) -> bool:
+    "Whether text of the items says of nearly every item which it is, as a title does."
+    values, known = scene.events.column(name), code >= 0
+    plain = is_text(values.type) and not (found.feature and found.feature.is_list)
+    different = code.max(initial=-1) + 1
+    many = different >= max(_MANY, 0.9 * len(np.unique(scene.items[known])))
+    return plain and many and name not in scene.read
+
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6a045bca
 def judged(name: str, scene: Scene) -> Verdict:
     "A column of the events: of which side it is, or why it is not read."
@@ -341,6 +352,8 @@ def judged(name: str, scene: Scene) -> Verdict:
         if told >= _LABEL: return Verdict(why=f"{told:.0%} of the label can be read from it")
     if code is not None and of_item(code, scene.items, scene.users):
         found = typed(scene.events, name, "item", scene)
+        if _names_items(name, code, found, scene):
+            return Verdict(note=f"{name}: a text of each item, shown with it, not read", shown=True)
         note = f"{name}: one value for each item, read on the item's side"
         return _with_notes(found, found.note, note) if found.feature else found
     if name not in scene.read:
@@ -433,11 +446,13 @@ def infer_sources(sources: Mapping[str, Source], read: Collection[str] = (), **g
         for name, side in zip(_keys(roles), SIDES)
     ]
     features = [*keys, *(verdict.feature for verdict in found.values() if verdict.feature)]
+    shown = [name for name, verdict in found.items() if verdict.shown]
     # a column of that name is the user's own
     windows = {f"max_{name}": 0 for name in ("history", "recent") if name in used | found.keys()}
     split = {} if roles["timestamp"] else {"split": Split(kind="random")}
     return make_schema(
-        {"features": features, "notes": _notes(found), **roles, **windows, **split, **given}
+        {"features": features, "notes": _notes(found), "shown": shown, **roles, **windows, **split,
+         **given}
     )
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #aa8b10ff

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pandas.tseries.api import guess_datetime_format
 
 from ...core.registry import nearest
 from .dataset import SPLITS, Dataset, build_dataset, label_line
@@ -185,6 +186,27 @@ def _vector_column(source: Source, feature: RawFeature) -> pa.Array:
                                                  f"its {feature.value_dim}-vectors") from None
     return values
 
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #0d33f32a
+def _time_formats(values: pa.Array) -> list[str]:
+    "Formats, day first and month first, that the first row suggests and all rows have."
+    text = values.drop_null().to_pandas()
+    with warnings.catch_warnings(action="ignore"):
+        guesses = dict.fromkeys(guess_datetime_format(text.iloc[0], day) for day in (True, False))
+    fits = lambda kind: pd.to_datetime(text, format=kind, errors="coerce").notna().all()
+    return [kind for kind in guesses if kind and fits(kind)]
+
+
+def _text_times(source: Source, name: str, values: pa.Array) -> pa.Array:
+    "Dates as ISO 8601 writes them, 2025-01-31 14:03; other text is refused, with how to read it."
+    try: return values.cast(pa.timestamp("us"))
+    except pa.ArrowException: pass
+    kinds = _time_formats(values) if is_text(values.type) and values.null_count < len(values) else []
+    fit = " or ".join(f"pandas.to_datetime(events[{name!r}], format={kind!r})" for kind in kinds)
+    _refuse_text(
+        source, name, values, "numbers or dates, which pandas.to_datetime or pandas.to_numeric make of "
+        "text" + (f"; every row fits {fit}, assign that to the column first" if fit else "")
+    )
+
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #b4b20dfc
 def _time_column(source: Source, name: str) -> pa.Array:
     values = source.column(name)
@@ -195,8 +217,7 @@ def _time_column(source: Source, name: str) -> pa.Array:
         or pa.types.is_floating(values.type)
         or pa.types.is_boolean(values.type)
     ):
-        _refuse_text(source, name, values, "numbers or dates, which pandas.to_datetime or "
-                                           "pandas.to_numeric make of text")
+        return _text_times(source, name, values)
     if not pa.types.is_timestamp(values.type): return _number_column(source, name)
     if values.null_count: source.refuse(name, "a timestamp may not be missing", values.is_null())
     return values
@@ -307,6 +328,12 @@ def _lifted(schema: SchemaFile, sources: Mapping[str, Source], names: list[str])
         for feature in found
         if all(feature.name in sources[part].table.column_names for part in names)
     ]
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #e026b92c
+def _shown(schema: SchemaFile, sources: Mapping[str, Source]) -> list[Feature]:
+    "Text that only the events have, and that stands with the items, as if it were a feature of them."
+    known = sources["items"].table.column_names if "items" in sources else []
+    return [IdFeature(name=name, side="item") for name in schema.shown if name not in known]
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3123d3ad
 def _lift(feature: Feature, key: str, items: pd.DataFrame, events: pd.DataFrame) -> pd.Series:
@@ -828,7 +855,8 @@ def dataset_from_sources(
     given = names != ["events"]
     split = schema.split if isinstance(schema.split, str) and not given else None
     of_users, of_events = _user_features(schema, sources)
-    lifted, integers = _lifted(schema, sources, names), _integer_tables(schema, sources)
+    lifted = [*_lifted(schema, sources, names), *_shown(schema, sources)]
+    integers = _integer_tables(schema, sources)
     read = [*of_events, *lifted]
     frames = {part: _event_frame(sources[part], schema, read, split, integers) for part in names}
     ids = [one.name for one in read if isinstance(one, IdFeature) and not one.is_list]

@@ -132,6 +132,8 @@ class SchemaFile(Schema):
     "between the values of a list that is written as text"
     text: tuple[str, ...] = ()
     "columns that are text, whatever they look like: 007 is not 7"
+    shown: tuple[str, ...] = ()
+    "text of the events that stands with its item to be shown, such as a title; no model reads it"
     notes: tuple[str, ...] = ()
     "what inference made of columns and left out, for reading"
     max_history: int = Field(default=50, ge=0)
