@@ -159,8 +159,10 @@ SPARSE_SEQUENCES = DRAWN.model_copy(
 )
 SPARSE_GATED = SPARSE_SEQUENCES.model_copy(
     update=dict(
-        epochs=20, patience=20, schedule="cosine",
-        architecture={"layers": 1, "heads": 1, "sequence_dropout": 0.5},
+        epochs=40, patience=40, schedule="cosine",
+        architecture=dict(
+            layers=1, heads=1, sequence_dropout=0.5, similarity="COSINE", temperature=0.07
+        ),
     )
 )
 
@@ -176,7 +178,10 @@ CENSUS = TASKS.model_copy(
 TUNED: dict[str, dict[str, Recipe]] = {
     "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
-    "amazon-beauty": {"SASRec": SPARSE_SEQUENCES, "ESASRec": SPARSE_GATED},
+    **dict.fromkeys(
+        ("amazon-beauty", "amazon-sports", "amazon-toys"),
+        {"SASRec": SPARSE_SEQUENCES, "ESASRec": SPARSE_GATED},
+    ),
     "movielens-100k": dict.fromkeys(RANK_MODELS, RATINGS),
     "frappe": dict.fromkeys(RANK_MODELS, FRAPPE),
     "census-income": dict.fromkeys(TASK_MODELS, CENSUS),
