@@ -323,6 +323,20 @@ def _padded(ones: csr_matrix, other: Tensor, sizes: Tensor) -> Tensor:
     vectors[inside] = other[torch.from_numpy(ones.indices).long()]
     return vectors
 
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #23dacd59
+def _solved(vectors: Tensor, diagonal: Tensor) -> Tensor:
+    "(diag(d) + V^T V)^-1 V^T 1 of each row, [B, D]; by the smaller of the two systems, D x D or L x L."
+    length, width = vectors.shape[1:]
+    if length >= width:
+        matrix = vectors.mT @ vectors + torch.diag_embed(diagonal)
+        factor = torch.linalg.cholesky(matrix)
+        return torch.cholesky_solve(vectors.sum(1).unsqueeze(2), factor).squeeze(2)
+    scaled = vectors / diagonal.unsqueeze(1)
+    matrix = scaled @ vectors.mT + torch.eye(length)
+    ones = torch.ones(len(vectors), length, 1)
+    share = torch.cholesky_solve(ones, torch.linalg.cholesky(matrix))               # [B, L, 1]
+    return (scaled * share).sum(1)
+
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #67628fa1
 def solved_rows(ones: csr_matrix, other: Tensor, unobserved: float, l2: float) -> Tensor:
     """Vectors of rows that fit 1 at their entries and 0 elsewhere, float32 [R, D]; 0 for an empty row.
@@ -335,16 +349,15 @@ def solved_rows(ones: csr_matrix, other: Tensor, unobserved: float, l2: float) -
     """
     rows, width = ones.shape[0], other.shape[1]
     lengths, solved = np.diff(ones.indptr), torch.zeros(rows, width)
-    everywhere, unit = unobserved * (other.T @ other), torch.eye(width)
+    spread, turn = torch.linalg.eigh(other.T @ other)   # turned, the weight of all cells is diagonal
+    turned = other @ turn
     for some in _blocks_of_rows(lengths, max(1, _CELLS // width)):
         sizes = torch.from_numpy(lengths[some].astype(np.int64))
-        vectors = _padded(ones[some], other, sizes)
         penalty = l2 * (sizes + unobserved * len(other))
-        matrix = vectors.mT @ vectors + everywhere + penalty.view(-1, 1, 1) * unit
-        factor = torch.linalg.cholesky(matrix)
-        found = torch.cholesky_solve(vectors.sum(1).unsqueeze(2), factor)
-        solved[torch.from_numpy(some)] = found.squeeze(2)
-    return solved
+        diagonal = unobserved * spread.clamp(min=0) + penalty.unsqueeze(1)          # [B, D]
+        found = _solved(_padded(ones[some], turned, sizes), diagonal)
+        solved[torch.from_numpy(some)] = found
+    return solved @ turn.T
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #cb9556bc
 @dataclass
