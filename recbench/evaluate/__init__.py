@@ -13,7 +13,7 @@ __all__ = ['RecentPrior', 'Recommendations', 'recent_shift', 'TreeIndex', 'beam_
            'hit_rate_at', 'mrr_at', 'ndcg_at', 'rank_counts', 'recall_at', 'Evaluation', 'compare', 'embed_items',
            'evaluate', 'evaluate_retrieval', 'folded', 'nearest_items', 'readable', 'bootstrap_interval',
            'paired_interval', 'TaskRows', 'evaluate_task', 'evaluate_tasks', 'fit_task_baselines', 'judged_rows',
-           'rows_given', 'task_ceilings', 'PlattScaled', 'Blend']
+           'rows_given', 'task_ceilings', 'PlattScaled', 'Blend', 'Stacked']
 
 # %% ../../nbs/70_evaluate/99_evaluate.ipynb #abe712bd
 from typing import TYPE_CHECKING
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from recbench.evaluate.row_baselines import fit_row_baselines
     from recbench.evaluate.significance import bootstrap_interval, paired_interval
+    from recbench.evaluate.stacked import Stacked
     from recbench.evaluate.task_rows import (
         TaskRows, fit_task_baselines, judged_rows, rows_given, task_ceilings
     )
@@ -72,5 +73,5 @@ _all_ = [
     "evaluate_retrieval", "folded", "nearest_items", "readable", "bootstrap_interval",
     "paired_interval",
     "TaskRows", "evaluate_task", "evaluate_tasks", "fit_task_baselines", "judged_rows", "rows_given",
-    "task_ceilings", "PlattScaled", "Blend"
+    "task_ceilings", "PlattScaled", "Blend", "Stacked"
 ]
