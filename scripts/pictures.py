@@ -1,15 +1,18 @@
-"""Stored pictures of the notebooks: which are small, coarse, or in matplotlib's own colours.
+"""Stored pictures of the notebooks: which are small, coarse, hard to read, or in matplotlib's colours.
 
     python scripts/pictures.py
 
 Fine is a picture of at least 110 dots an inch, as its file says, or 640 pixels wide; its lines have
 the project's colours (`recbench.evaluate.pictures.COLORS`), which are told apart by people who do not
-see red or green.
+see red or green. Letters have at least 9 points as a page of 800 pixels shows them, on which wider
+pictures shrink. How many points they have the picture's file says, or `fontsize=` in its cell, else
+they are matplotlib's 10.
 """
 
 import base64
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +22,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 DPI, WIDE, ENOUGH = 110, 640, 60        # ENOUGH pixels of a colour are a line of it
+PAGE, POINTS, SCREEN = 800, 9, 96       # pixels of a page, least size of letters there, pixels an inch
 OTHERS = ("1f77b4", "ff7f0e", "2ca02c", "d62728", "9467bd", "8c564b", "e377c2", "bcbd22", "17becf")
 
 
@@ -30,14 +34,24 @@ class Picture(NamedTuple):
         size: width and height in pixels
         dpi: as its file says; 0 where it does not
         foreign: pixels of matplotlib's colours, by colour
+        letters: points of the smallest letters as drawn; 0: none
     """
     place: str
     size: tuple[int, int]
     dpi: int
     foreign: dict[str, int]
+    letters: float
 
     @property
     def coarse(self) -> bool: return self.dpi < DPI and self.size[0] < WIDE
+
+    @property
+    def shown(self) -> float:
+        "Points of the smallest letters on a page of 800 pixels."
+        return self.letters * (self.dpi or DPI) / SCREEN * min(1, PAGE / self.size[0])
+
+    @property
+    def small(self) -> bool: return 0 < self.shown < POINTS
 
 
 def foreign_pixels(pixels: np.ndarray) -> dict[str, int]:
@@ -50,10 +64,21 @@ def foreign_pixels(pixels: np.ndarray) -> dict[str, int]:
     return found
 
 
-def picture(place: str, png: bytes) -> Picture:
+def picture(place: str, png: bytes, source: str = "") -> Picture:
+    """What a picture is.
+
+    Args:
+        place: notebook and cell
+        png: its bytes
+        source: of its cell
+    """
     with Image.open(io.BytesIO(png)) as image:
         dpi, pixels = image.info.get("dpi", (0, 0))[0], np.asarray(image.convert("RGB"))
-    return Picture(place, (pixels.shape[1], pixels.shape[0]), round(dpi), foreign_pixels(pixels))
+        said = image.info.get("smallest text")
+    named = re.findall(r"\b(?:fontsize|labelsize)=([0-9.]+)", source)
+    letters = float(said) if said else min(map(float, named), default=10.0)
+    size = pixels.shape[1], pixels.shape[0]
+    return Picture(place, size, round(dpi), foreign_pixels(pixels), letters)
 
 
 def pictures(folder: Path = ROOT / "nbs") -> Iterator[Picture]:
@@ -64,15 +89,18 @@ def pictures(folder: Path = ROOT / "nbs") -> Iterator[Picture]:
             for output in cell.get("outputs", []):
                 png = output.get("data", {}).get("image/png")
                 place = f"{path.relative_to(folder).as_posix()} cell {number}"
-                if png: yield picture(place, base64.b64decode("".join(png)))
+                if png: yield picture(place, base64.b64decode("".join(png)), "".join(cell["source"]))
 
 
 def main() -> None:
     found = list(pictures())
     for one in found:
-        if one.coarse or one.foreign: print(one.place, one.size, f"{one.dpi} dpi", *one.foreign)
+        if one.coarse or one.foreign or one.small:
+            print(one.place, one.size, f"{one.dpi} dpi, {one.shown:.1f} points", *one.foreign)
     coarse, foreign = sum(one.coarse for one in found), sum(bool(one.foreign) for one in found)
-    print(f"{len(found)} pictures: {coarse} coarse, {foreign} in colours of matplotlib")
+    small = sum(one.small for one in found)
+    print(f"{len(found)} pictures: {coarse} coarse, {foreign} in colours of matplotlib, {small} with "
+          f"letters under {POINTS} points on a page of {PAGE} pixels")
 
 
 if __name__ == "__main__": main()

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 spec = importlib.util.spec_from_file_location("pictures", ROOT / "scripts" / "pictures.py")
 pictures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pictures)
 
-COARSE, FOREIGN = 0, 0
+COARSE, FOREIGN, SMALL = 0, 0, 0
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,24 @@ def test_no_more_are_coarse(stored):
 def test_no_more_have_colours_of_their_own(stored):
     foreign = [one.place for one in stored if one.foreign]
     assert len(foreign) <= FOREIGN, foreign
+
+
+def test_letters_are_read_at_800_pixels(stored):
+    small = [f"{one.place}: {one.shown:.1f}" for one in stored if one.small]
+    assert len(small) <= SMALL, small
+
+
+def test_small_letters_are_found():
+    def png(width: int, **told) -> bytes:
+        file, said = io.BytesIO(), PngInfo()
+        for name, value in told.items(): said.add_text(name.replace("_", " "), value)
+        Image.new("RGB", (width, 9), "white").save(file, format="png", dpi=(110, 110), pnginfo=said)
+        return file.getvalue()
+
+    wide, narrow, source = png(1100), png(700), "axes.legend(fontsize=8)"
+    assert pictures.picture("a", wide).small and not pictures.picture("b", narrow, source).small
+    assert pictures.picture("c", png(880), source).small
+    assert not pictures.picture("d", png(1100, smallest_text="11"), source).small
 
 
 def test_what_is_coarse_or_foreign_is_found():

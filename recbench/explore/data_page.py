@@ -113,7 +113,9 @@ def length_line(facts: DataFacts) -> str:
     said = f"The median user has {length:.0f} events; {density:.3%} of all pairs are filled"
     if length < 5:
         return f"{said}: short histories. Start with ItemKNN and a small model (width 16, dropout)."
-    return f"{said}: enough to learn users from their histories; leave user ids out of the towers."
+    return (f"{said}: enough to learn users from their histories; leave user ids out of the towers: "
+            "own = [one for one in data.features() if one.name != data.schema.user_key], then "
+            "match_config('DSSM', data, features=own) and create_model(config, own, ['label']).")
 
 # %% ../../nbs/90_explore/61_data_page.ipynb #adf0192a
 def leak_line(facts: DataFacts) -> str:
@@ -218,7 +220,8 @@ def draw_time(axes: Axes, dataset: Dataset, facts: DataFacts) -> bool:
     values = [pd.to_datetime(part, unit=unit).to_numpy() if days else part for part in times]
     axes.hist(values, bins=40, stacked=True, color=COLORS[:3], label=SPLITS)
     axes.set(title="Events over time", ylabel="events", xlabel="date" if days else "time")
-    axes.legend(frameon=False, loc="upper left")
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])    # the legend stands above the bars
+    axes.legend(frameon=False, loc="upper left", ncols=3)
     axes.tick_params(axis="x", rotation=30)
     return True
 
@@ -303,7 +306,7 @@ def draw_page(dataset: Dataset, facts: DataFacts) -> Figure:
         dataset: that was measured
         facts: of `data_facts`
     """
-    figure = Figure(figsize=(10, 10.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 10.5), dpi=110, layout="constrained")
     shape = [Figure().subplots() for _ in PANELS]
     panels = [one for one, axes in zip(PANELS, shape) if one(axes, dataset, facts)]
     places = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()

@@ -323,7 +323,7 @@ def draw_settings(axes: Axes, table: pd.DataFrame) -> None:
         "mask": [words.get(flag, "-") for flag in table["mask_known"]],
         "CPU s": [f"{seconds:.1f}" for seconds in table["seconds"]],
     }
-    style = dict(ha="center", fontsize=9, color="0.25")
+    style = dict(ha="center", fontsize=9.5, color="0.25")
     for x, (head, cells) in enumerate(shown.items()):
         axes.text(x, -0.7, head, va="bottom", **style)
         for y, cell in enumerate(cells): axes.text(x, y, cell, va="center", **style)

@@ -76,7 +76,7 @@ def _draw_config(axes: Axes, y: float, row: pd.Series, seeds: np.ndarray, color:
     axes.plot(seeds, np.full(len(seeds), y), "o", color=color, ms=4.5, mec="white", mew=0.6)
     axes.annotate(
         f"{row.name} {row['mean']:.3f}", (1.02, y), xycoords=("axes fraction", "data"), va="center",
-        color=color, fontsize=9.5, fontweight="bold",
+        color=color, fontsize=10, fontweight="bold",
     )
 
 # %% ../../nbs/90_explore/40_overlay.ipynb #d1318996

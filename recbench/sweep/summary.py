@@ -211,7 +211,7 @@ def draw_sweep(sweep: Sweep) -> Figure:
     Args:
         sweep: with outcomes
     """
-    figure = Figure(figsize=(10, 9), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 9), dpi=110, layout="constrained")
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1, 1.1]), dtype=object)
     draw_parallel(above.subplots(), sweep)
     enough = len(_told(sweep)) >= 4

@@ -15,6 +15,7 @@ from array import array
 import numpy as np
 import pandas as pd
 import PIL.Image
+import PIL.PngImagePlugin
 from IPython import get_ipython
 from IPython.display import Image, display
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
-from ..evaluate.pictures import COLORS
+from ..evaluate.pictures import COLORS, SMALLEST, smallest_text
 
 # %% ../../nbs/80_train/30_live_plot.ipynb #9f0f07a5
 PALETTE = COLORS[:6]   # without the grey of baselines
@@ -106,8 +107,10 @@ def to_png(figure: Figure, colors: int = 128) -> bytes:
     canvas.draw()
     picture = PIL.Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     png = io.BytesIO()
+    said = PIL.PngImagePlugin.PngInfo()
+    said.add_text(SMALLEST, str(smallest_text(figure)))
     picture.quantize(colors, method=PIL.Image.Quantize.FASTOCTREE, dither=PIL.Image.Dither.NONE).save(
-        png, format="png", optimize=True, dpi=(figure.dpi, figure.dpi)
+        png, format="png", optimize=True, dpi=(figure.dpi, figure.dpi), pnginfo=said
     )
     return png.getvalue()
 
