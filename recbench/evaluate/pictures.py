@@ -42,7 +42,7 @@ def smallest_text(figure: Figure) -> float:
 
 # %% ../../nbs/70_evaluate/41_pictures.ipynb #74fabb64
 def legend_above(axes: Axes, columns: int = 3, title: str | None = None) -> None:
-    """A legend off the data, above the axes, in letters of 9 points.
+    """A legend off the data, above the axes, in letters of 9.5 points.
 
     Args:
         axes: whose lines have labels
@@ -50,7 +50,7 @@ def legend_above(axes: Axes, columns: int = 3, title: str | None = None) -> None
         title: what the entries are
     """
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9, title=title
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=9.5, title=title
     )
 
 

@@ -172,8 +172,9 @@ def draw_differences(gaps: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """
     if not gaps: raise ValueError("gaps is empty; give at least one metric")
     first = next(iter(gaps.values()))
-    figure = Figure(figsize=(max(5.8, 3.8 * len(gaps)), 1.5 + 0.26 * len(first)), dpi=110,
-                    layout="constrained")
+    names = 0.08 * max(len(str(name)) for name in first.index)      # inches
+    width = max(5.8, 3.8 * len(gaps), 3.1 * len(gaps) + names)
+    figure = Figure(figsize=(width, 1.5 + 0.26 * len(first)), dpi=110, layout="constrained")
     panels = figure.subplots(1, len(gaps), sharey=True, squeeze=False)[0]
     for axes, (metric, rows) in zip(panels, gaps.items()):
         _draw_gaps(axes, rows, metric)
