@@ -1,13 +1,16 @@
 """A catalogue of a million items: recall, latency and memory of every index.
 
     python benchmarks/catalogue.py [--items 1000000] [--width 64] [--kinds exact ivf pq hnsw]
+        [--construction 200]
 
 What is found is kept in `benchmarks/results/catalogue`, a file a kind, of which `scripts/results.py`
 makes a table and `nbs/70_evaluate/51_recall_latency.ipynb` a picture.
 
 Clustered unit vectors: items around as many centres as the root of their number, users near items. One
 thread; milliseconds of CPU for one user, median; recall is of the exact first hundred. Memory beside
-each is what the structure holds when written, without the vectors of `exact`.
+each is what the structure holds when written, without the vectors of `exact`. `--construction` are the
+candidates that HNSW keeps when an item joins its graph (efConstruction): building takes time about in
+proportion.
 """
 import argparse
 import json
@@ -44,6 +47,17 @@ def with_effort(index: ItemIndex, effort: int) -> ItemIndex:
     return index
 
 
+def made(items: torch.Tensor, kind: str, construction: int) -> ItemIndex:
+    "The index; hnsw with so many candidates at construction."
+    if kind != "hnsw": return ItemIndex(items, kind)
+    structure = faiss.IndexHNSWFlat(items.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    index = ItemIndex(items)
+    structure.hnsw.efConstruction = construction
+    structure.add(items.numpy())
+    index.structure, index.kind = structure, kind
+    return index
+
+
 def size(index: ItemIndex) -> float:
     "Megabytes of the structure."
     if index.structure is None: return index.item_emb.numel() * 4 / 2**20
@@ -71,6 +85,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=64)
     kinds = ["exact", "ivf", "pq", "hnsw"]
     parser.add_argument("--kinds", nargs="*", default=kinds, choices=list(EFFORTS))
+    parser.add_argument("--construction", type=int, default=200)
     asked = parser.parse_args()
     torch.set_num_threads(1), faiss.omp_set_num_threads(1)
     items, users = vectors(asked.items, asked.width, asked.users)
@@ -79,11 +94,12 @@ def main() -> None:
     RECORDS.mkdir(parents=True, exist_ok=True)
     for kind in asked.kinds:
         begun = time.process_time()
-        index = ItemIndex(items, kind)
+        index = made(items, kind, asked.construction)
         built = round(time.process_time() - begun)
         lines = [tried(with_effort(index, effort), users, exact) for effort in EFFORTS[kind]]
         record = {"items": asked.items, "width": asked.width, "kind": kind,
                   "megabytes": round(size(index)), "build_seconds": built, "settings": lines}
+        if kind == "hnsw": record["construction"] = asked.construction
         (RECORDS / f"{asked.items}-{kind}.json").write_text(json.dumps(record, indent=1) + "\n")
         print(record, flush=True)
 

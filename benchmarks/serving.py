@@ -5,8 +5,10 @@
 Makes a small DSSM, exports it, and starts `python -m recbench.serve` on a free port of this machine.
 Beside the latency of a list stands the bare matrix product of the same vectors with its `topk`, turn by
 turn in the same run. Micro-batches: requests a second, and CPU milliseconds of the server a request, of
-64 clients with `--batch 64` over those with `--batch 1`. On a machine that others use the CPU figure
-is the one to read.
+64 clients with `--batch 64` over those with `--batch 1`: the same clients, one by one. Of lists, beside
+both stands what the bare product and its `topk` gain of 64 users at once: a batch saves no more of it
+than that. On a machine that others use the CPU figure is the one to read. `--part batches` does this
+alone, `--part load` the rest.
 """
 import argparse
 import asyncio
@@ -192,8 +194,23 @@ def requests_of(run: Run) -> dict[str, Callable[[int], bytes]]:
     }
 
 
+def products(run: Run, k: int = 50, rounds: int = 15) -> None:
+    "CPU milliseconds a user of the bare product and its `topk`, of one user and of 64 at once."
+    vectors, spent = run.item_vectors, {}
+    for size in (1, 64):
+        query, times = vectors[:size].clone(), []
+        for _ in range(rounds):
+            begun = time.process_time()
+            (query @ vectors.T).topk(k)
+            times.append(time.process_time() - begun)
+        spent[size] = 1e3 * median(times) / size
+    print(f"bare product and topk: {spent[1]:.2f} ms a user alone, {spent[64]:.2f} of 64 at once, "
+          f"{spent[1] / spent[64]:.1f} times", flush=True)
+
+
 def batches(folder: Path, run: Run, seconds: float) -> None:
     "64 clients, answered together and one by one."
+    products(run)
     found: dict[str, dict[int, dict]] = {}
     for size in (1, 64):
         with served(folder, "--batch", str(size)) as (pid, port):
@@ -240,27 +257,33 @@ def fuzz(port: int, count: int, seed: int = 0) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
+def loaded(folder: Path, run: Run, asked: argparse.Namespace) -> None:
+    "One list at a time, many clients at once, random requests."
+    with served(folder) as (pid, port):
+        print(f"{megabytes(pid):.0f} MB before the first request", flush=True)
+        alone(port, pid, run, 400)
+        lists = requests_of(run)["list of a known user"]
+        many = asyncio.run(load(port, pid, lists, asked.clients, asked.seconds))
+        print(many, flush=True)
+        verdict("requests that failed", sum(many["errors"].values()), at_most=0, kind="count")
+        told = fuzz(port, asked.fuzz)
+        print(f"{sum(told.values()):,} random requests: {told}", flush=True)
+        bad = sum(count for status, count in told.items() if status.split()[1] >= "500")
+        verdict("answers of 500 and above", bad, at_most=0, kind="count")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--fuzz", type=int, default=10_000)
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--part", choices=("load", "batches"), help="all by default")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         run, folder = make(Path(home), asked.items)
-        with served(folder) as (pid, port):
-            print(f"{megabytes(pid):.0f} MB before the first request", flush=True)
-            alone(port, pid, run, 400)
-            lists = requests_of(run)["list of a known user"]
-            many = asyncio.run(load(port, pid, lists, asked.clients, asked.seconds))
-            print(many, flush=True)
-            verdict("requests that failed", sum(many["errors"].values()), at_most=0, kind="count")
-            told = fuzz(port, asked.fuzz)
-            print(f"{sum(told.values()):,} random requests: {told}", flush=True)
-            bad = sum(count for status, count in told.items() if status.split()[1] >= "500")
-            verdict("answers of 500 and above", bad, at_most=0, kind="count")
-        batches(folder, run, asked.seconds / 6)
+        if asked.part != "batches": loaded(folder, run, asked)
+        if asked.part != "load": batches(folder, run, asked.seconds / 6)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,23 @@ def export_lines(folder: Path) -> list[str]:
     return [*lines, ""]
 
 
+def form_rows(folder: Path = PLACE / "export") -> list[list[str]]:
+    "Models by the parts that are exported and the forms these have, with the greatest difference."
+    by_model: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in stored(folder): by_model[one["model"]].append(one)
+    kinds: dict[tuple, list[str]] = defaultdict(list)
+    for model, parts in by_model.items():
+        held = tuple(all("difference" in one["forms"].get(form, {}) for one in parts) for form in FORMS)
+        kinds["/".join(sorted(one["part"] for one in parts)), held].append(model)
+    rows = [["models", "parts", *FORMS.values()], ["---"] * (2 + len(FORMS))]
+    for (parts, held), models in kinds.items():
+        most = [max(one["forms"][form]["difference"] for name in models for one in by_model[name])
+                if has else None for form, has in zip(FORMS, held)]
+        cells = ["no" if value is None else form_cell({"difference": value}) for value in most]
+        rows.append([", ".join(sorted(models)), parts.replace("/", ", "), *cells])
+    return rows
+
+
 def catalogue_lines(folder: Path) -> list[str]:
     "Table of indexes by recall, time and memory."
     records = stored(folder)

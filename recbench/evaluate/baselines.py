@@ -11,7 +11,7 @@ __all__ = ['Baseline', 'Popularity', 'top_similar', 'co_counts', 'ItemKNN', 'EAS
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..core.sizes import available_bytes, check_fits
 from ..data.sets.dataset import Dataset
 from ..data.feed.sequence_loader import row_steps
 from ..data.rows.table import Jagged
-from .kept_models import kept_or_made, rows_key
+from .kept_models import fitted_part, kept_or_made, rows_key
 from .ranks import joined_lists, ndcg_at, rank_counts
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #91f398a1
@@ -37,6 +37,7 @@ class _Refitted:
 @dataclass
 class Popularity(_Refitted):
     "Every item's number of consumers, whoever asks."
+    counts: Tensor = fitted_part("items")
 
     def fit(self, interactions: csr_matrix) -> "Popularity":
         """Learn from ones.
@@ -166,6 +167,7 @@ class ItemKNN(_Refitted):
     """
     neighbours: int = 50
     shrink: float = 10.0
+    weights: csr_matrix = fitted_part("items", "items")
 
     def fit(self, interactions: csr_matrix) -> "ItemKNN":
         """Learn from ones.
@@ -262,6 +264,7 @@ class EASE(_Refitted):
         l2: weight of the ridge, above 0
     """
     l2: float = 100.0
+    weights: Tensor = fitted_part("items", "items")
 
     def fit(self, interactions: csr_matrix, max_memory: float | None = None) -> "EASE":
         """Learn from ones.
@@ -379,6 +382,7 @@ class IALS(_Refitted):
     unobserved: float = 0.1
     sweeps: int = 8
     seed: int = 0
+    items: Tensor = fitted_part("items", "width")
 
     def fit(self, interactions: csr_matrix) -> "IALS":
         """Learn from ones.
@@ -519,8 +523,8 @@ def _fit_markov(self: "Markov", dataset: Dataset, *splits: str) -> "Markov":
 @dataclass
 class Markov(_Refitted):
     "How often an item followed directly on the user's last one; popularity decides among equals."
-    counts: csr_matrix = field(init=False, repr=False, compare=False)
-    popularity: Tensor = field(init=False, repr=False, compare=False)
+    counts: csr_matrix = fitted_part("items", "items")
+    popularity: Tensor = fitted_part("items")
 
     fit = _fit_markov
 
@@ -651,7 +655,7 @@ def fit_baselines(
         path = _file(folder, dataset, ease=ease, ials=ials)
         if not ease and path and path.is_file(): warnings.warn("EASE left out: too many items for it")
         make = lambda: kept[asked] if asked in kept else _fitted(dataset, *asked)
-        kept[asked] = kept_or_made(path, _KINDS, make)
+        kept[asked] = kept_or_made(path, _KINDS, items, make)
     return {name: copy(model) for name, model in kept[asked].items()}
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #3b98fa4e
@@ -706,7 +710,8 @@ def with_refits(
     splits = ("train", "valid") if len(dataset.valid) else ("train",)
     settings = {name: repr(model) for name, model in baselines.items()}
     path = _file(folder, dataset, splits=splits, models=settings)
-    again = kept_or_made(path, _KINDS, lambda: refit_baselines(baselines, dataset, *splits))
+    again = kept_or_made(path, _KINDS, len(dataset.items),
+                         lambda: refit_baselines(baselines, dataset, *splits))
     return {
         label: model
         for name, first in baselines.items()

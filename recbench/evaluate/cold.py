@@ -109,7 +109,7 @@ def evaluate_cold(
     Returns:
         rows (bucket, rows, users, metric), columns as `compare`
     """
-    check_cut_offs(top_k)
+    check_cut_offs(top_k, len(dataset.items))
     names, models = bucket_names(edges), {name or type(model).__name__: model}
     known = torch.bucketize(training_rows(dataset, split, by), torch.tensor(edges), right=True)
     ranks = _ranks_of(models | fitted_baselines(baselines, dataset), dataset, split)

@@ -125,12 +125,23 @@ def _check_finite(name: str, rows: str, vectors: Tensor) -> None:
             f"{int(lost.long().argmax())}"
         )
 
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #2552ebf1
+def _exact(
+    index: "ItemIndex", user_emb: Tensor, k: int, seen: Jagged | None
+) -> tuple[Tensor, Tensor]:
+    "Items and scores [B, k] by all products; -1 and -inf for places that what was seen leaves empty."
+    scores = user_emb.detach().flatten(0, -2) @ index.item_emb.T
+    if user_emb.dim() == 3: scores = scores.unflatten(0, user_emb.shape[:2]).amax(1)
+    if seen is not None:
+        rows, items = (one.to(scores.device, torch.int64) for one in seen_cells(seen))
+        there = (items >= 0) & (items < len(index))
+        scores[rows[there], items[there]] = -torch.inf
+    values, items = best_of_rows(scores, k)
+    return items.masked_fill(values == -torch.inf, -1), values
+
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #e47008b0
 def _nearest(index: "ItemIndex", vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    "Items and scores [B, k] of single vectors [B, D]."
-    if index.structure is None:
-        values, items = best_of_rows(vectors.detach() @ index.item_emb.T, k)
-        return items, values
+    "Items and scores [B, k] of single vectors [B, D], by faiss."
     found = index.structure.search(vectors.float().numpy(force=True), k)
     values, items = (torch.from_numpy(part).to(vectors.device) for part in found)
     return items, values.masked_fill(items < 0, -torch.inf)
@@ -141,6 +152,7 @@ def _search_block(
 ) -> tuple[Tensor, Tensor]:
     "Items and scores [rows, k] of consecutive users, of one vector or several, without what they saw."
     user_emb, seen = user_emb[rows[0] : rows[-1] + 1], None if seen is None else seen.take(rows)
+    if index.structure is None: return _exact(index, user_emb, k, seen)
     interests = user_emb.shape[1] if user_emb.dim() == 3 else 1
     more = int(seen.lengths.max()) if seen is not None and len(seen) else 0
     wanted = min(len(index), k + more)
@@ -179,7 +191,7 @@ def _search(
     whole("k", k, 1, len(self))
     user_emb = _checked_users(self, user_emb, seen)
     if not len(user_emb): return torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)
-    exact = max(1, min(128, _BLOCK_CELLS // len(self)))
+    exact = max(1, min(128, _BLOCK_CELLS // (len(self) * user_emb[0, ..., 0].numel())))
     blocks = torch.arange(len(user_emb)).split(exact if self.kind == "exact" else len(user_emb))
     items, values = zip(*(_search_block(self, user_emb, rows, k, seen) for rows in blocks))
     return torch.cat(items), torch.cat(values)

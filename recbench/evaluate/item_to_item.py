@@ -193,12 +193,12 @@ def evaluate_item_to_item(
     Args:
         source: an embedding model, vectors [I, D], or a fitted baseline with `score`
         dataset: with a catalogue
-        top_k: cut-offs, fewer than the catalogue has items
+        top_k: cut-offs; a warning tells of one that is not below the number of items
         split: "valid" or "test"
         by: column of the split that is the session
         clicked: label column; rows above 0 count. None: all rows do
     """
-    check_cut_offs(top_k)
+    check_cut_offs(top_k, len(dataset.items) - 1)
     asked = co_clicks(dataset, split, by, clicked)
     hits = _hits(source, dataset, asked, min(max(top_k), len(dataset.items) - 1))
     values = pd.DataFrame(

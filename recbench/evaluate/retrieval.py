@@ -298,11 +298,18 @@ class Evaluation(Card):
         return about | _in_words(self.mean())
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #b177d3bf
-def check_cut_offs(top_k: Sequence[int]) -> None:
-    "Refuse anything but some positive integers, before a pass over the catalogue is spent on them."
+def check_cut_offs(top_k: Sequence[int], items: int | None = None) -> None:
+    """Refuse anything but some positive integers, before a pass over the catalogue is spent on them.
+
+    Args:
+        top_k: cut-offs
+        items: that a list can hold; a warning says that a cut-off above is no other than this many
+    """
     if isinstance(top_k, (int, str)) or not len(top_k):
         raise ValueError(f"top_k is {top_k!r}; must be a list of integers of at least 1, e.g. [10, 50]")
     for i, k in enumerate(top_k): whole(f"top_k[{i}]", k, 1)
+    if items is not None and max(top_k) > items:
+        warnings.warn(f"top_k holds {max(top_k)}; a list holds at most the {items} items there are")
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #5a6df2ba
 def _protocol(dataset: Dataset, split: str, several: bool) -> str:
@@ -379,7 +386,7 @@ def evaluate(
     Returns:
         recall, NDCG, hit rate and MRR of every user at each cut-off
     """
-    check_cut_offs(top_k)
+    check_cut_offs(top_k, len(dataset.items))
     name = name or type(model).__name__
     check_fits(f"evaluation of {name}", evaluation_bytes(dataset, 64))
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 # %% ../../nbs/85_export/40_exported.ipynb #d87cf2d9
+from ..core.checks import whole
 from ..core.registry import lookup
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table
@@ -243,8 +244,9 @@ def nearest(self: "Exported", item: Any, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         item: its raw id; one that is not in the catalogue is refused
-        k: items wanted; fewer come of a smaller catalogue
+        k: items wanted, at least 1; fewer come of a smaller catalogue
     """
+    whole("k", k, 1)
     place = int(places_of(self.schema.item_key, [item], self.item_keys)[0])
     values = self.item_vectors @ (self.item_vectors[place] / self.item_lengths[place])
     values = (values / self.item_lengths).unsqueeze(0)

@@ -92,7 +92,9 @@ def sorted_pairs(
     row_items: torch.Tensor, column_items: torch.Tensor,
     known_positives: tuple[torch.Tensor, torch.Tensor] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Numbers row * size + item of all pairs that must not count, int64 [B + P], sorted; and the size.
+    """Numbers row * size + item + 1 of all pairs that must not count, int64 [B + P], sorted; the size.
+
+    Item -1, of a place without one, is a number of its own in each row.
 
     Args:
         row_items: int64 [B], positive of each row
@@ -100,8 +102,8 @@ def sorted_pairs(
         known_positives: (values [P], offsets [B+1]): further positives of each row's user
     """
     rows, items = known_pairs(row_items, known_positives)
-    size = torch.maximum(F.pad(items, (1, 0)).max(), F.pad(column_items, (1, 0)).max()) + 1
-    return (rows * size + items).sort().values, size
+    size = torch.maximum(F.pad(items, (1, 0)).max(), F.pad(column_items, (1, 0)).max()) + 2
+    return (rows * size + items + 1).sort().values, size
 
 # %% ../../nbs/30_matching/30_corrections.ipynb #30b43b4c
 def in_pairs(
@@ -115,7 +117,7 @@ def in_pairs(
         column_items: int64 [C], item of each column
     """
     numbers, size = pairs
-    asked = rows[:, None] * size + column_items
+    asked = rows[:, None] * size + column_items + 1
     return numbers[torch.searchsorted(numbers, asked).clamp(max=len(numbers) - 1)] == asked
 
 # %% ../../nbs/30_matching/30_corrections.ipynb #2a0df134

@@ -72,8 +72,8 @@ def main(given: Sequence[str] | None = None) -> None:
         if isinstance(error, ModuleNotFoundError): text += ": pip install 'recbench[serve]'"
         print(f"python -m recbench.serve: {text}", file=sys.stderr)
         raise SystemExit(2) from None
-    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", backlog=2048,
-                timeout_graceful_shutdown=15)
+    uvicorn.run(app, host=asked.host, port=asked.port, log_level="warning", access_log=False,
+                backlog=2048, timeout_graceful_shutdown=15)
 
 # %% ../../nbs/87_serve/30_main.ipynb #0ead9ecc
 if __name__ == "__main__" and "__file__" in globals(): main()   # not where the notebook runs

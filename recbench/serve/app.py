@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAGE', 'Limits', 'many_of', 'id_type', 'field_type', 'row_type', 'request_types', 'has_users', 'BodyLimit',
            'fields_of', 'Served', 'as_json', 'RecommendAnswer', 'ScoreAnswer', 'SimilarAnswer', 'describe', 'key_of',
-           'add_errors', 'is_short', 'add_questions', 'add_state', 'reload_or_keep', 'create_app']
+           'add_errors', 'JsonRoute', 'is_short', 'add_questions', 'add_state', 'reload_or_keep', 'create_app']
 
 # %% ../../nbs/87_serve/20_app.ipynb #c0e71a25
 import asyncio
@@ -15,9 +15,10 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,10 @@ from pandas.api.types import is_string_dtype
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, create_model
+from fastapi.routing import APIRoute
+from pydantic import (
+    BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, create_model
+)
 from pydantic_core import to_json
 
 # %% ../../nbs/87_serve/20_app.ipynb #fab9465f
@@ -388,6 +392,27 @@ def add_errors(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(wrong)
     app.exception_handler(Exception)(unknown)
 
+# %% ../../nbs/87_serve/20_app.ipynb #b05f3163
+class JsonRoute(APIRoute):
+    "A POST whose body is read by its type, straight from the bytes; its function takes `body` alone."
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+        "Reads the body, calls the function."
+        kind, call = self.endpoint.__annotations__["body"], self.endpoint
+
+        async def answer(request: Request) -> Response:
+            given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if given != "application/json":
+                told = {"loc": ("body",), "msg": "send it as application/json", "type": "json_type"}
+                raise RequestValidationError([told])
+            try: body = kind.model_validate_json(await request.body())
+            except ValidationError as error:
+                told = [one | {"loc": ("body", *one["loc"])} for one in error.errors()]
+                raise RequestValidationError(told) from None
+            return await call(body)
+
+        return answer
+
 # %% ../../nbs/87_serve/20_app.ipynb #0e1c9c02
 _SHORT = 1 << 18      # users times items: 2 ms of products of 64 numbers
 
@@ -419,8 +444,9 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
         lambda asked: served.now(asked), limits.batch,
         is_short=lambda asked: is_short(asked, len(served.now.exported.item_keys))
     )
-    errors: dict[int | str, Any] = {400: {"description": "no UTF-8"}, 413: {"description": "too large"},
-                                    503: {"description": "late"}}
+    errors: dict[int | str, Any] = {413: {"description": "too large"}, 503: {"description": "late"}}
+    posted = partial(app.router.add_api_route, methods=["POST"], responses=errors,
+                     route_class_override=JsonRoute)
     lists, users = {"user", "item"} <= set(exported.about["parts"]), has_users(exported)
 
     async def recommend(body: RecommendRequest) -> Response:   # type: ignore[valid-type]
@@ -441,9 +467,9 @@ def add_questions(app: FastAPI, served: Served, limits: Limits) -> None:
         if key not in now.exported.item_keys: raise HTTPException(404, "no such item")
         return as_json({"items": await asyncio.to_thread(now.similar, key, k)})
 
-    app.post("/score", responses=errors, response_model=ScoreAnswer)(score)
+    posted("/score", score, response_model=ScoreAnswer)
     if not lists: return
-    app.post("/recommend", responses=errors, response_model=RecommendAnswer)(recommend)
+    posted("/recommend", recommend, response_model=RecommendAnswer)
     app.get("/items/{item}/similar", response_model=SimilarAnswer,
             responses={404: {"description": "no such item"}})(similar)
 

@@ -173,6 +173,8 @@ def rows_of_events(
             raise ValueError(
                 f"events have no column {name!r}; they have {sorted(map(str, events.columns))}"
             )
+    if lost := int(events[schema.user_key].isna().sum()):
+        raise ValueError(f"{schema.user_key} is missing in {lost} of {len(events)} events")
     places_of(schema.item_key, events[schema.item_key], item_keys, strict=False)
     order = np.arange(len(events))
     if schema.timestamp in events:
@@ -223,7 +225,10 @@ def item_choice(name: str, given: Any, labels: pd.Index, item_keys: pd.Index) ->
         size = torch.tensor([len(items)])
         starts = torch.zeros(len(labels), dtype=torch.int64)
         return Jagged(items, starts, size.expand(len(labels)).clone())
+    places_of(f"{name}'s {labels.name or 'row'}", [*given.keys()], labels, strict=False)
     lists = [given.get(label) for label in labels]
+    odd = [one for one in lists if not pd.api.types.is_list_like(one) and one is not None]
+    if odd: raise ValueError(f"{name} holds {odd[0]!r} for a user; must be item ids, a list a user")
     lost = [label for label, one in zip(labels, lists) if one is None]
     if lost and name == "eligible":
         raise ValueError(f"eligible has no items for {lost[0]!r}; give a list, which may be empty, for "
