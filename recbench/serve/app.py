@@ -15,7 +15,7 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -396,7 +396,7 @@ def add_errors(app: FastAPI) -> None:
 class JsonRoute(APIRoute):
     "A POST whose body is read by its type, straight from the bytes; its function takes `body` alone."
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         "Reads the body, calls the function."
         kind, call = self.endpoint.__annotations__["body"], self.endpoint
 
