@@ -180,6 +180,24 @@ def test_candidates_in_a_sequence_of_their_own():
         build(pipeline, rows.assign(click="1"), progress=False)
 
 
+def test_a_stream_of_encoded_rows_trains(tmp_path):
+    rng, size = np.random.default_rng(0), 100
+    steps = rng.integers(1, 5, size)
+    lists = lambda word: [";".join(word() for _ in range(count)) for count in steps]
+    rows = pd.DataFrame({
+        "user": rng.integers(40, size=size), "item": rng.integers(90, size=size),
+        "price": rng.integers(3, size=size), "shape": ["1\x032\x033"] * size,
+        "seen__tags": lists(lambda: "4\x037"), "seen__hour": lists(lambda: "0.5"),
+        "seen__price": lists(lambda: str(rng.integers(3))), "click": rng.integers(2, size=size)})
+    rows[:70].to_parquet(tmp_path / "a.parquet", row_group_size=32)
+    rows[70:].to_parquet(tmp_path / "b.parquet")
+    pipeline = read_tzrec_config(OWN)
+    built = build(pipeline, tmp_path / "b.parquet", progress=False, run_dir=tmp_path / "run",
+                  stream=tmp_path / "*.parquet")
+    assert np.isfinite(built.trainer.fit()["loss"]).all() and len(built.data.train) == 30
+    assert (built.trainer.loader.stream.rows, built.trainer.loader.stream.epoch) == (100, 1)
+
+
 @pytest.mark.parametrize("name", ["fm", "din", "dlrm", "dcn2", "mt", "dssm", "mind"])
 def test_a_run_of_theirs_gives_its_metrics_and_goes_back(name, tmp_path):
     if not (RUNS / name).is_dir(): pytest.skip(f"{name} is not there: runs of TorchEasyRec are no part")

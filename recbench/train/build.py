@@ -6,7 +6,7 @@
 __all__ = ['ENCODED', 'SIZES', 'SHAPED', 'NUMBERS', 'SAMPLERS', 'TABLE_OPTIMIZERS', 'TRAINED', 'SHOWN', 'READ', 'DRAWN',
            'written', 'sort_out', 'built_feature', 'table_rows', 'check_numbers', 'build_features', 'build_negatives',
            'optimizer_settings', 'by_own_hash', 'not_alike', 'train_settings', 'Built', 'fewer_valid', 'rows_of',
-           'attributes_of', 'tree_notes', 'level_counts', 'tree_loader', 'level_notes', 'build']
+           'attributes_of', 'tree_notes', 'level_counts', 'tree_loader', 'level_notes', 'stream_loader', 'build']
 
 # %% ../../nbs/80_train/90_build.ipynb #7be2bacc
 import warnings
@@ -28,6 +28,7 @@ from recbench.data.columns.flat_dataset import (
     generated_dataset, is_matching, item_tree, keyed_items, read_dataset
 )
 from ..data.columns.row_reader import RowReader, Source, data_files, is_raw
+from ..data.columns.row_stream import RowStream, RowStreamLoader
 from ..data.columns.sampler_tables import with_sampler_tables
 from ..data.columns.written import Written, dense_embedding, written_features
 from ..data.feed.loader import MatchLoader
@@ -400,6 +401,24 @@ def level_notes(loader: TDMLoader, sampler: TDMSamplerConfig) -> list[str]:
     return [f"data_config.tdm_sampler.layer_num_sample: {loader.layer_num_sample} for the "
             f"{loader.tree.levels} levels of the tree of these items"]
 
+# %% ../../nbs/80_train/90_build.ipynb #ca20f530
+def stream_loader(
+    pipeline: PipelineConfig, files: str | Path | Sequence[str | Path], data: Dataset,
+    negatives: Negatives | None, seed: int, folder: Path | str = ""
+) -> RowStreamLoader:
+    """Batches of files that may be larger than memory.
+
+    Args:
+        pipeline: its features and model
+        files: Parquet
+        data: with the catalogue
+        negatives: of a sampler; None: the items of the other rows, where the model matches
+        seed: of shuffling and draws
+        folder: that relative paths start in
+    """
+    if is_matching(pipeline) and negatives is None: negatives = Negatives()
+    return RowStreamLoader(RowStream(RowReader(pipeline, folder), files, seed=seed), data, negatives)
+
 # %% ../../nbs/80_train/90_build.ipynb #41950fe7
 def _check_model(config: ModelConfig | None, strict: bool) -> None:
     "Refuse a pipeline without a model, and one whose model needs what a data set does not hold."
@@ -412,7 +431,8 @@ def _check_model(config: ModelConfig | None, strict: bool) -> None:
 def build(
     pipeline: PipelineConfig, data: Dataset | Source | Mapping[str, Source] | None = None, *,
     run_dir: Path | str | None = None, applied: Collection[str] = (), seed: int = 0,
-    progress: bool = True, folder: Path | str = ""
+    progress: bool = True, folder: Path | str = "",
+    stream: str | Path | Sequence[str | Path] | None = None
 ) -> Built:
     """Features, negatives, model and trainer as a pipeline config describes them.
 
@@ -430,6 +450,8 @@ def build(
         seed: of first weights, shuffling, samplers and dropout
         progress: of the trainer
         folder: that relative paths of the config start in
+        stream: Parquet files that train, larger than memory; `data` then has the rows that validate,
+            and the catalogue
     """
     source, strict = pipeline.data_config, isinstance(data, Dataset)
     _check_model(pipeline.model_config, strict)
@@ -456,7 +478,9 @@ def build(
     if isinstance(model, TDM) and source and source.tdm_sampler:
         loader = tree_loader(model, data, source, seed)
         rows, notes = {"loader": loader}, [*notes, *level_notes(loader, source.tdm_sampler)]
-    elif isinstance(model, SequenceMatchModel) and features and not strict:
+    elif stream is not None and not strict:
+        rows = {"loader": stream_loader(pipeline, stream, data, negatives, seed, folder)}
+    elif isinstance(model, SequenceMatchModel) and not strict:
         size = source.batch_size if source else 512  # rows that bring their histories, and one target
         rows = {"loader": MatchLoader(data, size, negatives or Negatives(), seed)}
     trainer = Trainer(

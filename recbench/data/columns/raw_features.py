@@ -307,7 +307,7 @@ def _matched(feature: Written, rows: Rows) -> Made:
     keys = iter(inputs[1:])
     given = [None if text == "ALL" else plain(read_input(feature, next(keys), rows))
              for text in (config.pkey, config.skey)]
-    hits = lookup_nested(table, *given, feature.name)
+    hits = lookup_nested(table, given[0], given[1], feature.name)
     if is_words(config): return plain(hit_words(hits, config.show_pkey, config.show_skey))
     return Numbers(combined(real_numbers(hits.values, feature.name), hits.lengths, "sum"))
 

@@ -235,9 +235,7 @@ Source = str | Path | Sequence[str | Path] | pd.DataFrame | pa.Table
 
 def _columns(self: "RowReader") -> list[str]:
     "Columns of the data that are read: of features, labels, weights, and a sampler's two keys."
-    sampler = self.config.chosen("sampler")[1]
-    keys = [getattr(sampler, f"{side}_id_field", None) for side in ("user", "item")]
-    return [*dict.fromkeys([*self.inputs, *self.labels, *self.weights, *filter(None, keys)])]
+    return [*dict.fromkeys([*self.inputs, *self.labels, *self.weights, *self.keys])]
 
 
 def _encode(self: "RowReader", table: pa.Table) -> Table:
@@ -367,6 +365,13 @@ class RowReader:
         if not self.steps: return list(self.written)
         read = [one for step in self.steps for one in inputs_of(step)]
         return [*dict.fromkeys(one.name for one in read if one.side not in ("feature", "const"))]
+
+    @property
+    def keys(self) -> list[str]:
+        "Columns of a sampler's keys, of the user and of the item."
+        sampler = self.config.chosen("sampler")[1]
+        keys = [getattr(sampler, f"{side}_id_field", None) for side in ("user", "item")]
+        return [key for key in keys if key]
 
     encode, batch_of, tables, batches, read = _encode, batch_of, tables, batches, read
     part = part

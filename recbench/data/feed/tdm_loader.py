@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..rows.batch import Batch, join, make_batch
+from ..rows.batch import EACH, Batch, join, make_batch
 from ..rows.candidates import Candidates
 from ..sets.dataset import Dataset
 from .loader import RowLoader
@@ -48,7 +48,7 @@ def expand_rows(own: Tensor, above: Tensor, negatives: Tensor) -> tuple[Tensor, 
 def only_lists(table: Table, names: Collection[str] | None) -> Table:
     "The table with the lists and sequences that are wanted; None: all."
     if names is None: return table
-    wanted = {name: column for name, column in table.jagged.items() if name in names}
+    wanted = {name: column for name, column in table.jagged.items() if name.removesuffix(EACH) in names}
     return replace(table, jagged=wanted)
 
 # %% ../../../nbs/10_data/40_feed/80_tdm_loader.ipynb #c2a48b2a

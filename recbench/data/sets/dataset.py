@@ -20,7 +20,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from ..rows.batch import Batch, join, make_batch
+from ..rows.batch import EACH, Batch, join, make_batch
 from ..rows.features import SIDES, Feature, IdFeature, RawFeature, Schema, SequenceFeature
 from ..rows.order import Ties, check_ties, event_order, row_tie_keys, ties_name
 from ..rows.table import Jagged, Table, encode_table, fit_scale, fit_vocabularies
@@ -185,7 +185,8 @@ def pair_rows(
     """
     def take(table: Table, rows: Tensor) -> Table:
         if lists is None: return table.take(rows)
-        wanted = {name: column for name, column in table.jagged.items() if name in lists}
+        wanted = {name: column for name, column in table.jagged.items()
+                  if name.removesuffix(EACH) in lists}
         return replace(table, jagged=wanted).take(rows)
     events = take(dataset.split(split), rows)
     sides = (("user_index", dataset.users), ("item_index", dataset.items))
