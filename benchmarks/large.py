@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 def peak() -> float:
     "Most memory that the process ever had, GB."
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def resident() -> float:

@@ -32,6 +32,7 @@ PEERS = {
     "deepctr-torch": ("deepctr-torch==0.3.0", "requests"),
     "torch-rechub": ("torch-rechub==0.9.0",),
     "fuxictr": ("fuxictr==2.3.10", "polars<2"),
+    "rectools": ("rectools[torch]==0.19.0",),
 }
 MODELS = {
     "DeepFM": ("deepctr-torch", "torch-rechub", "fuxictr"),

@@ -118,12 +118,13 @@ def _update(digest, value: Any) -> None:
 
 # %% ../../nbs/80_train/60_runs.ipynb #ed333211
 def data_fingerprint(dataset: Dataset) -> str:
-    "16 hexadecimal digits over the encoded splits, users, items, and lists of items to avoid."
+    "16 hexadecimal digits over the encoded splits, users, items, their weights, and lists to avoid."
     digest = hashlib.sha256()
     for name in ("train", "valid", "test", "users", "items"):
         _update(digest, {name: table_state(getattr(dataset, name))})
     for name, lists in (("dislikes", dataset.dislikes), ("masked", dataset.masked)):
         _update(digest, {name: vars(lists) if lists else None})
+    if dataset.item_weights is not None: _update(digest, {"item_weights": dataset.item_weights})
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/80_train/60_runs.ipynb #eefe4ab2

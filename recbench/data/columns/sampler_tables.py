@@ -7,6 +7,7 @@ __all__ = ['KINDS', 'field_table', 'ItemTable', 'item_table', 'numbers_of', 'wit
            'with_sampler_tables']
 
 # %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #74158786
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,13 +140,22 @@ def with_items(data: Dataset, reader: RowReader, found: ItemTable) -> Dataset:
         if key in place: weights[place[key]] = found.weights[row]
     weights[len(own):] = found.weights[new]
     keys = pd.Series([found.keys[row] for row in new], dtype=object)
-    frame = pd.DataFrame({data.schema.item_key: keys.astype(own.dtype)})
+    frame = pd.DataFrame({data.schema.item_key: _as_own(keys, own)})
     items = data.items
     if new: items = stack_tables([items, _encoded(reader, found, new)])
     return replace(data, items=items, item_weights=torch.from_numpy(weights),
                    item_frame=pd.concat([data.item_frame, frame], ignore_index=True))
 
 # %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #cba38eef
+def _as_own(keys: pd.Series, own: pd.Series) -> pd.Series:
+    "Ids of a sampler's table as those of the rows are."
+    try: return keys.astype(own.dtype)
+    except (ValueError, OverflowError): pass
+    wrong = next((key for key in keys if not re.fullmatch("[-+]?[0-9]{1,18}", key)), max(keys, key=len))
+    raise ValueError(f"a sampler's table has the item {wrong!r:.40}; {own.name!r} of the rows is "
+                     f"{own.dtype}, and every item must be one of those")
+
+
 def _encoded(reader: RowReader, found: ItemTable, rows: Sequence[int]) -> Table:
     "Features of some items of a sampler's table."
     read = reader.part(item_features(reader.pipeline))

@@ -225,8 +225,9 @@ def _drawn_source(
     negatives, hard = marks.negatives, None
     if negatives.layout == "hard":
         hard = HardNegativeSampler(lists(hard_lists(dataset, negatives)), negatives.num_hard, seed + 1)
-    if dataset.item_weights is not None: counts = dataset.item_weights
-    sampler = NegativeSampler(popularity_weights(counts, negatives.power), negatives.num_sample, seed)
+    own = dataset.item_weights                                             # drawn by as they are
+    raised = (counts, negatives.power) if own is None else (own, 1)
+    sampler = NegativeSampler(popularity_weights(*raised), negatives.num_sample, seed)
     if hard is not None: return Hard(marks, sampler, hard)
     return (Mixed if negatives.layout == "mixed" else Sampled)(marks, sampler)
 

@@ -53,7 +53,7 @@ class Negatives(Config):
     memory: NonNegativeInt = 0
     "earlier batches whose item vectors stay as further shared negatives (all but full)"
     power: NonNegativeFloat = 0.75
-    "sampling weight = (training count of the item) ** power; 0 is uniform"
+    "sampling weight = (training count of the item) ** power; 0 is uniform; item_weights as they are"
     log_q: bool = True
     "subtract log expected counts from negative columns (all but full)"
     mask_hits: bool = True
