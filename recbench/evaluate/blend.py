@@ -145,15 +145,18 @@ def best_shares(value: Callable[[Tensor], float], members: int) -> Tensor:
         key = tuple(parts.tolist())
         if key not in tried: tried[key] = value(parts / _PARTS)
         return tried[key]
-    unit = torch.eye(members, dtype=torch.int64)
-    best = max(unit * _PARTS, key=worth)
-    for step in (4, 2, 1):
-        while True:
-            givers = [one for one in unit if best @ one >= step]
-            better = max((best + step * (to - one) for one in givers for to in unit), key=worth)
-            if worth(better) <= worth(best): break
-            best = better
-    return best / _PARTS
+    unit, even = torch.eye(members, dtype=torch.int64), torch.full((members,), _PARTS // members)
+    even[: _PARTS % members] += 1
+    def climbed(best: Tensor) -> Tensor:
+        for step in (4, 2, 1):
+            while True:
+                givers = [one for one in unit if best @ one >= step]
+                moves = [best + step * (to - one) for one in givers for to in unit]
+                better = max(moves, key=worth, default=best)
+                if worth(better) <= worth(best): break
+                best = better
+        return best
+    return max(map(climbed, (max(unit * _PARTS, key=worth), even)), key=worth) / _PARTS
 
 # %% ../../nbs/70_evaluate/47_blend.ipynb #f7e36860
 def _checked_weights(weights: Mapping[str, float], members: Mapping[str, Any]) -> dict[str, float]:
