@@ -12,7 +12,7 @@ spec = importlib.util.spec_from_file_location("pictures", ROOT / "scripts" / "pi
 pictures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pictures)
 
-COARSE, FOREIGN, SMALL = 0, 0, 1
+COARSE, FOREIGN, SMALL = 0, 0, 0
 
 
 @pytest.fixture(scope="module")
