@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from recbench.core.config import ModelConfig
@@ -23,7 +24,9 @@ from recbench.data.feed.stream_loader import StreamLoader
 from recbench.data.published.planted import planted, planted_clicks
 from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
 from recbench.data.sets.stream import ParquetStream
+from recbench.layers.sharded_tables import pieces_of, whole
 from recbench.models import create_model, match_config
+from recbench.models.base import embedding_tables
 from recbench.models.rank_configs import rank_config, rank_features
 from recbench.train import CosineAnnealing, ExponentialAverage, LearningRate, Part, Run, Trainer
 from recbench.train.launch import local_ranks
@@ -82,6 +85,53 @@ def test_two_ranks_train_what_one_process_trains(kind, shardings):
         assert found[0] == found[1]
         torch.testing.assert_close(found[0][0], one, rtol=0, atol=1e-5)
         torch.testing.assert_close(found[0][1], epoch, rtol=0, atol=1e-5)
+
+
+def first_weights(sharding: str | None) -> dict:
+    "All first weights, how many of tables wait and are then held here, and the random number that follows."
+    data, model, _ = made("DeepFM")
+    found, (tables,) = {"follows": torch.rand(1)}, embedding_tables(model)
+    found["waiting"] = len(tables.waiting())
+    Trainer(model, data, batch_size=64, steps=1, progress=False, sharding=sharding)
+    state = model.state_dict()
+    found["held"] = sum(rows.numel() for one in state.values() if isinstance(one, ShardedTensor)
+                        for _, rows in pieces_of(one))
+    return found | {name: whole(one).clone() for name, one in state.items()}
+
+
+def test_a_rank_draws_its_rows_of_one_process_s_first_weights_and_no_others():
+    (one,), ranks = local_ranks(1, first_weights, None), local_ranks(2, first_weights, "row_wise")
+    numbers = sum(one[name].numel() for name in one if ".tables." in name)
+    assert one.pop("waiting") == one.pop("held") == 0 < ranks[0]["waiting"]
+    assert numbers == sum(rank.pop("held") for rank in ranks)
+    for rank in ranks:
+        del rank["waiting"]
+        assert rank.keys() == one.keys() and all(torch.equal(rank[name], one[name]) for name in one)
+
+
+def weighed(kind: str) -> tuple[dict, dict]:
+    "Metrics of the last step's weights on these ranks, and those weights, whole."
+    data, model, settings = made(kind)
+    trainer = Trainer(model, data, batch_size=64, steps=20, seed=1, progress=False,
+                      sharding="row_wise", **settings)
+    trainer.fit()
+    last = trainer.validate()
+    return last, {name: whole(one).clone() for name, one in model.state_dict().items()}
+
+
+def weighed_again(kind: str, weights: dict) -> dict:
+    "Metrics of given weights in one process."
+    data, model, settings = made(kind)
+    model.load_state_dict(weights)
+    return Trainer(model, data, batch_size=64, steps=20, progress=False, **settings).validate()
+
+
+@pytest.mark.parametrize("kind", ["DCNV1", "SASRec:full"])
+def test_weights_of_two_ranks_have_the_same_metrics_in_one_process(kind):
+    first, second = local_ranks(2, weighed, kind)
+    (alone,) = local_ranks(1, weighed_again, kind, first[1])
+    assert first[0] == second[0] and ("gauc" in alone or kind != "DCNV1")
+    torch.testing.assert_close(first[0], alone, rtol=0, atol=1e-5)
 
 
 class BreakAt:

@@ -54,12 +54,11 @@ def at_rest(model) -> Iterator[None]:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #cd67d027
 def device_of(model) -> torch.device:
-    "Where a model's parameters are; the CPU for a model without any."
-    return (
-        next(model.parameters(), torch.empty(0)).device
-        if isinstance(model, nn.Module)
-        else torch.device("cpu")
-    )
+    """Where a model's parameters are, but for tables that wait for their first weights; the CPU for a
+    model without any.
+    """
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((one for one in weights if not one.is_meta), torch.empty(0)).device
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #bc97f891
 def embed_items(model, dataset: Dataset) -> Tensor:

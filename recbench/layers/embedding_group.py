@@ -10,7 +10,7 @@ __all__ = ['Totals', 'ENCODERS', 'FeatureRead', 'read_numbers', 'make_read', 'Gr
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #2106ab0b
 from collections.abc import Collection, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import islice
 import operator
 from typing import NamedTuple, cast
@@ -193,7 +193,7 @@ def _check_alike(sharing: list[Feature]) -> None:
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #106859a9
 def _normal(std: float | None):
-    return None if std is None else lambda weight: nn.init.normal_(weight, std=std)
+    return None if std is None else partial(nn.init.normal_, std=std)
 
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #17cfac86
 def table_config(

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'StackKey', 'Lookup', 'merge_configs', 'PlainTables', 'plain_lookup', 'fused_stack', 'even_bags',
            'stacked_lookup', 'SummedLookups', 'SummedStack', 'Tables', 'split_by_stack', 'join_stacks', 'check_lookup',
-           'forward', 'optimizer_state', 'load_optimizer_state', 'check_names', 'draw_weights', 'check_fusing', 'fuse',
-           'plain_weights', 'table', 'set_learning_rate', 'EmbeddingTables']
+           'forward', 'optimizer_state', 'load_optimizer_state', 'check_names', 'drawing', 'room', 'rows_into',
+           'waiting', 'give_up', 'draw_now', 'check_fusing', 'fuse', 'plain_weights', 'table', 'set_learning_rate',
+           'EmbeddingTables']
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f7ee7d5c
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from ..data.rows.eager import assert_on_device, eager
+from ..data.rows.ranks import started
+from .first_rows import Draw, FirstRows, is_by_rows, pass_over
 
 if TYPE_CHECKING:   # FBGEMM is imported by `fuse` alone
     from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
@@ -439,6 +442,7 @@ def forward(self: "EmbeddingTables", lookups: Sequence[Lookup]) -> list[Tensor]:
 def _save_to_state_dict(
     self: "EmbeddingTables", destination: dict, prefix: str, keep_vars: bool
 ) -> None:
+    self.draw_now([*self._later])
     for name in self._first_rows: destination[f"{prefix}{name}.weight"] = self.table(name).detach()
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #08fe2c3b
@@ -446,6 +450,7 @@ def _load_from_state_dict(
     self: "EmbeddingTables", state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
     error_msgs
 ) -> None:
+    self.draw_now([*self._later])
     for name in self._first_rows:
         key = f"{prefix}{name}.weight"
         if key not in state_dict:
@@ -503,11 +508,67 @@ def check_names(names: Sequence[str], taken: Callable[[str], bool]) -> None:
         )
 
 
-def draw_weights(weight: Tensor, config: EmbeddingBagConfig) -> None:
-    "First weights of a table: by its config's init_fn, else uniform within rows ** -0.5 of 0."
-    scale = len(weight) ** -0.5
-    if config.init_fn is None: nn.init.uniform_(weight, -scale, scale)
-    else: config.init_fn(weight)
+def drawing(config: EmbeddingBagConfig) -> Draw:
+    "How first weights of a table are drawn: by its config's init_fn, else uniform within rows ** -0.5."
+    scale = config.num_embeddings ** -0.5
+    return config.init_fn or partial(nn.init.uniform_, a=-scale, b=scale)
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #432cad3e
+def room(rows: int, width: int, waits: bool) -> nn.Embedding:
+    """A table whose weights are still to be drawn; the generator goes on as `nn.Embedding` leaves it.
+
+    Args:
+        rows: of the table
+        width: of a row
+        waits: without memory
+    """
+    if not waits: return nn.Embedding(rows, width)
+    pass_over(rows, width, nn.init.normal_)
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width, device="meta"))
+
+
+@torch.no_grad()
+def rows_into(self: "EmbeddingTables", name: str, first: int, part: Tensor) -> None:
+    """Copy rows of a plain table, drawn or not.
+
+    Args:
+        name: of the table
+        first: row
+        part: [rows, D] from there on, written into
+    """
+    weight = self.plain_weights()[name]
+    if name not in self._later: part.copy_(weight[first:first + len(part)])
+    elif not weight._version: self._later[name].fill(first, part)
+    else: raise ValueError(f"table {name} was written into before its first weights were drawn; call "
+                           "draw_now() of the tables before that")
+
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #f06cccc1
+def waiting(self: "EmbeddingTables") -> list[str]:
+    "Names of the tables whose first weights nobody has drawn."
+    return [*self._later]
+
+
+def give_up(self: "EmbeddingTables", name: str) -> None:
+    "Let the weights of a table go: its rows lie elsewhere; `name`: of a plain table."
+    self._later.pop(name, None)
+    self[name].weight = nn.Parameter(torch.empty(0, self.sizes[name][1]).to(self._place))
+
+
+def draw_now(self: "EmbeddingTables", names: Sequence[str] | None = None) -> None:
+    "All rows of tables that wait; `names`: of them, None: all."
+    for name in [*self._later] if names is None else names:
+        whole = torch.empty(self.sizes[name])
+        self.rows_into(name, 0, whole)
+        weight = self.plain_weights()[name]
+        drawn = nn.Parameter(whole.to(self._place), weight.requires_grad)
+        torch.utils.swap_tensors(weight, drawn)     # whoever holds the parameter has it still
+        del self._later[name]
+
+
+def _apply(self: "EmbeddingTables", fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+    "What `to` and its like do; tables that wait are drawn where it says."
+    self._place = fn(self._place)
+    return nn.Module._apply(self, lambda one: one if one.is_meta else fn(one), recurse)
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #140e75b4
 def check_fusing(optimizer: str, rates: Mapping[str, float], widths: Mapping[str, int]) -> None:
@@ -563,7 +624,7 @@ def _stack(self: "EmbeddingTables", key: StackKey, optimizer: str, eps: float) -
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #e8d82032
 def plain_weights(self: "EmbeddingTables") -> dict[str, nn.Parameter]:
     "Weights by table name of what is not fused."
-    return {name: self[name].get_parameter("weight") for name in self}
+    return {name: module.get_parameter("weight") for name, module in self.items()}
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #242dc660
 def table(self: "EmbeddingTables", name: str) -> Tensor:
@@ -601,12 +662,21 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         self._first_rows: dict[str, int] = {}            # and its first row there
         self.rules = {}
         check_names(list(merged), lambda name: hasattr(self, name))
-        self.update({name: nn.Embedding(*size) for name, size in self.sizes.items()})
-        for name, config in merged.items():
-            draw_weights(self[name].weight, config)
-            self[name].weight.requires_grad_(name not in frozen)
+        draws = {name: drawing(config) for name, config in merged.items()}
+        several = started() > 1
+        waits = {name: several and name not in frozen and is_by_rows(draw)
+                 for name, draw in draws.items()}
+        self.update({name: room(*size, waits[name]) for name, size in self.sizes.items()})
+        # first weights that nobody holds yet; and where they will lie
+        self._later: dict[str, FirstRows] = {}
+        self._place = torch.empty(0)
+        for name, draw in draws.items():
+            if waits[name]: self._later[name] = FirstRows(*self.sizes[name], draw)
+            else: draw(self[name].weight)
+            self.plain_weights()[name].requires_grad_(name not in frozen)
 
     def __getitem__(self, key: str) -> nn.Embedding:
+        if key in self._later: self.draw_now([key])
         table = self._modules[key]
         assert isinstance(table, nn.Embedding)
         return table
@@ -616,6 +686,7 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         "Whether FBGEMM has the trainable tables."
         return bool(self._stacks)
 
+    waiting, rows_into, draw_now, give_up, _apply = waiting, rows_into, draw_now, give_up, _apply
     fuse = fuse
     forward = forward
     table, plain_weights = table, plain_weights

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SHARDINGS', 'REFUSED', 'OF_TABLES', 'KERNEL', 'UPDATES', 'Pieces', 'check_sharding', 'columns_of', 'shaped', 'ask',
            'ShardedStack', 'lay_out', 'OneIdBags', 'shard_tables', 'rows_wide', 'sharded', 'pieces_of', 'fill',
-           'take_rows', 'whole', 'optimizer_state', 'load_optimizer_state', 'set_learning_rate', 'ShardedTables',
-           'TablesSharder']
+           'take_rows', 'draw_rows', 'whole', 'optimizer_state', 'load_optimizer_state', 'set_learning_rate',
+           'ShardedTables', 'TablesSharder']
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #c0d79b18
 import math
@@ -266,7 +266,7 @@ def take_rows(
     Args:
         tables: whole
         plan: where the rows of each go
-        names: of the tables
+        names: of tables whose weights are drawn
     """
     rank = f"rank:{world().rank}/"
     specs = {name: cast(EnumerableShardingSpec, plan[name].sharding_spec).shards for name in names}
@@ -275,12 +275,23 @@ def take_rows(
     sizes = [math.prod(one.shard_sizes) for name in names for one in own[name]]
     room, found = iter(torch.empty(sum(sizes)).split(sizes)), {}    # in one block, freed as one
     for name in names:
-        whole, places = tables[name].weight, own[name]
-        parts = [(one.shard_offsets[0], next(room).view(*one.shard_sizes)) for one in places]
-        for first, part in parts: part.copy_(whole[first:first + len(part)])
-        tables[name].weight = nn.Parameter(whole.new_empty(0, whole.shape[1]))
+        parts = [(one.shard_offsets[0], next(room).view(*one.shard_sizes)) for one in own[name]]
+        for first, part in parts: tables.rows_into(name, first, part)
+        tables.give_up(name)
         found[name] = parts
     return found
+
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #c071add3
+def draw_rows(tables: EmbeddingTables, name: str, part: ShardedTensor) -> None:
+    """Draw first weights of this rank's rows of a table, which waits no longer.
+
+    Args:
+        tables: with the table
+        name: of the table
+        part: its rows, written into
+    """
+    for first, rows in pieces_of(part): tables.rows_into(name, first, rows)
+    tables.give_up(name)
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #2752433c
 @torch.no_grad()
@@ -380,7 +391,7 @@ class ShardedTables(Tables, nn.ModuleDict):
     ):
         super().__init__()
         own, self.sizes = rates or {}, dict(tables.sizes)
-        names = [name for name in tables if tables[name].weight.requires_grad]
+        names = [name for name, weight in tables.plain_weights().items() if weight.requires_grad]
         widths = {name: self.sizes[name][1] for name in names}
         check_fusing(optimizer, {"all": learning_rate, **own}, widths)
         self.update({name: tables[name] for name in tables if name not in names})
@@ -388,7 +399,8 @@ class ShardedTables(Tables, nn.ModuleDict):
         self._stack_of: dict[str, StackKey] = {
             name: (self.sizes[name][1], own.get(name, learning_rate)) for name in names
         }
-        began = take_rows(tables, plan, names)
+        waiting = tables.waiting()
+        began = take_rows(tables, plan, [name for name in names if name not in waiting])
         self._collections: dict[StackKey, Any] = {}
         self._summed: dict[StackKey, SummedLookups] = {}
         for home in sorted(set(self._stack_of.values())):
@@ -396,7 +408,8 @@ class ShardedTables(Tables, nn.ModuleDict):
             made = shard_tables(members, plan, env, device, optimizer, home[1], eps)
             self._collections[home], self._summed[home] = made, ShardedStack(made, list(members))
         for name, part in self.parts().items():
-            if name not in self: fill(part, began.pop(name))
+            if name in began: fill(part, began.pop(name))
+            elif name not in self: draw_rows(tables, name, part)
 
     def __getitem__(self, key: str) -> nn.Embedding: return cast(nn.Embedding, self._modules[key])
 
