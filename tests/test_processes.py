@@ -24,7 +24,7 @@ from recbench.data.feed.stream_loader import StreamLoader
 from recbench.data.published.planted import planted, planted_clicks
 from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
 from recbench.data.sets.stream import ParquetStream
-from recbench.layers.sharded_tables import pieces_of, whole
+from recbench.layers import sharded_tables
 from recbench.models import create_model, match_config
 from recbench.models.base import embedding_tables
 from recbench.models.rank_configs import rank_config, rank_features
@@ -88,15 +88,15 @@ def test_two_ranks_train_what_one_process_trains(kind, shardings):
 
 
 def first_weights(sharding: str | None) -> dict:
-    "All first weights, how many of tables wait and are then held here, and the random number that follows."
+    "First weights, how many tables wait, numbers of tables that are held here, and what is drawn next."
     data, model, _ = made("DeepFM")
     found, (tables,) = {"follows": torch.rand(1)}, embedding_tables(model)
     found["waiting"] = len(tables.waiting())
     Trainer(model, data, batch_size=64, steps=1, progress=False, sharding=sharding)
     state = model.state_dict()
     found["held"] = sum(rows.numel() for one in state.values() if isinstance(one, ShardedTensor)
-                        for _, rows in pieces_of(one))
-    return found | {name: whole(one).clone() for name, one in state.items()}
+                        for _, rows in sharded_tables.pieces_of(one))
+    return found | {name: sharded_tables.whole(one).clone() for name, one in state.items()}
 
 
 def test_a_rank_draws_its_rows_of_one_process_s_first_weights_and_no_others():
@@ -116,7 +116,7 @@ def weighed(kind: str) -> tuple[dict, dict]:
                       sharding="row_wise", **settings)
     trainer.fit()
     last = trainer.validate()
-    return last, {name: whole(one).clone() for name, one in model.state_dict().items()}
+    return last, {name: sharded_tables.whole(one).clone() for name, one in model.state_dict().items()}
 
 
 def weighed_again(kind: str, weights: dict) -> dict:
