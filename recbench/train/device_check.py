@@ -118,7 +118,7 @@ def compared(device: str, kinds: Sequence[str] = KINDS, steps: int = 200) -> pd.
         cpu, row = steps_on(kind, "cpu", steps, tables), {"model": kind, "tables": tables}
         other, failed = Steps(cpu.losses * torch.nan, torch.nan), ""
         try: other = steps_on(kind, device, steps, tables)
-        except RuntimeError as error: failed = str(error)
+        except Exception as error: failed = str(error) or type(error).__name__
         first, mean = apart(cpu.losses, other.losses)
         rows.append(row | {
             "first loss": first, "mean": mean, "ms cpu": cpu.milliseconds,
