@@ -184,7 +184,8 @@ def catalogue_lines(folder: Path) -> list[str]:
              "| items | index | effort | recall@100 | milliseconds | megabytes | built in, CPU s |",
              "|---" * 7 + "|"]
     for one in sorted(records, key=lambda record: (-record["items"], record["megabytes"])):
-        lines += [f"| {one['items']:,} x {one['width']} | {one['kind']} | {each['effort']} | "
+        made = f", efConstruction {one['construction']}" if "construction" in one else ""
+        lines += [f"| {one['items']:,} x {one['width']} | {one['kind']}{made} | {each['effort']} | "
                   f"{each['recall']:.4f} | {each['milliseconds']:.2f} | {one['megabytes']:,} | "
                   f"{one['build_seconds']:,} |" for each in one["settings"]]
     return [*lines, ""]
