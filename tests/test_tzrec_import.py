@@ -1,4 +1,5 @@
 "TorchEasyRec's configs and runs: read, built, trained three steps, evaluated; hostile texts refused."
+import base64
 import random
 import re
 import sys
@@ -303,3 +304,62 @@ def test_a_trained_tokenizer_numbers_texts(tmp_path, monkeypatch):
     assert found.features["title"].num_buckets == 20
     rows = found.encode(pa.table({"title": ["green tea", "ink", None]}))
     assert rows.jagged["title"].to_lists() == [[5, 3], [3], []]
+
+
+TOKENIZED = """
+train_input_path: "" eval_input_path: "" model_dir: ""
+data_config { dataset_type: ParquetDataset fg_mode: FG_DAG }
+feature_configs { tokenize_feature { feature_name: "title" expression: "item:title" embedding_dim: 4
+  vocab_file: "own.%s" } }
+"""
+
+
+def numbered(kind, folder):
+    reader = RowReader(PipelineConfig.from_textproto(TOKENIZED % kind), folder)
+    rows = reader.encode(pa.table({"title": ["green tea", None, "", "tea \u8336"]}))
+    return reader.features["title"].num_buckets, rows.jagged["title"].to_lists()
+
+
+def test_sentencepiece_numbers_texts_as_it_does_itself(tmp_path):
+    package = pytest.importorskip("sentencepiece")
+    package.SentencePieceTrainer.train(
+        sentence_iterator=iter(["green tea", "black tea, strong", "milk & honey"] * 30),
+        model_prefix=str(tmp_path / "own"), vocab_size=60, hard_vocab_limit=False, minloglevel=2)
+    model = package.SentencePieceProcessor(model_file=str(tmp_path / "own.model"))
+    own = [model.encode(text) for text in ("green tea", "tea \u8336")]
+    assert numbered("model", tmp_path) == (model.vocab_size(), [own[0], [], [], own[1]])
+
+
+def test_tiktoken_merges_the_bytes_that_its_file_ranks(tmp_path):
+    pytest.importorskip("tiktoken")
+    ranks = [bytes([byte]) for byte in range(256)] + [b"te", b"tea", b"ee", b"een"]
+    lines = [f"{base64.b64encode(word).decode()} {rank}" for rank, word in enumerate(ranks)]
+    (tmp_path / "own.tiktoken").write_text("\n".join(lines))
+    size, found = numbered("tiktoken", tmp_path)
+    words = [b"".join(ranks[number] for number in row).decode() for row in found]
+    assert size == 260 and words == ["green tea", "", "", "tea \u8336"]
+    assert found[0] == [*b"gr", 259, 32, 257]  # "een" and "tea" are one number each
+
+
+DSSM = """
+data_config { batch_size: 64 dataset_type: ParquetDataset label_fields: "click"
+  negative_sampler { input_path: "none" num_sample: 10 item_id_field: "item" } }
+feature_configs { id_feature { feature_name: "user" num_buckets: 300 embedding_dim: 4 } }
+feature_configs { id_feature { feature_name: "item" num_buckets: 300 embedding_dim: 4 } }
+model_config {
+  feature_groups { group_name: "user" feature_names: "user" group_type: DEEP }
+  feature_groups { group_name: "item" feature_names: "item" group_type: DEEP }
+  dssm { user_tower { input: "user" mlp { hidden_units: 4 } }
+         item_tower { input: "item" mlp { hidden_units: 4 } } output_dim: 4 }
+  losses { softmax_cross_entropy {} } metrics { recall_at_k { top_k: 5 } } }
+"""
+
+
+def test_rows_without_negatives_are_not_evaluated(tmp_path):
+    built = build(read_tzrec_config(DSSM), progress=False, run_dir="")
+    save_tzrec_checkpoint(built.model, tmp_path, step=1)
+    (tmp_path / "pipeline.config").write_text(DSSM)
+    run, rows = load_tzrec_run(tmp_path), pd.DataFrame({"user": [1], "item": [2], "click": [1]})
+    with pytest.raises(ValueError, match="drawn by a sampler.*recall among one candidate is 1"):
+        run.evaluate(rows)
+    assert run.predict(rows)["similarity"].shape == (1, 1)

@@ -130,8 +130,9 @@ def optimizer_of(
         if own.keys() - {"learning_rate", "weight_decay"}:
             note(notes, "differs", f"{name}.beta1, beta2", "", "0.9 and 0.999")
         if "w_" in name:
-            note(notes, "differs", name, own.get("weight_decay", 1e-6), "Adam with the decay inside of "
-                 "the gradient")
+            note(notes, "differs", name, own.get("weight_decay", 1e-6), "there each step takes this "
+                 "share off every weight and every row that is looked up, whatever the rate; here Adam "
+                 "adds weight_decay times the weight to the gradient, of all rows")
             found["weight_decay"] = own.get("weight_decay", 1e-6)
         return {"adam_optimizer": found} | schedule
     return _others(name, own, found, tables, notes) | schedule

@@ -229,7 +229,14 @@ class TzrecRun:
         Args:
             source: files, a pattern, a frame or an Arrow table
             batch_size: rows of a batch; None: as the config says for evaluation
+
+        Raises:
+            ValueError: for a model whose negatives a sampler draws; rows have none
         """
+        if getattr(self.model, "in_batch_negative", True) is False:
+            raise ValueError("negatives of this model are drawn by a sampler; rows alone have none, and "
+                             "recall among one candidate is 1; build(run.pipeline, data) draws them, "
+                             "and recbench.evaluate ranks the whole catalogue")
         for batch in self.batches(source, batch_size):
             predictions = self.model.predict(batch)
             self.model.update_metric(predictions, batch, self.model.loss(predictions, batch))
