@@ -234,7 +234,7 @@ class TzrecRun:
             ValueError: for a model whose negatives a sampler draws; rows have none
         """
         if getattr(self.model, "in_batch_negative", True) is False:
-            raise ValueError("negatives of this model are drawn by a sampler; rows alone have none, and "
+            raise ValueError("negatives of this model are drawn by a sampler; rows alone have none: "
                              "recall among one candidate is 1; build(run.pipeline, data) draws them, "
                              "and recbench.evaluate ranks the whole catalogue")
         for batch in self.batches(source, batch_size):
