@@ -104,7 +104,7 @@ def judge(seed: int, rows: str, folder: Path, write: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--rows", choices=["train", "all"], default="all", help="that DSSM is fitted on")
+    parser.add_argument("--rows", choices=["train", "all"], default="all", help="that train DSSM")
     parser.add_argument("--folder", type=Path, default=Path("runs/blends"))
     parser.add_argument("--records", action="store_true", help="write records for the page of results")
     options = parser.parse_args()

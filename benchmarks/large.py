@@ -5,8 +5,9 @@
 Generated events, Zipf over users and items: at scale 1 a million users, 100,000 items and twenty
 million events, written as one Parquet file by a process of its own. Loaded from that file, each user's
 last event as the test; DSSM trained for one epoch with sampled negatives, 2,048 rows a step (a row
-costs .6 of what it does with 512), and validated within its budget, baselines fitted, the test's users evaluated over the whole catalogue, and lists of 50 for all
-of them written as Parquet. Target at scale 1: under 45 CPU minutes and 8 GB in all; the load's peak,
+costs .6 of what it does with 512), and validated within its budget, baselines fitted, the test's users
+evaluated over the whole catalogue, and lists of 50 for all of them written as Parquet. Target
+at scale 1: under 45 CPU minutes and 8 GB in all; the load's peak,
 above what the process had before, at most 2.5 times the encoded rows (`--load` stops there, and
 `--from frame` loads the same rows from a pandas frame).
 """
