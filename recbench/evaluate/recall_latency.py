@@ -144,5 +144,5 @@ def latency_picture(table: pd.DataFrame) -> Figure:
              ylabel="CPU time a query [µs], one thread")
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         set_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-    legend_above(axes, 5)
+    legend_above(axes, 3)
     return figure
