@@ -526,7 +526,7 @@ def room(rows: int, width: int, waits: bool) -> nn.Embedding:
     pass_over(rows, width, nn.init.normal_)
     return nn.Embedding(rows, width, _weight=torch.empty(rows, width, device="meta"))
 
-
+# %% ../../nbs/20_layers/20_embedding_tables.ipynb #5b4c2f92
 @torch.no_grad()
 def rows_into(self: "EmbeddingTables", name: str, first: int, part: Tensor) -> None:
     """Copy rows of a plain table, drawn or not.

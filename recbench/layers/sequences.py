@@ -117,7 +117,7 @@ def _first(ragged: Ragged, count: int) -> Ragged:
 # a build of FBGEMM for CPUs has no kernel for a card
 FBGEMM_ON_CUDA = torch._C._dispatch_has_kernel_for_dispatch_key("fbgemm::jagged_2d_to_dense", "CUDA")
 
-
+# %% ../../nbs/20_layers/28_sequences.ipynb #24d709c8
 def scattered(values: Tensor, lengths: Tensor, width: int) -> Tensor:
     """What `pad` gives, where FBGEMM cannot: of float64, which gradient checks need, or on a card.
 
@@ -132,7 +132,7 @@ def scattered(values: Tensor, lengths: Tensor, width: int) -> Tensor:
     room = sum_by(values, cell, cells + 1)[:cells].to(values.dtype)
     return room.view(lengths.shape[0], width, values.shape[1])
 
-
+# %% ../../nbs/20_layers/28_sequences.ipynb #5091b9db
 def pad(values: Tensor, lengths: Tensor, width: int) -> Tensor:
     "Packed [V, s] -> [B, width, s] with zeros behind each row; what lies beyond the width is left out."
     if values.dtype == torch.float64 or values.is_cuda and not FBGEMM_ON_CUDA:
@@ -140,7 +140,7 @@ def pad(values: Tensor, lengths: Tensor, width: int) -> Tensor:
     offsets = F.pad(lengths.cumsum(0), (1, 0))
     return torch.ops.fbgemm.jagged_2d_to_dense(values, offsets, width)
 
-
+# %% ../../nbs/20_layers/28_sequences.ipynb #dfa2b254
 def longest(lengths: Tensor, most: int) -> int:
     """Width of a rectangle for rows of `lengths` [B].
 

@@ -193,7 +193,7 @@ def nested_tokens(column: pa.Array, name: str) -> Tokens:
     keys, inside = split_once(outer, "^", name)
     return Tokens(keys, lengths, weights=inside)
 
-
+# %% ../../../nbs/10_data/50_columns/44_operators.ipynb #fa390328
 def opened(table: Tokens, name: str) -> tuple[Tokens, pa.Array]:
     """Pairs of inner maps: outer keys with values as `weights`, and the inner keys.
 
@@ -215,7 +215,7 @@ def _asked_for(words: pa.Array, row: np.ndarray, wanted: Tokens | None) -> np.nd
     (there, asked), _ = shared_codes([words, wanted.values])
     return np.flatnonzero(last_equal(there, row, asked, wanted.lengths) >= 0)
 
-
+# %% ../../../nbs/10_data/50_columns/44_operators.ipynb #792bb3cb
 def lookup_nested(table: Tokens, outer: Tokens | None, keys: Tokens | None, name: str) -> Hits:
     """What the map of maps of each row has for both keys; inner maps that nobody asks are not read.
 

@@ -202,7 +202,7 @@ def plain(tokens: Tokens) -> Tokens:
 # %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #e82e0586
 Reader = Callable[[pa.Array], Tokens]   # a column of rows becomes their values
 
-
+# %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #a163f2cf
 def read_once(
     feature: Written, one: Input, rows: Rows, reader: Reader | None = None
 ) -> tuple[Tokens, np.ndarray | None]:
@@ -225,7 +225,7 @@ def read_once(
         found = reader(column) if reader else Tokens(*entries(column, feature.config.separator))
     return found, None if runs or rows.lengths is None else row_of(rows.lengths)
 
-
+# %% ../../../nbs/10_data/50_columns/50_raw_features.ipynb #996376b2
 def read_input(feature: Written, one: Input, rows: Rows, reader: Reader | None = None) -> Tokens:
     """The values of an input, ragged over rows or positions.
 

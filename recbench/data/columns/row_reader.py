@@ -194,12 +194,12 @@ def _in_lists(table: pa.Table, name: str, mark: str) -> pa.Array | None:
     if is_list_type(column.type): return column
     return pc.split_pattern(without_empty(column), mark) if is_text(column.type) else None
 
-
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #9be3ac39
 def _counts(lists: pa.Array) -> np.ndarray:
     "Entries of each list, 0 of a missing one."
     return pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
 
-
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #7da50f77
 def one_each(table: pa.Table, candidates: Mapping[str, Written], labels: Sequence[str]) -> pa.Table:
     """A row for each target; one without any is left out.
 
@@ -292,7 +292,7 @@ def tables(self: "RowReader", source: Source, rows: int) -> Iterator[pa.Table]:
     if self.candidates: found = (one_each(table, self.candidates, self.labels) for table in found)
     return pieces(found, rows)
 
-
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #6c61ecee
 def batches(self: "RowReader", source: Source, batch_size: int | None = None) -> Iterator[Batch]:
     """Batches of a source in order, the last one smaller.
 

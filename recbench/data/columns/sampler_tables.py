@@ -155,7 +155,7 @@ def _as_own(keys: pd.Series, own: pd.Series) -> pd.Series:
     raise ValueError(f"a sampler's table has the item {wrong!r:.40}; {own.name!r} of the rows is "
                      f"{own.dtype}, and every item must be one of those")
 
-
+# %% ../../../nbs/10_data/50_columns/75_sampler_tables.ipynb #36282a9c
 def _encoded(reader: RowReader, found: ItemTable, rows: Sequence[int]) -> Table:
     "Features of some items of a sampler's table."
     read = reader.part(item_features(reader.pipeline))
