@@ -151,11 +151,3 @@ def test_a_loader_brings_its_own_batches(parts):
 def test_a_misspelt_argument_is_told_its_neighbour(parts):
     with pytest.raises(TypeError, match=r"^Trainer has no argument 'epoch'; did you mean 'epochs'\?"):
         Trainer(*parts, epoch=3)
-
-
-def test_a_label_that_no_row_has_is_refused(parts):
-    model, data = parts
-    for labels in (["label"], [next(iter(data.train.columns))]):
-        Trainer(DSSM(model.config, data.features(), labels), data, progress=False)
-    with pytest.raises(ValueError, match=r"^labels of DSSM are \['nonsense'\], and planted has no "):
-        Trainer(DSSM(model.config, data.features(), ["nonsense"]), data)

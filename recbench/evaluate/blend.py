@@ -26,7 +26,8 @@ from ..metrics.gains import NEVER
 def standardised(scores: Tensor) -> Tensor:
     """Scores less their mean and over their spread, row by row; of equal ones 0.
 
-    A score that is not finite, of an item that a member does not reach, becomes its row's least.
+    A score that is not finite, of an item that a member does not reach, becomes a step below its row's
+    least.
 
     Args:
         scores: [B, I]
@@ -34,10 +35,13 @@ def standardised(scores: Tensor) -> Tensor:
     Returns:
         [B, I], of the same type
     """
+    scores = scores if scores.is_floating_point() else scores.float()
     known = scores.isfinite()
     if not known.all():
-        least = scores.masked_fill(~known, torch.inf).amin(1, keepdim=True)
-        scores = torch.where(known, scores, least.nan_to_num(posinf=0.0))
+        least = scores.masked_fill(~known, torch.inf).amin(1, keepdim=True).nan_to_num(posinf=0.0)
+        most = scores.masked_fill(~known, -torch.inf).amax(1, keepdim=True).nan_to_num(neginf=0.0)
+        step = torch.where(most > least, (most - least) / known.sum(1, keepdim=True).clamp(min=1), 1)
+        scores = torch.where(known, scores, least - step)
     spread, mean = torch.std_mean(scores, 1, correction=0, keepdim=True)
     return torch.where(spread > 0, (scores - mean) / spread, 0)
 
@@ -194,7 +198,7 @@ def _chosen(
     cut = whole("cut-off of the metric", int(k) if k.isdecimal() else k, 1)
     scores = [_member_scores(*one, dataset, "valid") for one in members.items()]
     each = lambda rows: [score(rows) for score in scores]
-    found = candidates(each, dataset, whole("lists", lists, 1))
+    found = candidates(each, dataset, whole("lists", lists, 1), max(200, cut))
     value = lambda shares: found.value(shares, name, cut)
     shares = best_shares(value, len(scores))
     told = {**dict(zip(members, map(value, torch.eye(len(scores))))), "blend": value(shares)}

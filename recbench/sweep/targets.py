@@ -83,7 +83,7 @@ def check_metric(metric: str, source: str = "") -> None:
     if at and not (k.isdecimal() and int(k)):
         raise ValueError(f"metric is {metric!r}; the cut-off must be a whole number of at least 1")
     name, known = name.removeprefix("train "), [*HIGHER_IS_BETTER, *METRIC_KINDS, "loss"]
-    own = (name, name.partition("_")[0])
+    own = (name, *(one for one in known if name.startswith(f"{one}_")), name.partition("_")[0])
     if at or any(one in known or re.search(rf"\b{re.escape(one)}\b", source) for one in own): return
     offered = nearest(name, [*known, *METRICS])
     lists = ", ".join(f"{one}@10" for one in METRICS)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WHOLE', 'MOST', 'ABOVE_0', 'AT_LEAST_0', 'MAY_BE_NONE', 'EVENTS', 'LOADER', 'CLASSES', 'FROM_RECIPE', 'check_numbers',
            'check_device', 'check_callbacks', 'check_loader', 'check_read', 'check_arguments', 'named_settings',
-           'has_schedule', 'fill_in', 'check_together', 'check_labels', 'chosen_arguments']
+           'has_schedule', 'fill_in', 'check_together', 'chosen_arguments']
 
 # %% ../../nbs/80_train/38_arguments.ipynb #9736bbc6
 import sys
@@ -17,12 +17,10 @@ import torch
 
 from ..core.checks import instance, listed, number, one_of, truth, whole
 from ..core.pipeline import DenseOptimizer, GradClipping, GradScaler
-from ..core.registry import nearest
 from ..data.sets.dataset import Dataset
 from ..data.feed.negatives import Negatives
 from ..layers.embedding_tables import OPTIMIZERS
 from ..models.base import BaseModel
-from ..models.match_model import MatchModel
 from ..models.recipes import Recipe, recipe_of
 from .optimizers import Part
 from .schedules import LearningRate, ReduceOnPlateau
@@ -202,21 +200,6 @@ def check_together(taken: Mapping[str, Any], given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {given[name]} beside dense, which brings its own; leave it "
                              "out")
 
-# %% ../../nbs/80_train/38_arguments.ipynb #97fc3bff
-def check_labels(model: BaseModel, dataset: Dataset) -> None:
-    """Refuse labels of a match model that are no column: every row it learns from is a positive.
-
-    Args:
-        model: "label" is what positives are called where the rows have no such column
-        dataset: its training rows' columns
-    """
-    if not isinstance(model, MatchModel): return
-    known = list(dict.fromkeys(["label", *map(str, dataset.train.columns)]))
-    for name in model.labels:
-        if name not in known:
-            raise ValueError(f"labels of {type(model).__name__} are {model.labels}, and {dataset.name} "
-                             f"has no column {name!r}; {nearest(name, known)}known: {', '.join(known)}")
-
 # %% ../../nbs/80_train/38_arguments.ipynb #7b0bc073
 def chosen_arguments(model: BaseModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """A trainer's arguments, checked, with what its recipe fills in; `recipe` is the one that did.
@@ -226,7 +209,6 @@ def chosen_arguments(model: BaseModel, given: Mapping[str, Any]) -> dict[str, An
         given: argument -> value
     """
     checked = check_arguments(given)
-    check_labels(model, checked["dataset"])
     recipe = checked["recipe"]
     if recipe is None:
         named, usual = named_settings(checked), recipe_of(model, checked["dataset"])

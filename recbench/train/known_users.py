@@ -225,7 +225,7 @@ def item_choice(name: str, given: Any, labels: pd.Index, item_keys: pd.Index) ->
         size = torch.tensor([len(items)])
         starts = torch.zeros(len(labels), dtype=torch.int64)
         return Jagged(items, starts, size.expand(len(labels)).clone())
-    places_of(f"{name}'s {labels.name or 'row'}", [*given.keys()], labels, strict=False)
+    places_of(f"{name}'s {labels.name or 'row'}", [*given.keys()], labels.unique(), strict=False)
     lists = [given.get(label) for label in labels]
     odd = [one for one in lists if not pd.api.types.is_list_like(one) and one is not None]
     if odd: raise ValueError(f"{name} holds {odd[0]!r} for a user; must be item ids, a list a user")

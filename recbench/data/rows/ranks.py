@@ -51,7 +51,7 @@ def world() -> World:
 
 def started() -> int:
     "How many processes there are, or will be: torchrun says so before they are a group."
-    return max(world().size, int(os.environ.get("WORLD_SIZE", 1)))
+    return max(world().size, int(os.environ.get("WORLD_SIZE") or 1))
 
 
 def world_device() -> torch.device:

@@ -31,7 +31,7 @@ from .telling import codes, holds_item, of_item, tells_item, tells_label
 _NAMES = {
     "user_key": (
         "userid", "user", "uid", "customerid", "customer", "visitorid", "memberid", "sessionid",
-        "accountid", "reviewerid", "shopper", "shopperid", "buyer", "buyerid", "client", "clientid",
+        "accountid", "reviewerid", "shopper", "shopperid", "buyer", "buyerid", "clientid",
     ),
     "item_key": (
         "itemid", "item", "iid", "movieid", "productid", "product", "articleid", "videoid", "songid",
@@ -40,7 +40,7 @@ _NAMES = {
     ),
     "timestamp": (
         "timestamp", "time", "ts", "datetime", "date", "eventtime", "createdat", "invoicedate",
-        "unixtime", "when", "orderdate", "purchasedate", "eventdate",
+        "unixtime", "orderdate", "purchasedate", "eventdate",
     ),
     "label": ("label", "rating", "click", "clicked", "target", "score", "stars", "purchased", "liked"),
     "sample_weight": ("sampleweight", "weight"),
@@ -325,12 +325,14 @@ _HELD = .9       # of the lists that hold the row's own item
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #52e74180
 def _names_items(name: str, code: np.ndarray, found: Verdict, scene: Scene) -> bool:
-    "Whether text of the items says of nearly every item which it is, as a title does."
+    "Whether text of several words says of nearly every item which it is, as a title does."
     values, known = scene.events.column(name), code >= 0
     plain = is_text(values.type) and not (found.feature and found.feature.is_list)
     different = code.max(initial=-1) + 1
     many = different >= max(_MANY, 0.9 * len(np.unique(scene.items[known])))
-    return plain and many and name not in scene.read
+    if not (plain and many and name not in scene.read): return False
+    words = pc.mean(pc.cast(pc.match_substring(values, " "), pa.float64())).as_py()
+    return (words or 0) > 0.5
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #6a045bca
 def judged(name: str, scene: Scene) -> Verdict:
@@ -353,7 +355,8 @@ def judged(name: str, scene: Scene) -> Verdict:
     if code is not None and of_item(code, scene.items, scene.users):
         found = typed(scene.events, name, "item", scene)
         if _names_items(name, code, found, scene):
-            return Verdict(note=f"{name}: a text of each item, shown with it, not read", shown=True)
+            note = f"{name}: a text of each item, shown with it, not read; read=[{name!r}] reads it"
+            return Verdict(note="; ".join(filter(None, (found.note, note))), shown=True)
         note = f"{name}: one value for each item, read on the item's side"
         return _with_notes(found, found.note, note) if found.feature else found
     if name not in scene.read:

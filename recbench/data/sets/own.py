@@ -333,7 +333,8 @@ def _lifted(schema: SchemaFile, sources: Mapping[str, Source], names: list[str])
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #e026b92c
 def _shown(schema: SchemaFile, sources: Mapping[str, Source]) -> list[Feature]:
     "Text that only the events have, and that stands with the items, as if it were a feature of them."
-    known = sources["items"].table.column_names if "items" in sources else []
+    known = {schema.user_key, schema.item_key, *(one.name for one in schema.features)}
+    if "items" in sources: known.update(sources["items"].table.column_names)
     return [IdFeature(name=name, side="item") for name in schema.shown if name not in known]
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #3123d3ad
