@@ -124,16 +124,17 @@ def recommend(
     size = evaluation_bytes(dataset, 64) + 2 * 8 * k * len(asked.first)
     check_fits(f"lists of {k} for {len(asked.first):,} users by {name}", size)
     if hasattr(model, "reaching"): model = model.reaching(k)
-    generator, lists = torch.Generator().manual_seed(seed), []
+    generator = torch.Generator().manual_seed(seed)
+    lists = torch.empty(len(asked.first), k, dtype=torch.int64)   # whole: parts would split the heap
     small = len(asked.first) * len(dataset.items) < 4 * 10**9
     with at_rest(model), tqdm(total=len(asked.first), leave=False, disable=small) as bar:
         for start, scores in score_blocks(scorer(model, dataset, split), asked.first, dataset):
             rows = asked.first[start : start + len(scores)]
             scores = scores.clone()      # [B, I]; some models return a view of what they keep
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf
-            lists.append(top_items(scores, k, generator).cpu())
+            lists[start : start + len(scores)] = top_items(scores, k, generator).cpu()
             bar.update(len(rows))
-    return Recommendations(name, asked.users, torch.cat(lists), asked.first, split)
+    return Recommendations(name, asked.users, lists, asked.first, split)
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #1aefe5b3
 def item_names(dataset: Dataset, names: pd.Series) -> list[object]:
