@@ -47,17 +47,6 @@ def with_effort(index: ItemIndex, effort: int) -> ItemIndex:
     return index
 
 
-def made(items: torch.Tensor, kind: str, construction: int) -> ItemIndex:
-    "The index; hnsw with so many candidates at construction."
-    if kind != "hnsw": return ItemIndex(items, kind)
-    structure = faiss.IndexHNSWFlat(items.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    index = ItemIndex(items)
-    structure.hnsw.efConstruction = construction
-    structure.add(items.numpy())
-    index.structure, index.kind = structure, kind
-    return index
-
-
 def size(index: ItemIndex) -> float:
     "Megabytes of the structure."
     if index.structure is None: return index.item_emb.numel() * 4 / 2**20
@@ -94,7 +83,7 @@ def main() -> None:
     RECORDS.mkdir(parents=True, exist_ok=True)
     for kind in asked.kinds:
         begun = time.process_time()
-        index = made(items, kind, asked.construction)
+        index = ItemIndex(items, kind, construction=asked.construction)
         built = round(time.process_time() - begun)
         lines = [tried(with_effort(index, effort), users, exact) for effort in EFFORTS[kind]]
         record = {"items": asked.items, "width": asked.width, "kind": kind,

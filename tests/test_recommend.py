@@ -16,6 +16,7 @@ from recbench.evaluate import TreeIndex, recommend
 from recbench.models import create_model
 from recbench.models.match_configs import MATCH_CONFIGS, match_config
 from recbench.train import Trainer
+from recbench.train.known_users import item_choice
 from recbench.train.runs import Run
 
 
@@ -172,3 +173,9 @@ def test_a_number_in_raw_rows_is_scaled_as_in_training(tmp_path):
     ) != evaluated(
         model, data, 10
     )  # and it is read
+
+
+def test_a_user_asked_twice_has_one_choice():
+    labels, keys = pd.Index([7, 7, 8], name="user_id"), pd.Index(["a", "b"])
+    found = item_choice("forbidden", {7: ["b"]}, labels, keys)
+    assert found.lengths.tolist() == [1, 1, 0] and found.values.tolist() == [1, 1]

@@ -214,26 +214,31 @@ class ItemIndex(Card):
             approximate; pq keeps a byte for each four numbers and returns approximate scores
         effort: ivf, pq: lists looked at; hnsw: candidates kept on the walk
         seed: of the clustering behind ivf
+        construction: of hnsw, candidates kept when an item joins; building takes time in proportion
     """
 
-    def __init__(self, item_emb: Tensor, kind: IndexKind = "exact", effort: int = 32, seed: int = 0):
+    def __init__(
+        self, item_emb: Tensor, kind: IndexKind = "exact", effort: int = 32, seed: int = 0,
+        construction: int = 200
+    ):
         _check_index(item_emb, kind, effort, seed)
+        settings = effort, seed, whole("construction", construction, 1, 2**31 - 1)
         self.item_emb, self.kind, self.effort = item_emb.detach(), kind, effort
-        self.structure = None if kind == "exact" else _build(kind, self.item_emb, effort, seed)
+        self.structure = None if kind == "exact" else _build(kind, self.item_emb, *settings)
 
     def __len__(self) -> int: return len(self.item_emb)
 
     search, facts = _search, _facts
 
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #56a46148
-def _build(kind: str, item_emb: Tensor, effort: int, seed: int) -> Any:
+def _build(kind: str, item_emb: Tensor, effort: int, seed: int, construction: int) -> Any:
     "The faiss structure, filled."
     import faiss
     vectors, dim = item_emb.float().numpy(force=True), item_emb.shape[1]
     if kind == "flat": index = faiss.IndexFlatIP(dim)
     elif kind == "hnsw":
         index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction, index.hnsw.efSearch = 200, min(effort, len(vectors))
+        index.hnsw.efConstruction, index.hnsw.efSearch = construction, min(effort, len(vectors))
     else:
         # faiss wants 39 vectors a list to place it
         lists = max(1, min(int(4 * len(vectors)**0.5), len(vectors) // 39))

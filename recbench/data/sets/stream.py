@@ -495,9 +495,6 @@ def _iterate(self: ParquetStream) -> Iterator[Table]:
         yield stack_tables(kept)
     self.epoch, self.row = self.epoch + 1, 0
 
-# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #73f19db6
-#| export
-
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #86ba363c
 def stream_batches(
     stream: ParquetStream, labels: Sequence[str] | None = None, sample_weight: str | None = None
