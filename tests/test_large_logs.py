@@ -3,6 +3,7 @@
 Baselines are fitted once, and a model's own numbers are safe before they are.
 """
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -10,13 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
+from recbench.core import sizes as sizes_room
 from recbench.data.published.planted import planted
 from recbench.data.sets.own import dataset_from_frames
 from recbench.data.sets.splits import Split, known_pairs
 from recbench.evaluate import baselines as baselines_room
 from recbench.evaluate import retrieval as retrieval_room
-from recbench.evaluate.baselines import Popularity, fit_baselines, with_refits
+from recbench.evaluate.baselines import ItemKNN, Popularity, fit_baselines, with_refits
 from recbench.evaluate.retrieval import evaluate, evaluate_retrieval
 from recbench.explore.footprint import dataset_bytes
 from recbench.models.usual import usual_model
@@ -120,6 +123,36 @@ def test_baselines_are_fitted_once_and_found_by_their_rows(tmp_path, monkeypatch
     assert calls == ["_fitted", "_fitted"]
 
 
+def test_neighbours_among_a_million_items_take_the_memory_of_their_pairs():
+    rng = np.random.default_rng(0)
+    users, items = np.arange(300_000) // 3, rng.integers(0, 10**6, 300_000)
+    ones = csr_matrix((np.ones(300_000, np.float32), (users, items)), (100_000, 10**6))
+    pairs = baselines_room.item_pairs(np.diff(ones.indptr), 10**6)
+    sizes = [baselines_room.knn_bytes(10**6, (10, 20, 50, 100), 3, one) for one in (None, pairs)]
+    assert pairs < 10**6 and sizes[0] > 9e9 and sizes[1] < 3e8
+    neighbours = ItemKNN(50, 10.0).fit(ones).weights.tocsc()
+    for item in items[:20]:
+        others = ones[ones[:, [item]].nonzero()[0]].nonzero()[1]
+        assert set(neighbours[:, [item]].nonzero()[0]) == {*others} - {item}
+
+
+def test_a_baseline_without_room_is_left_out_and_said(tmp_path, monkeypatch):
+    data, room = planted(users=120, items=80, clicks=15), baselines_room.available_bytes
+    fit_baselines(data, folder=tmp_path)
+    for place in (sizes_room, baselines_room):
+        monkeypatch.setattr(place, "available_bytes", lambda: 200_000)
+    other = planted(users=120, items=80, clicks=15)
+    with pytest.warns(UserWarning) as told: found = fit_baselines(other, folder=tmp_path)
+    assert [*found] == ["popularity", "Markov", "iALS"]
+    assert [str(one.message).split(" needs ")[0] for one in told] == [
+        "ItemKNN left out: ItemKNN of 80 items", "EASE left out, iALS in its place: EASE of 80 items"]
+    with pytest.warns(UserWarning, match="ItemKNN and EASE left out"):
+        again = fit_baselines(planted(users=120, items=80, clicks=15), folder=tmp_path)
+    assert [*again] == [*found]
+    for place in (sizes_room, baselines_room): monkeypatch.setattr(place, "available_bytes", room)
+    assert "ItemKNN" in fit_baselines(planted(users=120, items=80, clicks=15), folder=tmp_path)
+
+
 def test_a_models_own_values_are_kept_before_a_baseline_starts(monkeypatch):
     data, order = planted(users=120, items=80, clicks=15), []
     def fail(*args, **options):
@@ -131,6 +164,25 @@ def test_a_models_own_values_are_kept_before_a_baseline_starts(monkeypatch):
     with pytest.warns(UserWarning, match="no room"):
         table = evaluate_retrieval(model, data, [10], keep=keep)
     assert order[1] == "baselines" and order[0] == table["Popularity", "value"].iloc[0] > 0
+
+
+def test_lists_of_many_users_are_held_in_one_piece(monkeypatch):
+    "A part a block of users would lie between freed blocks of scores, and the heap would grow by both."
+    from recbench.evaluate.recommendations import recommend
+    data, held = planted(users=120, items=80, clicks=15), []
+    score = Popularity.score
+    def counted(self, history):
+        gc.collect()
+        held.append(sum(type(one) is torch.Tensor for one in gc.get_objects()))
+        return score(self, history)
+    monkeypatch.setattr(Popularity, "score", counted)
+    monkeypatch.setattr(retrieval_room, "_BLOCK", 10 * 80)
+    model = Popularity().fit(data.interactions("train"))
+    gc.freeze()                    # what there was before is neither searched nor counted
+    try: lists = recommend(model, data, 5)
+    finally: gc.unfreeze()
+    assert len(held) == 12 and lists.items.shape == (120, 5)
+    assert max(held[2:]) == held[1], f"tensors held before each block of users: {held}"
 
 
 def test_a_step_that_does_not_fit_is_refused_by_name_before_it_starts(monkeypatch):

@@ -32,7 +32,7 @@ def full_softmax(data, model):
 STEPS = {
     "loading own data (5,000 rows)": (1e5, lambda data, model: dataset_from_frames(
         EVENTS, split=Split(kind="leave-last"), verbose=False)),
-    "ItemKNN of 120 items": (1e6, lambda data, model: ItemKNN().fit(data.interactions("train"))),
+    "ItemKNN of 120 items": (5e5, lambda data, model: ItemKNN().fit(data.interactions("train"))),
     "EASE of 120 items": (1e6, lambda data, model: EASE().fit(data.interactions("train"))),
     "evaluation of DSSM": (1e6, lambda data, model: evaluate(model, data)),
     "lists of 50 for 300 users by DSSM": (1e4, lambda data, model: recommend(model, data, 50)),
