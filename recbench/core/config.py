@@ -1026,9 +1026,16 @@ class HSTUUserTowerConfig(Config):
     """column of times in step with the history, for relative_time_buckets; data sets with time_windows
     have "history_time"
     """
+    request_time: str | None = None
+    """column of the time at which a row is asked, beside timestamp: the pauses before what follows are
+    known; data sets with time_windows have "request_time". None: a position knows its own time alone
+    """
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
+        if self.request_time and not self.timestamp:
+            raise ValueError(f"request_time of {self.input} is {self.request_time!r} and timestamp None; "
+                             "name the column of the history's times too")
         if bool(self.timestamp) == bool(self.hstu.relative_time_buckets): return self
         raise ValueError(f"timestamp of {self.input} is {self.timestamp!r} and relative_time_buckets "
                          f"{self.hstu.relative_time_buckets}; a bias for time takes both")

@@ -255,7 +255,8 @@ def hstu_match(sides: FeatureSides, sizes: MatchChoices) -> dict[str, Any]:
     meeting = sizes.meeting("INNER_PRODUCT", output_dim=0, share_embedding=True)
     norm = "l2norm_postprocessor" if meeting["similarity"] == "COSINE" else "layernorm_postprocessor"
     stack = hstu_stack(history.embedding_dim, length, sizes) | {"output_postprocessor": {norm: {}}}
-    timed = {"timestamp": "history_time"} if sides.timed else {}
+    names = {"timestamp": "history_time", "request_time": "request_time"}
+    timed = names if sides.timed else {}
     stack["relative_time_buckets"] = 128 if sides.timed else 0
     user = {"input": "history", "max_seq_len": length, "hstu": stack, **timed}
     settings = {"user_tower": user, "item_tower": {"input": "item"}, **meeting}

@@ -174,6 +174,9 @@ def read(self: "SequenceLoader", users: Tensor, positions: Tensor, lengths: Tens
     sequences = {"history": Jagged(self.history[positions], starts, lengths)}
     if self.times is not None and "history_time" in self.dataset.train.jagged:
         sequences["history_time"] = Jagged(self.times[positions].long(), starts, lengths)
+        asked = self.times[positions[starts + lengths - 1] + 1].long()
+        rows = torch.arange(len(users))
+        sequences["request_time"] = Jagged(asked, rows, torch.ones_like(rows))
     return join([self.dataset.users.take(users), Table(len(users), jagged=sequences)])
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #338000d3

@@ -49,7 +49,8 @@ class MovieLens1M(NamedTuple):
 def _rebuilt(folder: Path) -> MovieLens1M:
     """The form with `chrono_pos`.
 
-    An unknown timestamp is put between its neighbours, an unknown judgement counts as no like.
+    An unknown timestamp is put between its neighbours, or is that of the one that is known; an unknown
+    judgement counts as no like.
     """
     files = [folder / name for name in _SHA256 if name.endswith(".parquet")]
     raw = pd.concat(map(pd.read_parquet, files), ignore_index=True)
@@ -121,7 +122,18 @@ _SCHEMA = Schema(
         IdFeature(name="genres", side="item", value_dim=0, pooling="mean"),
     )
 )
-_SEQUENCES = _SCHEMA.model_copy(update={"timestamp": "position"})
+_TIED = 4096       # films of one user, at most: the fraction of a second that orders them
+
+
+def _in_file_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose seconds rise with `position`, which stands behind the point of each second.
+
+    A user of whom no time is known did all at one second.
+    """
+    rows = rows.sort_values(["user_id", "position"])
+    own = lambda column: column.groupby(rows["user_id"])
+    seconds = own(own(own(rows["timestamp"]).ffill()).bfill()).cummax().fillna(_CUT)
+    return rows.assign(timestamp=seconds + rows["position"] / _TIED)
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #cec210c3
 def _last_in_file(
@@ -133,7 +145,7 @@ def _last_in_file(
     if tie_seed:
         raise ValueError(f"tie_seed is {tie_seed} and ties is 'file'; a seed is for 'neutral'")
     return build_dataset(
-        "movielens-1m", _SEQUENCES, *leave_last(rows, timestamp="position"), tables.users, items,
+        "movielens-1m", _SCHEMA, *leave_last(_in_file_order(rows)), tables.users, items,
         protocol="leave-last, ties in file order", **windows,
     )
 
@@ -185,7 +197,7 @@ def movielens_1m(
 
     Args:
         max_history: as the sequence papers have it
-        time_windows: True: the times of the history beside it; under leave-last these are positions
+        time_windows: True: the times of the history beside it, and when each row is asked
         validation: False, of global-time: no rows to choose by, all before the date train
         ties: order within a second; None: leave-last as the file, like the papers, global-time neutral
         tie_seed: another neutral order

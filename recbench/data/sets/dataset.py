@@ -819,6 +819,13 @@ def _event_table(
     if past.item_ids is None: return table
     return join([table, Table(len(table), jagged=_past_columns(past, past.item_ids, split, keys))])
 
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #4a551d3e
+def _request_times(keys: pd.DataFrame, by_row: bool) -> Jagged:
+    "When each row is asked, one number a row; a user's held-out rows are one list, asked at the first."
+    times = keys["time"] if by_row else keys.groupby("user")["time"].transform("min")
+    rows = torch.arange(len(keys))
+    return Jagged(torch.from_numpy(times.to_numpy().astype(np.int64)), rows, torch.ones_like(rows))
+
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1dcd61c7
 def _past_columns(
     past: _Past, item_ids: Tensor, split: str, keys: Mapping[str, pd.DataFrame]
@@ -836,10 +843,11 @@ def _past_columns(
         "": item_ids.to(narrow)[items], **({"_time": of("time")} if rules.times else {}),
         **({"_label": of("label")} if rules.labels else {})}
     kept = {name: window.lengths.clamp(max=size) for name, size in past.windows.items()}
+    asked = {"request_time": _request_times(keys[split], split == "train" or rules.by_row)}
     return {
         f"{name}{end}": Jagged(values, window.starts + window.lengths - size, size)
         for end, values in sequences.items() for name, size in kept.items()
-    }
+    } | (asked if rules.times else {})
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c89f7cae
 def build_dataset(
@@ -872,7 +880,7 @@ def build_dataset(
             left out
         masked: user_key, item_key: rated before, never to be offered again, and no positives
         time_windows: True: windows of timestamps in step with those of items, whole numbers
-            that a model reads as times, `history_time`
+            that a model reads as times, `history_time`, and when each row is asked, `request_time`
         label_windows: column of whole numbers, such as the label: windows of it in step with
             those of items, `history_label`, both of strictly earlier rows
         positives: column of 0 and 1: only ones stand in histories, of rows of strictly later
