@@ -13,6 +13,7 @@ from recbench.data.feed.tree_nodes import tree_features
 from recbench.data.published.planted import planted
 from recbench.data.rows.features import RawFeature, with_embedding_dim
 from recbench.evaluate import TreeIndex, recommend
+from recbench.export.wrappers import input_specs
 from recbench.models import create_model
 from recbench.models.match_configs import MATCH_CONFIGS, match_config
 from recbench.train import Trainer
@@ -179,3 +180,42 @@ def test_a_user_asked_twice_has_one_choice():
     labels, keys = pd.Index([7, 7, 8], name="user_id"), pd.Index(["a", "b"])
     found = item_choice("forbidden", {7: ["b"]}, labels, keys)
     assert found.lengths.tolist() == [1, 1, 0] and found.values.tolist() == [1, 1]
+
+
+def test_a_model_of_times_is_asked_at_a_time(tmp_path):
+    "Lists of a model that reads pauses: by the run's own times, by raw events, and refused without."
+    rng = np.random.default_rng(0)
+    events = pd.DataFrame({
+        "user_id": np.repeat(np.arange(40), 9), "item_id": rng.integers(0, 30, 360),
+        "timestamp": rng.integers(0, 500, 360).cumsum() + 10**9,
+    }).drop_duplicates(["user_id", "item_id"])
+    data = dataset_from_frames(events, split=Split(kind="leave-last"), time_windows=True)
+    features = with_embedding_dim(data.features(), 8)
+    torch.manual_seed(0)
+    model = create_model(match_config("HSTUMatch", data, features), features, ["label"])
+    assert model.user_tower.request_time == "request_time"
+    Trainer(model, data, batch_size=64, epochs=1, run_dir=tmp_path, progress=False).fit()
+    run, users = Run.load(tmp_path), data.user_frame["user_id"].to_numpy()
+    people = users[data.test.columns["user_index"].numpy()]
+    rows = run.known_users.rows(people, run.item_keys, "user_id").assign(
+        request_time=data.test.jagged["request_time"].packed().values.numpy()
+    )
+    lists = recommend(model, data, 5)
+    keys = data.item_frame["item_id"].to_numpy()
+    found = run.recommend(rows, k=5)
+    assert found["item_id"].tolist() == keys[lists.items[lists.items >= 0]].tolist()
+    at_once = run.recommend(people, k=5, seen="keep")    # asked in the second of the last event
+    same = rows.assign(request_time=[one[-1] for one in rows["history_time"]])
+    assert at_once["score"].tolist() == run.recommend(same, k=5, seen="keep")["score"].tolist()
+    later = run.recommend(rows.assign(request_time=2 * 10**9), k=5, seen="keep")
+    assert (at_once["score"] - later["score"]).abs().max() > 1e-4
+    new = events[events["user_id"] == 3].assign(user_id=77)
+    known = run.recommend(events=new, k=5)
+    assert len(known) == 5 and known["user_id"].tolist() == [77] * 5
+    with pytest.raises(ValueError, match="no column 'timestamp'"):
+        run.recommend(events=new.drop(columns="timestamp"), k=5)
+    with pytest.raises(ValueError, match=r"history_time of row .* in step"):
+        run.recommend(rows.assign(history_time=[[1]] * len(rows)), k=5)
+    with pytest.raises(ValueError, match="reads the times .*'request_time'.* no features"):
+        input_specs(run.model, "user")
+    assert [spec.name for spec in input_specs(run.model, "item")] == ["item_id"]

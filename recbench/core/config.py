@@ -1013,6 +1013,16 @@ class HSTU(Config):
     relative_time_buckets: NonNegativeInt = 0
     "and for each logarithmic bucket of the seconds between two positions; 0: none"
 
+# %% ../../nbs/00_core/60_config.ipynb #112a99b9
+def _check_times(self: "HSTUUserTowerConfig") -> "HSTUUserTowerConfig":
+    "Columns of times go with each other, and with the buckets of the bias."
+    if self.request_time and not self.timestamp:
+        raise ValueError(f"request_time of {self.input} is {self.request_time!r} and timestamp None; "
+                         "name the column of the history's times too")
+    if bool(self.timestamp) == bool(self.hstu.relative_time_buckets): return self
+    raise ValueError(f"timestamp of {self.input} is {self.timestamp!r} and relative_time_buckets "
+                     f"{self.hstu.relative_time_buckets}; a bias for time takes both")
+
 # %% ../../nbs/00_core/60_config.ipynb #252bcedc
 class HSTUUserTowerConfig(Config):
     "A history read in order."
@@ -1031,14 +1041,7 @@ class HSTUUserTowerConfig(Config):
     known; data sets with time_windows have "request_time". None: a position knows its own time alone
     """
 
-    @model_validator(mode="after")
-    def _check_times(self) -> Self:
-        if self.request_time and not self.timestamp:
-            raise ValueError(f"request_time of {self.input} is {self.request_time!r} and timestamp None; "
-                             "name the column of the history's times too")
-        if bool(self.timestamp) == bool(self.hstu.relative_time_buckets): return self
-        raise ValueError(f"timestamp of {self.input} is {self.timestamp!r} and relative_time_buckets "
-                         f"{self.hstu.relative_time_buckets}; a bias for time takes both")
+    _check_times = model_validator(mode="after")(_check_times)
 
 # %% ../../nbs/00_core/60_config.ipynb #a03717d9
 class HSTUMatchConfig(TwoTowersConfig):

@@ -122,6 +122,17 @@ def _in_step(groups: Sequence[EmbeddingGroup]) -> dict[str, str]:
         found |= dict.fromkeys(names, first)
     return found
 
+# %% ../../nbs/85_export/20_wrappers.ipynb #157a93f3
+def _times_read(model: BaseModel) -> set[str]:
+    "Columns of times that a model reads; those that are no features are refused."
+    columns = "timestamp", "request_time"
+    named = {getattr(part, name, None) for part in model.modules() for name in columns}
+    times = {name for name in named if isinstance(name, str)}
+    if not (lost := sorted(times - {feature.name for feature in model.features})): return times
+    raise ValueError(f"{type(model).__name__} reads the times {lost}, which are no features, and "
+                     "exports take features alone; train it on a data set without time_windows, or ask "
+                     "the run itself for lists")
+
 # %% ../../nbs/85_export/20_wrappers.ipynb #16678c30
 def input_specs(model: BaseModel, side: Literal["user", "item"] | None = None) -> list[InputSpec]:
     """Tensors that a model reads, in the order of its features.
@@ -133,9 +144,8 @@ def input_specs(model: BaseModel, side: Literal["user", "item"] | None = None) -
     groups, steps = groups_of(model), _in_step(groups_of(model))
     read = {use.feature for group in groups for use in group.uses}
     read |= {use.feature for group in groups for sums in group.sums for use in sums}
-    times = [getattr(part, "timestamp", None) for part in model.modules()]
     known = [getattr(part, "known", None) for part in model.modules()]
-    read |= {name for name in times if isinstance(name, str)}
+    if side != "item": read |= _times_read(model)
     read |= {one.name for one in known if hasattr(one, "name")}
     return [
         input_spec(feature, steps.get(feature.name, ""))

@@ -98,7 +98,7 @@ def hstu_attention(
         1, (-1, widths[2])
     )
 
-# %% ../../nbs/20_layers/74_hstu.ipynb #f7417a10
+# %% ../../nbs/20_layers/74_hstu.ipynb #52004b00
 def log_bucket(seconds: Tensor, buckets: int) -> Tensor:
     """Under a second, 1, 2 to 3, 4 to 7 seconds, and so on; the last bucket takes the rest.
 
@@ -108,7 +108,7 @@ def log_bucket(seconds: Tensor, buckets: int) -> Tensor:
     """
     return (seconds.clamp(min=0) + 1).log2().long().clamp(max=buckets - 1)
 
-
+# %% ../../nbs/20_layers/74_hstu.ipynb #f7417a10
 def add_biases(
     self: "RelativeBias", width: int, times: Tensor | None = None, asked: Tensor | None = None
 ) -> Tensor:
@@ -248,8 +248,8 @@ class STULayer(nn.Module):
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #42fc442a
 def encode_packed(self: "HSTUEncoder", sequence: Ragged, times: Tensor | None = None) -> Tensor:
-    """Packed `sequence` [V, s] -> [V, D]; `times` [V, 1] in seconds, where there are time buckets, [V, 2]
-    with when what follows each position is asked for.
+    """Packed `sequence` [V, s] -> [V, D]; `times` [V, 1] in seconds, where there are time buckets,
+    [V, 2] with when what follows each position is asked for.
     """
     place = sequence.places().clamp(max=self.place.num_embeddings - 1)
     x = self.input(sequence.values)

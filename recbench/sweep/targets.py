@@ -110,7 +110,7 @@ def check_target(plan: Plan) -> None:
     needed = [name for name, one in taken.items() if one.default is one.empty and name not in several]
     _check_needed(needed, [*own, *named], plan.target)
 
-
+# %% ../../nbs/82_sweep/40_targets.ipynb #0f024e57
 def _check_needed(needed: Iterable[str], named: list[str], what: str) -> None:
     for name in needed:
         if name not in named:

@@ -839,9 +839,8 @@ def _past_columns(
     of = lambda column: torch.from_numpy(rows[column].to_numpy()[order.numpy()].astype(np.int64))
     narrow = torch.int32 if int(item_ids.max()) < 2**31 else torch.int64
     items = torch.from_numpy(rows["item"].to_numpy()[order.numpy()])
-    sequences = {
-        "": item_ids.to(narrow)[items], **({"_time": of("time")} if rules.times else {}),
-        **({"_label": of("label")} if rules.labels else {})}
+    more = {f"_{one}": of(one) for one in ("time", "label") if getattr(rules, f"{one}s")}
+    sequences = {"": item_ids.to(narrow)[items], **more}
     kept = {name: window.lengths.clamp(max=size) for name, size in past.windows.items()}
     asked = {"request_time": _request_times(keys[split], split == "train" or rules.by_row)}
     return {
