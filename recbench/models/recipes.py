@@ -11,7 +11,7 @@ __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DR
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from ..core.base import Config
 from ..core.registry import lookup
@@ -25,6 +25,13 @@ def changed(self: "Recipe") -> dict[str, Any]:
     "Settings that differ from the plain recipe's."
     plain, names = type(self)(), type(self).model_fields
     return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
+
+
+def _check_average(recipe: "Recipe") -> "Recipe":
+    "Refuse what nothing would read."
+    if recipe.average_decay or not recipe.average_beside: return recipe
+    raise ValueError("average_beside is True and average_decay None; there is no average, give its "
+                     "decay")
 
 
 def with_own(self: "Recipe", **settings: Any) -> "Recipe":
@@ -71,6 +78,8 @@ class Recipe(Config):
     "cosine: up over the first steps, then down to 0; plateau: a tenth after an epoch that is no better"
     average_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     'of the average over steps that is validated and kept, with "adam" of the tables too; None: none'
+    average_beside: bool = False
+    "the weights of the last step are validated too, decide on a plateau, and are kept where better"
     history_lag: bool = False
     "histories of training rows end a random while before them"
     equal_user_weight: bool = False
@@ -81,6 +90,7 @@ class Recipe(Config):
     "the popularity of the last rows, which weigh half for each half-life, replaces that of all"
 
     changed, with_own, reads = changed, with_own, reads
+    _average = model_validator(mode="after")(_check_average)
 
     def __repr__(self) -> str:
         return f"Recipe({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"

@@ -74,8 +74,8 @@ def check_device(device: torch.device | str) -> torch.device:
 
 # %% ../../nbs/80_train/38_arguments.ipynb #d1fbf502
 EVENTS = (
-    "on_load", "on_start", "on_step", "on_backward", "on_validate", "on_validated", "on_epoch",
-    "on_interrupt", "on_error", "on_end"
+    "on_load", "on_start", "on_step", "on_backward", "on_validate", "on_measured", "on_validated",
+    "on_epoch", "on_interrupt", "on_error", "on_end"
 )
 LOADER = ("__len__", "__iter__", "next_epoch", "state_dict", "load_state_dict", "position")
 

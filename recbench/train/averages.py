@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['averaged_parameters', 'update', 'swap', 'applied', 'on_start', 'on_step', 'on_validate', 'on_validated', 'on_end',
-           'state_dict', 'load_state_dict', 'ExponentialAverage']
+           'on_measured', 'state_dict', 'load_state_dict', 'ExponentialAverage']
 
 # %% ../../nbs/80_train/27_averages.ipynb #9ccb68a6
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..core.checks import number, truth
 from ..models.base import current_name, embedding_tables
+from .best import is_better, last_step
 
 # %% ../../nbs/80_train/27_averages.ipynb #822a59ea
 def averaged_parameters(model: nn.Module, with_tables: bool = False) -> dict[str, nn.Parameter]:
@@ -100,12 +101,12 @@ def on_step(self: "ExponentialAverage", trainer, step: int, loss: Tensor) -> Non
 
 # %% ../../nbs/80_train/27_averages.ipynb #9ebfea47
 def on_validate(self: "ExponentialAverage", trainer) -> None:
-    """The averages are what is measured.
+    """The averages are what is measured; beside the weights of the last step, these come first.
 
     Args:
         trainer: that calls
     """
-    self.swap(trainer.model)
+    if not self.beside: self.swap(trainer.model)
 
 
 def on_validated(self: "ExponentialAverage", trainer) -> None:
@@ -114,7 +115,7 @@ def on_validated(self: "ExponentialAverage", trainer) -> None:
     Args:
         trainer: that calls
     """
-    self.swap(trainer.model)
+    if self.swapped: self.swap(trainer.model)
 
 
 def on_end(self: "ExponentialAverage", trainer) -> None:
@@ -124,6 +125,29 @@ def on_end(self: "ExponentialAverage", trainer) -> None:
         trainer: that calls
     """
     if trainer.best_state is None: self.swap(trainer.model)
+
+# %% ../../nbs/80_train/27_averages.ipynb #033bdb5e
+def on_measured(
+    self: "ExponentialAverage", trainer, metrics: dict[str, float],
+    measure: Callable[[], dict[str, float]]
+) -> None:
+    """Beside the weights of the last step: the better of the two stay in the model, with their metrics.
+
+    Without validation rows the averages do.
+
+    Args:
+        trainer: that calls
+        metrics: of the weights of the last step; of the averages, where these are better
+        measure: validates the weights that are in the model
+    """
+    if not self.beside: return
+    last, monitor = metrics.get(trainer.monitor), trainer.monitor
+    with trainer.interrupts.held(): self.swap(trainer.model)
+    if last is None: return
+    averaged = measure()
+    if is_better(averaged[monitor], last, trainer.higher_is_better): metrics.update(averaged)
+    else: self.on_validated(trainer)
+    metrics[last_step(monitor)] = last
 
 # %% ../../nbs/80_train/27_averages.ipynb #5cd1cf1e
 def state_dict(self: "ExponentialAverage") -> dict[str, Tensor | int]:
@@ -154,20 +178,23 @@ class ExponentialAverage:
         decay: d in the equation above, at least 0 and below 1
         corrected: divide by the sum of the factors; False: as TorchEasyRec averages
         tables: average embedding tables too; each step then costs a pass over all their rows
+        beside: validate the weights of the last step too; a plateau is theirs, kept is the better
     """
 
-    def __init__(self, decay: float = 0.999, corrected: bool = True, tables: bool = False):
+    def __init__(
+        self, decay: float = 0.999, corrected: bool = True, tables: bool = False, beside: bool = False
+    ):
         number("decay", decay, least=0, below=1)
         self.decay, self.corrected, self.steps = decay, corrected, 0
-        self.tables = truth("tables", tables)
+        self.tables, self.beside = truth("tables", tables), truth("beside", beside)
         self.averages: dict[str, Tensor] = {}
         self.swapped = False
 
     def settings(self) -> dict[str, float]:
         "What belongs to a run's identity."
         found = {"decay": self.decay} | ({} if self.corrected else {"corrected": False})
-        return found | ({"tables": True} if self.tables else {})
+        return found | {name: True for name in ("tables", "beside") if getattr(self, name)}
 
     update, swap, applied, on_start, on_step = update, swap, applied, on_start, on_step
-    on_validate, on_validated, on_end = on_validate, on_validated, on_end
+    on_validate, on_measured, on_validated, on_end = on_validate, on_measured, on_validated, on_end
     state_dict, load_state_dict = state_dict, load_state_dict

@@ -21,7 +21,7 @@ from recbench.core.pipeline import (
     Schedule
 )
 from ..models.base import embedding_tables
-from .best import is_better
+from .best import is_better, of_last_step
 
 # %% ../../nbs/80_train/25_schedules.ipynb #06984cfe
 def warmed(schedule, step: int, base_lr: float, later: Callable[[int], float]) -> float:
@@ -259,6 +259,6 @@ class ReduceOnPlateau:
 
     def on_epoch(self, trainer, epoch: int, metrics: dict):
         "Rates after this `epoch`, by the history of the `trainer`; `metrics` are its last row."
-        values = [row[trainer.monitor] for row in trainer.history]
+        values = [of_last_step(row, trainer.monitor) for row in trainer.history]
         share = self.factor ** self.cuts(values, trainer.higher_is_better)
         set_rates(trainer, lambda rate: share * rate, lambda rate: share * rate)

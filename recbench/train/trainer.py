@@ -13,6 +13,7 @@ __all__ = ['NO_SETTINGS', 'LATER', 'VALID_SHARE', 'VALID_ROWS', 'PLAIN_STATE', '
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -132,10 +133,10 @@ def make_updates(
 
 def averages(taken: Mapping[str, Any]) -> list[object]:
     "The recipe's average of weights as a callback; none where the callbacks hold one."
-    decay = taken["recipe"].average_decay
+    decay, beside = taken["recipe"].average_decay, taken["recipe"].average_beside
     own = any(isinstance(one, ExponentialAverage) for one in taken["callbacks"])
     if decay is None or own: return []
-    return [ExponentialAverage(decay, tables=taken["table_optimizer"] == "adam")]
+    return [ExponentialAverage(decay, tables=taken["table_optimizer"] == "adam", beside=beside)]
 
 
 def schedules(taken: Mapping[str, Any], steps: int) -> list[object]:
@@ -372,6 +373,7 @@ def run_epochs(self: "Trainer", bar: Progress) -> None:
         try:
             with self.interrupts.held(): self.call("on_validate")
             metrics = self.validate(trained)
+            self.call("on_measured", metrics, partial(self.validate, trained))
             with self.interrupts.held():
                 seconds = time.perf_counter() - start
                 epoch = len(self.history) + 1
