@@ -2,7 +2,7 @@
 and spread over seeds.
 
     python benchmarks/rank_accuracy.py [--datasets random temporal_user frappe] [--models ...] [--seeds
-        0 1 2] [--threads 1] [--folder runs/rank_accuracy] [--records]
+        0 1 2] [--threads 1] [--folder runs/rank_accuracy] [--records] [--stack DCNV2 FinalMLP]
 
 `random` and `temporal_user` are MovieLens-100K, rating of 4 and 5 as 1, split at random or by each
 user's time; models without history read ids and side features only, MultiTowerDIN also the user's
@@ -11,7 +11,8 @@ for the data set says (`recbench.models.recipes`), chosen on validation rows of 
 models; the epoch is chosen there too. A finished training leaves its test probabilities in the folder
 and is not done again, so that what was broken off goes on; `--report` only prints what is there,
 `--records` leaves a small record of each seed in benchmarks/results, and of the baselines: means,
-logistic regression and trees, their settings chosen on validation rows.
+logistic regression and trees, their settings chosen on validation rows. `--stack` adds an ensemble of
+the named models, of one seed each: their log odds, with weights that the validation rows choose.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from recbench.data import Dataset, load_dataset
 from recbench.evaluate.platt import PlattScaled
 from recbench.evaluate.ranking import RankEvaluation, evaluate_rows, resampled
 from recbench.evaluate.row_baselines import fit_row_baselines
+from recbench.evaluate.stacked import Stacked
 from recbench.models import recipe_of, usual_model
 from recbench.models.rank_configs import RANK_CONFIGS
 from recbench.train import Trainer
@@ -77,8 +79,8 @@ def data_of(name: str, history: bool) -> Dataset:
     return load_dataset("movielens-100k", task="rank", split=name, max_history=kept)
 
 
-def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[str, float], str]:
-    "Test probabilities and validation metrics of one training, and how it ended."
+def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, RankEvaluation, str]:
+    "Probabilities of the test and of the validation rows of one training, and how it ended."
     data = data_of(name, model_name == "MultiTowerDIN")
     recipe = recipe_of(model_name, data)
     model = usual_model(model_name, data, recipe, seed)
@@ -87,7 +89,7 @@ def train(name: str, model_name: str, seed: int) -> tuple[RankEvaluation, dict[s
     end = f"epoch {trainer.best_epoch} of {len(trainer.history)}"
     judged = PlattScaled(model, data) if recipe.platt else model
     found = evaluate_rows(judged, data, name=model_name)
-    return found, evaluate_rows(judged, data, "valid").values(), end
+    return found, evaluate_rows(judged, data, "valid"), end
 
 
 def settings_of(name: str, model_name: str) -> dict:
@@ -138,7 +140,7 @@ def finished(file: Path, settings: dict) -> tuple[RankEvaluation, dict[str, floa
 
 
 def keep(
-    file: Path, settings: dict, seconds: float, found: RankEvaluation, valid: dict[str, float], end: str
+    file: Path, settings: dict, seconds: float, found: RankEvaluation, valid: RankEvaluation, end: str
 ) -> None:
     "Leave it for the next call."
     about = {
@@ -148,7 +150,7 @@ def keep(
         "name": found.name,
         "protocol": found.protocol,
         "has_users": found.has_users,
-        "valid": valid,
+        "valid": valid.values(),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".part").open("wb") as out:
@@ -158,8 +160,39 @@ def keep(
             probability=found.probability,
             label=found.label,
             unit=found.unit,
+            valid=valid.probability,
         )
     file.with_suffix(".part").rename(file)
+
+
+class Kept:
+    "What a finished training says of the rows, in a model's place."
+
+    def __init__(self, file: Path):
+        if not file.is_file(): raise SystemExit(f"{file} is missing; name its model in --models too")
+        with np.load(file) as kept:
+            self.of = {"valid": kept["valid"], "test": kept["probability"]}
+            self.seconds = json.loads(str(kept["about"]))["cpu_seconds"]
+
+    def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray: return self.of[split]
+
+
+def stack(name: str, models: list[str], seed: int, folder: Path, write: bool) -> tuple:
+    "Test and validation of an ensemble of finished trainings; its record."
+    data = data_of(name, False)
+    members = {one: Kept(folder / f"{name}-{one}-{seed}.npz") for one in models}
+    both = Stacked(members, data)
+    label = f"Stacked ({', '.join(models)})"
+    found, valid = evaluate_rows(both, data, name=label), evaluate_rows(both, data, "valid").values()
+    if write:
+        shares = ", ".join(f"{one} {weight:.2f}" for one, weight in both.weights.items())
+        named = " ".join(models)
+        command = (f"python benchmarks/rank_accuracy.py --datasets {name} --models {named} --stack "
+                   f"{named} --seeds {seed}")
+        seconds = sum(one.seconds for one in members.values())
+        record_rows(RECORDED.get(name, name), found, seed, command, valid, seconds,
+                    f"an ensemble, weights of log odds {shares}")
+    return found, valid
 
 
 def shown(values: list[float]) -> str:
@@ -237,6 +270,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/rank_accuracy"))
     parser.add_argument("--records", action="store_true", help="write records for the page of results")
+    parser.add_argument("--stack", nargs="+", default=[], help="an ensemble of these models")
     parser.add_argument("--report", action="store_true", help="print what is there, train nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -250,9 +284,9 @@ def main() -> None:
                 found = finished(file, settings_of(name, model_name))
                 if not found and not options.report:
                     start = time.process_time()
-                    *found, end = train(name, model_name, seed)
-                    seconds = time.process_time() - start
-                    keep(file, settings_of(name, model_name), seconds, *found, end)
+                    trained = train(name, model_name, seed)
+                    keep(file, settings_of(name, model_name), time.process_time() - start, *trained)
+                    found = finished(file, settings_of(name, model_name))
                     print(
                         name,
                         model_name,
@@ -262,6 +296,9 @@ def main() -> None:
                     )
                 if found: runs.setdefault((name, model_name), []).append(found)
                 if found and options.records: write_record(file, name, model_name, seed)
+        for seed in options.seeds if options.stack else ():
+            found = stack(name, options.stack, seed, options.folder, options.records)
+            runs.setdefault((name, found[0].name), []).append(found)
         if options.records and not options.report: record_baselines(name)
     report(runs)
 

@@ -156,7 +156,7 @@ RATINGS = RANKING.model_copy(update={"average_decay": 0.995})
 FRAPPE = RANKING.model_copy(
     update=dict(
         architecture={"dropout": 0.2, "batch_norm": True}, batch_size=4096, epochs=30,
-        table_weight_decay=0.05, platt=True
+        table_weight_decay=0.05, platt=True, patience=3, average_decay=0.995, average_beside=True
     )
 )
 
