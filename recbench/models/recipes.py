@@ -27,13 +27,6 @@ def changed(self: "Recipe") -> dict[str, Any]:
     return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(plain, name)}
 
 
-def _check_average(recipe: "Recipe") -> "Recipe":
-    "Refuse what nothing would read."
-    if recipe.average_decay or not recipe.average_beside: return recipe
-    raise ValueError("average_beside is True and average_decay None; there is no average, give its "
-                     "decay")
-
-
 def with_own(self: "Recipe", **settings: Any) -> "Recipe":
     "The same with other settings, checked; those that are None stay."
     named = {name: value for name, value in settings.items() if value is not None}
@@ -44,6 +37,13 @@ def reads(self: "Recipe", features: Sequence[Feature]) -> list[Feature]:
     "Those of a data set's features that are read; a name that is none of them is refused."
     for name in self.features or (): lookup({one.name: one for one in features}, name, "feature")
     return [one for one in features if self.features is None or one.name in self.features]
+
+# %% ../../nbs/60_models/59_recipes.ipynb #21cd9c24
+def _check_average(recipe: "Recipe") -> "Recipe":
+    "Refuse what nothing would read."
+    if recipe.average_decay or not recipe.average_beside: return recipe
+    raise ValueError("average_beside is True and average_decay None; there is no average, give its "
+                     "decay")
 
 # %% ../../nbs/60_models/59_recipes.ipynb #7d234efa
 class Recipe(Config):
