@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from recbench.data import dataset_from_frames, load_dataset
+from recbench.data import SchemaFile, dataset_from_frames, load_dataset
+from recbench.data.rows.features import IdFeature
 from recbench.evaluate import Popularity, evaluate
 from recbench.models import usual_model
 from recbench.train import Trainer
@@ -53,3 +55,40 @@ NAMES = [
 def test_a_missing_file_is_named_with_its_place(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{name} was not found. Put .* into {tmp_path.name}"):
         load_dataset(name, folder=tmp_path)
+
+
+def test_a_folder_of_splits_is_read(parts, tmp_path):
+    for name, frame in parts.items(): frame.to_parquet(tmp_path / f"{name}.parquet")
+    whole = dataset_from_frames(parts, verbose=False)
+    features = "[{kind: id, name: user_id, side: user}, {kind: id, name: item_id, side: item}]"
+    (tmp_path / "schema.yaml").write_text(
+        "files: {train: train.parquet, test: test.parquet}\nuser_key: user_id\nitem_key: item_id\n"
+        "timestamp: null\n"
+        f"features: {features}\n"
+    )
+    read = load_dataset(str(tmp_path), verbose=False)
+    assert read.account == whole.account and len(read.items) == len(whole.items)
+    assert torch.equal(read.test.columns["item_index"], whole.test.columns["item_index"])
+
+
+def test_times_of_all_splits_count_in_one_unit(parts):
+    days = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(700), unit="h")
+    timed = lambda unit: {
+        name: frame.assign(timestamp=days[: len(frame)].as_unit(unit[name]))
+        for name, frame in parts.items()
+    }
+    same, mixed = ({"train": "ns", "test": "ns"}, {"train": "us", "test": "ns"})
+    one, other = (dataset_from_frames(timed(unit), verbose=False) for unit in (same, mixed))
+    for split in ("train", "test"):
+        assert torch.equal(*(data.split(split).columns["timestamp"] for data in (one, other)))
+    zoned = timed(same)
+    zoned["test"] = zoned["test"].assign(timestamp=zoned["test"]["timestamp"].dt.tz_localize("UTC"))
+    with pytest.raises(ValueError, match="column 'timestamp' holds dates in train, dates with a zone"):
+        dataset_from_frames(zoned, verbose=False, schema=one_schema())
+
+
+def one_schema():
+    return SchemaFile(
+        user_key="user_id", item_key="item_id", timestamp="timestamp",
+        features=[IdFeature(name="user_id"), IdFeature(name="item_id", side="item")],
+    )

@@ -30,3 +30,10 @@ def test_a_title_that_is_named_is_read(events):
              IdFeature(name="title", side="item")]
     data = dataset_from_frames(events, features=named, verbose=False)
     assert "title" in [one.name for one in data.features()]
+
+
+def test_a_role_that_is_shown_changes_nothing(events):
+    plain = dataset_from_frames(events, verbose=False)
+    for name in ("item_id", "user_id"):
+        assert dataset_from_frames(events, shown=[name, "title"], verbose=False).item_frame.equals(
+            plain.item_frame)

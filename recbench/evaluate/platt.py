@@ -9,8 +9,9 @@ __all__ = ['log_odds', 'PlattScaled']
 import numpy as np
 
 from ..data.sets.dataset import Dataset
-from .ranking import evaluate_rows, judged_label
+from .ranking import evaluate_rows, judged_label, row_probability
 from .row_baselines import fit_line, sigmoid
+from .row_metrics import check_probability
 
 # %% ../../nbs/70_evaluate/72_platt.ipynb #e7da1c57
 def log_odds(probability: np.ndarray, least: float = 1e-7) -> np.ndarray:
@@ -47,12 +48,12 @@ class PlattScaled:
         self.line = fit_line(log_odds(found.probability), found.label)
 
     def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray:
-        """Probabilities [R].
+        """Probabilities [R]; the rows need no labels.
 
         Args:
             dataset: with the split
             split: "train", "valid" or "test"
         """
-        found = evaluate_rows(self.model, dataset, split, label=self.label)
+        found = row_probability(self.model, dataset, split, self.label)
         slope, offset = self.line
-        return sigmoid(slope * log_odds(found.probability) + offset)
+        return sigmoid(slope * log_odds(check_probability(found)) + offset)

@@ -15,8 +15,9 @@ from scipy.optimize import minimize
 from ..data.sets.dataset import Dataset
 from .cards import Card
 from .platt import log_odds
-from .ranking import evaluate_rows, judged_label
+from .ranking import evaluate_rows, judged_label, row_probability
 from .row_baselines import sigmoid
+from .row_metrics import check_probability
 
 # %% ../../nbs/70_evaluate/74_stacked.ipynb #661ffd1b
 def stacking_weights(odds: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
@@ -65,27 +66,34 @@ class Stacked(Card):
         if len(set(judged.values())) > 1:
             raise ValueError(f"members are judged by {judged}; must be one label, given by label=")
         self.members, self.label = dict(members), next(iter(judged.values()))
-        odds, truth = self._odds(dataset, "valid")
+        truth = evaluate_rows(next(iter(members.values())), dataset, "valid", label=self.label).label
+        odds = self._odds(dataset, "valid")
         if not 0 < truth.mean() < 1:
             raise ValueError(f"column {self.label} of valid holds {truth[:1].tolist()} only; weights "
                              "need 0 and 1")
         weights, self.offset = stacking_weights(odds, truth)
         self.weights = dict(zip(members, weights.tolist()))
 
-    def _odds(self, dataset: Dataset, split: str) -> tuple[np.ndarray, np.ndarray]:
-        "Log odds [R, M] of the members, and the labels [R]."
-        found = [evaluate_rows(one, dataset, split, label=self.label) for one in self.members.values()]
-        return np.stack([log_odds(one.probability) for one in found], 1), found[0].label
+    def _odds(self, dataset: Dataset, split: str) -> np.ndarray:
+        "Log odds [R, M] of the members."
+        rows, odds = len(dataset.split(split)), []
+        for name, one in self.members.items():
+            found = check_probability(row_probability(one, dataset, split, self.label), f"member {name}")
+            if found.shape != (rows,):
+                raise ValueError(f"member {name} gives {list(found.shape)} probabilities for {rows} "
+                                 f"rows of {split}; must be one a row")
+            odds.append(log_odds(found))
+        return np.stack(odds, 1)
 
     def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray:
-        """Probabilities [R].
+        """Probabilities [R]; the rows need no labels.
 
         Args:
             dataset: with the split
             split: "train", "valid" or "test"
         """
         weights = np.array(list(self.weights.values()))
-        return sigmoid(self._odds(dataset, split)[0] @ weights + self.offset)
+        return sigmoid(self._odds(dataset, split) @ weights + self.offset)
 
     def facts(self) -> dict[str, str]:
         "Weights of log odds."

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table, concatenate, kind_of
+from ..data.sets.files import read_frame
+from ..data.sets.own import time_column
 from ..evaluate.ranks import seen_cells
 from .checkpoint import CheckpointError
 
@@ -204,16 +206,18 @@ def rows_of_events(
     """A row for each user of some raw events, in order of first appearance; index: their ids.
 
     Args:
-        events: columns of user and item id; with the schema's timestamp they are sorted by it, else
-            they are oldest first; user features as further columns, for users who are not known
+        events: columns of user and item id; with the schema's timestamp, as numbers, dates or text of
+            ISO 8601, they are sorted by it, else they are oldest first; user features as further
+            columns, for users who are not known
         known: users of the run; None: nobody is
         item_keys: raw ids of the catalogue
         schema: names of ids and time
     """
     _check_events(events, item_keys, schema)
     order = np.arange(len(events))
-    if schema.timestamp in events:
-        order = np.argsort(events[schema.timestamp].to_numpy(), kind="stable")
+    if schema.timestamp in events and len(events):
+        times = read_frame("events", events[[schema.timestamp]])
+        order = np.argsort(time_column(times, str(schema.timestamp)).to_numpy(False), kind="stable")
     groups = events.iloc[order].groupby(schema.user_key, sort=False)
     ids = pd.Index(events[schema.user_key].unique())
     read = {"history": schema.item_key}

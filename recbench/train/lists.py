@@ -224,7 +224,8 @@ def write_recommendations(
     """Lists of many users into a Parquet file, block by block; memory does not grow with their number.
 
     Args:
-        path: of the file; one that is there is refused, and nothing is there before all is written
+        path: of the file, its folder is made; a file that is there is refused, and none is there
+            before all is written
         users: their ids; None: all users of the data set
         k: items for each user
         block: users that are worked on at once
@@ -237,6 +238,7 @@ def write_recommendations(
     path, ids = Path(path), self.known_users.keys if users is None else pd.Index(list(users))
     if path.exists(): raise ValueError(f"{path} is there already; remove it or give another path")
     places_of(self.schema.user_key, ids, self.known_users.keys), whole_number("block", block, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part, lines, writer = path.with_name(path.name + ".part"), 0, None
     try:
         for start in tqdm(range(0, len(ids), block), disable=not progress, unit="block"):

@@ -125,14 +125,15 @@ def row_columns(
 ) -> tuple[list[str], list[str]]:
     "Label and weight columns of the training rows; those of the schema where None is given."
     own, columns = dataset.schema, dataset.train.columns
+    if labels is None and not own.label_names:
+        raise ValueError(f"data set {dataset.name} has no label column; name one in its schema, or give "
+                         "labels")
     if labels is None: labels = own.label_names
     if sample_weights is None:
         weight = own.sample_weight
         sample_weights = [weight] if weight is not None and weight in columns else []
     for name in (*labels, *sample_weights): lookup(columns, name, "label or weight column")
-    if labels: return list(labels), list(sample_weights)
-    raise ValueError(f"data set {dataset.name} has no label column; name one in its schema, or give "
-                     "labels")
+    return list(labels), list(sample_weights)
 
 # %% ../../../nbs/10_data/40_feed/50_loader.ipynb #0367da0e
 def batch(self: "RankLoader", rows: Tensor, split: str = "train") -> Batch:
@@ -166,7 +167,7 @@ class RankLoader(RowLoader):
         dataset: its training rows
         batch_size: B, rows of a batch; the last one of an epoch may differ
         seed: of the shuffling
-        labels: columns of the rows; None: all labels of the schema
+        labels: columns of the rows; empty: none are read; None: all labels of the schema
         sample_weights: None: the schema's weight, if there is one
         features: lists and sequences that are wanted, others are not gathered; None: all
     """
@@ -279,7 +280,7 @@ class PairLoader(RankLoader):
         dataset: its training rows
         batch_size: B, rows of a batch; the last one of an epoch may differ
         seed: of the shuffling
-        labels: columns of the rows; None: all labels of the schema
+        labels: columns of the rows; empty: none are read; None: all labels of the schema
         sample_weights: None: the schema's weight, if there is one
         features: lists and sequences that are wanted, others are not gathered; None: all
         negatives: of kind in_batch, what is corrected and masked

@@ -233,7 +233,18 @@ def read_frame(name: str, frame: Any, text: Collection[str] = ()) -> Source:
     return as_text(_checked(Source(name, pa.table(columns))), text)
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #58d87e24
+def _one_zone(values: pd.Series) -> bool:
+    "False where Python's own dates stand there, some with a zone and some without."
+    if values.dtype != object or pd.api.types.infer_dtype(values) != "datetime": return True
+    try: pd.to_datetime(values)
+    except ValueError as error: return "tz-naive" not in str(error)
+    return True
+
+
 def _arrow(name: str, column: str, values: pd.Series) -> pa.Array:
+    if not _one_zone(values):
+        raise ValueError(f"{name} ({len(values):,} rows), column {column!r}: some dates have a zone and "
+                         "some none, so which came first is not known; give every row one")
     try:
         array = pa.array(values.reset_index(drop=True), from_pandas=True)
     except _FAULTS as error:

@@ -73,14 +73,14 @@ def _check_fractions(fractions: Sequence[float]) -> None:
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #bab898ce
 def _cut_times(times: pd.Series, fractions: Sequence[float]) -> tuple[Any, Any]:
     "First timestamp of valid and of test, so that about these fractions of rows lie before."
-    ordered = np.sort(times.to_numpy())
+    ordered = times.sort_values(ignore_index=True)     # dates with a zone too, as they are
     first = [
         ordered[min(round(len(ordered) * share), len(ordered) - 1)]
         for share in (fractions[0], fractions[0] + fractions[1])
     ]
     # valid may not swallow all that is left
-    later = ordered[np.searchsorted(ordered, first[0], side="right") :]
-    return first[0], first[1] if first[1] > first[0] or not len(later) else later[0]
+    later = ordered.iloc[ordered.searchsorted(first[0], side="right") :]
+    return first[0], first[1] if first[1] > first[0] or not len(later) else later.iloc[0]
 
 # %% ../../../nbs/10_data/20_sets/10_splits.ipynb #fc6a32f3
 def split_by_time(
