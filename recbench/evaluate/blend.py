@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -174,7 +175,7 @@ def _checked_weights(weights: Mapping[str, float], members: Mapping[str, Any]) -
     if not total: raise ValueError(f"weights are {dict(weights)}; one at least must be above 0")
     return {label: weight / total for label, weight in given.items()}
 
-
+# %% ../../nbs/70_evaluate/47_blend.ipynb #fb4ae7d9
 def _reaching(member: Any, k: int) -> Any:
     return member.reaching(k) if hasattr(member, "reaching") else member
 
@@ -211,6 +212,13 @@ def _chosen(
     return dict(zip(members, (round(share, 2) for share in shares.tolist()))), told
 
 # %% ../../nbs/70_evaluate/47_blend.ipynb #79e10ec1
+def _check_items(known: pd.Index, dataset: Dataset) -> None:
+    if known.equals(pd.Index(dataset.item_frame[dataset.schema.item_key])): return
+    raise ValueError(f"the blend was made for {len(known):,} items and {dataset.name} has "
+                     f"{len(dataset.items):,}, not the same ones in the same order; make a Blend of "
+                     f"members that were fitted on {dataset.name}")
+
+# %% ../../nbs/70_evaluate/47_blend.ipynb #ec636268
 def row_scorer(self: "Blend", dataset: Dataset, split: str) -> Callable[[Tensor], Tensor]:
     """Row numbers [B] of a split -> scores [B, I].
 
@@ -218,10 +226,7 @@ def row_scorer(self: "Blend", dataset: Dataset, split: str) -> Callable[[Tensor]
         dataset: with the split
         split: "valid" or "test"
     """
-    if not dataset.item_frame[dataset.schema.item_key].equals(self.item_ids):
-        raise ValueError(f"the blend was made for {len(self.item_ids):,} items and {dataset.name} has "
-                         f"{len(dataset.items):,}, not the same ones in the same order; make a Blend of "
-                         f"members that were fitted on {dataset.name}")
+    _check_items(self.item_ids, dataset)
     scores = [
         (weight, _member_scores(label, self.members[label], dataset, split))
         for label, weight in self.weights.items() if weight
@@ -272,7 +277,7 @@ class Blend(Card):
     ):
         if not members: raise ValueError("members is empty; give fitted recommenders by name")
         self.members, self.metric, self.valid = dict(members), metric, dict[str, float]()
-        self.item_ids = dataset.item_frame[dataset.schema.item_key]
+        self.item_ids = pd.Index(dataset.item_frame[dataset.schema.item_key])
         if weights is None: self.weights, self.valid = _chosen(members, dataset, metric, lists)
         else:
             self.weights = _checked_weights(weights, members)

@@ -78,11 +78,11 @@ class Stacked(Card):
         "Log odds [R, M] of the members."
         rows, odds = len(dataset.split(split)), []
         for name, one in self.members.items():
-            found = check_probability(row_probability(one, dataset, split, self.label), f"member {name}")
+            found = row_probability(one, dataset, split, self.label)
             if found.shape != (rows,):
                 raise ValueError(f"member {name} gives {list(found.shape)} probabilities for {rows} "
                                  f"rows of {split}; must be one a row")
-            odds.append(log_odds(found))
+            odds.append(log_odds(check_probability(found, f"member {name}")))
         return np.stack(odds, 1)
 
     def predict_rows(self, dataset: Dataset, split: str) -> np.ndarray:

@@ -126,8 +126,8 @@ def row_columns(
     "Label and weight columns of the training rows; those of the schema where None is given."
     own, columns = dataset.schema, dataset.train.columns
     if labels is None and not own.label_names:
-        raise ValueError(f"data set {dataset.name} has no label column; name one in its schema, or give "
-                         "labels")
+        raise ValueError(f"data set {dataset.name} has no label column; name one in its schema, or "
+                         "give labels")
     if labels is None: labels = own.label_names
     if sample_weights is None:
         weight = own.sample_weight
@@ -148,7 +148,7 @@ def batch(self: "RankLoader", rows: Tensor, split: str = "train") -> Batch:
     batch.sample_weights = {name: table.columns[name].float() for name in self.sample_weights}
     return batch
 
-
+# %% ../../../nbs/10_data/40_feed/50_loader.ipynb #fe03efba
 def split(self: "RankLoader", name: str, batch_size: int = 8192) -> Iterator[Batch]:
     """Batches of a split in order, for evaluation.
 

@@ -243,7 +243,7 @@ def _one_zone(values: pd.Series) -> bool:
 
 def _arrow(name: str, column: str, values: pd.Series) -> pa.Array:
     if not _one_zone(values):
-        raise ValueError(f"{name} ({len(values):,} rows), column {column!r}: some dates have a zone and "
+        raise ValueError(f"{name} ({len(values):,} rows), column {column!r}: some dates have a zone, "
                          "some none, so which came first is not known; give every row one")
     try:
         array = pa.array(values.reset_index(drop=True), from_pandas=True)

@@ -197,7 +197,7 @@ def _time_formats(values: pa.Array) -> list[str]:
     fits = lambda kind: pd.to_datetime(text, format=kind, errors="coerce").notna().all()
     return [kind for kind in guesses if kind and fits(kind)]
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #ff179181
 _ZONE = r"[T ][0-9:.]*[0-9] ?(Z|[-+][0-9]{2}(:?[0-9]{2})?)$"    # behind a time of the day
 
 
@@ -218,7 +218,7 @@ def _iso_times(source: Source, name: str, values: pa.Array) -> pa.Array | None:
         source.refuse(name, "must be dates as other rows have them, 2025-01-31 14:03:00 with at most 9 "
                       "digits of a second, or numbers", pa.array(read.isna().to_numpy()))
 
-
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #11be2eab
 def _text_times(source: Source, name: str, values: pa.Array) -> pa.Array:
     "Dates of ISO 8601; other text is refused, with how to read it."
     if is_text(values.type):
@@ -346,6 +346,12 @@ def _clock(kind: Any) -> str:
     return "dates" if pd.api.types.is_datetime64_dtype(kind) else "numbers"
 
 
+def _check_one_kind(name: str, kinds: Mapping[str, str]) -> None:
+    if len({*kinds.values()}) == 1: return
+    told = ", ".join(f"{kind} in {part}" for part, kind in kinds.items())
+    raise ValueError(f"column {name!r} holds {told}; it must have one kind in all splits")
+
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #9d92cd67
 def _one_clock(
     frames: Mapping[str, pd.DataFrame], names: Sequence[str | None]
 ) -> dict[str, pd.DataFrame]:
@@ -353,9 +359,7 @@ def _one_clock(
     found, units = dict(frames), ("s", "ms", "us", "ns")
     for name in filter(None, names):
         kinds = {part: _clock(frame[name].dtype) for part, frame in found.items()}
-        if len({*kinds.values()}) > 1:
-            told = ", ".join(f"{kind} in {part}" for part, kind in kinds.items())
-            raise ValueError(f"column {name!r} holds {told}; it must have one kind in all splits")
+        _check_one_kind(name, kinds)
         if "numbers" in kinds.values(): continue
         unit = max((frame[name].dt.unit for frame in found.values()), key=units.index)
         found = {part: frame.assign(**{name: frame[name].dt.as_unit(unit)})
