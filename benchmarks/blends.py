@@ -73,7 +73,8 @@ def late(model: BaseModel, data: Dataset, *splits: str) -> RecentPrior:
     names = ("user_index", "item_index", data.schema.timestamp)
     columns = {name: torch.cat([data.split(one).columns[name] for one in splits]) for name in names}
     rows = replace(data, train=replace(data.train, columns=columns, jagged={}))
-    return RecentPrior(model, rows, RECIPE.popularity_half_life_days * 86400)
+    half_life = RECIPE.popularity_half_life_days * 86400
+    return RecentPrior(model, rows, half_life, returning=RECIPE.popularity_returning)
 
 
 def judge(seed: int, rows: str, folder: Path, write: bool) -> None:

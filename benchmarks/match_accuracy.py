@@ -84,8 +84,9 @@ def train_on_all(
     trainer = Trainer(model, data, recipe=recipe, seed=seed, negatives=Negatives(kind="full"))
     trainer.fit()
     half_life = recipe.popularity_half_life_days * 86400
+    late = RecentPrior(model, data, half_life, returning=recipe.popularity_returning)
     return (
-        evaluate(RecentPrior(model, data, half_life), data, TOP_K).values,
+        evaluate(late, data, TOP_K).values,
         f"{len(trainer.history)} epochs on all rows",
     )
 

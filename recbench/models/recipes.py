@@ -88,6 +88,8 @@ class Recipe(Config):
     "once trained, a line through the log odds, chosen on validation rows (`evaluate.PlattScaled`)"
     popularity_half_life_days: PositiveFloat | None = None
     "the popularity of the last rows, which weigh half for each half-life, replaces that of all"
+    popularity_returning: PositiveFloat = 1.0
+    "weight, among these, of a row more than a half-life after its user's first"
 
     changed, with_own, reads = changed, with_own, reads
     _average = model_validator(mode="after")(_check_average)
@@ -148,7 +150,7 @@ LASTING = Recipe(
         hidden_units=[], output_dim=0, similarity="INNER_PRODUCT", temperature=0.2, share_embedding=True
     ),
     batch_size=2048, epochs=6, table_optimizer="adam", history_lag=True, equal_user_weight=True,
-    popularity_half_life_days=7,
+    popularity_half_life_days=7, popularity_returning=10,
 )
 
 # %% ../../nbs/60_models/59_recipes.ipynb #4f7d2dbc
