@@ -444,6 +444,11 @@ def _past_known(
     events: pd.DataFrame, past: pd.DataFrame, same: bool, strict: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     "Order that sorts `past`, and how many of its rows, of all users, lie before each event."
+    if same and not strict:
+        order = event_order(past["user"], past["time"], past["tie"])
+        before = np.empty(len(past), np.int64)
+        before[order] = np.arange(len(past))
+        return order, before
     read = list(dict.fromkeys(["user", "time", "tie", *strict]))
     both = past if same else pd.concat([past[read], events[read]], ignore_index=True)
     is_past = np.arange(len(both)) < len(past)
@@ -472,8 +477,8 @@ def history_windows(
     """
     order, ends = _past_known(events, past, same, strict)
     # where the user's past begins
-    first = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())
-    starts = np.maximum(first, ends - max_history)
+    starts = np.searchsorted(np.sort(past["user"].to_numpy()), events["user"].to_numpy())
+    np.maximum(starts, ends - max_history, out=starts)
     return torch.from_numpy(order), _window(starts, ends)
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #bc9d40b7
@@ -498,6 +503,7 @@ def shared_windows(
     """
     users, user = np.sort(past["user"].to_numpy()), events["user"].to_numpy()
     first, ends = np.searchsorted(users, user), np.searchsorted(users, user, side="right")
+    del users                        # sorted rows, for which there is no room beside the order
     if not strict: order = torch.from_numpy(event_order(past["user"], past["time"], past["tie"]))
     else:
         order, own = history_windows(events, past, False, len(past), strict)
@@ -805,7 +811,7 @@ class _Past:
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #5e389f37
 def _event_table(
-    schema: Schema, split: str, frame: pd.DataFrame, keys: Mapping[str, pd.DataFrame], past: _Past,
+    schema: Schema, split: str, frame: pd.DataFrame, keys: dict[str, pd.DataFrame], past: _Past,
     features: list[Feature], vocabularies: Mapping[str, Vocabulary], more: Sequence[str]
 ) -> Table:
     """A split's events with user_index, item_index, label, timestamp, and the windows on the user's
@@ -826,13 +832,25 @@ def _request_times(keys: pd.DataFrame, by_row: bool) -> Jagged:
     rows = torch.arange(len(keys))
     return Jagged(torch.from_numpy(times.to_numpy().astype(np.int64)), rows, torch.ones_like(rows))
 
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #ada60152
+def _shorter(window: Jagged, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    "Lengths of the window by name, cut at the name's size; as they are where none is longer."
+    longest = int(window.lengths.max()) if len(window) else 0
+    return {
+        name: window.lengths if longest <= size else window.lengths.clamp(max=size)
+        for name, size in sizes.items()
+    }
+
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1dcd61c7
 def _past_columns(
-    past: _Past, item_ids: Tensor, split: str, keys: Mapping[str, pd.DataFrame]
+    past: _Past, item_ids: Tensor, split: str, keys: dict[str, pd.DataFrame]
 ) -> dict[str, Jagged]:
-    "Windows of items, times and labels, each a part of the longest."
-    both = split == "test" and past.by_time
-    rows = pd.concat([keys["train"], keys["valid"]], ignore_index=True) if both else keys["train"]
+    """Windows of items, times and labels, each a part of the longest. The test comes last: it takes
+    the other splits' keys away, for which there is no room beside both together.
+    """
+    if split == "test" and past.by_time:
+        rows = pd.concat([keys.pop("train"), keys.pop("valid")], ignore_index=True)
+    else: rows = keys["train"]
     rules, longest = past.rules, max(past.windows.values())
     order, window = rules.windows(keys[split], rows, split == "train", longest, past.by_time)
     if rules.positives: rows = rows[rows["taken"] > 0]
@@ -841,12 +859,14 @@ def _past_columns(
     items = torch.from_numpy(rows["item"].to_numpy()[order.numpy()])
     more = {f"_{one}": of(one) for one in ("time", "label") if getattr(rules, f"{one}s")}
     sequences = {"": item_ids.to(narrow)[items], **more}
-    kept = {name: window.lengths.clamp(max=size) for name, size in past.windows.items()}
-    asked = {"request_time": _request_times(keys[split], split == "train" or rules.by_row)}
+    kept, ends = _shorter(window, past.windows), window.starts.add_(window.lengths)
+    del window, order, items, rows
+    alone = split == "train" or rules.by_row
+    asked = {"request_time": _request_times(keys[split], alone)} if rules.times else {}
     return {
-        f"{name}{end}": Jagged(values, window.starts + window.lengths - size, size)
+        f"{name}{end}": Jagged(values, ends - size, size)
         for end, values in sequences.items() for name, size in kept.items()
-    } | (asked if rules.times else {})
+    } | asked
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #c89f7cae
 def build_dataset(

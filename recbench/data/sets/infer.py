@@ -21,7 +21,7 @@ from ...core.registry import nearest
 from recbench.data.rows.features import (
     SIDES, Feature, IdFeature, RawFeature, SequenceFeature, Side, read_labels
 )
-from .files import Source, read_frame
+from .files import Columns, Source, read_frame, stacked
 from .schema_file import SchemaFile, make_schema
 from .splits import Split
 from ..rows.table import is_list_type
@@ -387,18 +387,16 @@ def _together(sources: Mapping[str, Source]) -> Source:
         name for name in parts[0].table.column_names
         if all(name in part.table.column_names for part in parts)
     ]
-    columns = {}
-    for name in names:
-        try:
-            columns[name] = pa.concat_tables(
-                [pa.table({name: part.column(name)}) for part in parts], promote_options="permissive"
-            )[name]
+    def joined(name: str) -> pa.ChunkedArray:
+        try: return stacked([pa.table({name: part.column(name)}) for part in parts])[name]
         except pa.ArrowException:
             kinds = ", ".join(f"{part.column(name).type} in {part.name}" for part in parts)
             raise ValueError(
                 f"column {name!r} holds {kinds}; it must have one type in all splits"
             ) from None
-    return Source("+".join(part.name for part in parts), pa.table(columns))
+    schema = pa.schema([(name, joined(name).type) for name in names])
+    table = Columns(schema, sum(map(len, parts)), joined)
+    return Source("+".join(part.name for part in parts), table)
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #03c001a5
 def _keys(roles: Mapping[str, str | None]) -> tuple[str, str]:

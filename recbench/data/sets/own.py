@@ -21,11 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.tseries.api import guess_datetime_format
 
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #a712219c
 from ...core.registry import nearest
+from ...core.heap import give_back_freed_memory
 from ...core.sizes import check_fits
 from .dataset import SPLITS, Dataset, build_dataset, label_line
 from ..rows.features import Feature, IdFeature, RawFeature, SequenceFeature
-from .files import CSV, Source, as_text, read_file, read_frame
+from .files import CSV, Source, as_text, read_file, read_frame, stacked
 from .infer import infer_sources, is_text
 from .labels import label_gaps, settle
 from .schema_file import SchemaFile, make_schema, read_schema
@@ -906,6 +908,12 @@ def load_bytes(rows: int, schema: SchemaFile) -> int:
     windows = (schema.max_history > 0) + (schema.max_recent > 0)       # a start and a length each
     return 2 * rows * (3 * 8 + 2 * 8 * windows + 4)                    # user, item, position; one id
 
+# %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #0f975b90
+def _give_back(rows: int) -> None:
+    "What many rows have left free goes back to the system before the next step."
+    pa.default_memory_pool().release_unused()
+    if rows >= 1 << 20: give_back_freed_memory()
+
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #5a520c70
 def dataset_from_sources(
     name: str, schema: SchemaFile, sources: dict[str, Source], verbose: bool = True
@@ -939,11 +947,12 @@ def dataset_from_sources(
     users, items = _tables(schema, sources, frames, of_users, lifted, integers)
     named = {part: source.name for part, source in sources.items()}
     for part in names: del sources[part]
-    pa.default_memory_pool().release_unused()
+    _give_back(rows)
     doubts = [*_raw_lines(schema, users, items, frames), *_label_lines(schema, frames)]
     parts, turned_down = _liked(schema, named, frames)
     del frames                       # what is not needed any more makes room for what is encoded
     if not given: parts = _divide(named["events"], parts.pop("events"), schema)
+    _give_back(rows)
     parts = {part: frame.reset_index(drop=True) for part, frame in parts.items()}
     whole = schema.model_copy(update={"split": "given"}) if given else schema
     try:
@@ -967,7 +976,8 @@ def dataset_from_frames(
 
     Args:
         events: one row an interaction: a pandas or polars frame, an Arrow table or stream of
-            batches, a list of dicts, the path of a Parquet or CSV file or a list of paths; or
+            batches, a list of dicts, the path of a Parquet or CSV file or of a folder of Parquet
+            files, or a list of paths, of which a column is read at a time; or
             {"train": ..., "valid": ..., "test": ...}, valid only where rows validate
         users: one row a user, in any of these forms
         items: one row an item: the catalogue
@@ -1032,8 +1042,11 @@ def _number_names(schema: SchemaFile) -> list[str]:
 
 
 def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str]) -> Source:
-    "A frame, a file or some files as a source."
+    "A frame, a file, some files or a folder of them as a source."
     paths = [frame] if isinstance(frame, (str, Path)) else frame
+    if isinstance(frame, (str, Path)) and Path(frame).is_dir():
+        paths = sorted(Path(frame).glob("*.parquet"))
+        if not paths: raise ValueError(f"folder {Path(frame).name} of {table} holds no .parquet file")
     if isinstance(paths, (list, tuple)) and paths and isinstance(paths[0], (str, Path)):
         return _read_files([Path(path) for path in paths], text, numbers)
     return read_frame(table, frame, text)
@@ -1053,8 +1066,7 @@ def _read_files(paths: Sequence[Path], text: Collection[str], numbers: Collectio
     sources = [
         as_text(source, of_csv) if source.name.lower().endswith(CSV) else source for source in sources
     ]
-    try:
-        table = pa.concat_tables([source.table for source in sources], promote_options="permissive")
+    try: table = stacked([source.table for source in sources])
     except pa.ArrowException as error:
         raise ValueError(f"{', '.join(names)} do not fit together: {error}") from error
     odd = next(
