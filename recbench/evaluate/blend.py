@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core.checks import number, whole
+from ..core.checks import by_name, instance, number, whole
 from ..core.registry import lookup
 from ..data.rows.table import Jagged
 from ..data.sets.dataset import Dataset
@@ -167,6 +167,7 @@ def best_shares(value: Callable[[Tensor], float], members: int) -> Tensor:
 # %% ../../nbs/70_evaluate/47_blend.ipynb #f7e36860
 def _checked_weights(weights: Mapping[str, float], members: Mapping[str, Any]) -> dict[str, float]:
     "By member in their order, adding up to 1."
+    instance("weights", weights, Mapping, '{"EASE": .7, "DSSM": .3}')
     for label in weights: lookup(members, label, "member of the blend")
     given = {
         label: number(f"weight of {label}", weights.get(label, 0), least=0) for label in members
@@ -199,7 +200,7 @@ def _chosen(
     "Weights that are best on validation rows, and the metric of each member and of the blend there."
     if not len(dataset.valid):
         raise ValueError(f"{dataset.name} has no validation rows to choose by; give weights")
-    name, _, k = metric.partition("@")
+    name, _, k = str(metric).partition("@")
     lookup(METRICS, name, "metric")
     cut = whole("cut-off of the metric", int(k) if k.isdecimal() else k, 1)
     wide = {label: _reaching(one, cut) for label, one in members.items()}
@@ -275,7 +276,8 @@ class Blend(Card):
         self, members: Mapping[str, Any], dataset: Dataset, weights: Mapping[str, float] | None = None,
         metric: str = "ndcg@10", lists: int = 5000
     ):
-        if not members: raise ValueError("members is empty; give fitted recommenders by name")
+        by_name("members", members, '{"EASE": ease, "DSSM": model}')
+        instance("dataset", dataset, Dataset)
         self.members, self.metric, self.valid = dict(members), metric, dict[str, float]()
         self.item_ids = pd.Index(dataset.item_frame[dataset.schema.item_key])
         if weights is None: self.weights, self.valid = _chosen(members, dataset, metric, lists)

@@ -173,6 +173,9 @@ def row_probability(
     """
     judged = _judged(model, judged_label(model, dataset, label))
     if judged: return predict_split(model, dataset, split)[judged[1]]
+    if not hasattr(model, "predict_rows"):
+        raise ValueError(f"{type(model).__name__} gives no probabilities of rows; it needs heads, as a "
+                         "ranking model has, or predict_rows(dataset, split)")
     return np.asarray(model.predict_rows(dataset, split), np.float64)
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #bb596108

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..core.checks import instance, near_keywords, whole
 from ..core.sizes import check_fits
 from ..data.sets.dataset import Dataset
 from .cards import Card
@@ -104,6 +105,7 @@ class Recommendations(Card):
         )
 
 # %% ../../nbs/70_evaluate/52_recommendations.ipynb #d7fb3773
+@near_keywords
 def recommend(
     model, dataset: Dataset, k: int = 10, split: str = "test", name: str | None = None, seed: int = 0
 ) -> Recommendations:
@@ -117,7 +119,8 @@ def recommend(
         name: None: the model's class
         seed: decides among equal scores
     """
-    if not 1 <= k <= len(dataset.items):
+    instance("dataset", dataset, Dataset), whole("seed", seed, 0)
+    if not 1 <= whole("k", k) <= len(dataset.items):
         raise ValueError(f"k is {k}; must be 1..{len(dataset.items)} for {len(dataset.items)} items")
     asked, seen = asked_and_seen(dataset, split)
     name = name or type(model).__name__
@@ -145,6 +148,7 @@ def item_names(dataset: Dataset, names: pd.Series) -> list[object]:
         names: in that order (an index that counts from 0), or by the raw item id as index
     """
     keys = dataset.item_frame[dataset.schema.item_key]
+    instance("names", names, pd.Series, "data.item_frame['title']")
     if isinstance(names.index, pd.RangeIndex) or names.index.equals(dataset.item_frame.index):
         if len(names) == len(keys): return names.astype(object).tolist()
         raise ValueError(f"names has {len(names)} entries for {len(keys)} items; give one for each, in "
@@ -176,6 +180,9 @@ def readable_lists(
         raise ValueError(
             f"the lists of {lists.name} do not say which rows asked for them; take those of recommend"
         )
+    whole("users", users, 1), whole("history", history, 0)
+    if lists.rows.max() >= len(dataset.split(lists.split)) or lists.items.max() >= len(dataset.items):
+        raise ValueError(f"the lists of {lists.name} are of another data set than {dataset.name}")
     rows = torch.linspace(0, len(lists.users) - 1, min(users, len(lists.users))).long()
     had = known_items(dataset, lists.split).take(lists.rows[rows]).to_lists()
     called = {-1: "", **dict(enumerate(item_names(dataset, names)))}

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['METRICS', 'HIGHER_IS_BETTER', 'at_rest', 'device_of', 'embed_items', 'embed_users', 'inner_products',
            'embedding_scorer', 'scorer', 'Asked', 'asked_lists', 'checked_scores', 'score_blocks', 'evaluation_bytes',
-           'asked_and_seen', 'split_ranks', 'Evaluation', 'check_cut_offs', 'evaluation_of', 'evaluate', 'compare',
-           'fitted_baselines', 'judged_baselines', 'evaluate_retrieval', 'readable', 'folded', 'sampled_rows',
-           'nearest_items']
+           'asked_and_seen', 'split_ranks', 'Evaluation', 'check_cut_offs', 'check_rows', 'evaluation_of', 'evaluate',
+           'compare', 'fitted_baselines', 'judged_baselines', 'evaluate_retrieval', 'readable', 'folded',
+           'sampled_rows', 'nearest_items']
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6b87a6fe
 import warnings
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core.checks import whole
+from ..core.checks import near_keywords, whole
 from ..core.sizes import check_fits
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
@@ -181,6 +181,8 @@ def checked_scores(scores: Tensor, rows: int, dataset: Dataset) -> Tensor:
     Refused unless they are one for each item of the catalogue: a column more or less would rank other
     items.
     """
+    if not isinstance(scores, Tensor):
+        raise ValueError(f"the model's scores are a {type(scores).__name__}; must be a torch.Tensor")
     if tuple(scores.shape) == (rows, len(dataset.items)): return scores
     raise ValueError(
         f"the model's scores are {list(scores.shape)}; must be [{rows}, {len(dataset.items)}], a row "
@@ -311,6 +313,20 @@ def check_cut_offs(top_k: Sequence[int], items: int | None = None) -> None:
         warnings.warn(f"top_k holds {max(top_k)}; a list holds at most the {items} items there are")
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #5a6df2ba
+def check_rows(rows: Tensor, size: int) -> None:
+    """Refuse what are no row numbers of a split.
+
+    Args:
+        rows: int64 [B], one at least
+        size: rows of the split
+    """
+    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.dim() != 1 or not len(rows):
+        raise ValueError(f"rows is {rows!r:.80}; must be a tensor int64 [B] of row numbers, of one at "
+                         "least")
+    if rows.min() < 0 or rows.max() >= size:
+        raise ValueError(f"rows holds {int(rows.min())}..{int(rows.max())}; must lie in 0..{size - 1}")
+
+
 def _protocol(dataset: Dataset, split: str, several: bool) -> str:
     "Candidates, split, mask, and whether a user has several lists."
     held_out = dataset.protocol if split == "test" else f"{dataset.protocol} {split}"
@@ -367,6 +383,7 @@ def _held_ranks(model, dataset: Dataset, split: str, rows: Tensor | None) -> tup
     return full.index_copy(0, place, greater), full.index_copy(0, place, equal)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #4b7f94cf
+@near_keywords
 def evaluate(
     model, dataset: Dataset, top_k: Sequence[int] = (5, 10, 20, 50, 100), split: str = "test",
     name: str | None = None, rows: Tensor | None = None
@@ -389,6 +406,7 @@ def evaluate(
     name = name or type(model).__name__
     check_fits(f"evaluation of {name}", evaluation_bytes(dataset, 64))
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))
+    if rows is not None: check_rows(rows, len(dataset.split(split)))
     greater, equal = _held_ranks(model, dataset, split, rows)
     return evaluation_of(name, dataset, split, greater, equal, top_k, rows)
 

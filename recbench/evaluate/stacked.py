@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from ..core.checks import by_name, instance
 from ..data.sets.dataset import Dataset
 from .cards import Card
 from .platt import log_odds
@@ -61,7 +62,8 @@ class Stacked(Card):
     """
 
     def __init__(self, members: Mapping[str, Any], dataset: Dataset, label: str | None = None):
-        if not members: raise ValueError("members is empty; give trained models by name")
+        by_name("members", members, '{"DCNV2": model, "means": baseline}')
+        instance("dataset", dataset, Dataset)
         judged = {name: judged_label(one, dataset, label) for name, one in members.items()}
         if len(set(judged.values())) > 1:
             raise ValueError(f"members are judged by {judged}; must be one label, given by label=")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..core.checks import listed, whole
 from .mlp import Linear
 
 # %% ../../nbs/20_layers/59_input_senet.ipynb #5d949e4f
@@ -22,14 +23,16 @@ class InputSENet(nn.Module):
         reduction_ratio: fields for each unit of the bottleneck; at least one unit is left
 
     Raises:
-        ValueError: without a field, or with a ratio below 1
+        ValueError: without a field, for a width or a ratio that is no whole number of at least 1
     """
 
     def __init__(self, dims: Sequence[int], reduction_ratio: int = 2):
         super().__init__()
-        if not dims: raise ValueError("dims is empty; give the width of each field, such as [8, 8]")
-        if reduction_ratio < 1: raise ValueError(f"reduction_ratio is {reduction_ratio}; at least 1")
-        self.dims, fields = list(dims), len(dims)
+        widths = enumerate(listed("dims", dims, "widths"))
+        self.dims = [whole(f"dims[{place}]", one, 1) for place, one in widths]
+        if not self.dims: raise ValueError("dims is empty; give the width of each field, as [8, 8]")
+        whole("reduction_ratio", reduction_ratio, 1)
+        fields = len(self.dims)
         hidden = max(1, fields // reduction_ratio)
         self.excitation = nn.Sequential(
             Linear(fields, hidden, bias=False), nn.ReLU(), Linear(hidden, fields, bias=False),

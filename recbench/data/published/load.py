@@ -8,6 +8,7 @@ __all__ = ['DATASETS', 'RANK_DATASETS', 'load_dataset']
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #c14d6db9
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from pathlib import Path
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #17f68d8d
@@ -75,6 +76,10 @@ def load_dataset(name: str | Path, task: str | None = None, **options) -> Datase
     if Path(name).is_dir() and str(name) not in DATASETS: return load_folder(name, **options)
     tables = {None: {**RANK_DATASETS, **DATASETS}, "retrieval": DATASETS, "rank": RANK_DATASETS}
     if task not in tables: raise ValueError(f"task is {task!r}; allowed are 'retrieval' and 'rank'")
-    return lookup(
+    make = lookup(
         tables[task], str(name), "data set or folder" if task is None else f"data set for {task}"
-    )(**options)
+    )
+    takes = signature(make).parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        for one in options: lookup(takes, one, f"option of {name}")
+    return make(**options)
