@@ -126,14 +126,14 @@ _TIED = 4096       # films of one user, at most: the fraction of a second that o
 
 
 def _in_file_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose seconds rise with `position`, which stands behind the point of each second.
+    """Rows whose seconds, in whole hours, rise with `position`, which stands behind the point.
 
-    A user of whom no time is known did all at one second.
+    A user of whom no time is known did all in one hour.
     """
     rows = rows.sort_values(["user_id", "position"])
     own = lambda column: column.groupby(rows["user_id"])
     seconds = own(own(own(rows["timestamp"]).ffill()).bfill()).cummax().fillna(_CUT)
-    return rows.assign(timestamp=seconds + rows["position"] / _TIED)
+    return rows.assign(timestamp=seconds // 3600 * 3600 + rows["position"] / _TIED)
 
 # %% ../../../nbs/10_data/30_published/30_movielens_1m.ipynb #cec210c3
 def _last_in_file(
@@ -197,7 +197,8 @@ def movielens_1m(
 
     Args:
         max_history: as the sequence papers have it
-        time_windows: True: the times of the history beside it, and when each row is asked
+        time_windows: True: the times of the history beside it, and when each row is asked; under
+            leave-last in the order of the file in whole hours
         validation: False, of global-time: no rows to choose by, all before the date train
         ties: order within a second; None: leave-last as the file, like the papers, global-time neutral
         tie_seed: another neutral order
