@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DRAWN', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS',
-           'LASTING', 'RATINGS', 'FRAPPE', 'PAUSES', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed',
-           'with_own', 'reads', 'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
+           'LASTING', 'RATINGS', 'FRAPPE', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed', 'with_own',
+           'reads', 'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -163,11 +163,6 @@ FRAPPE = RANKING.model_copy(
 )
 
 # %% ../../nbs/60_models/59_recipes.ipynb #a0ef0d3f
-PAUSES = SEQUENCES.model_copy(
-    update=dict(
-        learning_rate=2e-3, architecture={"similarity": "COSINE", "temperature": 0.07},
-    )
-)
 SPARSE_SEQUENCES = DRAWN.model_copy(
     update=dict(
         embedding_dim=128, epochs=80, patience=12,
@@ -193,7 +188,7 @@ CENSUS = TASKS.model_copy(
 )
 
 TUNED: dict[str, dict[str, Recipe]] = {
-    "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS, "HSTUMatch": PAUSES},
+    "movielens-1m": {"DSSM": MANY_ROWS, "DropoutNet": MANY_ROWS},
     "movielens-1m by time": {"DSSM": LASTING, "SASRec": SEQUENCES.model_copy(update={"epochs": 8})},
     **dict.fromkeys(
         ("amazon-beauty", "amazon-sports", "amazon-toys"),
