@@ -10,8 +10,8 @@ Each model is trained as its recipe for the data set says (`recbench.models.reci
 chosen on validation rows (at most 1,500 of them, 6,000 where negatives are drawn, evenly spaced). A
 finished training leaves the metrics of each user in the folder and is not done again, so that what
 was broken off goes on; `--report` only prints what is there, `--records` leaves a small record of
-each seed and baseline in benchmarks/results. MovieLens-1M comes with its times, of which HSTUMatch
-reads the pauses up to the question, as the published HSTU does; the others know the order alone.
+each seed and baseline in benchmarks/results. MovieLens-1M comes with its times in whole hours, of which
+HSTUMatch reads the pauses up to the question; the others know the order alone.
 Baselines are chosen on validation rows and shown twice: fitted on training rows, and (`refit`) on all
 before the test, as by time the model is whose users weigh the same. The last columns are the paired
 differences to EASE and to its refit with an interval of 95 % over users, of the mean over seeds.
