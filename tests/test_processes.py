@@ -15,6 +15,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torchrec.distributed.sharding_plan import construct_module_sharding_plan, row_wise, table_wise
+from torchrec.distributed.types import ShardingEnv
+from torchrec.modules.embedding_configs import EmbeddingBagConfig
 
 from recbench.core.config import ModelConfig
 from recbench.core.pipeline import GradClipping, GradScaler
@@ -25,12 +28,15 @@ from recbench.data.published.planted import planted, planted_clicks
 from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
 from recbench.data.sets.stream import ParquetStream
 from recbench.layers import sharded_tables
+from recbench.layers.embedding_tables import EmbeddingTables, Lookup
+from recbench.layers.sharded_tables import ShardedTables, TablesSharder
 from recbench.models import create_model, match_config
 from recbench.models.base import embedding_tables
 from recbench.models.rank_configs import rank_config, rank_features
 from recbench.train import CosineAnnealing, ExponentialAverage, LearningRate, Part, Run, Trainer
 from recbench.train.launch import local_ranks
 from recbench.train.processes import own_terms, row_sizes
+from recbench.train.shard import quiet
 from recbench.train.trainer import validate_all
 from recbench.train.updates import Updates, loss_scaler
 
@@ -132,6 +138,55 @@ def test_weights_of_two_ranks_have_the_same_metrics_in_one_process(kind):
     (alone,) = local_ranks(1, weighed_again, kind, first[1])
     assert first[0] == second[0] and ("gauc" in alone or kind != "DCNV1")
     torch.testing.assert_close(first[0], alone, rtol=0, atol=1e-5)
+
+
+def asked_of(rows: list[int]) -> list[Lookup]:
+    "Lookups of some rows: single ids, bags, weighted ones beside single ids, and a sequence."
+    ids, sizes = (torch.tensor(one, dtype=torch.int64) for one in (rows, [row % 3 for row in rows]))
+    flat = torch.arange(int(sizes.sum())) % 7 + (rows[0] if rows else 0)
+    return [Lookup(("one", "both"), torch.stack([ids, ids // 2], 1)), Lookup(("bag",), flat, sizes),
+            Lookup(("both",), flat, sizes, weights=flat.float() / 4), Lookup(("run",), flat)]
+
+
+def three_kinds(sharding: str) -> dict:
+    "Where tables stand, and the largest difference from one process after steps of uneven ranks."
+    config = lambda name: EmbeddingBagConfig(
+        name=name, num_embeddings=20, embedding_dim=4, feature_names=[name])
+    every = [EmbeddingTables(list(map(config, ("one", "bag", "both", "run")))) for _ in range(2)]
+    for tables in every:
+        tables.load_state_dict({f"{name}.weight": torch.arange(80.).view(20, 4) / 80 + 0.01
+                                for name in tables.sizes})
+        tables.note_reads([("one", "single"), ("both", "single"), ("bag", "bag"),
+                           ("both", "weighted"), ("run", "rows")])
+    layout = table_wise(rank=1) if sharding == "table_wise" else row_wise()
+    with quiet():
+        plan = construct_module_sharding_plan(
+            every[0], dict.fromkeys(every[0].sizes, layout), TablesSharder(), 2, 2, "cpu")
+        shards = ShardedTables(every[0], plan, ShardingEnv.from_process_group(dist.group.WORLD),
+                               torch.device("cpu"))
+    one, rank, furthest = every[1].fuse(), world().rank, 0.0
+    for parts in ([[1, 2, 5], [7, 2]], [[3], []], [[4, 5], [8, 9, 11]]):
+        answers = one(asked_of(parts[0])), one(asked_of(parts[1]))
+        mine = shards(asked_of(parts[rank]))
+        furthest = max(furthest, *(float((a - b).abs().sum()) for a, b in zip(mine, answers[rank])))
+        for part in answers: part.append(torch.zeros(1, requires_grad=True))
+        sum(each.square().sum() for part in answers for each in part).backward()
+        (2 * sum(each.square().sum() for each in mine)).backward()     # ranks' gradients are averaged
+    for name in one.sizes:
+        furthest = max(furthest, float((shards.table(name) - one.table(name)).abs().max()))
+    try: words = shards([Lookup(("one",), torch.ones(1).long(), torch.ones(1).long(), torch.ones(1))])
+    except ValueError as error: words = str(error)
+    kinds = {name: type(shards._collections[home]).__name__ for name, home in shards._stack_of.items()}
+    return kinds | {"furthest": furthest, "words": str(words)}
+
+
+@pytest.mark.parametrize("sharding", ["table_wise", "row_wise"])
+def test_bags_are_summed_where_their_rows_lie_and_sequences_come_as_rows(sharding):
+    bags, rows = "ShardedEmbeddingBagCollection", "ShardedEmbeddingCollection"
+    for found in local_ranks(2, three_kinds, sharding):
+        assert found.pop("furthest") < 1e-5 and ("weights" in found.pop("words")) == (sharding[0] == "t")
+        assert found == {"one": bags if sharding == "table_wise" else rows, "bag": bags, "both": bags,
+                         "run": rows}
 
 
 class BreakAt:

@@ -593,6 +593,13 @@ def _sort_features(self: "EmbeddingGroup", features: Sequence[Feature]) -> None:
     self.weighted = frozenset(one.name for one in features if one.is_weighted)
     self.max_lengths = {one.name: one.max_length for one in runs}
 
+
+def _note_reads(self: "EmbeddingGroup") -> None:
+    kinds = {"rows": "rows", "bags": "rows", "single": "single"}
+    self.tables.note_reads([
+        (use.table, kinds.get(use.how) or ("weighted" if use.feature in self.weighted else "bag"))
+        for use in (*self.uses, *(use for members in self.sums for use in members)) if use.table])
+
 # %% ../../nbs/20_layers/40_embedding_group.ipynb #fb87720a
 def plan(self: "EmbeddingGroup", group_name: str) -> GroupPlan:
     """Plan of a group; an unknown name raises with the known ones.
@@ -639,6 +646,7 @@ class EmbeddingGroup(nn.Module):
                 *table_configs(features, feature_groups, wide_embedding_dim, wide_init_fn)
             )
         self.tables = tables
+        _note_reads(self)
         pairs = [pair for pair in zip(feature_groups, self.plans) if pair[1].encoded]
         self.seq_encoders = nn.ModuleDict(
             {one.group_name: make_encoders(one, plan) for one, plan in pairs}

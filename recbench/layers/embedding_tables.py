@@ -239,9 +239,10 @@ def stacked_lookup(
         lengths = [_bag_lengths(lookup, flat) for lookup, flat in zip(lookups, rows)]
         found = _bags(stack, torch.cat(rows), torch.cat(lengths), _bag_weights(lookups, rows))
         bags = list(map(len, lengths))
+    width = found.shape[1]
     return [
-        part.view(len(lookup.ids), -1) if lookup.ids.ndim == 2 else part
-        for part, lookup in zip(found.split(bags), lookups)
+        part.view(len(lookup.ids), width * len(lookup.tables) // max(1, _bag_size(lookup)))
+        if lookup.ids.ndim == 2 else part for part, lookup in zip(found.split(bags), lookups)
     ]
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #1f454c90
@@ -332,9 +333,21 @@ class Tables(nn.Module):
     Attributes:
         sizes: rows and width of each table, by name
         rules: optimiser and rate of each table that the backward pass updates by itself
+        reads: who asks for a table and how: number of the reader, and a kind of `note_reads`
     """
     sizes: dict[str, tuple[int, int]]
     rules: dict[str, tuple[str, float]]
+    reads: dict[str, list[tuple[int, str]]]
+
+    def note_reads(self, kinds: Sequence[tuple[str, str]]) -> None:
+        """Remember how one more reader asks for tables, for whoever lays them out.
+
+        Args:
+            kinds: table of each request; and "single", "bag", "weighted" (a bag whose ids have weights)
+                or "rows"
+        """
+        reader = 1 + max((one for each in self.reads.values() for one, _ in each), default=-1)
+        for name, kind in kinds: self.reads.setdefault(name, []).append((reader, kind))
 
     def forward(self, lookups: Sequence[Lookup]) -> list[Tensor]:
         "Answers in the order of the lookups, shapes as `plain_lookup` gives them."
@@ -384,7 +397,7 @@ class Tables(nn.Module):
         raise NotImplementedError
 
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #9612ffc1
-StackKey = tuple[int, float]   # width and rate
+StackKey = tuple[Any, ...]   # width and rate, and what else tables of one stack have in common
 
 
 def split_by_stack(lookup: Lookup, homes: Mapping[str, StackKey]) -> dict[StackKey | None, Lookup]:
@@ -660,7 +673,7 @@ class EmbeddingTables(Tables, nn.ModuleDict):
         self._summed: dict[StackKey, SummedLookups] = {}   # the same, with one update a backward pass
         self._stack_of: dict[str, StackKey] = {}         # fused table -> its stack
         self._first_rows: dict[str, int] = {}            # and its first row there
-        self.rules = {}
+        self.rules, self.reads = {}, {}
         check_names(list(merged), lambda name: hasattr(self, name))
         draws = {name: drawing(config) for name, config in merged.items()}
         several = started() > 1

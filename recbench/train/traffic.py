@@ -20,7 +20,7 @@ from ..data.rows.ranks import world
 
 # %% ../../nbs/80_train/96_traffic.ipynb #cdadad7d
 def table_bytes(
-    rows_asked: int, width: int, ranks: int, sharding: str = "row_wise"
+    rows_asked: int, width: int, ranks: int, sharding: str = "row_wise", bags: int = 0
 ) -> dict[str, float]:
     """Bytes that a rank sends in a step for one table.
 
@@ -29,12 +29,16 @@ def table_bytes(
         width: D
         ranks: W
         sharding: "row_wise" or "table_wise"
+        bags: m, of each rank, whose rows are summed by their owners; 0: rows are sent
 
     Returns:
         of the average rank, and of the one that sends most
     """
-    one, vectors = rows_asked * (8 + 4 * width), 4 * width * rows_asked
-    mean = (ranks - 1) / ranks * (one + vectors)
+    vectors = 4 * width * (bags or rows_asked)
+    ids = 8 * rows_asked + (8 * bags if sharding == "table_wise" else 8 * bags * ranks)
+    one, others = ids + vectors, (ranks - 1) / ranks
+    mean = others * (one + vectors)
+    if sharding == "row_wise" and bags: mean = others * ids + 2 * (ranks - 1) * vectors
     if sharding == "row_wise": return {"mean": mean, "most": mean}
     return {"mean": mean, "most": max(one, (ranks - 1) * vectors) if ranks > 1 else 0}
 
@@ -74,13 +78,16 @@ def counting(self: "Traffic", real: Callable, of: tuple[str, Callable[..., float
         of: kind of its bytes, and how many a call sends
     """
     def call(*given: Any, **named: Any) -> Any:
-        self.bytes[of[0]] += of[1](*given, **named)
+        # of gathers those of TorchRec alone go on in the background: gradients of sums
+        sums = real.__name__ == "all_gather_into_tensor" and named.get("async_op")
+        self.bytes["tables" if sums else of[0]] += of[1](*given, **named)
         return real(*given, **named)
     return call
 
 
 COUNTED: dict[str, tuple[str, Callable[..., float]]] = {
     "all_to_all_single": ("tables", exchanged),
+    "reduce_scatter_tensor": ("tables", lambda to, *_, **__: size_of(to) * (world().size - 1)),
     "all_reduce": ("losses", lambda one, *_, **__: dense_bytes(size_of(one) // 4, world().size)),
     "all_gather_into_tensor": (
         "losses", lambda to, given, *_, **__: size_of(given) * (world().size - 1)),
@@ -103,7 +110,7 @@ class Traffic:
     """Counts what this rank sends while it is entered: bytes by kind.
 
     Attributes:
-        bytes: "tables" (all-to-all), "dense" (gradients), "losses" (the rest)
+        bytes: "tables" (all-to-all, sums and their gradients), "dense" (gradients), "losses" (the rest)
     """
 
     def __init__(self):
