@@ -25,7 +25,9 @@ from recbench.data import Batch, MatchLoader, Negatives
 from recbench.data.feed.lagged_history_loader import equal_users
 from recbench.data.feed.stream_loader import StreamLoader
 from recbench.data.published.planted import planted, planted_clicks
+from recbench.data.rows.features import IdFeature, RawFeature
 from recbench.data.rows.ranks import all_columns, by_first, sum_over_ranks, world
+from recbench.data.sets import stream as streams
 from recbench.data.sets.stream import ParquetStream
 from recbench.layers import sharded_tables
 from recbench.layers.embedding_tables import EmbeddingTables, Lookup
@@ -184,7 +186,8 @@ def three_kinds(sharding: str) -> dict:
 def test_bags_are_summed_where_their_rows_lie_and_sequences_come_as_rows(sharding):
     bags, rows = "ShardedEmbeddingBagCollection", "ShardedEmbeddingCollection"
     for found in local_ranks(2, three_kinds, sharding):
-        assert found.pop("furthest") < 1e-5 and ("weights" in found.pop("words")) == (sharding[0] == "t")
+        assert found.pop("furthest") < 1e-5
+        assert ("weights" in found.pop("words")) == (sharding == "table_wise")
         assert found == {"one": bags if sharding == "table_wise" else rows, "bag": bags, "both": bags,
                          "run": rows}
 
@@ -505,6 +508,53 @@ def streamed(path: str, kind: str | None, batches: int, state: dict | None) -> d
     read = [batch.single(["user_id"])[:, 0] for _, batch in zip(range(batches), loader)]
     return {"users": read, "state": loader.state_dict(), "left": len(loader) - loader.position}
 
+
+def in_turn(path: str, at: int = 0, batches: int = 99) -> dict:
+    "Row groups that this rank decodes, and the rows of so many tables of a stream, read by all ranks."
+    features = [IdFeature(name="item", num_buckets=500), RawFeature(name="price", side="item"),
+                IdFeature(name="tags", num_buckets=9, value_dim=0, weighted=True)]
+    stream = ParquetStream([path], features, batch_size=40, buffer_rows=150, seed=3,
+                           columns=["label", "time"])
+    stream.row, groups, real = at, [], streams._parts
+
+    def parts(one, *given):
+        groups.append(one.group)
+        return real(one, *given)
+
+    with patch.object(streams, "_parts", parts):
+        tables = [one for _, one in zip(range(batches), stream.tables(world()))]
+    lists = [one.jagged["tags"].packed() for one in tables]
+    rows = [torch.stack([column.double() for column in (
+        one.ids("item"), one.dense[:, 0], *one.columns.values(), each.lengths)])
+            for one, each in zip(tables, lists)]
+    return {"groups": groups, "rows": rows, "values": [each.values for each in lists],
+            "weights": [each.weights for each in lists]}
+
+
+def test_each_row_group_is_decoded_by_one_rank_and_all_have_the_tables_of_one_process(tmp_path):
+    path, rows = str(tmp_path / "log.parquet"), torch.arange(497)
+    tag = lambda row: {"id": row % 9, "weight": 0.5 * (row % 4)}
+    pd.DataFrame({
+        "item": rows, "price": rows / 7, "label": (rows % 2).float(), "time": 2**40 + rows,
+        "tags": [[tag(row)] * (row % 3) for row in rows.tolist()],
+    }).to_parquet(path, row_group_size=50)
+    (one,) = local_ranks(1, in_turn, path)
+    assert sorted(one["groups"]) == list(range(10)) and len(one["rows"]) == 13
+    for count in (2, 3):
+        found = local_ranks(count, in_turn, path)
+        assert sorted(group for each in found for group in each["groups"]) == list(range(10))
+        counts = [len(each["groups"]) for each in found]
+        assert max(counts) - min(counts) < 2
+        rest = local_ranks(5 - count, in_turn, path, 160)      # after 4 tables, on another number
+        for each in found:
+            for part in ("rows", "values", "weights"):
+                assert all(map(torch.equal, each[part], one[part])) and len(each[part]) == 13
+                assert all(map(torch.equal, rest[0][part], one[part][4:]))
+    broken = str(tmp_path / "broken.parquet")
+    pd.DataFrame({"item": [*range(100), 700], "price": 1.0, "label": 0.0, "time": 2**40,
+                  "tags": [[tag(1)]] * 101}).to_parquet(broken, row_group_size=50)
+    with pytest.raises(RuntimeError) as failed: local_ranks(2, in_turn, broken)
+    assert str(failed.value).count("ValueError: broken.parquet row group 2") == 2
 
 def over_stream(path: str) -> list[float]:
     "Losses of ten steps on a stream."

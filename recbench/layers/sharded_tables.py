@@ -19,7 +19,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, PoolingMode
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     SplitTableBatchedEmbeddingBagsCodegen as FusedTable,
@@ -169,8 +168,10 @@ def factors(bags: Bags) -> Tensor:
     "Weights of the ids of bags, float32 [V]; 1 where they have none."
     return torch.ones_like(bags.ids, dtype=torch.float32) if bags.weights is None else bags.weights
 
-
-def side_by_side(asked: Mapping[str, Sequence[Bags]], stride: int, weighted: bool) -> KeyedJaggedTensor:
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #6d23533b
+def side_by_side(
+    asked: Mapping[str, Sequence[Bags]], stride: int, weighted: bool
+) -> KeyedJaggedTensor:
     """Bags of all features, one below the other, with empty ones behind those of a feature.
 
     Args:
@@ -194,10 +195,10 @@ def refuse_weights(lookups: Sequence[Lookup]) -> None:
     "Refuse `lookups` whose ids have weights."
     for lookup in lookups:
         if lookup.weights is None: continue
-        raise ValueError(f"ids of table {lookup.tables[0]} have weights, and note_reads() of its tables "
-                         "knew of none; say \"weighted\" there")
+        raise ValueError(f"ids of table {lookup.tables[0]} have weights, and note_reads() of its "
+                         "tables knew of none; say \"weighted\" there")
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #04f74d89
 def most_bags(sizes: Mapping[str, Sequence[int]], even: bool, device: torch.device) -> int:
     """Bags of the feature that has most.
 
@@ -486,7 +487,7 @@ class Home(NamedTuple):
     readers: tuple[int, ...] = ()
     weighted: bool = False
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #72e83be2
 def home_of(width: int, rate: float, reads: Sequence[tuple[int, str]], sharding: str) -> Home:
     """Where a table stands.
 

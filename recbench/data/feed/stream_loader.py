@@ -151,7 +151,7 @@ class StreamLoader:
     def __iter__(self) -> Iterator[Batch]:
         here = world()
         self.draw_alike()
-        for table in self.stream:
+        for table in self.stream.tables(here):
             yield self.table_batch(table) if here.size == 1 else self.part(table, here)
 
     def next_epoch(self) -> None:

@@ -113,7 +113,8 @@ def all_rows(rows: Tensor, sizes: Sequence[int]) -> Tensor:
 def _bytes(column: Tensor) -> Tensor:
     "The rows as bytes, uint8 [rows, bytes a row]."
     flat = column.detach().contiguous().reshape(len(column), math.prod(column.shape[1:]))
-    return flat.view(torch.uint8)
+    if len(flat): return flat.view(torch.uint8)
+    return flat.new_empty(0, flat.shape[1] * flat.element_size(), dtype=torch.uint8)    # has no strides
 
 
 def _numbers(part: Tensor, like: Tensor) -> Tensor:
