@@ -97,10 +97,13 @@ def test_two_ranks_train_what_one_process_trains(kind, shardings):
 
 def first_weights(sharding: str | None) -> dict:
     "First weights, how many tables wait, numbers of tables that are held here, and what is drawn next."
-    data, model, _ = made("DeepFM")
-    found, (tables,) = {"follows": torch.rand(1)}, embedding_tables(model)
-    found["waiting"] = len(tables.waiting())
-    Trainer(model, data, batch_size=64, steps=1, progress=False, sharding=sharding)
+    real = EmbeddingTables.draw_now
+    with patch.object(EmbeddingTables, "draw_now", autospec=True, side_effect=real) as whole:
+        data, model, _ = made("DeepFM")
+        found, (tables,) = {"follows": torch.rand(1)}, embedding_tables(model)
+        found["waiting"] = len(tables.waiting())
+        Trainer(model, data, batch_size=64, steps=1, progress=False, sharding=sharding)
+        assert not whole.call_count
     state = model.state_dict()
     found["held"] = sum(rows.numel() for one in state.values() if isinstance(one, ShardedTensor)
                         for _, rows in sharded_tables.pieces_of(one))
@@ -116,6 +119,27 @@ def test_a_rank_draws_its_rows_of_one_process_s_first_weights_and_no_others():
         del rank["waiting"]
         assert rank.keys() == one.keys() and all(torch.equal(rank[name], one[name]) for name in one)
 
+
+def written(sharding: str) -> dict:
+    "Weights that were written before anybody drew them, in three ways, and tables that still wait."
+    data, model, _ = made("DeepFM")
+    (tables,) = embedding_tables(model)
+    before, weights = tables.waiting(), tables.plain_weights()
+    first, second, third = (weights[f"{name}_emb"] for name in ("user_id", "country", "brand"))
+    first.data.fill_(0.25)
+    with torch.no_grad(): second[1:].copy_(torch.ones(second.shape)[1:])
+    nn.init.constant_(third, 3.0)
+    found = {"drawn": len(before) - len(tables.waiting())}
+    Trainer(model, data, batch_size=64, steps=1, progress=False, sharding=sharding)
+    return found | {name: sharded_tables.whole(one).clone() for name, one in model.state_dict().items()}
+
+
+def test_what_is_written_into_tables_before_they_are_drawn_counts():
+    (one,), ranks = local_ranks(1, written, None), local_ranks(2, written, "row_wise")
+    assert not one.pop("drawn")
+    for rank in ranks:
+        assert rank.pop("drawn") == 3
+        assert rank.keys() == one.keys() and all(torch.equal(rank[name], one[name]) for name in one)
 
 def weighed(kind: str) -> tuple[dict, dict]:
     "Metrics of the last step's weights on these ranks, and those weights, whole."
