@@ -530,10 +530,10 @@ def drawing(config: EmbeddingBagConfig) -> Draw:
 # %% ../../nbs/20_layers/20_embedding_tables.ipynb #f1af380e
 # calls and properties of a tensor that neither see its numbers nor hand out what could be written into
 QUIET = frozenset(
-    "size numel nelement dim ndimension stride element_size is_floating_point is_complex storage_offset "
-    "is_contiguous get_device requires_grad_ requires_grad shape dtype device layout ndim is_meta is_leaf "
-    "is_cuda is_cpu is_sparse is_quantized is_mkldnn grad grad_fn names _version __hash__ __repr__ "
-    "_backward_hooks _post_accumulate_grad_hooks _has_compatible_shallow_copy_type".split())
+    "size numel nelement dim ndimension stride element_size is_floating_point is_complex is_contiguous "
+    "storage_offset get_device requires_grad_ requires_grad shape dtype device layout ndim is_meta "
+    "is_leaf is_cuda is_cpu is_sparse is_quantized is_mkldnn grad grad_fn names _version __hash__ "
+    "__repr__ _backward_hooks _post_accumulate_grad_hooks _has_compatible_shallow_copy_type".split())
 
 
 def is_quiet(call: Callable) -> bool:
@@ -560,7 +560,7 @@ class WaitingWeight(nn.Parameter):
 
     @classmethod
     def __torch_function__(
-        cls, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        cls, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
         if not is_quiet(func):
