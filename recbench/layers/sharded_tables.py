@@ -73,7 +73,7 @@ def joined(lookup: Lookup, parts: Sequence[Tensor]) -> Tensor:
     if lookup.ids.ndim == 1: return parts[0]
     return torch.stack([*parts]).sum(0) if lookup.summed else torch.cat([*parts], 1)
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #1a8b5cfa
 def pooled(lookup: Lookup, rows: Tensor) -> Tensor:
     "The answer as `plain_lookup` gives it, from the `rows` behind the lookup's ids, [V, D]."
     if lookup.lengths is None: return rows
@@ -416,7 +416,7 @@ def pieces_of(whole: Tensor | ShardedTensor | Pieces) -> Pieces:
     if not isinstance(whole, ShardedTensor): return [(0, whole)]
     return [(shard.metadata.shard_offsets[0], shard.tensor) for shard in whole.local_shards()]
 
-
+# %% ../../nbs/20_layers/22_sharded_tables.ipynb #be019873
 @torch.no_grad()
 def fill(target: Tensor | ShardedTensor, source: Tensor | ShardedTensor | Pieces) -> None:
     "Copies what both have here into the first; of a whole table this rank's rows."

@@ -42,7 +42,7 @@ def table_bytes(
     if sharding == "row_wise": return {"mean": mean, "most": mean}
     return {"mean": mean, "most": max(one, (ranks - 1) * vectors) if ranks > 1 else 0}
 
-
+# %% ../../nbs/80_train/96_traffic.ipynb #bb3d59bf
 def dense_bytes(weights: int, ranks: int) -> float:
     "Bytes that a rank sends in a ring all-reduce of the gradients of so many dense `weights`."
     return 2 * 4 * weights * (ranks - 1) / ranks
