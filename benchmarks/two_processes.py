@@ -367,7 +367,8 @@ def speed(ranks: int, steps: int, batch: int, rounds: int) -> None:
         passed += [
             verdict(f"peak memory of a rank, {kind}", each["peak"] / one["peak"], at_most=0.6),
             verdict(f"loss, {kind}", abs(each["loss"] - one["loss"]), at_most=1e-5, kind="difference")]
-        print(f"{kind}: {each['above'] / one['above']:.2f} of its memory above imports and data")
+        print(f"{kind}: {each['above'] / one['above']:.2f} of its memory above imports and data, which "
+              f"take {each['peak'] - each['above']:.0f} of a rank's {each['peak']:.0f} MB")
     sys.exit(0 if all(passed) else 1)
 
 
