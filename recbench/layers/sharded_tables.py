@@ -240,8 +240,7 @@ class ShardedBags(SummedLookups):
         self, collection: ShardedEmbeddingBagCollection, features: Mapping[str, Sequence[str]],
         weighted: bool, even: bool
     ):
-        self.collection, self.features = collection, features
-        self.weighted, self.even = weighted, even
+        self.collection, self.features, self.weighted, self.even = collection, features, weighted, even
 
     exchange = exchange
 
@@ -249,8 +248,8 @@ class ShardedBags(SummedLookups):
         "All of them in one exchange."
         if not self.weighted: refuse_weights(lookups)
         if torch.is_grad_enabled() or not self.even: return self.exchange(lookups)
-        each = self.exchange([replace(one, lengths=None, weights=None) for one in lookups])
-        return [pooled(lookup, rows) for lookup, rows in zip(lookups, each)]
+        rows = self.exchange([replace(one, lengths=None, weights=None) for one in lookups])
+        return list(map(pooled, lookups, rows))
 
 
 # %% ../../nbs/20_layers/22_sharded_tables.ipynb #5284f093

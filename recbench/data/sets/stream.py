@@ -482,7 +482,7 @@ def _read(self: ParquetStream, reader: _Reader, slices: list[Slice], space: Tens
     sources = (_settled(self, reader.read(one)) for one in slices)
     return self.encoded(sources if slices else [_nothing(self)], sum(one.rows for one in slices), space)
 
-
+# %% ../../../nbs/10_data/20_sets/90_stream.ipynb #60687f66
 def _nothing(self: ParquetStream) -> Source:
     "No row, with the columns of the files."
     schema = next(iter(self.contents.values())).schema.to_arrow_schema()
@@ -510,9 +510,9 @@ def of_all_ranks(table: Table, sizes: Sequence[int]) -> Table:
         sizes: rows of each rank
     """
     lists = {name: column.packed() for name, column in table.jagged.items()}
-    parts = {"singles": table.singles, "dense": table.dense}
     found = _gathered({
-        **{name: part for name, part in parts.items() if part is not None},
+        **({} if table.singles is None else {"singles": table.singles}),
+        **({} if table.dense is None else {"dense": table.dense}),
         **{f"column {name}": column for name, column in table.columns.items()},
         **{f"lengths {name}": column.lengths for name, column in lists.items()}}, sizes)
     jagged = {}
@@ -520,9 +520,9 @@ def of_all_ranks(table: Table, sizes: Sequence[int]) -> Table:
         lengths = found[f"lengths {name}"]
         flat = _gathered(_flat(column), [int(part.sum()) for part in lengths.split([*sizes])])
         jagged[name] = Jagged(flat["values"], lengths.cumsum(0) - lengths, lengths, flat.get("weights"))
-    columns = {name: found[f"column {name}"] for name in table.columns}
-    return replace(table, rows=sum(sizes), singles=found.get("singles"), dense=found.get("dense"),
-                   jagged=jagged, columns=columns, block=None)
+    columns, rows = {name: found[f"column {name}"] for name in table.columns}, sum(sizes)
+    return replace(table, rows=rows, block=None, singles=found.get("singles"),
+                   dense=found.get("dense"), jagged=jagged, columns=columns)
 
 
 # %% ../../../nbs/10_data/20_sets/90_stream.ipynb #01af9583
