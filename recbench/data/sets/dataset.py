@@ -841,6 +841,11 @@ def _shorter(window: Jagged, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         for name, size in sizes.items()
     }
 
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #864a8149
+def _in_order(column: pd.Series, order: Tensor) -> Tensor:
+    "Whole numbers of a column in another order of its rows."
+    return torch.from_numpy(column.to_numpy()[order.numpy()].astype(np.int64))
+
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #1dcd61c7
 def _past_columns(
     past: _Past, item_ids: Tensor, split: str, keys: dict[str, pd.DataFrame]
@@ -854,10 +859,10 @@ def _past_columns(
     rules, longest = past.rules, max(past.windows.values())
     order, window = rules.windows(keys[split], rows, split == "train", longest, past.by_time)
     if rules.positives: rows = rows[rows["taken"] > 0]
-    of = lambda column: torch.from_numpy(rows[column].to_numpy()[order.numpy()].astype(np.int64))
     narrow = torch.int32 if int(item_ids.max()) < 2**31 else torch.int64
     items = torch.from_numpy(rows["item"].to_numpy()[order.numpy()])
-    more = {f"_{one}": of(one) for one in ("time", "label") if getattr(rules, f"{one}s")}
+    named = [one for one in ("time", "label") if getattr(rules, f"{one}s")]
+    more = {f"_{one}": _in_order(rows[one], order) for one in named}
     sequences = {"": item_ids.to(narrow)[items], **more}
     kept, ends = _shorter(window, past.windows), window.starts.add_(window.lengths)
     del window, order, items, rows
