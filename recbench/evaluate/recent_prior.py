@@ -14,12 +14,19 @@ from ..core.checks import number
 from ..data.sets.dataset import Dataset
 from .retrieval import embed_items, embed_users, inner_products
 
+# %% ../../nbs/70_evaluate/46_recent_prior.ipynb #ce934750
+def _check_recent(half_life: float, share: float) -> None:
+    "Refuse numbers without a meaning."
+    if half_life <= 0:
+        raise ValueError(f"half_life is {half_life}; must be positive, in the units of the timestamps")
+    if not 0 < share < 1: raise ValueError(f"share is {share}; must lie between 0 and 1")
+
 # %% ../../nbs/70_evaluate/46_recent_prior.ipynb #e08344a0
 def recent_shift(
     item_index: Tensor, timestamp: Tensor, items: int, half_life: float, share: float = 0.1,
     weight: Tensor | None = None
 ) -> Tensor:
-    """Log of recent over overall popularity.
+    """Log of recent over overall popularity, float32 [I].
 
     Args:
         item_index: int64 [N], items of the training rows
@@ -28,13 +35,8 @@ def recent_shift(
         half_life: age at which a row counts half, in the units of the timestamps
         share: epsilon, share of the overall popularity that is mixed in
         weight: [N], of each row of the recent ones, beside its age; None: equal
-
-    Returns:
-        float32 [I]
     """
-    if half_life <= 0:
-        raise ValueError(f"half_life is {half_life}; must be positive, in the units of the timestamps")
-    if not 0 < share < 1: raise ValueError(f"share is {share}; must lie between 0 and 1")
+    _check_recent(half_life, share)
     counted = 0.5 ** ((timestamp.max() - timestamp).double() / half_life)
     if weight is not None: counted *= weight
     recent = torch.bincount(item_index, weights=counted / counted.sum(), minlength=items)
