@@ -744,15 +744,12 @@ def refit_baselines(
 def with_refits(
     baselines: Mapping[str, Baseline], dataset: Dataset, folder: Path | str | None = None
 ) -> dict[str, Baseline]:
-    """The baselines, and beside each the same settings fitted on all rows before the test.
+    """The baselines by name, and beside each (`EASE refit`) the same fitted on all rows before the test.
 
     Args:
         baselines: of `fit_baselines`
         dataset: the one they were chosen on
         folder: as in `fit_baselines`
-
-    Returns:
-        name -> model, such as `EASE` and `EASE refit`
     """
     splits = ("train", "valid") if len(dataset.valid) else ("train",)
     settings = {name: repr(model) for name, model in baselines.items()}

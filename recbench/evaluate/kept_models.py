@@ -128,9 +128,7 @@ def _restored_part(
     return found
 
 # %% ../../nbs/70_evaluate/18_kept_models.ipynb #38acaac2
-def _restored(
-    kind: Any, has: Mapping[str, Any], arrays: Mapping[str, np.ndarray], items: int
-) -> Any:
+def _restored(kind: Any, has: Mapping[str, Any], arrays: Mapping[str, np.ndarray], items: int) -> Any:
     "A model of its class; a ValueError for what the class does not declare, or in other shapes."
     settings = {one.name: type(one.default) for one in fields(kind) if one.init}
     parts = {one.name: one.metadata["sizes"] for one in fields(kind) if "sizes" in one.metadata}

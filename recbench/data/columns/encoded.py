@@ -119,8 +119,7 @@ def encoded_ids(
 
 # %% ../../../nbs/10_data/50_columns/30_encoded.ipynb #149671fa
 def id_columns(name: str, model: Feature, found: Tokens) -> dict[str, Jagged]:
-    """Ids of a feature as ragged columns of a table, by name; of a sequence the ids of each position
-    too.
+    """Ids of a feature as ragged columns, by name; of a sequence the ids of each position too.
 
     Args:
         name: of the feature
