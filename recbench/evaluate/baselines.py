@@ -744,7 +744,7 @@ def refit_baselines(
 def with_refits(
     baselines: Mapping[str, Baseline], dataset: Dataset, folder: Path | str | None = None
 ) -> dict[str, Baseline]:
-    """The baselines by name, and beside each (`EASE refit`) the same fitted on all rows before the test.
+    """The baselines by name, and beside each (`EASE refit`) the same fitted on all rows before a test.
 
     Args:
         baselines: of `fit_baselines`
