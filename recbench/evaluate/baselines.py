@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Baseline', 'Popularity', 'top_similar', 'co_counts', 'item_pairs', 'knn_bytes', 'ItemKNN', 'EASE', 'ease_bytes',
            'solved_rows', 'IALS', 'last_items', 'known_items', 'check_not_fitted_on', 'has_order', 'Markov',
-           'history_scorer', 'validation_ndcg', 'fit_baselines', 'refit_baselines', 'with_refits']
+           'history_scorer', 'validation_ndcg', 'baseline_bytes', 'fit_baselines', 'refit_baselines', 'with_refits']
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #f8f6b537
 import warnings
@@ -657,12 +657,28 @@ def _file(folder: Path | str | None, dataset: Dataset, **settings: object) -> Pa
     compared = {"l2": _L2, "neighbours": _NEIGHBOURS, "shrink": _SHRINK, "few": _FEW}
     return Path(folder) / f"{rows_key(dataset, **compared, **settings)}.safetensors"
 
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #e478e7e7
+def baseline_bytes(dataset: Dataset) -> dict[str, int]:
+    """Memory that `fit_baselines` takes at its peaks, by the model that is fitted, with the matrix of
+    ones that all are fitted on.
+
+    Args:
+        dataset: whose training rows are fitted
+    """
+    users, items, rows = len(dataset.users), len(dataset.items), len(dataset.train)
+    pairs = item_pairs(dataset.consumed("train").lengths.numpy(), items)
+    sizes = {
+        "ItemKNN": knn_bytes(items, _NEIGHBOURS, len(_SHRINK), pairs),
+        "EASE": ease_bytes(items, len(_L2)),
+        "iALS": 3 * 4 * IALS.width * (users + items) + 2 * 8 * rows + 4 * 8 * _CELLS,
+    }
+    return {name: size + 48 * rows for name, size in sizes.items()}
+
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #b45fb45c
 def _too_large(dataset: Dataset, max_ease_items: int, max_memory: float | None) -> list[str]:
     "Baselines that the catalogue or the machine has no room for."
     items, left = len(dataset.items), available_bytes()
-    pairs = item_pairs(dataset.consumed("train").lengths.numpy(), items)
-    sizes = {"ItemKNN": (left, knn_bytes(items, _NEIGHBOURS, len(_SHRINK), pairs))}
+    sizes = {"ItemKNN": (left, baseline_bytes(dataset)["ItemKNN"])}
     ease = left if max_memory is None else max_memory
     sizes["EASE"] = (ease if items <= max_ease_items else 0, ease_bytes(items, len(_L2)))
     return [name for name, (most, size) in sizes.items() if size > most]

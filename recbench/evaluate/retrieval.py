@@ -213,15 +213,16 @@ def score_blocks(
             start += len(some)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #3ff7294d
-def evaluation_bytes(dataset: Dataset, width: int) -> int:
-    """Memory that ranking a split takes: vectors of the catalogue, scores of a block in three forms,
-    and what its lists mask.
+def evaluation_bytes(dataset: Dataset, width: int, forms: int = 3) -> int:
+    """Memory that ranking a split takes: vectors of the catalogue, scores of a block, and what its
+    lists mask.
 
     Args:
         dataset: with the catalogue
         width: D of the vectors; 0: the model has none
+        forms: times that a block of scores is held: as it is, masked, compared
     """
-    return 4 * len(dataset.items) * width + 3 * 4 * _BLOCK + 2 * 8 * len(dataset.train)
+    return 4 * len(dataset.items) * width + forms * 4 * _BLOCK + 2 * 8 * len(dataset.train)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #6beaac19
 def asked_and_seen(dataset: Dataset, split: str) -> tuple[Asked, Jagged]:

@@ -17,7 +17,8 @@ from ..core.checks import whole
 from ..core.sizes import available_bytes, check_fits, readable_bytes
 from ..data.rows.table import Table
 from ..data.sets.dataset import Dataset
-from ..evaluate.baselines import ease_bytes, knn_bytes
+from ..evaluate.baselines import baseline_bytes
+from ..evaluate.recommendations import lists_bytes
 from ..evaluate.retrieval import evaluation_bytes
 from ..matching.chunked import chunked_in_batch_cross_entropy
 from ..models.base import BaseModel
@@ -65,8 +66,8 @@ def footprint(
     steps["training batch"] = batch_bytes(model, dataset, recipe.batch_size, recipe.negatives)
     if items:
         steps["evaluation"] = evaluation_bytes(dataset, recipe.embedding_dim)
-        steps |= {"ItemKNN": knn_bytes(items), "EASE": ease_bytes(items, 5)}
-        steps[f"lists of {k}"] = 2 * 8 * k * users + evaluation_bytes(dataset, recipe.embedding_dim)
+        steps |= baseline_bytes(dataset)
+        steps[f"lists of {k}"] = lists_bytes(dataset, k, users, recipe.embedding_dim)
     sizes = {name: readable_bytes(one) for name, one in steps.items()}
     found = pd.DataFrame({"bytes": steps, "size": sizes})
     return found.assign(fits=found["bytes"] <= most).loc[list(steps)]
