@@ -772,8 +772,5 @@ def with_refits(
     path = _file(folder, dataset, splits=splits, models=settings)
     again = kept_or_made(path, _KINDS, len(dataset.items),
                          lambda: refit_baselines(baselines, dataset, *splits))
-    return {
-        label: model
-        for name, first in baselines.items()
-        for label, model in ((name, first), (f"{name} refit", again[name]))
-    }
+    pairs = [((name, one), (f"{name} refit", again[name])) for name, one in baselines.items()]
+    return dict(pair for both in pairs for pair in both)
