@@ -4,10 +4,8 @@ Baselines are fitted once, and a model's own numbers are safe before they are.
 """
 
 import gc
-import os
 import shutil
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,6 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from recbench.core import heap as heap_room
 from recbench.core import sizes as sizes_room
 from recbench.data.published.planted import planted
 from recbench.data.sets import files as files_room
@@ -27,7 +24,7 @@ from recbench.evaluate import baselines as baselines_room
 from recbench.evaluate import retrieval as retrieval_room
 from recbench.evaluate.baselines import ItemKNN, Popularity, fit_baselines, with_refits
 from recbench.evaluate.retrieval import evaluate, evaluate_retrieval
-from recbench.explore.footprint import dataset_bytes, footprint
+from recbench.explore.footprint import dataset_bytes
 from recbench.models.usual import usual_model
 from recbench.train.trainer import Trainer
 
@@ -209,35 +206,6 @@ def test_lists_of_many_users_are_held_in_one_piece(monkeypatch):
     finally: gc.unfreeze()
     assert len(held) == 12 and lists.items.shape == (120, 5)
     assert max(held[2:]) == held[1], f"tensors held before each block of users: {held}"
-
-
-def _taken(call) -> int:
-    "Bytes that the process had at most, above what it had before."
-    status, give = Path("/proc/self/status"), heap_room.give_back_freed_memory
-    if not give() or not os.access("/proc/self/clear_refs", os.W_OK): pytest.skip("no peak to be read")
-    of = lambda name: int(status.read_text().split(name)[1].split()[0]) * 1024
-    Path("/proc/self/clear_refs").write_text("5")
-    before = of("VmRSS:")
-    call()
-    return of("VmHWM:") - before
-
-
-def test_what_steps_take_is_stated_within_a_factor_of_two():
-    from recbench.evaluate.recommendations import recommend
-    rng, rows = np.random.default_rng(0), 100_000
-    users, items = rng.integers(0, 5000, rows), rng.integers(0, 2000, rows)
-    log = pd.DataFrame({"user_id": users, "item_id": items, "timestamp": np.arange(rows)})
-    data = dataset_from_frames(log, split=Split(kind="leave-last"), verbose=False)
-    model, ones = usual_model("DSSM", data), data.interactions("train")
-    stated, fit_all = footprint(data, model)["bytes"], ItemKNN.fit_all
-    steps = {
-        "evaluation": lambda: evaluate(model, data),
-        "lists of 50": lambda: recommend(model, data, 50),
-        "ItemKNN": lambda: fit_all(ones, baselines_room._NEIGHBOURS, baselines_room._SHRINK),
-        "iALS": lambda: baselines_room.IALS(sweeps=1).fit(ones),
-    }
-    shares = {name: _taken(call) / stated[name] for name, call in steps.items()}
-    assert all(0.5 < share < 2 for share in shares.values()), shares
 
 
 def test_a_step_that_does_not_fit_is_refused_by_name_before_it_starts(monkeypatch):
