@@ -17,7 +17,8 @@ A line `shaken` is one process against itself, its first dense weights moved by 
 what rounding alone does to that model. A line `turned` is one process against itself with the rows of
 each batch in the opposite order: the same sums, added up the other way round; only ranking models have
 it. `SASRec` has ReLU, whose gradient jumps where a number changes its sign by rounding; `SASRec GELU`
-is the same model without that jump. MIND routes by softmax of 20 times the agreement, three times over.
+is the same model without that jump. MIND routes by softmax of 20 times the agreement, three times over,
+which makes a choice of a rounding; `MIND soft` routes by the agreement itself, without ReLU.
 gauc counts pairs, of which rounding swaps the equal ones.
 
 `--speed`: DLRM, 26 tables of 10^7 rows in all, width 16, 13 numbers, MLP 256-128-64, one thread a
@@ -63,8 +64,8 @@ from recbench.train.traffic import Traffic
 
 MATCH = {
     "DSSM": "sampled", "DSSM in-batch": "in_batch", "DSSM hard": "hard", "DSSM mixed": "mixed",
-    "DSSM full": "full", "DSSMV2": "sampled", "DAT": "full", "MIND": "sampled", "SASRec": "full",
-    "SASRec GELU": "full", "ESASRec": "sampled", "HSTUMatch": "full",
+    "DSSM full": "full", "DSSMV2": "sampled", "DAT": "full", "MIND": "sampled", "MIND soft": "sampled",
+    "SASRec": "full", "SASRec GELU": "full", "ESASRec": "sampled", "HSTUMatch": "full",
 }
 RANK = ("WideAndDeep", "DeepFM", "MultiTower", "MultiTowerDIN", "DLRM", "MaskNet", "DCNV1", "DCNV2",
         "xDeepFM", "WuKong", "FinalMLP")
@@ -162,6 +163,12 @@ def smooth(model: BaseModel) -> None:
             if isinstance(child, nn.ReLU): setattr(module, name, nn.GELU())
 
 
+def soften(model: BaseModel) -> None:
+    "Routing by the agreement itself, not by 20 times it."
+    for module in model.modules():
+        if isinstance(module, CapsuleLayer): module.scale = 1.0
+
+
 def other(kind: str) -> tuple[Dataset, BaseModel, dict[str, Any]]:
     "Data, model and settings of a model that no function configures."
     if kind in ("TDM", "CoMetricLearningI2I"): data = planted(users=200, items=120)
@@ -193,7 +200,8 @@ def made(kind: str) -> tuple[Dataset, BaseModel, dict[str, Any]]:
         name, data, hidden_units=(32,), output_dim=16, share_embedding=name != "DSSM",
         in_batch_negative=negatives in ("in_batch", "mixed"))
     model = still(create_model(config, data.features(), []))
-    if "GELU" in kind: smooth(model)
+    if "GELU" in kind or "soft" in kind: smooth(model)
+    if "soft" in kind: soften(model)
     drawn = Negatives(kind=negatives, num_sample=33, mask_known=negatives != "full")
     return data, model, {"negatives": drawn, "valid_rows": "all"}
 
