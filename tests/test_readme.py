@@ -67,7 +67,7 @@ def results() -> list[list[str]]:
 
 def told(text: str) -> list[str]:
     "Figures of a cell without its source."
-    return re.findall(r"\d\.\d+", text.partition(" (")[0])
+    return re.findall(r"\d\.\d+", re.sub(r"\([^)]*\)", "", text))
 
 
 def test_results_are_those_of_runs_and_records():

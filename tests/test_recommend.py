@@ -212,6 +212,12 @@ def test_a_model_of_times_is_asked_at_a_time(tmp_path):
     new = events[events["user_id"] == 3].assign(user_id=77)
     known = run.recommend(events=new, k=5)
     assert len(known) == 5 and known["user_id"].tolist() == [77] * 5
+    asked = new.assign(user_id=3, request_time=3 * 10**9)
+    known = run.recommend(events=asked, k=5)["score"].tolist()
+    assert known != run.recommend(events=asked.drop(columns="request_time"), k=5)["score"].tolist()
+    for wrong in (pd.Timestamp("2020-01-01"), "now"):
+        with pytest.raises(ValueError, match="request_time holds .* must be numbers"):
+            run.recommend(rows.assign(request_time=wrong), k=5)
     with pytest.raises(ValueError, match="no column 'timestamp'"):
         run.recommend(events=new.drop(columns="timestamp"), k=5)
     with pytest.raises(ValueError, match=r"history_time of row .* in step"):
@@ -219,3 +225,16 @@ def test_a_model_of_times_is_asked_at_a_time(tmp_path):
     with pytest.raises(ValueError, match="reads the times .*'request_time'.* no features"):
         input_specs(run.model, "user")
     assert [spec.name for spec in input_specs(run.model, "item")] == ["item_id"]
+
+
+def test_a_model_without_times_needs_none(tmp_path):
+    "DSSM on data with time windows takes events without a time, of users it knows and others."
+    rng = np.random.default_rng(0)
+    events = pd.DataFrame({"user_id": np.repeat(np.arange(30), 6), "item_id": rng.integers(0, 20, 180),
+                           "timestamp": np.arange(180)}).drop_duplicates(["user_id", "item_id"])
+    data = dataset_from_frames(events, split=Split(kind="leave-last"), time_windows=True, verbose=False)
+    features = with_embedding_dim(data.features(), 8)
+    model = create_model(match_config("DSSM", data, features, hidden_units=[8]), features, ["label"])
+    Trainer(model, data, batch_size=64, epochs=1, run_dir=tmp_path, progress=False).fit()
+    new = pd.DataFrame({"user_id": [3, 99], "item_id": [1, 2]})
+    assert len(Run.load(tmp_path).recommend(events=new, k=4)) == 8

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['places_of', 'frame_to_parquet', 'past_items', 'write_known_users', 'known_rows', 'KnownUsers', 'read_known_users',
-           'rows_of_events', 'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
+           'reads_times', 'rows_of_events', 'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
 
 # %% ../../nbs/80_train/57_known_users.ipynb #159bd19b
 from collections.abc import Mapping
@@ -22,7 +22,6 @@ from torch import Tensor
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table, concatenate, kind_of
 from ..data.sets.files import read_frame
-from ..data.sets.own import time_column
 from ..evaluate.ranks import seen_cells
 from .checkpoint import CheckpointError
 
@@ -109,7 +108,7 @@ def write_known_users(dataset: "Dataset", path: Path) -> None:
     past = past_items(dataset)
     offsets = pa.array(np.append(past.starts.numpy(), len(past.values)).astype(np.int32))
     lists = lambda values: pa.ListArray.from_arrays(offsets, pa.array(values.numpy()))
-    timed = "history_time" in dataset.train.jagged
+    timed = dataset.timed and {"history_time", "request_time"} <= dataset.train.jagged.keys()
     more = {_TIMES: lists(past_items(dataset, times=True).values)} if timed else {}
     frame_to_parquet(frame, path, {_ITEMS: lists(past.values), **more})
 
@@ -176,9 +175,12 @@ def read_known_users(path: Path, key: str) -> KnownUsers:
     return KnownUsers(frame, pd.Index(frame[key]), items, times)
 
 # %% ../../nbs/80_train/57_known_users.ipynb #76454268
-def _time_of(events: pd.DataFrame, schema: Schema) -> str:
+def _time_of(events: pd.DataFrame, schema: Schema, known: "KnownUsers | None") -> str:
     "The column of times, of whole numbers or such with a fraction; refused where it is missing."
     name = schema.timestamp or ""
+    if known is not None and known.times is None:
+        raise ValueError("the run kept no times of its users, and its model reads them; give rows with "
+                         "history and history_time")
     if name not in events:
         raise ValueError(f"events have no column {name!r}; the model reads the times of a history, so "
                          f"each event needs one; they have {sorted(map(str, events.columns))}")
@@ -199,9 +201,32 @@ def _check_events(events: pd.DataFrame, item_keys: pd.Index, schema: Schema) -> 
         raise ValueError(f"{schema.user_key} is missing in {lost} of {len(events)} events")
     places_of(schema.item_key, events[schema.item_key], item_keys, strict=False)
 
+# %% ../../nbs/80_train/57_known_users.ipynb #c66092e0
+def _time_order(events: pd.DataFrame, schema: Schema) -> np.ndarray:
+    "Order of events by time, as they stand without one; text is read as dates."
+    name = schema.timestamp
+    if name not in events or not len(events): return np.arange(len(events))
+    if pd.api.types.is_numeric_dtype(events[name]) and not events[name].isna().any():
+        return np.argsort(events[name].to_numpy(), kind="stable")
+    # a served folder, whose times are numbers, does without what data sets import
+    from recbench.data.sets.own import time_column
+    times = time_column(read_frame("events", events[[name]]), str(name))
+    return np.argsort(times.to_numpy(False), kind="stable")
+
+
+def reads_times(model: Any) -> bool:
+    """Whether a model reads when the items of a history were.
+
+    Args:
+        model: of a run; None: of an exported folder, whose models do not
+    """
+    parts = model.modules() if model is not None else ()
+    return any(isinstance(getattr(part, "request_time", None), str) for part in parts)
+
 # %% ../../nbs/80_train/57_known_users.ipynb #453f99fd
 def rows_of_events(
-    events: pd.DataFrame, known: KnownUsers | None, item_keys: pd.Index, schema: Schema
+    events: pd.DataFrame, known: KnownUsers | None, item_keys: pd.Index, schema: Schema,
+    timed: bool = False
 ) -> pd.DataFrame:
     """A row for each user of some raw events, in order of first appearance; index: their ids.
 
@@ -212,16 +237,13 @@ def rows_of_events(
         known: users of the run; None: nobody is
         item_keys: raw ids of the catalogue
         schema: names of ids and time
+        timed: the model reads times, so each event needs one
     """
     _check_events(events, item_keys, schema)
-    order = np.arange(len(events))
-    if schema.timestamp in events and len(events):
-        times = read_frame("events", events[[schema.timestamp]])
-        order = np.argsort(time_column(times, str(schema.timestamp)).to_numpy(False), kind="stable")
-    groups = events.iloc[order].groupby(schema.user_key, sort=False)
+    groups = events.iloc[_time_order(events, schema)].groupby(schema.user_key, sort=False)
     ids = pd.Index(events[schema.user_key].unique())
     read = {"history": schema.item_key}
-    if known is not None and known.times is not None: read["history_time"] = _time_of(events, schema)
+    if timed: read["history_time"] = _time_of(events, schema, known)
     newer = pd.DataFrame({name: groups[own].agg(list) for name, own in read.items()}).reindex(ids)
     features = groups.last().drop(columns=schema.item_key).reindex(ids)
     return _joined(features.assign(**{schema.user_key: ids}), newer, known, item_keys, schema)
@@ -237,6 +259,8 @@ def _joined(
     new = features[places < 0].assign(**newer[places < 0])
     if known is None or not (places >= 0).any(): return new
     old = known.rows(newer.index[places >= 0], item_keys, schema.user_key)
+    if "history_time" not in newer: old = old.drop(columns="history_time", errors="ignore")
+    if "request_time" in features: old["request_time"] = features["request_time"].reindex(old.index)
     for name, lists in newer[places >= 0].items():
         both = [[*past, *more] for past, more in zip(old[name], lists)]
         old = old.assign(**{str(name): pd.Series(both, old.index, object)})

@@ -24,7 +24,9 @@ from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table
 from ..data.rows.vocabulary import Vocabulary
 from ..evaluate.ranks import joined_lists
-from .known_users import KnownUsers, item_choice, places_of, rows_of_events
+from recbench.train.known_users import (
+    KnownUsers, item_choice, places_of, reads_times, rows_of_events
+)
 from .raw_rows import as_frame, encode_users, seen_items
 
 # %% ../../nbs/80_train/59_lists.ipynb #0163b78c
@@ -108,7 +110,8 @@ def asked_rows(self: "Lister", rows: Any, events: Any) -> pd.DataFrame:
     if events is not None:
         known = self.known_users if (self.path / "users.parquet").is_file() else None
         events = as_frame("events", events)
-        return rows_of_events(events, known, self.item_keys, self.schema).rename_axis(key)
+        timed = reads_times(getattr(self, "model", None))
+        return rows_of_events(events, known, self.item_keys, self.schema, timed).rename_axis(key)
     if (ids := given_ids(rows)) is None: return as_frame("rows", rows)
     return self.known_users.rows(ids, self.item_keys, key).rename_axis(key)
 

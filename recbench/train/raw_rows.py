@@ -8,6 +8,8 @@ __all__ = ['as_frame', 'window_features', 'borrowed_vocabularies', 'item_lists',
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #e4fe8b32
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.rows.batch import join
 from ..data.rows.features import Feature, Schema, SequenceFeature
 from ..data.rows.table import Jagged, Table, encode_table
 from ..data.rows.vocabulary import Vocabulary
@@ -103,6 +104,13 @@ def _lengths_in_step(rows: pd.DataFrame) -> np.ndarray:
     raise ValueError(f"history_time of row {rows.index[odd[0]]!r} has {times[odd[0]]} times and its "
                      f"history {items[odd[0]]} items; must be in step")
 
+# %% ../../nbs/80_train/58_raw_rows.ipynb #f338a199
+def _whole_times(name: str, values: Sequence[Any] | pd.Series) -> np.ndarray:
+    "Numbers as int64; a date, text or nothing among them is refused."
+    odd = [one for one in values if isinstance(one, bool) or not isinstance(one, Real) or one != one]
+    if not odd: return np.asarray(values, np.float64).astype(np.int64)
+    raise ValueError(f"{name} holds {odd[0]!r}; must be numbers, in the unit of the training rows")
+
 # %% ../../nbs/80_train/58_raw_rows.ipynb #84a2a14a
 def time_columns(rows: pd.DataFrame, most: int) -> Table:
     """Times of the histories and of the questions, `history_time` and `request_time`.
@@ -115,11 +123,15 @@ def time_columns(rows: pd.DataFrame, most: int) -> Table:
     lists, lengths = item_lists(rows["history_time"]), _lengths_in_step(rows)
     last = pd.Series([row[-1] if row else 0 for row in lists], rows.index)
     asked = rows["request_time"].fillna(last) if "request_time" in rows else last
-    flat = np.array([one for row in lists for one in row[-most:]], np.float64).astype(np.int64)
+    flat, asked = (
+        _whole_times(name, values)
+        for name, values in (("history_time", [one for row in lists for one in row[-most:]]),
+                             ("request_time", asked))
+    )
     size, each = torch.from_numpy(lengths.clip(max=most)), torch.ones(len(rows), dtype=torch.int64)
     columns = {
         "history_time": Jagged(torch.from_numpy(flat), size.cumsum(0) - size, size),
-        "request_time": Jagged(torch.from_numpy(asked.to_numpy(np.int64)), each.cumsum(0) - 1, each),
+        "request_time": Jagged(torch.from_numpy(asked), each.cumsum(0) - 1, each),
     }
     return Table(len(rows), jagged=columns)
 
@@ -146,7 +158,8 @@ def encode_rows(
     lent = borrowed_vocabularies(schema, vocabularies)
     table = encode_table(features, rows.assign(**cut), {**vocabularies, **lent})
     if "history_time" not in rows or "history" not in windows: return table
-    return join([table, time_columns(rows, windows["history"].max_length)])
+    times = time_columns(rows, windows["history"].max_length)
+    return replace(table, jagged={**table.jagged, **times.jagged})
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #93f66cc7
 def _check_columns(rows: pd.DataFrame, read: list[str], windows: Mapping[str, SequenceFeature]) -> None:

@@ -418,7 +418,7 @@ def _float64(feature: RawFeature, column: pd.Series) -> np.ndarray:
     except (TypeError, ValueError) as error:
         wanted = "a number" if feature.value_dim == 1 else f"{feature.value_dim} numbers"
         raise ValueError(f"{feature.name} must hold {wanted} in every row: {error}") from None
-    values = values.reshape(len(column), -1)
+    values = values.reshape(len(column), -1 if len(column) else feature.value_dim)
     if values.shape[1] == feature.value_dim or not len(column): return values
     raise ValueError(f"{feature.name} holds {values.shape[1]} numbers a row; the schema declares "
                      f"value_dim={feature.value_dim}")
