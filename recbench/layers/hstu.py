@@ -127,7 +127,7 @@ def add_biases(
         if times is None:
             raise ValueError("times is None; a bias with time buckets needs the time of each position")
         apart = (times if asked is None else asked)[:, :, None] - times[:, None, :]
-        total = total + self.time[log_bucket(apart, len(self.time))][:, None]
+        total = total + self.time[log_bucket(apart.float(), len(self.time))][:, None]
     return total
 
 # %% ../../nbs/20_layers/74_hstu.ipynb #78cd507f

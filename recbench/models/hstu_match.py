@@ -40,7 +40,7 @@ def read_times(self: "HSTUUserTower", batch: Batch) -> Ragged:
     """Seconds since the first one of each row, in step with the positions [V, 1]; with `request_time`
     also when what follows is asked for [V, 2].
 
-    Exact as whole numbers before they become float32.
+    As float64, so that a pause of seconds is exact in a history of years.
     """
     if self.timestamp is None: raise ValueError("timestamp of user_tower names no column of times")
     column = batch.ragged(self.timestamp)
@@ -50,7 +50,7 @@ def read_times(self: "HSTUUserTower", batch: Batch) -> Ragged:
     if self.request_time:
         following = asked_times(times, batch.ragged(self.request_time).values)
         times = times._replace(values=torch.cat([times.values, following], 1))
-    return newest(times._replace(values=(times.values - first).float()), self.max_seq_len)
+    return newest(times._replace(values=(times.values - first).double()), self.max_seq_len)
 
 # %% ../../nbs/60_models/34_hstu_match.ipynb #ad23d2c5
 class HSTUUserTower(SequenceTower):
