@@ -657,6 +657,13 @@ def _file(folder: Path | str | None, dataset: Dataset, **settings: object) -> Pa
     compared = {"l2": _L2, "neighbours": _NEIGHBOURS, "shrink": _SHRINK, "few": _FEW}
     return Path(folder) / f"{rows_key(dataset, **compared, **settings)}.safetensors"
 
+# %% ../../nbs/70_evaluate/20_baselines.ipynb #751f680e
+def _knn_size(dataset: Dataset) -> int:
+    "What ItemKNN's fit asks for with all settings, repeated rows counted."
+    items = len(dataset.items)
+    pairs = item_pairs(dataset.consumed("train").lengths.numpy(), items)
+    return knn_bytes(items, _NEIGHBOURS, len(_SHRINK), pairs)
+
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #e478e7e7
 def baseline_bytes(dataset: Dataset) -> dict[str, int]:
     """Memory that `fit_baselines` takes at its peaks, by the model that is fitted, with the matrix of
@@ -666,9 +673,8 @@ def baseline_bytes(dataset: Dataset) -> dict[str, int]:
         dataset: whose training rows are fitted
     """
     users, items, rows = len(dataset.users), len(dataset.items), len(dataset.train)
-    pairs = item_pairs(dataset.consumed("train").lengths.numpy(), items)
     sizes = {
-        "ItemKNN": knn_bytes(items, _NEIGHBOURS, len(_SHRINK), pairs),
+        "ItemKNN": _knn_size(dataset),
         "EASE": ease_bytes(items, len(_L2)),
         "iALS": 3 * 4 * IALS.width * (users + items) + 2 * 8 * rows + 4 * 8 * _CELLS,
     }
@@ -678,7 +684,7 @@ def baseline_bytes(dataset: Dataset) -> dict[str, int]:
 def _too_large(dataset: Dataset, max_ease_items: int, max_memory: float | None) -> list[str]:
     "Baselines that the catalogue or the machine has no room for."
     items, left = len(dataset.items), available_bytes()
-    sizes = {"ItemKNN": (left, baseline_bytes(dataset)["ItemKNN"])}
+    sizes = {"ItemKNN": (left, _knn_size(dataset))}
     ease = left if max_memory is None else max_memory
     sizes["EASE"] = (ease if items <= max_ease_items else 0, ease_bytes(items, len(_L2)))
     return [name for name, (most, size) in sizes.items() if size > most]

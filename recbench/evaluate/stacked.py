@@ -16,7 +16,7 @@ from ..core.checks import by_name, instance
 from ..data.sets.dataset import Dataset
 from .cards import Card
 from .platt import log_odds
-from .ranking import evaluate_rows, judged_label, row_probability
+from .ranking import judged_label, row_labels, row_probability
 from .row_baselines import sigmoid
 from .row_metrics import check_probability
 
@@ -68,7 +68,7 @@ class Stacked(Card):
         if len(set(judged.values())) > 1:
             raise ValueError(f"members are judged by {judged}; must be one label, given by label=")
         self.members, self.label = dict(members), next(iter(judged.values()))
-        truth = evaluate_rows(next(iter(members.values())), dataset, "valid", label=self.label).label
+        truth = row_labels(next(iter(members.values())), dataset, "valid", self.label)
         odds = self._odds(dataset, "valid")
         if not 0 < truth.mean() < 1:
             raise ValueError(f"column {self.label} of valid holds {truth[:1].tolist()} only; weights "

@@ -19,6 +19,7 @@ from .inputs import InputSpec, input_spec
 from ..layers.embedding_group import EmbeddingGroup
 from ..models.base import BaseModel
 from ..models.match_model import TwoTowerModel
+from ..train.known_users import times_read
 from ..train.wrappers import PRECISIONS
 
 # %% ../../nbs/85_export/20_wrappers.ipynb #27f5d6f0
@@ -123,11 +124,9 @@ def _in_step(groups: Sequence[EmbeddingGroup]) -> dict[str, str]:
     return found
 
 # %% ../../nbs/85_export/20_wrappers.ipynb #157a93f3
-def _times_read(model: BaseModel) -> set[str]:
-    "Columns of times that a model reads; those that are no features are refused."
-    columns = "timestamp", "request_time"
-    named = {getattr(part, name, None) for part in model.modules() for name in columns}
-    times = {name for name in named if isinstance(name, str)}
+def _time_features(model: BaseModel) -> set[str]:
+    "Features of times that a model reads; columns that are no features are refused."
+    times = times_read(model)
     if not (lost := sorted(times - {feature.name for feature in model.features})): return times
     raise ValueError(f"{type(model).__name__} reads the times {lost}, which are no features, and "
                      "exports take features alone; train it on a data set without time_windows, or ask "
@@ -145,7 +144,7 @@ def input_specs(model: BaseModel, side: Literal["user", "item"] | None = None) -
     read = {use.feature for group in groups for use in group.uses}
     read |= {use.feature for group in groups for sums in group.sums for use in sums}
     known = [getattr(part, "known", None) for part in model.modules()]
-    if side != "item": read |= _times_read(model)
+    if side != "item": read |= _time_features(model)
     read |= {one.name for one in known if hasattr(one, "name")}
     return [
         input_spec(feature, steps.get(feature.name, ""))

@@ -53,7 +53,7 @@ def sides_of(dataset: Dataset, features: Sequence[Feature]) -> FeatureSides:
         feature for feature in user
         if isinstance(feature, SequenceFeature) and item_key and feature.table == item_key.table
     ]
-    history, timed = next(iter(histories), None), "history_time" in dataset.train.jagged
+    history, timed = next(iter(histories), None), dataset.time_windows
     return FeatureSides(user, item, user_key, item_key, history, timed)
 
 # %% ../../nbs/60_models/61_match_configs.ipynb #0669c818

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['places_of', 'frame_to_parquet', 'past_items', 'write_known_users', 'known_rows', 'KnownUsers', 'read_known_users',
-           'reads_times', 'rows_of_events', 'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
+           'times_read', 'rows_of_events', 'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
 
 # %% ../../nbs/80_train/57_known_users.ipynb #159bd19b
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ def write_known_users(dataset: "Dataset", path: Path) -> None:
     past = past_items(dataset)
     offsets = pa.array(np.append(past.starts.numpy(), len(past.values)).astype(np.int32))
     lists = lambda values: pa.ListArray.from_arrays(offsets, pa.array(values.numpy()))
-    timed = dataset.timed and {"history_time", "request_time"} <= dataset.train.jagged.keys()
+    timed = dataset.time_windows
     more = {_TIMES: lists(past_items(dataset, times=True).values)} if timed else {}
     frame_to_parquet(frame, path, {_ITEMS: lists(past.values), **more})
 
@@ -214,14 +214,15 @@ def _time_order(events: pd.DataFrame, schema: Schema) -> np.ndarray:
     return np.argsort(times.to_numpy(False), kind="stable")
 
 
-def reads_times(model: Any) -> bool:
-    """Whether a model reads when the items of a history were.
+def times_read(model: Any) -> set[str]:
+    """Columns of times that a model reads, such as `history_time` and `request_time`.
 
     Args:
-        model: of a run; None: of an exported folder, whose models do not
+        model: of a run; None: of an exported folder, whose models read none
     """
-    parts = model.modules() if model is not None else ()
-    return any(isinstance(getattr(part, "request_time", None), str) for part in parts)
+    parts, columns = model.modules() if model is not None else (), ("timestamp", "request_time")
+    named = {getattr(part, column, None) for part in parts for column in columns}
+    return {name for name in named if isinstance(name, str)}
 
 # %% ../../nbs/80_train/57_known_users.ipynb #453f99fd
 def rows_of_events(

@@ -25,7 +25,7 @@ from ..data.rows.table import Jagged, Table
 from ..data.rows.vocabulary import Vocabulary
 from ..evaluate.ranks import joined_lists
 from recbench.train.known_users import (
-    KnownUsers, item_choice, places_of, reads_times, rows_of_events
+    KnownUsers, item_choice, places_of, rows_of_events, times_read
 )
 from .raw_rows import as_frame, encode_users, seen_items
 
@@ -110,7 +110,7 @@ def asked_rows(self: "Lister", rows: Any, events: Any) -> pd.DataFrame:
     if events is not None:
         known = self.known_users if (self.path / "users.parquet").is_file() else None
         events = as_frame("events", events)
-        timed = reads_times(getattr(self, "model", None))
+        timed = "history_time" in times_read(getattr(self, "model", None))
         return rows_of_events(events, known, self.item_keys, self.schema, timed).rename_axis(key)
     if (ids := given_ids(rows)) is None: return as_frame("rows", rows)
     return self.known_users.rows(ids, self.item_keys, key).rename_axis(key)

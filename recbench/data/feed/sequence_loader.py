@@ -172,7 +172,7 @@ def read(self: "SequenceLoader", users: Tensor, positions: Tensor, lengths: Tens
     """
     starts = lengths.cumsum(0) - lengths
     sequences = {"history": Jagged(self.history[positions], starts, lengths)}
-    if self.times is not None and "history_time" in self.dataset.train.jagged:
+    if self.times is not None and self.dataset.time_windows:
         sequences["history_time"] = Jagged(self.times[positions].long(), starts, lengths)
         asked = self.times[positions[starts + lengths - 1] + 1].long()
         rows = torch.arange(len(users))

@@ -375,6 +375,11 @@ class Dataset:
         "Whether rows have times; without them nothing is newest, and no row is before another."
         return self.schema.timestamp in self.train.columns
 
+    @property
+    def time_windows(self) -> bool:
+        "Whether windows of times stand beside those of items; a feature of that name is none."
+        return self.timed and {"history_time", "request_time"} <= self.train.jagged.keys()
+
     def past(self, split: str) -> tuple[str, ...]:
         """Splits whose rows the histories of a split hold.
 
