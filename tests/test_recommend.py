@@ -4,6 +4,7 @@ every matching model.
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -238,3 +239,45 @@ def test_a_model_without_times_needs_none(tmp_path):
     Trainer(model, data, batch_size=64, epochs=1, run_dir=tmp_path, progress=False).fit()
     new = pd.DataFrame({"user_id": [3, 99], "item_id": [1, 2]})
     assert len(Run.load(tmp_path).recommend(events=new, k=4)) == 8
+
+
+def test_dates_are_read_in_the_unit_of_the_training_rows(tmp_path):
+    "Lists by dates, text and Arrow's times are those by numbers; `request_time` says when it is asked."
+    rng = np.random.default_rng(0)
+    seconds = pd.Series(rng.integers(0, 500, 180).cumsum() + 1_700_000_000)
+    events = pd.DataFrame({
+        "user_id": np.repeat(np.arange(30), 6), "item_id": rng.integers(0, 20, 180),
+        "timestamp": pd.to_datetime(seconds, unit="s").dt.as_unit("ms"),
+    }).drop_duplicates(["user_id", "item_id"])
+    data = dataset_from_frames(events, split=Split(kind="leave-last"), time_windows=True, verbose=False)
+    assert data.clock == "datetime64[ms]"
+    features = with_embedding_dim(data.features(), 8)
+    model = create_model(match_config("HSTUMatch", data, features), features, ["label"])
+    Trainer(model, data, batch_size=64, epochs=1, run_dir=tmp_path, progress=False).fit()
+    run = Run.load(tmp_path)
+    new = events[events["user_id"] == 3].assign(user_id=77)
+    score = lambda given, **more: run.recommend(events=given, k=5, **more)["score"].tolist()
+    when, found = new["timestamp"], score(new)
+    same = (when.astype("int64"), when.astype("datetime64[ns]"), when.astype(str),
+            when.dt.to_pydatetime(), pd.Series(when, dtype="timestamp[us][pyarrow]"))
+    for times in same: assert score(new.assign(timestamp=times)) == found
+    assert score(pa.Table.from_pandas(new, preserve_index=False)) == found
+    assert score(new.assign(timestamp=when.astype("int64") // 1000)) != found      # another unit
+    late = when.max() + pd.Timedelta(days=40)
+    told = score(new.assign(request_time=late))
+    assert told != found and told == score(new, request_time=late) == score(new, request_time=str(late))
+    ids = [3, 4]
+    by_user = {user: run.known_users.rows([user], run.item_keys, "user_id")["history_time"].iloc[0][-1]
+               for user in ids}
+    lists = lambda **more: run.recommend(ids, k=5, **more)["score"].tolist()
+    assert lists() == lists(request_time=by_user) != lists(request_time=late)
+    run.write_recommendations(tmp_path / "a.parquet", ids, 5, block=1, request_time=pd.Series(by_user))
+    assert pd.read_parquet(tmp_path / "a.parquet")["score"].tolist() == pytest.approx(lists(), abs=1e-5)
+    for wrong, words in (
+        (late.tz_localize("UTC"), "no zone"), ({3: late}, "no value for 4; .*1 lack"),
+        ([late, late], "mapping"),
+        (seconds[0], "before the last event"), ("soon", "request_time"),
+    ):
+        with pytest.raises(ValueError, match=words): lists(request_time=wrong)
+    with pytest.raises(ValueError, match="a column of the rows too"):
+        score(new.assign(request_time=late), request_time=late)

@@ -170,16 +170,20 @@ def vectors(self: "Exported", table: Table, side: str) -> Tensor:
     return torch.cat([one[f"{side}_tower_emb"] for one in found])
 
 # %% ../../nbs/85_export/40_exported.ipynb #8f10d0e8
-def asked(self: "Exported", rows: Any, events: Any, drops: bool) -> Asked:
+def asked(
+    self: "Exported", rows: Any, events: Any, drops: bool, request_time: Any = None
+) -> Asked:
     """Users that lists are for: of ids the vectors in the folder, so that nothing is encoded.
 
     Args:
         rows: ids of known users, or rows of features
         events: raw events in the place of rows
         drops: items of the history must not come back
+        request_time: refused, no exported model reads when it is asked
     """
     ids, vectors = None if events is not None else given_ids(rows), self.user_vectors
-    if ids is None or vectors is None: return asked_users(self, rows, events, drops)
+    if ids is None or vectors is None or request_time is not None:
+        return asked_users(self, rows, events, drops, request_time)
     key, keys = self.schema.user_key, self.known_users.keys
     places = places_of(key, ids, keys)
     some = torch.from_numpy(places)
@@ -342,6 +346,10 @@ class Exported(Card):
     def offers_seen(self) -> bool:
         "Whether items that a user had may come back, unless it is asked for."
         return bool(self.about["offers_seen"])
+
+    @property
+    def clock(self) -> None:
+        "No exported model reads times."
 
     def check_lists(self) -> None:
         "Refuse a folder without towers."

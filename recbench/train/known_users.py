@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['places_of', 'frame_to_parquet', 'past_items', 'write_known_users', 'known_rows', 'KnownUsers', 'read_known_users',
-           'times_read', 'rows_of_events', 'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
+           'ticks', 'times_read', 'rows_of_events', 'item_choice', 'best_of_eligible', 'first_of_rows', 'rows_below']
 
 # %% ../../nbs/80_train/57_known_users.ipynb #159bd19b
 from collections.abc import Mapping
@@ -174,9 +174,47 @@ def read_known_users(path: Path, key: str) -> KnownUsers:
     frame = table.drop_columns([_ITEMS, *([_TIMES] if timed else [])]).to_pandas()
     return KnownUsers(frame, pd.Index(frame[key]), items, times)
 
+# %% ../../nbs/80_train/57_known_users.ipynb #76b2fbd7
+def _date_ticks(name: str, dates: pd.Series, clock: str) -> np.ndarray:
+    "Dates, or text of ISO 8601, as int64 in the unit of the training rows."
+    # a served folder, whose times are numbers, does without what data sets import
+    from recbench.data.sets.own import time_column
+    found = time_column(read_frame(name, dates.to_frame(name)), name).to_pandas()
+    wanted, zone = "a zone" if "," in clock else "no zone", getattr(found.dt, "tz", None)
+    if (zone is None) == ("," in clock):
+        raise ValueError(f"{name} holds {dates.iloc[0]!r}, the training rows' dates have {wanted}; "
+                         "must be of one kind")
+    return found.dt.as_unit(clock[11:-1].split(",")[0]).astype("int64").to_numpy(copy=True)
+
+# %% ../../nbs/80_train/57_known_users.ipynb #da1b2838
+def ticks(name: str, times: Any, clock: str | None) -> np.ndarray:
+    """Times as a model reads them, whole numbers in the unit of the training rows, int64 [n].
+
+    Args:
+        name: of the times, for errors: `request_time`
+        times: numbers in that unit; dates or text of ISO 8601 where the training rows had dates
+        clock: kind of their dates, `datetime64[us, UTC]`; None: they had numbers, dates are refused
+    """
+    column = pd.Series(times).infer_objects().reset_index(drop=True)
+    if not len(column): return np.empty(0, np.int64)
+    if pd.api.types.is_integer_dtype(column) and not column.hasnans:
+        return column.to_numpy(np.int64, copy=True)
+    if pd.api.types.is_float_dtype(column):
+        bad = column[~np.isfinite(column.to_numpy(np.float64, na_value=np.nan))]
+        if not len(bad): return column.to_numpy(np.float64).astype(np.int64)
+    else:
+        bad = column[column.isna()]
+        if clock and not len(bad) and not pd.api.types.is_bool_dtype(column):
+            return _date_ticks(name, column, clock)
+    dates = f" or dates, which become {clock}" if clock else ""
+    value = (bad if len(bad) else column).iloc[0]
+    raise ValueError(f"{name} holds {value!r}; must be numbers, in the training rows' unit{dates}")
+
 # %% ../../nbs/80_train/57_known_users.ipynb #76454268
-def _time_of(events: pd.DataFrame, schema: Schema, known: "KnownUsers | None") -> str:
-    "The column of times, of whole numbers or such with a fraction; refused where it is missing."
+def _event_times(
+    events: pd.DataFrame, schema: Schema, known: "KnownUsers | None", clock: str | None
+) -> pd.DataFrame:
+    "The events with times as whole numbers in the training rows' unit; refused without times."
     name = schema.timestamp or ""
     if known is not None and known.times is None:
         raise ValueError("the run kept no times of its users, and its model reads them; give rows with "
@@ -184,10 +222,7 @@ def _time_of(events: pd.DataFrame, schema: Schema, known: "KnownUsers | None") -
     if name not in events:
         raise ValueError(f"events have no column {name!r}; the model reads the times of a history, so "
                          f"each event needs one; they have {sorted(map(str, events.columns))}")
-    if pd.api.types.is_numeric_dtype(events[name]) and not events[name].isna().any(): return name
-    raise ValueError(f"column {name} of the events holds {events[name].dtype} values, "
-                     f"{int(events[name].isna().sum())} of them missing; must be numbers, in the unit "
-                     "of the training rows")
+    return events.assign(**{name: ticks(name, events[name], clock)})
 
 # %% ../../nbs/80_train/57_known_users.ipynb #49dd7ef4
 def _check_events(events: pd.DataFrame, item_keys: pd.Index, schema: Schema) -> None:
@@ -227,7 +262,7 @@ def times_read(model: Any) -> set[str]:
 # %% ../../nbs/80_train/57_known_users.ipynb #453f99fd
 def rows_of_events(
     events: pd.DataFrame, known: KnownUsers | None, item_keys: pd.Index, schema: Schema,
-    timed: bool = False
+    timed: bool = False, clock: str | None = None
 ) -> pd.DataFrame:
     """A row for each user of some raw events, in order of first appearance; index: their ids.
 
@@ -239,12 +274,13 @@ def rows_of_events(
         item_keys: raw ids of the catalogue
         schema: names of ids and time
         timed: the model reads times, so each event needs one
+        clock: kind of the dates of the training rows, see `ticks`
     """
     _check_events(events, item_keys, schema)
+    if timed: events = _event_times(events, schema, known, clock)
     groups = events.iloc[_time_order(events, schema)].groupby(schema.user_key, sort=False)
     ids = pd.Index(events[schema.user_key].unique())
-    read = {"history": schema.item_key}
-    if timed: read["history_time"] = _time_of(events, schema, known)
+    read = {"history": schema.item_key} | ({"history_time": schema.timestamp} if timed else {})
     newer = pd.DataFrame({name: groups[own].agg(list) for name, own in read.items()}).reindex(ids)
     features = groups.last().drop(columns=schema.item_key).reindex(ids)
     return _joined(features.assign(**{schema.user_key: ids}), newer, known, item_keys, schema)

@@ -9,7 +9,6 @@ __all__ = ['as_frame', 'window_features', 'borrowed_vocabularies', 'item_lists',
 # %% ../../nbs/80_train/58_raw_rows.ipynb #e4fe8b32
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..data.rows.features import Feature, Schema, SequenceFeature
 from ..data.rows.table import Jagged, Table, encode_table
 from ..data.rows.vocabulary import Vocabulary
 from ..data.sets.files import read_frame
-from .known_users import places_of
+from .known_users import places_of, ticks
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #171b7c67
 def as_frame(name: str, given: Any) -> pd.DataFrame:
@@ -83,15 +82,19 @@ def item_lists(history: pd.Series) -> list[list]:
     return [row if isinstance(row, list) else [] for row in lists]
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #4b3f267c
-def encode_users(rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> Table:
+def encode_users(
+    rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary],
+    clock: str | None = None
+) -> Table:
     """Raw user rows as the model reads them.
 
     Args:
         rows: user features by name; `history`: lists of raw item ids, oldest first, or nothing
         schema: features that the model reads
         vocabularies: token -> row, of every table
+        clock: kind of the dates of the training rows, see `ticks`
     """
-    return encode_rows(rows, schema, vocabularies, schema.side("user"))
+    return encode_rows(rows, schema, vocabularies, schema.side("user"), clock)
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #884acab1
 def _lengths_in_step(rows: pd.DataFrame) -> np.ndarray:
@@ -104,31 +107,24 @@ def _lengths_in_step(rows: pd.DataFrame) -> np.ndarray:
     raise ValueError(f"history_time of row {rows.index[odd[0]]!r} has {times[odd[0]]} times and its "
                      f"history {items[odd[0]]} items; must be in step")
 
-# %% ../../nbs/80_train/58_raw_rows.ipynb #f338a199
-def _whole_times(name: str, values: Sequence[Any] | pd.Series) -> np.ndarray:
-    "Numbers as int64; a date, text or nothing among them is refused."
-    odd = [one for one in values if isinstance(one, bool) or not isinstance(one, Real) or one != one]
-    if not odd: return np.asarray(values, np.float64).astype(np.int64)
-    raise ValueError(f"{name} holds {odd[0]!r}; must be numbers, in the unit of the training rows")
-
 # %% ../../nbs/80_train/58_raw_rows.ipynb #84a2a14a
-def time_columns(rows: pd.DataFrame, most: int) -> Table:
+def time_columns(rows: pd.DataFrame, most: int, clock: str | None = None) -> Table:
     """Times of the histories and of the questions, `history_time` and `request_time`.
 
     Args:
-        rows: `history_time`: lists of numbers in step with `history`, oldest first; `request_time`:
-            when a row is asked, in their unit; without it the newest of the history
+        rows: `history_time`: lists of times in step with `history`, oldest first; `request_time`:
+            when a row is asked; without it the newest of the history. Times are as in `ticks`
         most: newest times that are read
+        clock: kind of the dates of the training rows, see `ticks`
     """
-    lists, lengths = item_lists(rows["history_time"]), _lengths_in_step(rows)
-    last = pd.Series([row[-1] if row else 0 for row in lists], rows.index)
-    asked = rows["request_time"].fillna(last) if "request_time" in rows else last
-    flat, asked = (
-        _whole_times(name, values)
-        for name, values in (("history_time", [one for row in lists for one in row[-most:]]),
-                             ("request_time", asked))
-    )
-    size, each = torch.from_numpy(lengths.clip(max=most)), torch.ones(len(rows), dtype=torch.int64)
+    lists, lengths = item_lists(rows["history_time"]), _lengths_in_step(rows).clip(max=most)
+    flat = ticks("history_time", [one for row in lists for one in row[-most:]], clock)
+    asked, some = np.zeros(len(rows), np.int64), lengths > 0
+    asked[some] = flat[lengths.cumsum()[some] - 1]
+    if "request_time" in rows:
+        told = rows["request_time"].notna().to_numpy()
+        asked[told] = ticks("request_time", rows["request_time"][told], clock)
+    size, each = torch.from_numpy(lengths), torch.ones(len(rows), dtype=torch.int64)
     columns = {
         "history_time": Jagged(torch.from_numpy(flat), size.cumsum(0) - size, size),
         "request_time": Jagged(torch.from_numpy(asked), each.cumsum(0) - 1, each),
@@ -138,7 +134,7 @@ def time_columns(rows: pd.DataFrame, most: int) -> Table:
 # %% ../../nbs/80_train/58_raw_rows.ipynb #bc92a9ef
 def encode_rows(
     rows: pd.DataFrame, schema: Schema, vocabularies: Mapping[str, Vocabulary],
-    features: Sequence[Feature]
+    features: Sequence[Feature], clock: str | None = None
 ) -> Table:
     """Raw rows as the model reads them: some of its features.
 
@@ -148,6 +144,7 @@ def encode_rows(
         schema: features that the model reads
         vocabularies: token -> row, of every table
         features: those that are wanted
+        clock: kind of the dates of the training rows, see `ticks`
     """
     found, cut = window_features(schema, vocabularies), {}
     windows = {name: one for name, one in found.items() if one in features}
@@ -158,7 +155,7 @@ def encode_rows(
     lent = borrowed_vocabularies(schema, vocabularies)
     table = encode_table(features, rows.assign(**cut), {**vocabularies, **lent})
     if "history_time" not in rows or "history" not in windows: return table
-    times = time_columns(rows, windows["history"].max_length)
+    times = time_columns(rows, windows["history"].max_length, clock)
     return replace(table, jagged={**table.jagged, **times.jagged})
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #93f66cc7

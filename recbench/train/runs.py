@@ -229,6 +229,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "protocol": dataset.protocol,
         "offers_seen": dataset.offers_seen,
+        "clock": dataset.clock,
         "fingerprint": data_fingerprint(dataset),
         "vocabularies": vocabulary_fingerprint(dataset),
         "rows": {name: len(getattr(dataset, name)) for name in parts},
@@ -292,6 +293,7 @@ def check_same(written: Mapping, now: Mapping) -> None:
     free = {f"trainer.{name}" for name in FREE}
     # older runs did not keep them
     if "run" not in written: free |= {"data.vocabularies", "data.offers_seen"}
+    if "clock" not in written["data"]: free |= {"data.clock"}
     parts = identity(written)
     old, new = flat(parts), flat({part: now[part] for part in parts})
     differ = [
@@ -746,7 +748,8 @@ def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
     rows = as_frame("rows", rows)
     read, parts = [one for one in self.schema.features if one.name in self.model.read_features], []
     for start in range(0, len(rows), block):
-        part = encode_rows(rows.iloc[start:start + block], self.schema, self.vocabularies, read)
+        some = rows.iloc[start:start + block]
+        part = encode_rows(some, self.schema, self.vocabularies, read, self.clock)
         with torch.no_grad(): found = self.model.predict(make_batch(part))
         parts.append(columns_of(found))
     return pd.concat(parts, ignore_index=True).set_axis(rows.index) if parts else pd.DataFrame()
@@ -889,6 +892,11 @@ class Run(Card):
     def offers_seen(self) -> bool:
         "Whether evaluation let items come back that a user had; lists do the same unless told."
         return self.config["data"].get("offers_seen", False)
+
+    @property
+    def clock(self) -> str | None:
+        "Kind of the dates that the rows' times were; None: numbers, no times, or an older run."
+        return self.config["data"].get("clock")
 
     def check_lists(self) -> None:
         "Refuse a model that has no vectors of users and items."

@@ -325,6 +325,7 @@ class Dataset:
         tie_seed: another neutral order of ties
         moment: column: rows of one value know nothing of each other
         by_time: False: rows are held out at random, histories hold training rows
+        clock: kind of the dates that timestamps were, `datetime64[us, UTC]`; None: they were numbers
     """
     name: str
     schema: Schema
@@ -349,6 +350,7 @@ class Dataset:
     tie_seed: int = 0
     moment: str | None = None
     by_time: bool = True
+    clock: str | None = None
 
     def __repr__(self) -> str: return summary(self)
 
@@ -965,6 +967,7 @@ def build_dataset(
         dislikes=pairs(dislikes),
         masked=pairs(masked), offers_seen=offers_seen, row_sequences=_row_sequences(schema), ties=ties,
         tie_seed=tie_seed, moment=moment, by_time=by_time,
+        clock=_clock(schema.timestamp, splits) if timed else None
     )
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #022fb802
@@ -981,6 +984,16 @@ class Windows(TypedDict, total=False):
     time_windows: bool
 
 # %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #dcb05eea
+def _clock(timestamp: str | None, splits: Mapping[str, pd.DataFrame]) -> str | None:
+    "Kind of the dates, the same in all splits; None: numbers."
+    kinds = {split: frame[timestamp].dtype for split, frame in splits.items()}
+    named = {split: str(kind) if pd.api.types.is_datetime64_any_dtype(kind) else None
+             for split, kind in kinds.items()}
+    if len({*named.values()}) == 1: return named["train"]
+    told = ", ".join(f"{kind or 'numbers'} in {split}" for split, kind in named.items())
+    raise ValueError(f"column {timestamp!r} holds {told}; must be dates of one unit or numbers in all")
+
+
 def _check_times(
     timestamp: str | None, splits: Mapping[str, pd.DataFrame], ties: str, tie_seed: int,
     wanting: Mapping[str, str | None], time_windows: bool
