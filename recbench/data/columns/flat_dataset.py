@@ -25,6 +25,7 @@ from ..rows.batch import EACH
 from ..rows.features import Feature, RawSequenceFeature, Schema
 from ..rows.table import Jagged, Table
 from ..sets.dataset import Dataset
+from ..sets.files import Source as Named, joined
 from ..sets.stream import stack_tables
 
 # %% ../../../nbs/10_data/50_columns/70_flat_dataset.ipynb #44a45993
@@ -147,7 +148,9 @@ def read_dataset(
     schema, source = flat_schema(features, pipeline), pipeline.data_config
     sampler = source.chosen("sampler")[1] if source else None
     item = [sampler.item_id_field] if sampler else sorted(item_features(pipeline))
-    both = pa.concat_tables([table.select(raw[0].column_names) for table in (raw[0], raw[-1])])
+    keys = [name for name in raw[0].column_names if name in (schema.user_key, *item)]
+    named = [Named(name, one.select(keys)) for name, one in zip(("train", "valid"), (raw[0], raw[-1]))]
+    both = joined(named)
     users = (
         both[schema.user_key].to_pylist() if schema.user_key in both.column_names else range(len(both))
     )

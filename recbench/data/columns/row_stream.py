@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from ..feed.stream_loader import StreamLoader
 from ..rows.batch import Batch
 from ..rows.table import Table
 from ..sets.dataset import Dataset
-from ..sets.files import Source
+from ..sets.files import Source, joined
 from ..sets.stream import ParquetStream
 
 # %% ../../../nbs/10_data/50_columns/80_row_stream.ipynb #8de41911
@@ -67,7 +66,7 @@ class RowStream(ParquetStream):
             rows: of all of them
             space: is not used
         """
-        raw = pa.concat_tables([one.table for one in sources], promote_options="default")
+        raw = joined([*sources])
         table = self.reader.encode(raw)
         places = {name: index.get_indexer(pd.Index(raw[name].to_pandas()))
                   for name, index in self.indices.items()}

@@ -387,15 +387,8 @@ def _together(sources: Mapping[str, Source]) -> Source:
         name for name in parts[0].table.column_names
         if all(name in part.table.column_names for part in parts)
     ]
-    def joined(name: str) -> pa.ChunkedArray:
-        try: return stacked([pa.table({name: part.column(name)}) for part in parts])[name]
-        except pa.ArrowException:
-            kinds = ", ".join(f"{part.column(name).type} in {part.name}" for part in parts)
-            raise ValueError(
-                f"column {name!r} holds {kinds}; it must have one type in all splits"
-            ) from None
-    schema = pa.schema([(name, joined(name).type) for name in names])
-    table = Columns(schema, sum(map(len, parts)), joined)
+    both = stacked(parts)
+    table = Columns(pa.schema([both.schema.field(name) for name in names]), len(both), both.read)
     return Source("+".join(part.name for part in parts), table)
 
 # %% ../../../nbs/10_data/20_sets/60_infer.ipynb #03c001a5

@@ -1066,9 +1066,7 @@ def _read_files(paths: Sequence[Path], text: Collection[str], numbers: Collectio
     sources = [
         as_text(source, of_csv) if source.name.lower().endswith(CSV) else source for source in sources
     ]
-    try: table = stacked([source.table for source in sources])
-    except pa.ArrowException as error:
-        raise ValueError(f"{', '.join(names)} do not fit together: {error}") from error
+    table = stacked(sources)
     odd = next(
         (source for source in sources if set(source.table.column_names) != set(table.column_names)),
         None,
