@@ -1,7 +1,7 @@
 """CPU time of a training of SASRec until it reaches a hit rate, beside RecTools' SASRec.
 
     python benchmarks/sasrec_time.py [--dataset movielens-1m] [--target 0.285] [--epochs 60]
-        [--our-epochs N] [--ties item_id] [--length 200] [--seed 0] [--steps N]
+        [--our-epochs N] [--ties item_id] [--length 200] [--seed 0] [--steps N] [--enough 2.5]
 
 Leave-last, hit rate@10 of the test over all items, history masked, after every epoch of both. Two
 processes of one thread each at the same time, the peer in an environment of its own (made once, in the
@@ -10,6 +10,9 @@ width 64, two layers and one head, and the softmax over the whole catalogue.
 
 recbench trains as its recipe for the data set says, on whole histories. RecTools trains as it does by
 default (batches of 128 users, Adam at 0.001) on the newest `--length` items of each user.
+
+The peer ends when it has taken `--enough` times as much as recbench took and has not got there: its
+time to the rate is longer than that.
 
 `--steps`: no more than so many steps of the first epoch; printed is what an epoch would take.
 
@@ -94,6 +97,18 @@ def peer(events: Path, options: argparse.Namespace) -> subprocess.Popen:
     return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
 
 
+def lines_of(other: subprocess.Popen, enough: float) -> list[dict]:
+    "What the peer says of its epochs, until it ends or has taken more CPU seconds than `enough`."
+    lines = []
+    for text in other.stdout:
+        lines.append(json.loads(text))
+        print("rectools", lines[-1], flush=True)
+        if lines[-1]["seconds"] > enough: other.terminate()
+    if other.wait() and lines[-1:] and lines[-1]["seconds"] <= enough or not lines:
+        raise SystemExit(f"the peer ended with {other.returncode}")
+    return lines
+
+
 def told(name: str, lines: list[dict], target: float) -> float:
     "The last line in words; its CPU seconds."
     last = lines[-1]
@@ -115,6 +130,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="items of a user that the peer reads")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--enough", type=float, default=2.5, help="times our CPU seconds, then it ends")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset(options.dataset, **({"ties": options.ties} if options.ties else {}))
@@ -123,9 +139,7 @@ def main() -> None:
         write_events(data, Path(folder, "events.npz"))
         other = peer(Path(folder, "events.npz"), options)
         mine = ours(data, options)
-        theirs = [json.loads(line) for line in other.communicate()[0].splitlines()]
-    if other.returncode: raise SystemExit(f"the peer ended with {other.returncode}")
-    for line in theirs: print("rectools", line)
+        theirs = lines_of(other, options.enough * mine[-1]["seconds"])
     seconds = [told(name, lines, options.target) for name, lines in
                (("recbench", mine), ("rectools", theirs))]
     what = "seconds an epoch" if options.steps else "seconds to the rate"
