@@ -34,6 +34,7 @@ from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
 from recbench.evaluate.significance import paired_interval
 from recbench.models import Recipe, recipe_of, usual_model
+from recbench.models.match_configs import SEQUENCE_MODELS
 from recbench.train import Trainer
 
 DATASETS = {   # name here -> name and options of load_dataset
@@ -50,8 +51,16 @@ MODELS = {   # name here -> models
     "movielens-1m by time": ("DSSM", "SASRec"),
     "amazon-beauty": ("SASRec", "ESASRec"),
 }
+
+
+def whole_recipe(model: str, dataset: str) -> Recipe:
+    "The recipe with the negatives that the trainer would choose, so that a record tells them."
+    recipe, past = recipe_of(model, dataset), model in SEQUENCE_MODELS
+    return recipe.with_own(negatives=recipe.negatives or Negatives(kind="full", mask_past=past))
+
+
 SETTINGS = {
-    (name, model): recipe_of(model, name) for name, models in MODELS.items() for model in models
+    (name, model): whole_recipe(model, name) for name, models in MODELS.items() for model in models
 }
 ALL_ROWS = {"max_history": 1000, "max_recent": 0}   # of a training on all rows before the test
 TIED = ("movielens-100k",)   # data sets with several neutral orders
@@ -63,12 +72,11 @@ def train(data: Dataset, model_name: str, recipe: Recipe, seed: int) -> tuple[pd
     "Test metrics of each user, and how the training ended."
     if recipe.equal_user_weight: return train_on_all(data, model_name, recipe, seed)
     model = usual_model(model_name, data, recipe, seed)
-    rows = 1500 if recipe.negatives is None else 6000   # a step that costs less, a finer choice
+    rows = 1500 if recipe.negatives.kind == "full" else 6000   # a step that costs less, a finer choice
     few = replace(
         data, valid=data.valid.take(torch.arange(0, len(data.valid), -(-len(data.valid) // rows)))
     )
-    drawn = recipe.negatives or Negatives(kind="full")
-    trainer = Trainer(model, few, recipe=recipe, seed=seed, negatives=drawn)
+    trainer = Trainer(model, few, recipe=recipe, seed=seed)
     trainer.fit()
     return evaluate(model, data, TOP_K).values, f"epoch {trainer.best_epoch} of {len(trainer.history)}"
 
@@ -81,7 +89,7 @@ def train_on_all(
     """
     data = equal_users(data)
     model = usual_model(model_name, data, recipe, seed)
-    trainer = Trainer(model, data, recipe=recipe, seed=seed, negatives=Negatives(kind="full"))
+    trainer = Trainer(model, data, recipe=recipe, seed=seed)
     trainer.fit()
     half_life = recipe.popularity_half_life_days * 86400
     late = RecentPrior(model, data, half_life, returning=recipe.popularity_returning)

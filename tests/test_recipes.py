@@ -33,7 +33,7 @@ def test_sasrec_trains_as_its_published_numbers(world):
         patience=5,
         learning_rate=1e-3,
         table_optimizer="adam",
-        negatives=Negatives(kind="full"),
+        negatives=Negatives(kind="full", mask_past=True),
     )
     by_hand = Trainer(
         usual_model("SASRec", world, layers=1), world, callbacks=[cosine], **named, **QUIET

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['Cells', 'row_shares', 'matching_cross_entropy', 'softmax_matching_loss', 'correct_block', 'put', 'masked_a_row',
            'exponentiate_block', 'differentiate_block', 'block_hits', 'sum_interests', 'ChunkedCrossEntropy',
-           'check_settings', 'check_target', 'check_columns', 'masked_cells', 'block_masks', 'masked_blocks',
-           'chunked_in_batch_cross_entropy']
+           'check_settings', 'check_target', 'check_columns', 'masked_cells', 'without_positives', 'block_masks',
+           'masked_blocks', 'chunked_in_batch_cross_entropy']
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #11585c18
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -313,31 +313,41 @@ def masked_cells(
     negative = columns != target[rows]
     return rows[negative], columns[negative]
 
+# %% ../../nbs/30_matching/40_chunked.ipynb #753a1756
+def without_positives(cells: Cells, target: torch.Tensor) -> Cells:
+    """Masked cells of a block without those that hold a row's positive, mostly none.
+
+    Args:
+        cells: rows and columns
+        target: int64 [rows]
+    """
+    positive = cells[1] == target.index_select(0, cells[0])
+    if not positive.any(): return cells
+    return cells[0][~positive], cells[1][~positive]
+
 # %% ../../nbs/30_matching/40_chunked.ipynb #183768da
 def block_masks(
-    target: torch.Tensor, chunk: int, row_items: torch.Tensor, column_items: torch.Tensor,
-    known_positives: tuple[torch.Tensor, torch.Tensor] | None
+    target: torch.Tensor, chunk: int, behind: Callable[[torch.Tensor], Cells]
 ) -> Iterator[Cells]:
-    """Masked cells of each block as a mask; no number is looked at.
+    """Masked cells of each block, the positives not among them; of a mask no number is looked at.
 
     Args:
         target: int64 [B]
         chunk: rows a block
-        row_items: int64 [B]
-        column_items: int64 [C]
-        known_positives: (values, offsets)
+        behind: cells of some rows, int64 [n]
     """
-    pairs = sorted_pairs(row_items, column_items, known_positives)
     for rows in torch.arange(len(target), device=target.device).split(chunk):
-        mask = in_pairs(pairs, rows, column_items)
-        yield mask.scatter(1, target[rows][:, None], False),
+        cells = behind(rows)
+        if cells[0].ndim == 2: yield cells[0].scatter_(1, target[rows][:, None], False),
+        else: yield without_positives(cells, target[rows])
 
 # %% ../../nbs/30_matching/40_chunked.ipynb #705bf088
 def masked_blocks(
     target: torch.Tensor, chunk: int, row_items: torch.Tensor | None, column_items: torch.Tensor | None,
-    known_positives: tuple[torch.Tensor, torch.Tensor] | None
+    known_positives: tuple[torch.Tensor, torch.Tensor] | None,
+    behind: Callable[[torch.Tensor], Cells] | None = None
 ) -> Iterable[Cells]:
-    """Masked cells of each block; arguments as of `block_masks`.
+    """Masked cells of each block.
 
     Args:
         target: int64 [B]
@@ -345,9 +355,12 @@ def masked_blocks(
         row_items: int64 [B]; None: nothing is masked
         column_items: int64 [C]
         known_positives: (values, offsets)
+        behind: in place of ids, cells of some rows, int64 [n]
     """
+    if behind is not None: return block_masks(target, chunk, behind)
     if not eager(target) and row_items is not None and column_items is not None:
-        return block_masks(target, chunk, row_items, column_items, known_positives)
+        pairs = sorted_pairs(row_items, column_items, known_positives)
+        return block_masks(target, chunk, lambda rows: (in_pairs(pairs, rows, column_items),))
     hits = masked_cells(target, row_items, column_items, known_positives)
     return block_hits(hits, len(target), chunk)
 
@@ -358,7 +371,8 @@ def chunked_in_batch_cross_entropy(
     log_q: torch.Tensor | None = None, target: torch.Tensor | None = None,
     row_items: torch.Tensor | None = None, column_items: torch.Tensor | None = None,
     known_positives: tuple[torch.Tensor, torch.Tensor] | None = None,
-    present: torch.Tensor | None = None, return_masked: bool = False
+    present: torch.Tensor | None = None, return_masked: bool = False,
+    behind: Callable[[torch.Tensor], Cells] | None = None
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Softmax loss of `user_emb @ item_emb.T / temperature` in memory of `chunk x C` instead of `B x
     C`; of several interests the log of their summed exponentials counts.
@@ -377,6 +391,7 @@ def chunked_in_batch_cross_entropy(
         known_positives: (values, offsets [B+1]): further ids to mask in each row
         present: bool [B, K], interests that count, at least one a row; None: all
         return_masked: also return the number of masked cells
+        behind: in place of ids, what is masked in some rows, int64 [n]: rows and columns, or a mask
 
     Returns:
         scalar loss; and int64 scalar if asked
@@ -388,7 +403,9 @@ def chunked_in_batch_cross_entropy(
             f"present has shape {tuple(present.shape)}; must be {tuple(user_emb.shape[:-1])}, one "
             "value an interest"
         )
-    hits = masked_blocks(target, chunk, row_items, column_items, known_positives)
+    if behind is not None and row_items is not None:
+        raise ValueError("behind and row_items are given; both say what is masked, give one of them")
+    hits = masked_blocks(target, chunk, row_items, column_items, known_positives, behind)
     dtype = torch.promote_types(torch.promote_types(user_emb.dtype, item_emb.dtype), torch.float32)
     with torch.autocast(user_emb.device.type, enabled=False):
         user, item = user_emb.to(dtype) / temperature, item_emb.to(dtype)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['POSITIVE', 'RELEVANCE', 'project', 'TowerNetwork', 'MatchTowerWoEG', 'build_input', 'MatchTower', 'shared_tables',
            'read_sides', 'candidates', 'positives_of', 'user_embedding', 'item_embedding', 'TwoTowerModel',
-           'corrected_similarity', 'chunked_loss', 'loss', 'matching_loss', 'fresh_item_gradient', 'init_metric',
-           'relevance', 'update_metric', 'update_train_metric', 'check_match', 'sim', 'similarity', 'predict',
-           'MatchModel']
+           'past_masked', 'corrected_similarity', 'chunked_loss', 'loss', 'matching_loss', 'fresh_item_gradient',
+           'init_metric', 'relevance', 'update_metric', 'update_train_metric', 'check_match', 'sim', 'similarity',
+           'predict', 'MatchModel']
 
 # %% ../../nbs/60_models/20_match_model.ipynb #d2f79d8f
 from collections.abc import Sequence
@@ -26,7 +26,9 @@ from ..data.rows.features import Feature
 from ..layers.embedding_group import EmbeddingGroup, read_together, table_configs
 from ..layers.embedding_tables import EmbeddingTables, Tables
 from ..layers.mlp import MLP
-from ..matching.chunked import chunked_in_batch_cross_entropy, softmax_matching_loss
+from recbench.matching.chunked import (
+    chunked_in_batch_cross_entropy, masked_a_row, masked_blocks, put, softmax_matching_loss,
+)
 from ..matching.corrections import log_q_correction, mask_accidental_hits
 from recbench.matching.labels import (
     arange_int_label, in_batch_relevance, sampled_relevance, zero_int_label
@@ -227,6 +229,24 @@ class TwoTowerModel(BaseModel, abstract=True):
 POSITIVE = {"diagonal": arange_int_label, "first": zero_int_label}   # column of each row's positive
 RELEVANCE = {"diagonal": in_batch_relevance, "first": sampled_relevance}   # the same as a bool matrix
 
+# %% ../../nbs/60_models/20_match_model.ipynb #2e207a48
+def past_masked(similarity: Tensor, who: Candidates) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Similarity [B, I] to the whole catalogue without what lies behind each row, and what
+    `corrected_similarity` says besides.
+
+    Args:
+        similarity: [B, I]
+        who: of kind "catalogue"
+    """
+    assert who.target is not None
+    if who.past is None: return similarity, who.target, None
+    (cells,) = masked_blocks(
+        who.target, max(len(similarity), 1), None, None, None,
+        lambda rows: who.past.cells(rows, similarity.shape[1])
+    )
+    kept = put(similarity.clone(), cells, torch.finfo(similarity.dtype).min)
+    return kept, who.target, masked_a_row(cells, len(similarity)).sum()
+
 # %% ../../nbs/60_models/20_match_model.ipynb #01abc8fa
 def corrected_similarity(
     self: "MatchModel", similarity: Tensor, batch: Batch
@@ -238,7 +258,7 @@ def corrected_similarity(
         batch: features, labels, weights and candidates of the rows
     """
     who = self.candidates(batch)
-    if who.target is not None: return similarity, who.target, None
+    if who.target is not None: return past_masked(similarity, who)
     columns, target, masked = who.columns(similarity), POSITIVE[who.kind](similarity), None
     if who.log_q is not None:
         similarity = log_q_correction(similarity, who.log_q[columns.shared], who.kind)
@@ -258,7 +278,10 @@ def _chunk_options(self: "MatchModel", predictions: dict[str, Tensor], batch: Ba
         "temperature": self.temperature, "present": predictions.get("user_tower_present"),
         "label_smoothing": self.label_smoothing,
     }
-    if who.target is not None: return options | {"target": who.target}
+    if who.target is not None:
+        size = len(predictions["item_tower_emb"])
+        behind = None if who.past is None else lambda rows: who.past.cells(rows, size)
+        return options | {"target": who.target, "behind": behind, "return_masked": behind is not None}
     options |= {"log_q": who.log_q, "return_masked": True}
     if who.items is None: return options
     return options | {"row_items": who.items[:rows], "column_items": who.items,

@@ -76,8 +76,10 @@ def _catalogue(who: Candidates, items: int, sizes: Sequence[int], here: World) -
     part, start = here.part(items), sum(sizes[:here.rank])
     assert who.target is not None
     spread = Spread(0, part.stop - part.start, here.sizes(items))
-    own = who.target[start:start + sizes[here.rank]]
-    return Drawn(replace(who, target=own, spread=spread), torch.arange(items)[part])
+    own = slice(start, start + sizes[here.rank])
+    past = None if who.past is None else who.past.part(own)
+    mine = replace(who, target=who.target[own], past=past, spread=spread)
+    return Drawn(mine, torch.arange(items)[part])
 
 # %% ../../../nbs/10_data/40_feed/47_across_ranks.ipynb #941be5dc
 def own_part(drawn: Drawn, sizes: Sequence[int], here: World, items: int) -> Drawn:

@@ -234,7 +234,7 @@ def _drawn_source(
 # %% ../../../nbs/10_data/40_feed/45_candidate_source.ipynb #8734410c
 def candidate_source(
     dataset: Dataset, negatives: Negatives = Negatives(), seed: int = 0, counts: Tensor | None = None,
-    share: Tensor | None = None, strangers: bool = False,
+    share: Tensor | None = None, strangers: bool = False, in_order: bool = False,
 ) -> CandidateSource:
     """What draws the negatives of a data set.
 
@@ -245,8 +245,12 @@ def candidate_source(
         counts: [I], training rows of each item, to draw by; None: those of the data set
         share: float64 [I], of each item among the positives of batches; None: its share of `counts`
         strangers: user index U stands for a user whom the data set does not have, without any list
+        in_order: rows are positions of histories, whose past the caller knows; `mask_past` needs it
     """
     instance("negatives", negatives, Negatives, "Negatives(kind='full')")
+    if negatives.mask_past and not in_order:
+        raise ValueError("mask_past is True; these rows are not positions of a history that is read in "
+                         "order, allowed is False")
     if negatives.layout == "full": return Full()
     counts = dataset.item_counts if counts is None else counts
     known, lists = apart(dataset, negatives), with_stranger if strangers else lambda lists: lists

@@ -30,8 +30,11 @@ def _check_use(negatives: "Negatives") -> "Negatives":
         raise ValueError(f"memory is {negatives.memory} and kind 'full'; the whole catalogue needs no "
                          "earlier batches, allowed is 0")
     if kind == "full" and negatives.mask_known:
-        raise ValueError("mask_known is True and kind 'full'; the whole catalogue has nothing masked, "
-                         "allowed is False")
+        raise ValueError("mask_known is True and kind 'full'; of the whole catalogue mask_past masks "
+                         "what came before, allowed is False")
+    if negatives.mask_past and kind != "full":
+        raise ValueError(f"mask_past is True and kind {kind!r}; it is of the whole catalogue, allowed "
+                         "is kind='full', or mask_known=True")
     if negatives.mask_known and not negatives.mask_hits:
         raise ValueError("mask_known is True and mask_hits False; a row's positive is known to its "
                          "user, allowed is mask_hits=True")
@@ -60,6 +63,8 @@ class Negatives(Config):
     "mask negatives that are their row's positive (all but full)"
     mask_known: bool = False
     "mask what the row's user took in training besides (all but full)"
+    mask_past: bool = False
+    "mask what a history holds up to the position that asks (full, of models that read in order)"
     across_ranks: bool = True
     "with several processes: the negatives are those of all rows of a batch, as with one (all but full)"
     _use = model_validator(mode="after")(_check_use)
