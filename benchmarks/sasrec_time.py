@@ -8,9 +8,9 @@ processes of one thread each at the same time, the peer in an environment of its
 cache folder); CPU seconds of training, what evaluation takes not counted on either side. Both have
 width 64, two layers and one head, and the softmax over the whole catalogue.
 
-recbench trains as its recipe for the data set says, on whole histories, what came before a position left
-out of its softmax. RecTools trains as it does by
-default (batches of 128 users, Adam at 0.001) on the newest `--length` items of each user.
+recbench trains as its recipe for the data set says, on whole histories; what came before a position is
+not in its softmax. RecTools trains as it does by default (batches of 128 users, Adam at 0.001) on the
+newest `--length` items of each user.
 
 The peer ends when it has taken `--enough` times as much as recbench took and has not got there: its
 time to the rate is longer than that.
@@ -83,7 +83,8 @@ def ours(data: Dataset, options: argparse.Namespace) -> list[dict]:
     clock = Clock(data, options.target, options.steps)
     shown = replace(data, valid=data.valid.take(torch.arange(10)))       # the test is looked at instead
     model = usual_model("SASRec", shown, recipe, options.seed)
-    Trainer(model, shown, recipe=recipe, seed=options.seed, callbacks=[*few, clock], progress=False).fit()
+    callbacks = [*few, clock]
+    Trainer(model, shown, recipe=recipe, seed=options.seed, callbacks=callbacks, progress=False).fit()
     return clock.lines
 
 

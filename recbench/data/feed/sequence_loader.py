@@ -164,7 +164,9 @@ def asking_pieces(steps: Steps, max_length: int) -> Jagged:
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #d75767dc
 def first_times(steps: Steps) -> Tensor:
-    """Whether an event's item comes for the first time in its sequence, bool [E]; those of no item do not.
+    """Whether an event's item comes for the first time in its sequence, bool [E].
+
+    What the catalogue does not have does not.
 
     Args:
         steps: sequences and their items

@@ -90,7 +90,7 @@ def past_cells(self: "Past", rows: Tensor, columns: int) -> tuple[Tensor, ...]:
         return row, self.items.index_select(0, shift.index_select(0, row).add_(torch.arange(len(row))))
     every = torch.arange(len(self.items), device=rows.device)
     owner = torch.searchsorted(self.bounds, every, right=True) - 1
-    first = every.new_full((len(self.bounds) - 1, columns), len(every))   # where a history holds an item
+    first = every.new_full((len(self.bounds) - 1, columns), len(every))   # places of items
     first = first.index_put((owner, self.items), every - self.bounds[owner])
     return first[history] < sizes[:, None],
 
@@ -132,7 +132,7 @@ def moved(self: "Candidates", change: Callable[[Tensor], Tensor]) -> "Candidates
     def of(value: Any) -> Any:
         if isinstance(value, Tensor): return change(value)
         if isinstance(value, Spread): return replace(value, order=of(value.order))
-        if isinstance(value, Past): return Past(**{name: change(one) for name, one in vars(value).items()})
+        if isinstance(value, Past): return Past(*map(change, vars(value).values()))
         if isinstance(value, tuple): return tuple(map(change, value))
         return value.moved(change) if isinstance(value, Candidates) else value
     return Candidates(**{part.name: of(getattr(self, part.name)) for part in fields(self)})
