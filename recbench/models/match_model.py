@@ -239,10 +239,10 @@ def past_masked(similarity: Tensor, who: Candidates) -> tuple[Tensor, Tensor, Te
         who: of kind "catalogue"
     """
     assert who.target is not None
-    if who.past is None: return similarity, who.target, None
+    if (past := who.past) is None: return similarity, who.target, None
     (cells,) = masked_blocks(
         who.target, max(len(similarity), 1), None, None, None,
-        lambda rows: who.past.cells(rows, similarity.shape[1])
+        lambda rows: past.cells(rows, similarity.shape[1])
     )
     kept = put(similarity.clone(), cells, torch.finfo(similarity.dtype).min)
     return kept, who.target, masked_a_row(cells, len(similarity)).sum()
@@ -279,8 +279,8 @@ def _chunk_options(self: "MatchModel", predictions: dict[str, Tensor], batch: Ba
         "label_smoothing": self.label_smoothing,
     }
     if who.target is not None:
-        size = len(predictions["item_tower_emb"])
-        behind = None if who.past is None else lambda rows: who.past.cells(rows, size)
+        past, size = who.past, len(predictions["item_tower_emb"])
+        behind = None if past is None else lambda rows: past.cells(rows, size)
         return options | {"target": who.target, "behind": behind, "return_masked": behind is not None}
     options |= {"log_q": who.log_q, "return_masked": True}
     if who.items is None: return options
