@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['cut_sequences', 'count_asked', 'Steps', 'item_ids', 'event_steps', 'row_steps', 'asking_pieces', 'first_times',
-           'sequence_starts', 'read', 'number', 'past', 'draw', 'histories', 'batch', 'part', 'SequenceLoader']
+           'sequence_starts', 'read', 'past', 'draw', 'histories', 'batch', 'part', 'SequenceLoader']
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #fd23641f
 from dataclasses import replace
@@ -207,7 +207,7 @@ def read(self: "SequenceLoader", users: Tensor, positions: Tensor, lengths: Tens
     return join([self.dataset.users.take(users), Table(len(users), jagged=sequences)])
 
 # %% ../../../nbs/10_data/40_feed/70_sequence_loader.ipynb #d9c92591
-def number(self: "SequenceLoader", steps: Steps) -> None:
+def _number(self: "SequenceLoader", steps: Steps) -> None:
     "Keep for `past` what comes for the first time, and where each piece's sequence begins."
     fresh = first_times(steps)
     self.fresh, self.before = steps.items[fresh], F.pad(fresh.cumsum(0), (1, 0))
@@ -322,7 +322,7 @@ class SequenceLoader(RowLoader):
         self.uneven = bool((self.asks[positions] != 1).any())  # positions ask for none, or for several
         counts = torch.bincount(self.targets(positions), minlength=len(dataset.items))
         self.share = share_of(counts)          # p of the targets, float64 [I]: first events are none
-        if negatives.mask_past: self.number(steps)
+        if negatives.mask_past: self._number(steps)
         self.source = candidate_source(dataset, negatives, seed, share=self.share, in_order=True)
         self.streams = {**self.source.streams}
 
@@ -335,4 +335,5 @@ class SequenceLoader(RowLoader):
         "Pieces of an epoch."
         return len(self.pieces)
 
-    number, read, past, draw, histories, batch, part = number, read, past, draw, histories, batch, part
+    read, past, draw, histories, batch, part = read, past, draw, histories, batch, part
+    _number = _number

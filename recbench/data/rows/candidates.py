@@ -137,7 +137,7 @@ def moved(self: "Candidates", change: Callable[[Tensor], Tensor]) -> "Candidates
         return value.moved(change) if isinstance(value, Candidates) else value
     return Candidates(**{part.name: of(getattr(self, part.name)) for part in fields(self)})
 
-
+# %% ../../../nbs/10_data/10_rows/35_candidates.ipynb #f34cbc71
 def state_dict(self: "Candidates") -> dict[str, Any]:
     "What is said, as numbers, texts, tensors and lists of them."
     said = {part.name: getattr(self, part.name) for part in fields(self)}
