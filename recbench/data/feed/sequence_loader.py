@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.checks import whole
+from ...core.checks import instance, whole
 from ...core.registry import lookup
 from ..rows.batch import Batch, join
 from ..rows.candidates import Past
@@ -322,7 +322,7 @@ class SequenceLoader(RowLoader):
         self.uneven = bool((self.asks[positions] != 1).any())  # positions ask for none, or for several
         counts = torch.bincount(self.targets(positions), minlength=len(dataset.items))
         self.share = share_of(counts)          # p of the targets, float64 [I]: first events are none
-        if negatives.mask_past: self._number(steps)
+        if instance("negatives", negatives, Negatives).mask_past: self._number(steps)
         self.source = candidate_source(dataset, negatives, seed, share=self.share, in_order=True)
         self.streams = {**self.source.streams}
 
