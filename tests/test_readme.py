@@ -80,7 +80,8 @@ def test_results_are_those_of_runs_and_records():
         own = run_lines(metric) if data == "MovieLens-100K, leave-last" else records + MEASURED
         assert told(ours) and all(figure in own for figure in told(ours) + told(baseline)), data
         figures = {f"{one['metrics'][metric]:.4f}" for one in published if metric in one["metrics"]}
-        assert set(told("".join(best))) <= figures, data
+        told_best = {one for one in told("".join(best)) if len(one) == 6}   # not a version in a name
+        assert told_best and told_best <= figures or not best, data
 
 
 @pytest.mark.parametrize("name", PAGES)
