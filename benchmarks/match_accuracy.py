@@ -28,14 +28,14 @@ import pandas as pd
 import torch
 from _records import record
 
-from recbench.data import Dataset, Negatives, equal_users, load_dataset
+from recbench.data import Dataset, equal_users, load_dataset
 from recbench.evaluate.baselines import fit_baselines, with_refits
 from recbench.evaluate.recent_prior import RecentPrior
 from recbench.evaluate.retrieval import evaluate
 from recbench.evaluate.significance import paired_interval
 from recbench.models import Recipe, recipe_of, usual_model
-from recbench.models.match_configs import SEQUENCE_MODELS
 from recbench.train import Trainer
+from recbench.train.tasks import default_negatives
 
 DATASETS = {   # name here -> name and options of load_dataset
     "movielens-100k": ("movielens-100k", {}),
@@ -52,15 +52,8 @@ MODELS = {   # name here -> models
     "amazon-beauty": ("SASRec", "ESASRec"),
 }
 
-
-def whole_recipe(model: str, dataset: str) -> Recipe:
-    "The recipe with the negatives that the trainer would choose, so that a record tells them."
-    recipe, past = recipe_of(model, dataset), model in SEQUENCE_MODELS
-    return recipe.with_own(negatives=recipe.negatives or Negatives(kind="full", mask_past=past))
-
-
 SETTINGS = {
-    (name, model): whole_recipe(model, name) for name, models in MODELS.items() for model in models
+    (name, model): recipe_of(model, name) for name, models in MODELS.items() for model in models
 }
 ALL_ROWS = {"max_history": 1000, "max_recent": 0}   # of a training on all rows before the test
 TIED = ("movielens-100k",)   # data sets with several neutral orders
@@ -99,6 +92,12 @@ def train_on_all(
     )
 
 
+def with_negatives(model_name: str, data: Dataset, recipe: Recipe) -> Recipe:
+    "The recipe with the negatives that the trainer takes, so that a record tells them."
+    drawn = recipe.negatives or default_negatives(usual_model(model_name, data, recipe, 0), data)
+    return recipe.with_own(negatives=drawn)
+
+
 def is_kept(file: Path, settings: dict) -> bool:
     "Whether an earlier call left this."
     about = file.with_suffix(".json")
@@ -120,17 +119,18 @@ def kept(file: Path, settings: dict, make) -> tuple[pd.DataFrame, str]:
     return values, end
 
 
-def write_records(name: str, model_name: str, protocol: str, files: dict[int, Path]) -> None:
+def write_records(
+    name: str, model_name: str, protocol: str, files: dict[int, Path], recipe: Recipe
+) -> None:
     "A small record of each finished seed, for the page of results."
     command = f"python benchmarks/match_accuracy.py --datasets {name!r} --models {model_name}"
-    recipe = str(SETTINGS[name, model_name])
     for seed, file in files.items():
         if not file.is_file(): continue
         about = json.loads(file.with_suffix(".json").read_text())
         values = pd.read_parquet(file)[list(METRICS)]
         seconds = about.get("cpu_seconds")
         record(name, protocol, model_name, seed, values, f"{command} --seeds {seed}", seconds,
-               about["end"], recipe)
+               about["end"], str(recipe))
 
 
 def record_baseline(name: str, label: str, file: Path, protocol: str) -> None:
@@ -209,7 +209,8 @@ def judge(
     for label, values in simple.items(): print(row(label, [values], simple), flush=True)
     for (where, model_name), settings in SETTINGS.items():
         if where != name or model_name not in options.models: continue
-        recipe, settings = settings, settings.to_dict() | {"protocol": data.protocol}
+        recipe = with_negatives(model_name, data, settings)
+        settings = recipe.to_dict() | {"protocol": data.protocol}
         files = {seed: place / f"{model_name}-{seed}.parquet" for seed in options.seeds}
         done = [
             kept(
@@ -239,7 +240,7 @@ def judge(
                 ),
                 flush=True,
             )
-        if done and options.records: write_records(name, model_name, data.protocol, files)
+        if done and options.records: write_records(name, model_name, data.protocol, files, recipe)
         if done: found[model_name] = [values for values, _ in done]
     return found
 

@@ -27,7 +27,7 @@ from ..layers.embedding_group import EmbeddingGroup, read_together, table_config
 from ..layers.embedding_tables import EmbeddingTables, Tables
 from ..layers.mlp import MLP
 from recbench.matching.chunked import (
-    chunked_in_batch_cross_entropy, masked_a_row, masked_blocks, put, softmax_matching_loss,
+    block_masks, chunked_in_batch_cross_entropy, masked_a_row, put, softmax_matching_loss,
 )
 from ..matching.corrections import log_q_correction, mask_accidental_hits
 from recbench.matching.labels import (
@@ -240,12 +240,10 @@ def past_masked(similarity: Tensor, who: Candidates) -> tuple[Tensor, Tensor, Te
     """
     assert who.target is not None
     if (past := who.past) is None: return similarity, who.target, None
-    (cells,) = masked_blocks(
-        who.target, max(len(similarity), 1), None, None, None,
-        lambda rows: past.cells(rows, similarity.shape[1])
-    )
+    rows, items = similarity.shape
+    (cells,) = block_masks(who.target, max(rows, 1), lambda block: past.cells(block, items))
     kept = put(similarity.clone(), cells, torch.finfo(similarity.dtype).min)
-    return kept, who.target, masked_a_row(cells, len(similarity)).sum()
+    return kept, who.target, masked_a_row(cells, rows).sum()
 
 # %% ../../nbs/60_models/20_match_model.ipynb #01abc8fa
 def corrected_similarity(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.checks import instance, whole
+from ...core.checks import whole
 from ...core.registry import lookup
 from ..rows.batch import Batch, join
 from ..rows.candidates import Past
@@ -322,8 +322,8 @@ class SequenceLoader(RowLoader):
         self.uneven = bool((self.asks[positions] != 1).any())  # positions ask for none, or for several
         counts = torch.bincount(self.targets(positions), minlength=len(dataset.items))
         self.share = share_of(counts)          # p of the targets, float64 [I]: first events are none
-        if instance("negatives", negatives, Negatives).mask_past: self._number(steps)
         self.source = candidate_source(dataset, negatives, seed, share=self.share, in_order=True)
+        if negatives.mask_past: self._number(steps)
         self.streams = {**self.source.streams}
 
     def targets(self, positions: Tensor) -> Tensor:
