@@ -8,7 +8,9 @@ import torch
 
 from recbench.core.config import MLPConfig
 from recbench.core.documents import parse_yaml
-from recbench.data import MatchLoader, Negatives, RankLoader
+from recbench.data import MatchLoader, Negatives, RankLoader, load_dataset
+from recbench.data.columns.row_reader import RowReader, data_files
+from recbench.data.columns.row_stream import RowStream
 from recbench.data.feed.hard_negatives_v2 import HardNegativeSamplerV2
 from recbench.data.feed.lagged_history_loader import LaggedHistoryLoader
 from recbench.data.feed.negatives import HardNegativeSampler, NegativeSampler, popularity_weights
@@ -16,11 +18,26 @@ from recbench.data.feed.negatives_v2 import NegativeSamplerV2
 from recbench.data.feed.sequence_loader import SequenceLoader
 from recbench.data.feed.tdm_loader import TDMLoader
 from recbench.data.feed.tdm_sampler import TDMSampler
-from recbench.data.feed.tree import cluster_tree
+from recbench.data.feed.tree import cluster_tree, load_tree
 from recbench.data.published.planted import planted
+from recbench.data.rows.features import with_embedding_dim
 from recbench.data.rows.table import Jagged
+from recbench.data.sets.encoding import load_encoding
+from recbench.data.sets.own import load_folder
+from recbench.data.sets.schema_file import read_schema
+from recbench.evaluate import Stacked, evaluate, fit_baselines
+from recbench.evaluate.baselines import refit_baselines
 from recbench.evaluate.item_index import ItemIndex
+from recbench.evaluate.platt import PlattScaled
+from recbench.evaluate.ranking import evaluate_rows
+from recbench.evaluate.retrieval import check_cut_offs
+from recbench.evaluate.row_baselines import fit_row_baselines
 from recbench.evaluate.significance import bootstrap_interval
+from recbench.export import load_exported
+from recbench.interop import easyrec_report, load_tzrec_run, read_easyrec_config, read_tzrec_config
+from recbench.layers.input_senet import InputSENet
+from recbench.models import create_model
+from recbench.models.match_configs import match_config
 from recbench.train import (
     CosineAnnealing,
     ExponentialAverage,
@@ -30,8 +47,9 @@ from recbench.train import (
     ReduceOnPlateau,
     StopAfter,
 )
+from recbench.train.build import build
 from recbench.train.guards import FiniteGuard
-from recbench.train.runs import Recorder
+from recbench.train.runs import Recorder, Run, runs
 
 NO_NUMBERS = [True, float("nan"), float("inf"), -1, "3", None, [1]]
 WHOLE, SEED, ABOVE_0, SHARE = (
@@ -172,3 +190,80 @@ def test_an_index_reads_users_of_any_number_type(kind):
     for users in (items[[4, 2]].long(), items[[4, 2]].double(), items[[4, 2]]):
         assert ItemIndex(items, kind).search(users, 1)[0].tolist() == [[4], [2]]
     with pytest.raises(ValueError, match="^item_emb is torch.int64"): ItemIndex(items.long(), kind)
+
+
+FEATURES = with_embedding_dim(DATA.features(), 8)
+CONFIG = match_config("DSSM", DATA, FEATURES, hidden_units=[8])
+CLICKS = load_dataset("planted", task="rank", users=60, items=100, seed=0)
+
+
+class Guess:
+    "Probabilities that are what a function makes of the number of rows; counts its calls."
+
+    def __init__(self, guess): self.guess, self.label, self.calls = guess, CLICKS.schema.label, []
+
+    def predict_rows(self, dataset, split):
+        self.calls.append(split)
+        return self.guess(len(dataset.split(split)))
+
+
+@pytest.mark.parametrize("value", [None, 3])
+@pytest.mark.parametrize("read", [
+    load_tzrec_run, read_tzrec_config, read_easyrec_config, easyrec_report, Run.load, runs, load_folder,
+    read_schema, load_encoding, load_tree, load_exported, load_dataset, data_files,
+], ids=lambda read: read.__qualname__)
+def test_what_is_no_path_is_refused_by_name(read, value):
+    with pytest.raises(ValueError, match=rf"^\w+ is {value}; must be a path"): read(value)
+
+
+@pytest.mark.parametrize("name, call", [
+    ("dataset", lambda: evaluate(None, None)), ("dataset", lambda: evaluate_rows(None, None)),
+    ("dataset", lambda: PlattScaled(Guess(np.zeros), None)), ("dataset", lambda: fit_baselines(None)),
+    ("dataset", lambda: fit_row_baselines(None)), ("dataset", lambda: refit_baselines({}, None)),
+    ("baselines", lambda: refit_baselines(None, DATA)), ("dataset", lambda: match_config("DSSM", None)),
+    ("reader", lambda: RowStream(None, "rows.parquet")), ("pipeline", lambda: RowReader(None)),
+    ("pipeline", lambda: build(None)),
+    ("model_config", lambda: create_model(None, FEATURES, ["label"])),
+])
+def test_a_thing_of_another_class_is_refused_by_name(name, call):
+    with pytest.raises(ValueError, match=f"^{name} is None; must be a "): call()
+
+
+def test_misspelt_keywords_and_widths():
+    for call, words in (
+        (lambda: create_model(CONFIG, FEATURES, label=["label"]), "no argument 'label'.* 'labels'"),
+        (lambda: fit_baselines(DATA, ial=True), "no argument 'ial'; did you mean 'ials'"),
+        (lambda: fit_baselines(DATA, esae=True), "no argument 'esae'; known: dataset, max_ease_items"),
+    ):
+        with pytest.raises(TypeError, match=words): call()
+    layer = InputSENet([4, 4])
+    for part in (layer, layer.factors):
+        for x in (torch.zeros(2, 9), torch.zeros(8)):
+            with pytest.raises(ValueError, match=r"^x is \[.*must be \[B, 8\]"): part(x)
+
+
+def test_scores_without_numbers_are_refused_with_split_and_rows():
+    model = create_model(CONFIG, FEATURES, ["label"])
+    with torch.no_grad():
+        for weights in model.parameters(): weights.fill_(torch.nan)
+    for split in ("valid", "test"):
+        with pytest.raises(ValueError, match=rf"NaN for every item in \d+ of \d+ lists of {split}"):
+            evaluate(model, DATA, [5], split)
+    def spoilt(rows): return np.where(np.arange(rows) == 7, np.inf, .5)
+    rows = len(CLICKS.test)
+    with pytest.raises(ValueError, match=f"not finite in 1 of {rows:,} rows of test, first in row 7"):
+        evaluate_rows(Guess(spoilt), CLICKS)
+
+
+def test_a_cut_off_above_the_catalogue_is_told():
+    with pytest.warns(UserWarning, match="top_k holds 500; a list holds at most the 100 items"):
+        check_cut_offs([5, 500], 100)
+
+
+def test_stacked_predicts_each_member_once():
+    draw = np.random.default_rng(0).random
+    members = {name: Guess(draw) for name in ("first", "second", "third")}
+    both = Stacked(members, CLICKS)
+    assert [one.calls for one in members.values()] == [["valid"]] * 3
+    both.predict_rows(CLICKS, "test")
+    assert [one.calls for one in members.values()] == [["valid", "test"]] * 3

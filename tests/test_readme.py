@@ -156,3 +156,8 @@ def test_render():
         ]
     )
     with pytest.raises(ValueError, match="ZeroDivisionError"): readme.render(broken, "x.ipynb")
+
+
+def test_the_map_names_every_experiment():
+    written = {path.name for path in (ROOT / "nbs" / "experiments").glob("*.ipynb")}
+    assert {name for name in written if f"(nbs/experiments/{name})" not in TEXT} == set()

@@ -36,6 +36,8 @@ def read_text(path_or_text: str | Path) -> str:
         path_or_text: a file, or the text itself
     """
     if isinstance(path_or_text, Path): return path_or_text.read_text(encoding="utf-8")
+    if not isinstance(path_or_text, str):
+        raise ValueError(f"path_or_text is {path_or_text!r:.80}; must be a path, or the text itself")
     # False too where text is too long for a name
     return (read_text(Path(path_or_text)) if os.path.isfile(path_or_text) else path_or_text)
 

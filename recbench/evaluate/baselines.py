@@ -21,6 +21,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..core.checks import instance, near_keywords
 from ..core.sizes import available_bytes, check_fits
 from ..data.sets.dataset import Dataset
 from ..data.feed.sequence_loader import row_steps
@@ -697,6 +698,7 @@ def _refused(models: dict[str, Baseline], name: str, fit: Callable[[], Baseline]
     return ""
 
 # %% ../../nbs/70_evaluate/20_baselines.ipynb #2136ca68
+@near_keywords
 def fit_baselines(
     dataset: Dataset, max_ease_items: int = 20_000, max_memory: float | None = None,
     ials: bool | None = None, folder: Path | str | None = None
@@ -715,7 +717,7 @@ def fit_baselines(
     Returns:
         name -> fitted model
     """
-    kept = vars(dataset).setdefault("_baselines", {})
+    kept = vars(instance("dataset", dataset, Dataset)).setdefault("_baselines", {})
     asked = max_ease_items, max_memory, ials
     if asked not in kept or folder is not None:
         lost = [] if folder is None else _too_large(dataset, max_ease_items, max_memory)
@@ -754,6 +756,7 @@ def refit_baselines(
         dataset: the one they were chosen on, or the same catalogue with other training rows
         splits: whose rows are fitted, such as "train", "valid"; none: "train"
     """
+    instance("dataset", dataset, Dataset), instance("baselines", baselines, Mapping)
     splits = splits or ("train",)
     found = {name: copy(model) for name, model in baselines.items()}
     for model in found.values():

@@ -189,7 +189,7 @@ def _member_scores(label: str, member: Any, dataset: Dataset, split: str) -> Cal
             told = f"member {label} cannot score {split} of {dataset.name}: {error}"
             raise ValueError(told) from error
     def of_rows(rows: Tensor) -> Tensor:
-        with at_rest(member): return checked_scores(score(rows), len(rows), dataset)
+        with at_rest(member): return checked_scores(score(rows), len(rows), dataset, split)
     score = named(lambda: scorer(member, dataset, split))
     return lambda rows: standardised(named(lambda: of_rows(rows)))
 

@@ -144,7 +144,7 @@ def recommend(
     lists = torch.empty(len(asked.first), k, dtype=torch.int64)   # whole: parts would split the heap
     small = len(asked.first) * len(dataset.items) < 4 * 10**9
     with at_rest(model), tqdm(total=len(asked.first), leave=False, disable=small) as bar:
-        for start, scores in score_blocks(scorer(model, dataset, split), asked.first, dataset):
+        for start, scores in score_blocks(scorer(model, dataset, split), asked.first, dataset, split):
             rows = asked.first[start : start + len(scores)]
             scores = scores.clone()      # [B, I]; some models return a view of what they keep
             scores[tuple(index.to(scores.device) for index in seen_cells(seen.take(rows)))] = -torch.inf

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core.checks import near_keywords, whole
+from ..core.checks import instance, near_keywords, whole
 from ..core.sizes import check_fits
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
@@ -175,15 +175,24 @@ def asked_lists(dataset: Dataset, split: str) -> Asked:
     return Asked(order.argsort()[group], first[order], users[first[order]])
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #1580450a
-def checked_scores(scores: Tensor, rows: int, dataset: Dataset) -> Tensor:
+def _check_numbers(scores: Tensor, split: str) -> Tensor:
+    "One column tells whether a list may be NaN alone; items without a score, as a tree's, are NaN too."
+    if not scores[:, :1].isnan().any(): return scores
+    lost = int(scores.isnan().all(1).sum())
+    if not lost: return scores
+    raise ValueError(f"the model's scores are NaN for every item in {lost} of {len(scores)} lists of "
+                     f"{split} that were scored at once; must be numbers, -inf for what may not come")
+
+
+def checked_scores(scores: Tensor, rows: int, dataset: Dataset, split: str) -> Tensor:
     """The scores.
 
-    Refused unless they are one for each item of the catalogue: a column more or less would rank other
-    items.
+    Refused unless they are one for each item of the catalogue, for a column more or less would rank
+    other items, and where a list has NaN alone, which would rank as low as an answer that was wrong.
     """
     if not isinstance(scores, Tensor):
         raise ValueError(f"the model's scores are a {type(scores).__name__}; must be a torch.Tensor")
-    if tuple(scores.shape) == (rows, len(dataset.items)): return scores
+    if tuple(scores.shape) == (rows, len(dataset.items)): return _check_numbers(scores, split)
     raise ValueError(
         f"the model's scores are {list(scores.shape)}; must be [{rows}, {len(dataset.items)}], a row "
         f"for each asked list and a column for each item of {dataset.name}"
@@ -191,7 +200,7 @@ def checked_scores(scores: Tensor, rows: int, dataset: Dataset) -> Tensor:
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #819bc648
 def score_blocks(
-    score: Callable[[Tensor], Tensor], rows: Tensor, dataset: Dataset
+    score: Callable[[Tensor], Tensor], rows: Tensor, dataset: Dataset, split: str
 ) -> Iterator[tuple[int, Tensor]]:
     """Scores of rows, some rows at a time: place of the block's first row, and scores [B, I].
 
@@ -201,6 +210,7 @@ def score_blocks(
         score: of `scorer`
         rows: row numbers of a split
         dataset: with the catalogue
+        split: that the rows are of, for errors
     """
     start, size = 0, max(1, _BLOCK // len(dataset.items))
     embeds = score if isinstance(score, embedding_scorer) else None
@@ -209,7 +219,7 @@ def score_blocks(
         for some in part.split(size):
             if embeds is None or vectors is None: scores = score(some)
             else: scores, vectors = inner_products(vectors[:size], embeds.items), vectors[size:]
-            yield start, checked_scores(scores, len(some), dataset)
+            yield start, checked_scores(scores, len(some), dataset, split)
             start += len(some)
 
 # %% ../../nbs/70_evaluate/40_retrieval.ipynb #3ff7294d
@@ -251,7 +261,7 @@ def split_ranks(
     ends, done, parts = torch.bincount(place).cumsum(0).tolist(), 0, []
     small = len(lists) * len(dataset.items) < _LONG
     with tqdm(total=len(order), desc="ranking", unit="row", leave=False, disable=small) as bar:
-        for start, scores in score_blocks(score, asked.first[lists], dataset):
+        for start, scores in score_blocks(score, asked.first[lists], dataset, split):
             stop = ends[start + len(scores) - 1]
             single = stop - done == len(scores)      # a target a list: its row need not be looked up
             for some in torch.arange(done, stop).split(_TARGETS):
@@ -403,7 +413,7 @@ def evaluate(
     Returns:
         recall, NDCG, hit rate and MRR of every user at each cut-off
     """
-    check_cut_offs(top_k, len(dataset.items))
+    check_cut_offs(top_k, len(instance("dataset", dataset, Dataset).items))
     name = name or type(model).__name__
     check_fits(f"evaluation of {name}", evaluation_bytes(dataset, 64))
     if hasattr(model, "reaching"): model = model.reaching(max(top_k))

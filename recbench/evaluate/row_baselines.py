@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix, hstack
 
+from ..core.checks import instance
 from ..core.registry import lookup
 from ..data.sets.dataset import Dataset
 from ..data.rows.table import Table
@@ -24,7 +25,7 @@ from .row_metrics import check_binary, logloss
 # %% ../../nbs/70_evaluate/65_row_baselines.ipynb #12e5fe85
 def label_name(dataset: Dataset, label: str | None) -> str:
     "The column that is asked for, else the data set's own; refused where it has none."
-    name = label or dataset.schema.label
+    name = label or instance("dataset", dataset, Dataset).schema.label
     if name is None:
         raise ValueError(f"{dataset.name} has no label; name the column to predict, e.g. label='click'")
     return name

@@ -40,7 +40,8 @@ def scored_list(
     if isinstance(model, TDM): model = TreeIndex(model, dataset, k)
     rows = torch.tensor([row])
     with at_rest(model):
-        scores = checked_scores(scorer(model, dataset, split)(rows), 1, dataset).cpu().clone()
+        found = checked_scores(scorer(model, dataset, split)(rows), 1, dataset, split)
+    scores = found.cpu().clone()
     scores[seen_cells(dataset.seen(split).take(rows))] = -torch.inf
     values, items = scores[0].nan_to_num(nan=-torch.inf).topk(min(k, len(dataset.items)))
     kept = values > -torch.inf

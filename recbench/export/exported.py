@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 # %% ../../nbs/85_export/40_exported.ipynb #d87cf2d9
-from ..core.checks import whole
+from ..core.checks import as_path, whole
 from ..core.registry import lookup
 from ..data.rows.features import Schema
 from ..data.rows.table import Jagged, Table
@@ -379,7 +379,7 @@ def load_exported(folder: Path | str, form: str | None = None) -> Exported:
         folder: that `export_model` wrote
         form: "aot", "export" or "onnx"; None: the fastest that the folder has
     """
-    path = Path(folder)
+    path = as_path("folder", folder)
     if not path.is_dir():
         raise CheckpointError(f"{path} is no folder; give one that export_model wrote")
     if not (path / "export.json").is_file():

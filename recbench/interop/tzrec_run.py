@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.checks import as_path
 from ..core.pipeline import PipelineConfig
 from ..data.columns.row_reader import RowReader, Source
 from ..data.rows.batch import Batch
@@ -272,7 +273,7 @@ def load_tzrec_run(
     Raises:
         ValueError: for a folder that is no run, a step that is not there, and tensors that do not fit
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     if not folder.is_dir(): raise ValueError(f"{str(folder)!r} is no folder; give a model_dir")
     step = pick_step(folder, step)
     pipeline = read_tzrec_config(folder / "pipeline.config")

@@ -38,13 +38,23 @@ class InputSENet(nn.Module):
             Linear(fields, hidden, bias=False), nn.ReLU(), Linear(hidden, fields, bias=False),
             nn.Sigmoid())
 
+    def fields(self, x: Tensor) -> list[Tensor]:
+        """The fields [B, dim] by themselves; another width is refused.
+
+        Args:
+            x: fields side by side, [B, sum of dims]
+        """
+        if x.dim() == 2 and x.shape[1] == sum(self.dims): return [*x.split(self.dims, 1)]
+        raise ValueError(f"x is {list(x.shape)}; must be [B, {sum(self.dims)}], fields of the widths "
+                         f"{self.dims} side by side")
+
     def factors(self, x: Tensor) -> Tensor:
         """How much each field counts, [B, F].
 
         Args:
             x: fields side by side, [B, sum of dims]
         """
-        means = [part.mean(1, keepdim=True) for part in x.split(self.dims, 1)]
+        means = [part.mean(1, keepdim=True) for part in self.fields(x)]
         return self.excitation(torch.cat(means, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,5 +63,5 @@ class InputSENet(nn.Module):
         Args:
             x: fields side by side, [B, sum of dims]
         """
-        parts = zip(x.split(self.dims, 1), self.factors(x).split(1, 1))
+        parts = zip(self.fields(x), self.factors(x).split(1, 1))
         return torch.cat([part * factor for part, factor in parts], 1)

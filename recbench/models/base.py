@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from ..core.checks import listed
+from ..core.checks import instance, listed, near_keywords
 from ..core.config import FeatureGroup, ModelConfig
 from ..core.registry import OpenTable, lookup
 from ..data.rows.batch import Batch
@@ -318,6 +318,7 @@ class BaseModel(nn.Module):
     _load_from_state_dict = _load_from_state_dict
 
 # %% ../../nbs/60_models/10_base.ipynb #bd699752
+@near_keywords
 def create_model(
     model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
     sample_weights: Sequence[str] | None = None, **kwargs: Any
@@ -334,6 +335,7 @@ def create_model(
     Raises:
         ValueError: for an unknown model, with the known ones and the nearest spelling
     """
+    if not hasattr(model_config, "model_type"): instance("model_config", model_config, ModelConfig)
     return lookup(MODELS, model_config.model_type, "model")(
         model_config, features, labels, sample_weights, **kwargs
     )

@@ -15,6 +15,7 @@ from recbench.core.config import (
     BinaryCrossEntropyConfig, FeatureGroup, Loss, ModelConfig, SoftmaxCrossEntropyConfig
 )
 from ..core.other_configs import SoftmaxNegativeMiningConfig
+from ..core.checks import instance
 from ..core.registry import OpenTable, lookup
 from ..data.sets.dataset import Dataset
 from ..data.rows.features import Feature, SequenceFeature
@@ -346,6 +347,7 @@ def match_config(
         sizes: of `MatchChoices`; they win over the recipe's
     """
     build = lookup(MATCH_CONFIGS, model_name, "matching model")
+    instance("dataset", dataset, Dataset)
     features, tables, sizes = recipe_features(model_name, dataset, features, sizes)
     choices = checked_sizes(MatchChoices, sizes)
     loss = Loss(softmax_cross_entropy=SoftmaxCrossEntropyConfig(label_smoothing=label_smoothing))

@@ -19,6 +19,7 @@ import torch
 
 # %% ../../nbs/80_train/90_build.ipynb #89963581
 from ..core.base import Config
+from ..core.checks import instance
 from ..core.config import ModelConfig
 from recbench.core.pipeline import (
     DataConfig, DenseOptimizer, PipelineConfig, TDMSamplerConfig, TrainConfig
@@ -453,7 +454,8 @@ def build(
         stream: Parquet files that train, larger than memory; `data` then has the rows that validate,
             and the catalogue
     """
-    source, strict = pipeline.data_config, isinstance(data, Dataset)
+    source = instance("pipeline", pipeline, PipelineConfig).data_config
+    strict = isinstance(data, Dataset)
     _check_model(pipeline.model_config, strict)
     notes = sort_out("data_config", source, DRAWN, READ, strict)
     if not strict: notes = [*notes, *by_own_hash(pipeline)]

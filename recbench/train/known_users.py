@@ -206,8 +206,7 @@ def ticks(name: str, times: Any, clock: str | None) -> np.ndarray:
         bad = column[column.isna()]
         if clock and not len(bad) and not pd.api.types.is_bool_dtype(column):
             return _date_ticks(name, column, clock)
-    dates = f" or dates, which become {clock}" if clock else ""
-    value = (bad if len(bad) else column).iloc[0]
+    value, dates = (bad if len(bad) else column).iloc[0], f" or dates, as {clock}" if clock else ""
     raise ValueError(f"{name} holds {value!r}; must be numbers, in the training rows' unit{dates}")
 
 # %% ../../nbs/80_train/57_known_users.ipynb #76454268

@@ -124,11 +124,9 @@ def time_columns(rows: pd.DataFrame, most: int, clock: str | None = None) -> Tab
     if "request_time" in rows:
         told = rows["request_time"].notna().to_numpy()
         asked[told] = ticks("request_time", rows["request_time"][told], clock)
-    size, each = torch.from_numpy(lengths), torch.ones(len(rows), dtype=torch.int64)
-    columns = {
-        "history_time": Jagged(torch.from_numpy(flat), size.cumsum(0) - size, size),
-        "request_time": Jagged(torch.from_numpy(asked), each.cumsum(0) - 1, each),
-    }
+    of = lambda values, size: Jagged(torch.from_numpy(values), size.cumsum(0) - size, size)
+    each = torch.ones(len(rows), dtype=torch.int64)
+    columns = {"history_time": of(flat, torch.from_numpy(lengths)), "request_time": of(asked, each)}
     return Table(len(rows), jagged=columns)
 
 # %% ../../nbs/80_train/58_raw_rows.ipynb #bc92a9ef

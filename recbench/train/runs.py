@@ -41,7 +41,7 @@ from torch import Tensor
 
 
 # %% ../../nbs/80_train/60_runs.ipynb #eb8f3467
-from ..core.checks import number, truth
+from ..core.checks import as_path, number, truth
 from ..core.config import ModelConfig
 from ..core.documents import parse_json, parse_yaml
 from ..core.registry import lookup
@@ -855,7 +855,7 @@ class Run(Card):
         Args:
             path: its folder; a `CheckpointError` where it holds no run
         """
-        return cls(*load_run(Path(path)))
+        return cls(*load_run(as_path("path", path)))
 
     @property
     def history(self) -> pd.DataFrame:
@@ -920,7 +920,7 @@ def runs(folder: Path | str = "runs") -> pd.DataFrame:
     Returns:
         state, metrics of the best epoch, settings
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     if not folder.is_dir(): raise ValueError(f"{folder} is not a folder; runs lie where run_dir "
                                              "pointed to, by default in 'runs'")
     places = sorted({path.parent for name in ("config.yaml", RUN) for path in folder.glob(f"*/{name}")})

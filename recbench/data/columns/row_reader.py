@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #c221af01
-from ...core.checks import whole
+from ...core.checks import as_path, instance, whole
 from ...core.pipeline import DataConfig, PipelineConfig
 from ...core.registry import nearest
 from .encoded import encoded_column
@@ -44,7 +44,8 @@ def data_files(path: str | Path | Sequence[str | Path], folder: str | Path = "")
         path: file, folder, pattern, or several of them: a list, or a text with commas
         folder: that relative paths start in
     """
-    parts = str(path).split(",") if isinstance(path, (str, Path)) else [str(part) for part in path]
+    several = path if isinstance(path, (list, tuple)) else str(as_path("path", path)).split(",")
+    parts = [str(as_path("path", part)) for part in several]
     found: list[Path] = []
     for part in (one.strip() for one in parts):
         here = Path(folder, part)
@@ -116,7 +117,7 @@ def parquet_tables(
     kept = None if columns is None else [name for name in columns if name in there]
     for batch in file.iter_batches(rows, columns=kept): yield pa.Table.from_batches([batch])
 
-
+# %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #d8a8eeec
 def file_tables(
     files: Sequence[Path], config: DataConfig, columns: Sequence[str] | None = None, rows: int = 65536
 ) -> Iterator[pa.Table]:
@@ -371,7 +372,7 @@ class RowReader:
     """
 
     def __init__(self, pipeline: PipelineConfig, folder: str | Path = ""):
-        self.pipeline, self.folder = pipeline, folder
+        self.pipeline, self.folder = instance("pipeline", pipeline, PipelineConfig), folder
         self.config = pipeline.data_config or DataConfig(dataset_type="ParquetDataset")
         self.separator = self.config.fg_encoded_multival_sep
         self.labels, self.weights = self.config.label_fields, self.config.sample_weight_fields

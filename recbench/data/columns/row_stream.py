@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ...core.checks import instance
 from .flat_dataset import columns_of
 from .row_reader import RowReader, data_files
 from .written import item_features
@@ -46,7 +47,7 @@ class RowStream(ParquetStream):
         self, reader: RowReader, source: str | Path | Sequence[str | Path],
         batch_size: int | None = None, buffer_rows: int = 1 << 18, seed: int = 0
     ):
-        if reader.candidates:
+        if instance("reader", reader, RowReader).candidates:
             raise ValueError(f"{next(iter(reader.candidates))} holds several targets of a row; a "
                              "stream counts on the rows of its files, write a row for each")
         self.reader, size = reader, batch_size or reader.config.batch_size

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...core.checks import whole
+from ...core.checks import as_path, whole
 
 # %% ../../../nbs/10_data/40_feed/30_tree.ipynb #2ce940db
 def split_codes(count: int, branches: int = 2) -> Tensor:
@@ -261,7 +261,7 @@ def load_tree(path: Path | str) -> Tree:
         path: the file
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(as_path("path", path), framework="pt") as file:
             about = file.metadata() or {}
             if about.get("kind") != "recbench tree":
                 raise ValueError(f"{Path(path).name} holds no tree; it has the tensors "

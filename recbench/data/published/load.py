@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 
 # %% ../../../nbs/10_data/30_published/90_load.ipynb #17f68d8d
+from ...core.checks import as_path
 from ...core.registry import OpenTable, lookup
 from .ali import ali_ccp, aliexpress
 from .amazon_beauty import amazon_beauty, amazon_sports, amazon_toys
@@ -73,7 +74,7 @@ def load_dataset(name: str | Path, task: str | None = None, **options) -> Datase
         task: "retrieval" or "rank"; None: what the data set is for, retrieval where it is for both
         options: of that data set
     """
-    if Path(name).is_dir() and str(name) not in DATASETS: return load_folder(name, **options)
+    if as_path("name", name).is_dir() and str(name) not in DATASETS: return load_folder(name, **options)
     tables = {None: {**RANK_DATASETS, **DATASETS}, "retrieval": DATASETS, "rank": RANK_DATASETS}
     if task not in tables: raise ValueError(f"task is {task!r}; allowed are 'retrieval' and 'rank'")
     make = lookup(

@@ -993,7 +993,7 @@ def _clock(timestamp: str | None, splits: Mapping[str, pd.DataFrame]) -> str | N
     told = ", ".join(f"{kind or 'numbers'} in {split}" for split, kind in named.items())
     raise ValueError(f"column {timestamp!r} holds {told}; must be dates of one unit or numbers in all")
 
-
+# %% ../../../nbs/10_data/20_sets/20_dataset.ipynb #45893d49
 def _check_times(
     timestamp: str | None, splits: Mapping[str, pd.DataFrame], ties: str, tie_seed: int,
     wanting: Mapping[str, str | None], time_windows: bool

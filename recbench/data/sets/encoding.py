@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 from pydantic import ValidationError
 
+from ...core.checks import as_path
 from ...core.documents import parse_json
 from ..rows.features import Schema
 from .schema_file import explain, read_feature, write_feature
@@ -124,7 +125,7 @@ def load_encoding(folder: Path | str) -> Encoding:
 
     `ValueError` names the file that is missing, corrupt, or does not belong to the other.
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     vocabularies = {
         table: vocabulary_from_json(content)
         for table, content in _read_json(folder / "vocabularies.json").items()

@@ -151,7 +151,7 @@ def stacked(sources: Sequence[Source]) -> Columns:
         return pa.chunked_array(parts, kind)
     return Columns(schema, sum(map(len, sources)), read)
 
-
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #a4227a86
 def joined(sources: Sequence[Source]) -> pa.Table:
     """The same as one Arrow table.
 

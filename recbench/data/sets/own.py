@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from pandas.tseries.api import guess_datetime_format
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #a712219c
+from ...core.checks import as_path
 from ...core.registry import nearest
 from ...core.heap import give_back_freed_memory
 from ...core.sizes import check_fits
@@ -1019,7 +1020,7 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
         verbose: print where every row went
         given: fields of `SchemaFile` instead of those in the file
     """
-    folder = Path(folder)
+    folder = as_path("folder", folder)
     schema = read_schema(folder / "schema.yaml")
     if schema.files is None:
         raise ValueError("schema.yaml: files is missing; name at least events, e.g. files: {events: "

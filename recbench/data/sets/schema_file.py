@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...core.documents import parse_yaml
+from ...core.checks import as_path
 from ...core.registry import lookup, nearest
 from recbench.data.rows.features import (
     Feature, IdFeature, LabelColumn, RawFeature, Schema, SequenceFeature
@@ -274,7 +275,7 @@ def read_schema(path: Path | str) -> SchemaFile:
     Args:
         path: a schema.yaml
     """
-    path = Path(path)
+    path = as_path("path", path)
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"), path.name)
     except FileNotFoundError:
