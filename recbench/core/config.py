@@ -1198,6 +1198,8 @@ class ModelConfig(Open):
     "TorchEasyRec's choice of GPU kernels; all run as PYTORCH here, with the same numbers"
     use_pareto_loss_weight: bool = False
     "TorchEasyRec's field: the same as task_weighting Pareto of a model of several tasks"
+    members: PositiveInt = 1
+    "copies of a ranking model, each with tables of its own, whose mean is the prediction: an `Ensemble`"
 
     @property
     def model(self) -> Any:
@@ -1206,8 +1208,8 @@ class ModelConfig(Open):
 
     @property
     def model_type(self) -> str:
-        "Its name in the registry: `DSSM` for a `DSSMConfig`."
-        return type(self.model).__name__.removesuffix("Config")
+        "Its name in the registry: `DSSM` for a `DSSMConfig`, `Ensemble` for several members."
+        return "Ensemble" if self.members > 1 else type(self.model).__name__.removesuffix("Config")
 
     _losses = model_validator(mode="after")(_check_losses)
     _groups = model_validator(mode="after")(_check_groups)

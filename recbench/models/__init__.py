@@ -9,7 +9,7 @@ __all__ = ['AITM', 'BaseModel', 'CMBF', 'CoMetricLearningI2I', 'DAT', 'DBMTL', '
            'RANK_CONFIGS', 'RankModel', 'HSTUMatch', 'SASRec', 'SequenceMatchModel', 'SequenceTower', 'SimpleMultiTask',
            'TDM', 'TaskTower', 'TwoTowerModel', 'WideAndDeep', 'WuKong', 'create_model', 'label_aware_attention',
            'rank_config', 'xDeepFM', 'MATCH_CONFIGS', 'match_config', 'RECIPES', 'Recipe', 'recipe_of', 'TASK_CONFIGS',
-           'task_config', 'usual_features', 'usual_model', 'PEPNet', 'RocketLaunching']
+           'task_config', 'usual_features', 'usual_model', 'PEPNet', 'RocketLaunching', 'Ensemble']
 
 # %% ../../nbs/60_models/99_models.ipynb #8df23d31
 from .aitm import AITM
@@ -26,6 +26,7 @@ from .dropout_net import DropoutNet
 from .dssm import DSSM
 from .dssm_v2 import DSSMV2
 from .embedding_model import EmbeddingModel
+from .ensemble import Ensemble
 from .esasrec import ESASRec
 from .esmm import ESMM
 from .final_mlp import FinalMLP
@@ -68,5 +69,5 @@ _all_ = [
     "TaskTower", "TwoTowerModel", "WideAndDeep", "WuKong", "create_model", "label_aware_attention",
     "rank_config", "xDeepFM", "MATCH_CONFIGS", "match_config", "RECIPES", "Recipe", "recipe_of",
     "TASK_CONFIGS", "task_config", "usual_features", "usual_model", "PEPNet",
-    "RocketLaunching"
+    "RocketLaunching", "Ensemble"
 ]

@@ -60,6 +60,7 @@ class RankChoices(NamedTuple):
         wukong_layers: of WuKong, one above the other
         wukong_fields: that each of the two blocks of such a layer makes
         attention_units: of the relevance in DIN
+        members: copies of the model with tables of their own, whose mean is the prediction
     """
     hidden_units: Sequence[int] = (256, 128, 64)
     dropout: float = 0.0
@@ -70,6 +71,7 @@ class RankChoices(NamedTuple):
     wukong_layers: int = 2
     wukong_fields: int = 8
     attention_units: Sequence[int] = (32,)
+    members: int = 1
 
     def mlp(self, units: Sequence[int] | None = None) -> dict[str, Any]:
         "Settings of a network."
@@ -310,8 +312,10 @@ def rank_config(
     if isinstance(features, Dataset): features, tables, sizes = _of_recipe(model_name, features, sizes)
     choices = checked_sizes(RankChoices, sizes)
     fields = build(kinds_with_table(model_name, features), choices) | tables
-    dropout = dropout_config(variational_dropout)
-    return ModelConfig(**fields, losses=list(losses), variational_dropout=dropout)
+    return ModelConfig(
+        **fields, losses=list(losses), variational_dropout=dropout_config(variational_dropout),
+        members=choices.members
+    )
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #cf92e9fd
 def rank_features(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'SEQUENCES', 'TREE', 'RANKING', 'TASKS', 'RANK_MODELS', 'DRAWN', 'TASK_MODELS', 'RECIPES', 'MANY_ROWS',
-           'LASTING', 'RATINGS', 'FRAPPE', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed', 'with_own',
-           'reads', 'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
+           'LASTING', 'RATINGS', 'FRAPPE', 'SEVERAL', 'SPARSE_SEQUENCES', 'SPARSE_GATED', 'CENSUS', 'TUNED', 'changed',
+           'with_own', 'reads', 'Recipe', 'recipe_of', 'checked_sizes', 'recipe_features']
 
 # %% ../../nbs/60_models/59_recipes.ipynb #b21eec8e
 from collections.abc import Mapping, Sequence
@@ -161,6 +161,7 @@ FRAPPE = RANKING.model_copy(
         table_weight_decay=0.05, platt=True, patience=3, average_decay=0.995, average_beside=True
     )
 )
+SEVERAL = FRAPPE.with_own(architecture=FRAPPE.architecture | {"members": 4})
 
 # %% ../../nbs/60_models/59_recipes.ipynb #a0ef0d3f
 SPARSE_SEQUENCES = DRAWN.model_copy(
@@ -195,7 +196,7 @@ TUNED: dict[str, dict[str, Recipe]] = {
         {"SASRec": SPARSE_SEQUENCES, "ESASRec": SPARSE_GATED},
     ),
     "movielens-100k": dict.fromkeys(RANK_MODELS, RATINGS),
-    "frappe": dict.fromkeys(RANK_MODELS, FRAPPE),
+    "frappe": dict.fromkeys(RANK_MODELS, FRAPPE) | {"DCNV2": SEVERAL},
     "census-income": dict.fromkeys(TASK_MODELS, CENSUS),
 }
 
@@ -211,7 +212,7 @@ def recipe_of(model: BaseModel | type[BaseModel] | str, dataset: Dataset | str |
     Returns:
         the first found by data set and class, then by class, its bases after it; else `Recipe()`
     """
-    own = model if isinstance(model, (str, type)) else type(model)
+    own = model if isinstance(model, (str, type)) else getattr(model, "member_type", type(model))
     names = [own] if isinstance(own, str) else [one.__name__ for one in own.__mro__]
     tuned: Mapping[str, Recipe] = {}
     if isinstance(dataset, str): tuned = TUNED.get(dataset, {})
