@@ -211,5 +211,6 @@ def test_an_item_of_metric_learning_is_the_same_alone_and_in_a_batch():
 
 def test_no_model_of_the_zoo_is_left_out():
     own = {name for name, kind in MODELS.items() if kind.__module__.startswith("recbench.")}
-    assert own == {*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_MODELS, *TOYS, "CoMetricLearningI2I"}
+    assert own == {*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_MODELS, *TOYS, "CoMetricLearningI2I",
+                   "Ensemble"}
     assert sequences.longest(torch.tensor([2, 5]), 9) == 5

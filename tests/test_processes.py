@@ -52,13 +52,14 @@ class Losses:
 
 
 def made(kind: str):
-    "Data, model and settings of a kind, `<model>` or `<model>:<negatives>`."
+    "Data, model and settings of a kind, `<model>`, `<model>*<members>` or `<model>:<negatives>`."
     torch.manual_seed(0)
     name, _, negatives = kind.partition(":")
     if not negatives:
         data = planted_clicks(users=200, items=120, max_history=10)
+        name, _, members = name.partition("*")
         features = rank_features(name, data.features(), 16, 0.1)
-        config = rank_config(name, features, hidden_units=(32, 16))
+        config = rank_config(name, features, hidden_units=(32, 16), members=int(members or 1))
         return data, create_model(config, features, [data.schema.label]), {}
     data = planted(users=200, items=120, seed=0)
     config = match_config(name, data, hidden_units=(32,), output_dim=16, share_embedding=name != "DSSM",
@@ -83,6 +84,7 @@ def trained(kind: str, sharding: str | None, steps: int, **more) -> tuple[list[f
 
 @pytest.mark.parametrize("kind,shardings", [
     ("DeepFM", ("table_wise", "row_wise", None)),
+    ("DCNV2*2", ("row_wise",)),
     ("DSSM:sampled", ("row_wise",)),
     ("DSSM:in_batch", ("table_wise",)),
 ])

@@ -1199,7 +1199,7 @@ class ModelConfig(Open):
     use_pareto_loss_weight: bool = False
     "TorchEasyRec's field: the same as task_weighting Pareto of a model of several tasks"
     members: PositiveInt = 1
-    "copies of a ranking model, each with tables of its own, whose mean is the prediction: an `Ensemble`"
+    "copies of a ranking model with tables of their own, whose mean is the prediction: an `Ensemble`"
 
     @property
     def model(self) -> Any:

@@ -23,6 +23,7 @@ from ..layers.mlp import MLP
 from ..layers.multi_window_din import MultiWindowDINEncoder
 from ..layers.variational_dropout import VariationalDropout
 from ..models.base import BaseModel
+from ..models.ensemble import Ensemble
 
 # %% ../../nbs/88_interop/40_tzrec_save.ipynb #19f66101
 _USUAL = {"output_linear": "output_mlp"}
@@ -94,8 +95,11 @@ def tzrec_names(model: BaseModel, pipeline: PipelineConfig | None = None) -> dic
         pipeline: its config; with a sampler the item's tables stand in data group `__NEG__`
 
     Raises:
-        ValueError: for a parameter whose name there would not lead back to it
+        ValueError: for a parameter whose name there would not lead back to it, and for an `Ensemble`
     """
+    if isinstance(model, Ensemble):
+        raise ValueError(f"members is {len(model.members)}; TorchEasyRec has one model, write one of "
+                         "model.members")
     source = pipeline.data_config if pipeline else None
     neg = bool(source and source.chosen("sampler")[0] and not source.force_base_data_group)
     names = _own_names(model, neg)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['predict', 'of_member', 'init_loss', 'loss', 'total', 'Ensemble']
 
-# %% ../../nbs/60_models/66_ensemble.ipynb #48ed0db0
+# %% ../../nbs/60_models/66_ensemble.ipynb #936b1bbd
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +21,7 @@ from .base import MODELS, BaseModel, NamedModules
 from .heads import Head
 from .rank_model import RankModel
 
-# %% ../../nbs/60_models/66_ensemble.ipynb #1416e0c5
+# %% ../../nbs/60_models/66_ensemble.ipynb #50a26afe
 def _kind(config: ModelConfig) -> type[RankModel]:
     "Class of the members; refuses what is no ranking model."
     kind = lookup(MODELS, config.model_type, "model")
@@ -36,7 +36,7 @@ def _one_output(members: Sequence[RankModel]) -> Head:
     raise ValueError(f"members is {len(members)}; {type(members[0]).__name__} has the outputs "
                      f"{', '.join(one.tower for one in found)}, allowed is 1")
 
-# %% ../../nbs/60_models/66_ensemble.ipynb #906818b8
+# %% ../../nbs/60_models/66_ensemble.ipynb #4d65da41
 def predict(self: "Ensemble", batch: Batch) -> dict[str, Tensor]:
     "Predictions from the mean output; in training those of the members too, `logits/0`."
     found = [member.predict(batch) for member in self.members]
@@ -54,7 +54,7 @@ def of_member(self: "Ensemble", predictions: dict[str, Tensor], place: int) -> d
     own = {name.removesuffix(end): one for name, one in predictions.items() if name.endswith(end)}
     return own or predictions
 
-# %% ../../nbs/60_models/66_ensemble.ipynb #e76bd163
+# %% ../../nbs/60_models/66_ensemble.ipynb #b13507fa
 def init_loss(self: "Ensemble") -> None:
     "Make the losses of every member."
     for member in self.members: member.init_loss()
@@ -70,10 +70,11 @@ def loss(self: "Ensemble", predictions: dict[str, Tensor], batch: Batch) -> dict
 
 
 def total(self: "Ensemble", losses: dict[str, Tensor]) -> Tensor:
-    "The sum times the members: each has the gradient that it would have alone."
-    return len(self.members) * BaseModel.total(self, losses)
+    "The sum, with the gradient of as many sums as members: each learns as it would alone."
+    found = BaseModel.total(self, losses)
+    return found + (len(self.members) - 1) * (found - found.detach())
 
-# %% ../../nbs/60_models/66_ensemble.ipynb #bc5f0b08
+# %% ../../nbs/60_models/66_ensemble.ipynb #ec466293
 class Ensemble(RankModel):
     """Members of one config, made by `create_model` where `members` of the config is above 1.
 

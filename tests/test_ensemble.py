@@ -1,0 +1,101 @@
+"""A ranking model with members: it trains, is saved, resumed, exported and judged as one model."""
+
+import pytest
+import torch
+
+from recbench.data import load_dataset
+from recbench.data.rows.batch import join, make_batch
+from recbench.evaluate import PlattScaled, evaluate_rows
+from recbench.explore import footprint
+from recbench.export.inputs import tensors_of
+from recbench.export.program import export_program
+from recbench.export.wrappers import ScriptWrapper
+from recbench.interop.tzrec_save import save_tzrec_checkpoint
+from recbench.models import Ensemble, rank_config, recipe_of, usual_model
+from recbench.models.rank_configs import RANK_CONFIGS
+from recbench.train import Run, Trainer
+
+
+@pytest.fixture(scope="module")
+def clicks():
+    return load_dataset("planted", task="rank")
+
+
+def short(name, **more):
+    recipe = recipe_of(name, "frappe").with_own(epochs=2, batch_size=512, patience=2)
+    return recipe.with_own(architecture={"hidden_units": [16], "members": 3}, **more)
+
+
+@pytest.fixture(scope="module")
+def run(clicks, tmp_path_factory):
+    place, recipe = tmp_path_factory.mktemp("ensemble") / "run", short("DCNV2")
+    model = usual_model("DCNV2", clicks, recipe)
+    Trainer(model, clicks, recipe=recipe, run_dir=place, progress=False).fit()
+    return Run.load(place)
+
+
+def test_a_run_comes_back_with_all_its_members(run, clicks):
+    assert isinstance(run.model, Ensemble) and len(run.model.members) == 3
+    assert recipe_of(run.model, "frappe") == recipe_of("DCNV2", "frappe")
+    whole = evaluate_rows(run.model, clicks)
+    parts = [evaluate_rows(member, clicks) for member in run.model.members]
+    odds = torch.stack([torch.as_tensor(one.probability).logit() for one in parts]).mean(0)
+    torch.testing.assert_close(torch.as_tensor(whole.probability), odds.sigmoid(), rtol=1e-4, atol=1e-5)
+    assert whole.values()["auc"] > min(one.values()["auc"] for one in parts)
+    assert PlattScaled(run.model, clicks).model is run.model
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rowwise_adagrad"])
+def test_a_member_trains_as_it_would_alone(clicks, optimizer):
+    penalty = 0.05 if optimizer == "adam" else 0.0
+    recipe, losses = short("DCNV2", table_optimizer=optimizer, table_weight_decay=penalty), []
+    several = usual_model("DCNV2", clicks, recipe)
+    alone = usual_model("DCNV2", clicks, recipe, members=1)
+    alone.load_state_dict(several.members[1].state_dict())
+    for model in (several, alone):
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout): part.p = 0.0
+        trainer = Trainer(
+            model, clicks, batch_size=256, steps=20, seed=1, progress=False, recipe=recipe
+        )
+        losses.append(trainer.fit()["loss"].iloc[-1])
+    own = several.members[1].state_dict()
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(own[name], value, rtol=1e-4, atol=1e-5)
+    assert losses[0] < 1.5 * losses[1]      # a mean over members, no sum
+
+
+@pytest.mark.parametrize("name", RANK_CONFIGS)
+def test_every_ranking_model_can_have_members(name, clicks):
+    model = usual_model(name, clicks, members=2).eval()
+    batch = next(iter(Trainer(model, clicks, batch_size=32, steps=1, progress=False).loader))
+    with torch.no_grad(): found, own = model(batch), [one(batch) for one in model.members]
+    torch.testing.assert_close(found["logits"], (own[0]["logits"] + own[1]["logits"]) / 2)
+    assert not torch.equal(own[0]["logits"], own[1]["logits"])
+
+
+def test_its_program_answers_as_it_does(run, clicks):
+    module = ScriptWrapper(run.model.eval())
+    rows = join([clicks.user_rows("valid", torch.arange(40)), clicks.items.take(torch.arange(40))])
+    program, names = export_program(module)
+    with torch.no_grad(): wanted = run.model(make_batch(rows))
+    found = dict(zip(names, program.module()(*tensors_of(rows, module.specs).values())))
+    torch.testing.assert_close(found["probs"], wanted["probs"], rtol=1e-6, atol=1e-6)
+
+
+def test_memory_counts_every_member(clicks):
+    one, three = (footprint(clicks, usual_model("DCNV2", clicks, members=count)) for count in (1, 3))
+    for part in ("tables", "other weights"):
+        assert three.loc[part, "bytes"] == 3 * one.loc[part, "bytes"]
+
+
+@pytest.mark.parametrize("members", [0, -1, 1.5, "2 or 3"])
+def test_members_that_cannot_be_are_refused(members, clicks):
+    with pytest.raises(ValueError, match="members"):
+        rank_config("DCNV2", clicks, members=members)
+
+
+def test_a_checkpoint_for_another_library_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="members is 3; .* write one of model.members"):
+        save_tzrec_checkpoint(run.model, tmp_path)
+    assert (save_tzrec_checkpoint(run.model.members[0], tmp_path) / "model").is_dir()
