@@ -68,10 +68,14 @@ def test_frames_tables_streams_and_files_give_one_data_set(tmp_path, text, kind)
     (tmp_path / "parts").mkdir()
     for place in range(3): shutil.copy(tmp_path / f"{place}.parquet", tmp_path / "parts")
     table = pa.Table.from_pandas(log, preserve_index=False)
+    (tmp_path / "mapped").mkdir()
+    for name, opens in (("mapped/one.feather", pa.ipc.new_file), ("one.arrow", pa.ipc.new_stream)):
+        with opens(tmp_path / name, table.schema) as out: out.write_table(table, max_chunksize=700)
     forms = [
         table, pa.RecordBatchReader.from_batches(table.schema, table.to_batches(500)),
         tmp_path / "all.parquet", str(tmp_path / "all.csv"),
         [tmp_path / f"{place}.parquet" for place in range(3)], tmp_path / "parts",
+        tmp_path / "one.arrow", tmp_path / "mapped",
     ]
     read = dict(split=Split(kind=kind), text=["user_id", "item_id"] if text else [], verbose=False)
     expected = dataset_from_frames(log, **read)

@@ -28,7 +28,7 @@ from ...core.heap import give_back_freed_memory
 from ...core.sizes import check_fits
 from .dataset import SPLITS, Dataset, build_dataset, label_line
 from ..rows.features import Feature, IdFeature, RawFeature, SequenceFeature
-from .files import CSV, Source, as_text, read_file, read_frame, stacked
+from .files import ARROW, CSV, Source, as_text, read_file, read_frame, stacked
 from .infer import infer_sources, is_text
 from .labels import label_gaps, settle
 from .schema_file import SchemaFile, make_schema, read_schema
@@ -977,8 +977,8 @@ def dataset_from_frames(
 
     Args:
         events: one row an interaction: a pandas or polars frame, an Arrow table or stream of
-            batches, a list of dicts, the path of a Parquet or CSV file or of a folder of Parquet
-            files, or a list of paths, of which a column is read at a time; or
+            batches, a list of dicts, the path of a Parquet, Arrow or CSV file or of a folder of
+            Parquet or Arrow files, or a list of paths, of which a column is read at a time; or
             {"train": ..., "valid": ..., "test": ...}, valid only where rows validate
         users: one row a user, in any of these forms
         items: one row an item: the catalogue
@@ -1046,8 +1046,10 @@ def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str
     "A frame, a file, some files or a folder of them as a source."
     paths = [frame] if isinstance(frame, (str, Path)) else frame
     if isinstance(frame, (str, Path)) and Path(frame).is_dir():
-        paths = sorted(Path(frame).glob("*.parquet"))
-        if not paths: raise ValueError(f"folder {Path(frame).name} of {table} holds no .parquet file")
+        found = {kind: sorted(Path(frame).glob(f"*{kind}")) for kind in (".parquet", *ARROW)}
+        paths = next(filter(None, found.values()), [])
+        if not paths:
+            raise ValueError(f"folder {Path(frame).name} of {table} holds no file in {', '.join(found)}")
     if isinstance(paths, (list, tuple)) and paths and isinstance(paths[0], (str, Path)):
         return _read_files([Path(path) for path in paths], text, numbers)
     return read_frame(table, frame, text)
