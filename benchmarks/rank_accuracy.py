@@ -18,6 +18,7 @@ the named models, of one seed each: their log odds, with weights that the valida
 import argparse
 import json
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -97,11 +98,18 @@ def settings_of(name: str, model_name: str) -> dict:
     return recipe_of(model_name, "frappe" if name == "frappe" else "movielens-100k").to_dict()
 
 
+def label_of(name: str, model_name: str) -> str:
+    "What tables call it: the model, and how many members it has."
+    members = settings_of(name, model_name)["architecture"].get("members", 1)
+    return f"{model_name}, {members} members" if members > 1 else model_name
+
+
 def write_record(file: Path, name: str, model_name: str, seed: int) -> None:
     "A small record of a finished training, for the page of results."
     found, valid = finished(file, settings_of(name, model_name))
     command = f"python benchmarks/rank_accuracy.py --datasets {name} --models {model_name}"
     recipe = str(recipe_of(model_name, "frappe" if name == "frappe" else "movielens-100k"))
+    found = replace(found, name=label_of(name, model_name))
     with np.load(file) as kept: about = json.loads(str(kept["about"]))
     record_rows(RECORDED.get(name, name), found, seed, f"{command} --seeds {seed}", valid,
                 about.get("cpu_seconds"), about.get("end", ""), recipe)
@@ -182,7 +190,7 @@ def stack(name: str, models: list[str], seed: int, folder: Path, write: bool) ->
     data = data_of(name, False)
     members = {one: Kept(folder / f"{name}-{one}-{seed}.npz") for one in models}
     both = Stacked(members, data)
-    label = f"Stacked ({', '.join(models)})"
+    label = f"Stacked ({' and '.join(label_of(name, one) for one in models)})"
     found, valid = evaluate_rows(both, data, name=label), evaluate_rows(both, data, "valid").values()
     if write:
         shares = ", ".join(f"{one} {weight:.2f}" for one, weight in both.weights.items())

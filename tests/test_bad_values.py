@@ -3,6 +3,7 @@ sentence with the argument's name when the object is made.
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ from recbench.evaluate.baselines import refit_baselines
 from recbench.evaluate.item_index import ItemIndex
 from recbench.evaluate.platt import PlattScaled
 from recbench.evaluate.ranking import evaluate_rows
-from recbench.evaluate.retrieval import check_cut_offs
+from recbench.evaluate.retrieval import check_cut_offs, readable
 from recbench.evaluate.row_baselines import fit_row_baselines
 from recbench.evaluate.significance import bootstrap_interval
 from recbench.export import load_exported
@@ -222,6 +223,7 @@ def test_what_is_no_path_is_refused_by_name(read, value):
     ("dataset", lambda: fit_row_baselines(None)), ("dataset", lambda: refit_baselines({}, None)),
     ("baselines", lambda: refit_baselines(None, DATA)), ("dataset", lambda: match_config("DSSM", None)),
     ("reader", lambda: RowStream(None, "rows.parquet")), ("pipeline", lambda: RowReader(None)),
+    ("item_emb", lambda: ItemIndex(None)),
     ("pipeline", lambda: build(None)),
     ("model_config", lambda: create_model(None, FEATURES, ["label"])),
 ])
@@ -253,6 +255,11 @@ def test_scores_without_numbers_are_refused_with_split_and_rows():
     rows = len(CLICKS.test)
     with pytest.raises(ValueError, match=f"not finite in 1 of {rows:,} rows of test, first in row 7"):
         evaluate_rows(Guess(spoilt), CLICKS)
+
+
+def test_a_table_of_numbers_is_not_readable():
+    with pytest.raises(ValueError, match="^frame has the columns auc, none with a value below it"):
+        readable(pd.DataFrame({"auc": [0.9]}))
 
 
 def test_a_cut_off_above_the_catalogue_is_told():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core.checks import whole
+from ..core.checks import instance, whole
 from ..data.rows.table import Jagged
 from .cards import Card
 from .ranks import seen_cells
@@ -93,12 +93,13 @@ def merge_interests(items: Tensor, values: Tensor, k: int) -> tuple[Tensor, Tens
 # %% ../../nbs/70_evaluate/50_item_index.ipynb #1bbdb34b
 IndexKind = Literal["exact", "flat", "ivf", "hnsw", "pq"]
 
-
+# %% ../../nbs/70_evaluate/50_item_index.ipynb #8e627a39
 def _check_index(item_emb: Tensor, kind: IndexKind, effort: int, seed: int) -> None:
     """Refuse what cannot be searched.
 
     No vectors, no numbers in them, and settings that faiss cannot hold.
     """
+    instance("item_emb", item_emb, Tensor)
     if kind not in ("exact", "flat", "ivf", "hnsw", "pq"):
         raise ValueError(f"kind is {kind!r}; allowed are 'exact', 'flat', 'ivf', 'hnsw', 'pq'")
     if kind == "pq" and (len(item_emb) < 9984 or item_emb.shape[-1] % 4):

@@ -31,10 +31,10 @@ from .esasrec import ESASRec
 from .esmm import ESMM
 from .final_mlp import FinalMLP
 from .hstu_match import HSTUMatch
-from .mask_net import MaskNet
-from .match_model import MatchModel, MatchTower, MatchTowerWoEG, TwoTowerModel
 
 # %% ../../nbs/60_models/99_models.ipynb #9803caf0
+from .mask_net import MaskNet
+from .match_model import MatchModel, MatchTower, MatchTowerWoEG, TwoTowerModel
 from .mind import MIND, label_aware_attention
 from .mmoe import MMoE
 from .multi_task_model import MultiTaskModel, TaskTower

@@ -312,10 +312,8 @@ def rank_config(
     if isinstance(features, Dataset): features, tables, sizes = _of_recipe(model_name, features, sizes)
     choices = checked_sizes(RankChoices, sizes)
     fields = build(kinds_with_table(model_name, features), choices) | tables
-    return ModelConfig(
-        **fields, losses=list(losses), variational_dropout=dropout_config(variational_dropout),
-        members=choices.members
-    )
+    fields |= {"members": choices.members, "variational_dropout": dropout_config(variational_dropout)}
+    return ModelConfig(**fields, losses=list(losses))
 
 # %% ../../nbs/60_models/60_rank_configs.ipynb #cf92e9fd
 def rank_features(

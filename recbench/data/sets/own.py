@@ -1049,7 +1049,8 @@ def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str
         found = {kind: sorted(Path(frame).glob(f"*{kind}")) for kind in (".parquet", *ARROW)}
         paths = next(filter(None, found.values()), [])
         if not paths:
-            raise ValueError(f"folder {Path(frame).name} of {table} holds no file in {', '.join(found)}")
+            raise ValueError(f"folder {Path(frame).name} of {table} holds no file in "
+                             f"{', '.join(found)}")
     if isinstance(paths, (list, tuple)) and paths and isinstance(paths[0], (str, Path)):
         return _read_files([Path(path) for path in paths], text, numbers)
     return read_frame(table, frame, text)
