@@ -110,7 +110,12 @@ def item_model() -> BaseModel:
     return create_model(config, features, ["user_index"])
 
 
-OTHERS = {"TDM": tree_model, "CoMetricLearningI2I": item_model,
+def several() -> BaseModel:
+    "DCNV2 with two members."
+    return usual_model("DCNV2", planted(users=60, items=90), members=2)
+
+
+OTHERS = {"TDM": tree_model, "CoMetricLearningI2I": item_model, "Ensemble": several,
           **{name: lambda name=name: toy_model(name) for name in TOY}}
 ZOO = [*dict.fromkeys((*MATCH_CONFIGS, *RANK_CONFIGS, *TASK_CONFIGS, *OTHERS))]
 

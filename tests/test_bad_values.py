@@ -258,7 +258,7 @@ def test_scores_without_numbers_are_refused_with_split_and_rows():
 
 
 def test_a_table_of_numbers_is_not_readable():
-    with pytest.raises(ValueError, match="^frame has the columns auc, none with a value below it"):
+    with pytest.raises(ValueError, match="^frame has the columns auc, without values"):
         readable(pd.DataFrame({"auc": [0.9]}))
 
 

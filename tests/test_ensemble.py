@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from recbench.core.config import ModelConfig
 from recbench.data import load_dataset
 from recbench.data.rows.batch import join, make_batch
 from recbench.evaluate import PlattScaled, evaluate_rows
@@ -11,7 +12,7 @@ from recbench.export.inputs import tensors_of
 from recbench.export.program import export_program
 from recbench.export.wrappers import ScriptWrapper
 from recbench.interop.tzrec_save import save_tzrec_checkpoint
-from recbench.models import Ensemble, rank_config, recipe_of, usual_model
+from recbench.models import Ensemble, create_model, rank_config, recipe_of, usual_model
 from recbench.models.rank_configs import RANK_CONFIGS
 from recbench.train import Run, Trainer
 
@@ -41,6 +42,7 @@ def test_a_run_comes_back_with_all_its_members(run, clicks):
     parts = [evaluate_rows(member, clicks) for member in run.model.members]
     odds = torch.stack([torch.as_tensor(one.probability).logit() for one in parts]).mean(0)
     torch.testing.assert_close(torch.as_tensor(whole.probability), odds.sigmoid(), rtol=1e-4, atol=1e-5)
+    assert whole.name == "DCNV2, 3 members"
     assert whole.values()["auc"] > min(one.values()["auc"] for one in parts)
     assert PlattScaled(run.model, clicks).model is run.model
 
@@ -87,6 +89,28 @@ def test_memory_counts_every_member(clicks):
     one, three = (footprint(clicks, usual_model("DCNV2", clicks, members=count)) for count in (1, 3))
     for part in ("tables", "other weights"):
         assert three.loc[part, "bytes"] == 3 * one.loc[part, "bytes"]
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+def test_models_of_tasks_have_no_members(towers, clicks):
+    names = ["click", "buy"][:towers]
+    parts = [{"tower_name": name, "label_name": name, "losses": [{"binary_cross_entropy": {}}]}
+             for name in names]
+    config = ModelConfig(
+        feature_groups=[{"group_name": "all", "feature_names": ["item_id"]}], members=2,
+        mmoe={"num_expert": 2, "expert_mlp": {"hidden_units": [4]}, "task_towers": parts},
+    )
+    with pytest.raises(ValueError, match="^members is above 1; MMoE is no ranking model of one task"):
+        create_model(config, clicks.features(), names)
+
+
+def test_parts_that_a_ranking_model_promises_are_there(run, clicks):
+    model = run.model
+    model.init_loss()
+    assert model.loss_set is model.members[0].loss_set and not model.variational_dropout
+    batch = next(iter(Trainer(model, clicks, batch_size=8, steps=1, progress=False).loader))
+    read, own = model.build_input(batch), model.members[0].build_input(batch)
+    assert {*read} == {*own} and all(torch.equal(read[name], own[name]) for name in own)
 
 
 @pytest.mark.parametrize("members", [0, -1, 1.5, "2 or 3"])

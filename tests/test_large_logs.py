@@ -89,6 +89,28 @@ def test_frames_tables_streams_and_files_give_one_data_set(tmp_path, text, kind)
     _same(dataset_from_frames(paths, **read), dataset_from_frames(given, **read))
 
 
+def test_a_folder_is_read_whole_and_broken_arrow_files_are_named(tmp_path):
+    log, ends = _log(900, False), []
+    table = pa.Table.from_pandas(log, preserve_index=False)
+    table[:300].to_pandas().to_parquet(tmp_path / "a.parquet")
+    with pa.ipc.new_file(tmp_path / "b.FEATHER", table.schema) as out: out.write_table(table[300:600])
+    with (tmp_path / "c.arrow").open("wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+        for start in range(600, 900, 100):
+            out.write_table(table[start:start + 100])
+            ends.append(file.tell())
+    read = dict(split=Split(kind="global-time"), verbose=False)
+    _same(dataset_from_frames(tmp_path, **read), dataset_from_frames(log, **read))
+    whole = (tmp_path / "c.arrow").read_bytes()
+    twice = pa.table([[1], [2]], names=["n", "n"])
+    with pa.ipc.new_file(tmp_path / "twice.arrow", twice.schema) as out: out.write_table(twice)
+    for content, fault in ((whole[:ends[1]], "cut off: the end of the Arrow stream is missing"),
+                           ((tmp_path / "a.parquet").read_bytes(), "is not an Arrow file"),
+                           ((tmp_path / "twice.arrow").read_bytes(), "has columns .'n'. twice")):
+        (tmp_path / "one.arrow").write_bytes(content)
+        with pytest.raises(ValueError, match=f"^one.arrow .*{fault}"):
+            dataset_from_frames(tmp_path / "one.arrow", **read)
+
+
 @pytest.mark.parametrize("text", [False, True])
 def test_loading_keeps_less_than_twice_what_is_encoded(text):
     log = _log(60_000, text)

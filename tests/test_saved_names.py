@@ -1,11 +1,14 @@
 "Weights and averages saved under the names that parts of networks had before load into today's models."
 
+import copy
+
 import pytest
 import torch
 
 from recbench.data.published.planted import planted_clicks
-from recbench.models import usual_model
+from recbench.models import recipe_of, usual_model
 from recbench.train import ExponentialAverage, Trainer
+from recbench.train.runs import check_same, read_config
 
 BEFORE = {
     "DCNV1": {"deep_mlp": "deep", "final_mlp": "final_dnn"},
@@ -72,3 +75,17 @@ def test_averages_saved_under_earlier_names_go_on(clicks):
         torch.equal(value, first.callbacks[0].averages[key])
         for key, value in second.callbacks[0].averages.items()
     )
+
+
+def test_runs_of_configs_that_had_no_members_go_on(clicks, tmp_path):
+    recipe = recipe_of("DCNV2", clicks)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, members in zip(folders, (1, 2)):
+        model = usual_model("DCNV2", clicks, recipe, members=members)
+        Trainer(model, clicks, steps=2, run_dir=folder, progress=False).fit()
+    old, several = (read_config(folder) for folder in folders)
+    now = copy.deepcopy(old)
+    assert old["model"]["config"].pop("members") == 1
+    check_same(old, now)
+    with pytest.raises(ValueError, match="model.config.members was 1 and is 2"):
+        check_same(old, several)

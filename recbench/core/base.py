@@ -35,7 +35,7 @@ def read_text(path_or_text: str | Path) -> str:
     Args:
         path_or_text: a file, or the text itself
     """
-    if isinstance(path_or_text, Path): return path_or_text.read_text(encoding="utf-8")
+    if isinstance(path_or_text, os.PathLike): return Path(path_or_text).read_text(encoding="utf-8")
     if not isinstance(path_or_text, str):
         raise ValueError(f"path_or_text is {path_or_text!r:.80}; must be a path, or the text itself")
     # False too where text is too long for a name

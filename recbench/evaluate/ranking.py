@@ -34,6 +34,7 @@ from recbench.evaluate.row_metrics import (
 from .significance import users_apart
 from .task_rows import TaskRows, as_judged, fit_task_baselines, judged_rows
 from ..metrics.xauc import XAUC
+from ..models.base import title_of
 from ..models.rank_model import METRIC_KINDS, Head, check_labels, in_words
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #8f59c61b
@@ -108,7 +109,7 @@ def check_finite(name: str, values: np.ndarray, split: str) -> np.ndarray:
         values: [R] or [R, C]
         split: whose rows they are
     """
-    good = np.isfinite(values).reshape(len(values), -1).all(1)
+    good = np.isfinite(values).all(tuple(range(1, values.ndim)))
     if good.all(): return values
     raise ValueError(f"{name} is not finite in {(~good).sum():,} of {len(good):,} rows of {split}, "
                      f"first in row {int(good.argmin())}")
@@ -173,7 +174,7 @@ def _evaluation(
     model, name: str | None, dataset: Dataset, split: str, probability: np.ndarray, label: np.ndarray
 ) -> RankEvaluation:
     "A model's probabilities beside what came true, under the protocol of the data set."
-    name, protocol = name or type(model).__name__, _protocol(dataset, split)
+    name, protocol = name or title_of(model), _protocol(dataset, split)
     return RankEvaluation(name, protocol, probability, label, *units_of(dataset, split))
 
 # %% ../../nbs/70_evaluate/70_ranking.ipynb #21b4d998
@@ -637,7 +638,7 @@ def evaluate_tasks(
         as `compare_rows`, rows "auc_ctr [protocol]" of one task after the other; with (ceiling, value)
             where the data set knows that of a label, and (rows, count | positive)
     """
-    own, tasks = name or type(model).__name__, judged_rows(model.heads)
+    own, tasks = name or title_of(model), judged_rows(model.heads)
     others, found = _others(baselines, model, tasks, dataset), predict_split(model, dataset, split)
     whole = pd.concat([
         _task_table(model, dataset, task, split, own, found, others.get(task.question, {}),

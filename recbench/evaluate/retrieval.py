@@ -586,11 +586,12 @@ def readable(frame: pd.DataFrame, digits: int = 3) -> pd.DataFrame:
         frame: from `compare`, `evaluate_retrieval` or `evaluate_ranking`
         digits: after the point
     """
+    instance("frame", frame, pd.DataFrame)
     names = list(dict.fromkeys(frame.columns.get_level_values(0)))
     parts = {name: pd.DataFrame(frame[name]) for name in names}
     if not any({"value", "count"} & {*part} for part in parts.values()):
-        raise ValueError(f"frame has the columns {', '.join(map(str, names))}, none with a value below "
-                         "it; must come from compare, evaluate_retrieval or evaluate_ranking")
+        raise ValueError(f"frame has the columns {', '.join(map(str, names)) or 'none'}, without "
+                         "values; must come from compare, evaluate_retrieval or evaluate_ranking")
     shown, number = ("value", "low", "high"), f"{{:.{digits}f}}"
     models = {name: _counts(part) if "count" in part else _cell(part, shown, number)
               for name, part in parts.items()}

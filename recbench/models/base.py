@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'RENAMED', 'check_read', 'table_features', 'feature_group', 'get_features_in_feature_groups', 'NamedModules',
            'group_dropout', 'drop_features', 'update_loss_metrics', 'compute_metric', 'compute_train_metric', 'total',
-           'current_name', 'embedding_tables', 'sparse_parameters', 'predict', 'loss', 'update_metric',
+           'current_name', 'title_of', 'embedding_tables', 'sparse_parameters', 'predict', 'loss', 'update_metric',
            'update_train_metric', 'inherit_help', 'BaseModel', 'create_model']
 
 # %% ../../nbs/60_models/10_base.ipynb #55f8ec30
@@ -175,6 +175,15 @@ def _load_from_state_dict(
     for name in [name for name in state_dict if name.startswith(prefix)]:
         state_dict[prefix + current_name(self, name.removeprefix(prefix))] = state_dict.pop(name)
     nn.Module._load_from_state_dict(self, state_dict, prefix, *args, **kwargs)
+
+# %% ../../nbs/60_models/10_base.ipynb #d83be35d
+def title_of(model: Any) -> str:
+    """What tables call a model: its class; "DCNV2, 4 members" of an ensemble.
+
+    Args:
+        model: of the zoo, a guest or a baseline
+    """
+    return getattr(model, "title", type(model).__name__)
 
 # %% ../../nbs/60_models/10_base.ipynb #c0b67644
 def embedding_tables(model: nn.Module) -> list[Tables]:

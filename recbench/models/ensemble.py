@@ -16,22 +16,24 @@ from ..core.config import ModelConfig
 from ..core.registry import lookup
 from ..data.rows.batch import Batch
 from ..data.rows.features import Feature
-from .base import MODELS, BaseModel
+from .base import MODELS, BaseModel, NamedModules
+from .multi_task_model import MultiTaskModel
 from .rank_model import RankModel
 
 # %% ../../nbs/60_models/66_ensemble.ipynb #50a26afe
 def _kind(config: ModelConfig) -> type[RankModel]:
-    "Class of the members; refuses what is no ranking model."
+    "Class of the members; refuses what is no ranking model, and models of tasks."
     kind = lookup(MODELS, config.model_type, "model")
-    if issubclass(kind, RankModel): return kind
-    raise ValueError(f"members is above 1; {config.model_type} is no ranking model, allowed is 1")
+    if issubclass(kind, RankModel) and not issubclass(kind, MultiTaskModel): return kind
+    raise ValueError(f"members is above 1; {config.model_type} is no ranking model of one task, "
+                     "allowed is 1")
 
 
 def _check_output(members: Sequence[RankModel]) -> None:
     "Refuse models with several outputs."
     found = list(members[0].heads)
     if len(found) == 1: return
-    raise ValueError(f"members is {len(members)}; {type(members[0]).__name__} has the outputs "
+    raise ValueError(f"members is above 1; {type(members[0]).__name__} has the outputs "
                      f"{', '.join(one.tower for one in found)}, allowed is 1")
 
 # %% ../../nbs/60_models/66_ensemble.ipynb #4d65da41
@@ -62,6 +64,7 @@ def of_member(self: "Ensemble", predictions: dict[str, Tensor], place: int) -> d
 def init_loss(self: "Ensemble") -> None:
     "Make the losses of every member."
     for member in self.members: member.init_loss()
+    self.__dict__["loss_set"] = self.members[0].loss_set
 
 
 def loss(self: "Ensemble", predictions: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -74,7 +77,10 @@ def loss(self: "Ensemble", predictions: dict[str, Tensor], batch: Batch) -> dict
 
 
 def total(self: "Ensemble", losses: dict[str, Tensor]) -> Tensor:
-    "The sum, with the gradient of as many sums as members: each learns as it would alone."
+    """The sum, with the gradient of as many sums as members: each learns as it would alone.
+
+    A limit on the norm of all gradients together is reached sooner than by one.
+    """
     found = BaseModel.total(self, losses)
     return found + (len(self.members) - 1) * (found - found.detach())
 
@@ -87,8 +93,9 @@ def make_members(self: "Ensemble") -> None:
     parts = [self.member_type(alone, *given) for _ in range(self.config.members)]
     self.members = cast(Sequence[RankModel], nn.ModuleList(parts))
     _check_output(self.members)
-    # not a child: it is one of the first member, and all read a batch alike
+    # not a child of the ensemble too: it is the first member's, and all read a batch alike
     self.__dict__["embedding_group"] = parts[0].embedding_group
+    self.variational_dropout = NamedModules()      # that of the members is theirs
 
 # %% ../../nbs/60_models/66_ensemble.ipynb #ec466293
 class Ensemble(RankModel):
@@ -98,6 +105,7 @@ class Ensemble(RankModel):
         members: the models
         member_type: their class
     """
+    columns_read = None      # members say which they read
     members: Sequence[RankModel]
     member_type: type[RankModel]
 
@@ -108,6 +116,11 @@ class Ensemble(RankModel):
         BaseModel.__init__(self, model_config, features, labels, sample_weights, **kwargs)
         self.make_members()
         self.init_heads()
+
+    @property
+    def title(self) -> str:
+        "What tables call it."
+        return f"{self.member_type.__name__}, {len(self.members)} members"
 
     make_members, of_member, predict = make_members, of_member, predict
     init_loss, loss, total = init_loss, loss, total

@@ -41,9 +41,10 @@ def guest_modules(model: BaseModel) -> dict[str, str]:
     Args:
         model: its class, and the losses and metrics that its config names
     """
-    keys = [type(model).__name__, *_added(model.config)]
+    own: type = getattr(model, "member_type", type(model))
+    keys = [own.__name__, *_added(model.config)]
     found = {key: origin(table[key])[0] for table in TABLES.values() for key in keys if key in table}
-    found[type(model).__name__] = type(model).__module__
+    found[own.__name__] = own.__module__
     return {key: module for key, module in found.items() if module.split(".")[0] != "recbench"}
 
 # %% ../../nbs/60_models/27_guests.ipynb #6d02c00a

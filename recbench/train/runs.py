@@ -57,6 +57,7 @@ from ..data.rows.vocabulary import Vocabulary
 from ..evaluate.cards import Card
 from ..evaluate.item_index import ItemIndex
 from ..evaluate.ranks import seen_cells
+from ..evaluate.retrieval import at_rest
 from ..evaluate.tree_index import TreeIndex
 from ..models.base import MODELS, BaseModel
 from ..models.guests import guest_modules, need_guests
@@ -286,6 +287,13 @@ def identity(config: Mapping) -> dict[str, Any]:
     return {part: config[part] for part in parts if part in config}
 
 # %% ../../nbs/80_train/60_runs.ipynb #65ede163
+# what a config says that an older run did not write
+_DEFAULTS = {
+    f"model.config.{name}": field.default for name, field in ModelConfig.model_fields.items()
+    if isinstance(field.default, (bool, int, float, str))
+}
+
+
 def check_same(written: Mapping, now: Mapping) -> None:
     """Refuse to resume a run with another model, loader, schedule, average, other settings or other
     data.
@@ -295,7 +303,7 @@ def check_same(written: Mapping, now: Mapping) -> None:
     if "run" not in written: free |= {"data.vocabularies", "data.offers_seen"}
     if "clock" not in written["data"]: free |= {"data.clock"}
     parts = identity(written)
-    old, new = flat(parts), flat({part: now[part] for part in parts})
+    old, new = {**_DEFAULTS, **flat(parts)}, flat({part: now[part] for part in parts})
     differ = [
         f"{name} was {old.get(name)!r:.200} and is {new.get(name)!r:.200}"
         for name in sorted({*old, *new} - free) if old.get(name) != new.get(name)
@@ -750,7 +758,7 @@ def predict_rows(self: "Run", rows: Any, block: int = 8192) -> pd.DataFrame:
     for start in range(0, len(rows), block):
         some = rows.iloc[start:start + block]
         part = encode_rows(some, self.schema, self.vocabularies, read, self.clock)
-        with torch.no_grad(): found = self.model.predict(make_batch(part))
+        with at_rest(self.model): found = self.model.predict(make_batch(part))
         parts.append(columns_of(found))
     return pd.concat(parts, ignore_index=True).set_axis(rows.index) if parts else pd.DataFrame()
 

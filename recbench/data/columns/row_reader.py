@@ -8,8 +8,9 @@ __all__ = ['Source', 'data_files', 'input_types', 'csv_tables', 'parquet_tables'
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #00b98e8c
 import glob
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +45,8 @@ def data_files(path: str | Path | Sequence[str | Path], folder: str | Path = "")
         path: file, folder, pattern, or several of them: a list, or a text with commas
         folder: that relative paths start in
     """
-    several = path if isinstance(path, (list, tuple)) else str(as_path("path", path)).split(",")
+    one = isinstance(path, (str, PathLike)) or not isinstance(path, Iterable)
+    several = str(as_path("path", path)).split(",") if one else path
     parts = [str(as_path("path", part)) for part in several]
     found: list[Path] = []
     for part in (one.strip() for one in parts):

@@ -201,21 +201,41 @@ def _parquet_column(path: Path, name: str) -> pa.ChunkedArray:
     except _FAULTS as error: raise _corrupt(path, error) from error
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #6a12445a
-def _open_arrow(path: Path, *only: int) -> Any:
-    "A reader of the columns in these places, none: of all; of a file with its table, or of a stream."
-    with path.open("rb") as file: whole = file.read(6) == b"ARROW1"
-    opens = pa.ipc.open_file if whole else pa.ipc.open_stream
-    return opens(pa.memory_map(str(path)), options=pa.ipc.IpcReadOptions(included_fields=list(only)))
+_STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def _arrow_reader(path: Path) -> Callable[..., Any]:
+    "What opens the file's form; other content, and a stream whose end is missing, are refused."
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(6)
+        file.seek(-min(size, 8), 2)
+        tail = file.read()
+    if head == b"ARROW1": return pa.ipc.open_file
+    if head[:4] != _STREAM_END[:4]:
+        raise ValueError(f"{path.name} is not an Arrow file: it has {size:,} bytes and begins with "
+                         f"{head!r}; Parquet files must end in .parquet")
+    if tail == _STREAM_END: return pa.ipc.open_stream
+    raise ValueError(f"{path.name} is cut off: the end of the Arrow stream is missing after "
+                     f"{size:,} bytes; copy or write it again")
+
+# %% ../../../nbs/10_data/20_sets/30_files.ipynb #3f293378
+def _open_arrow(path: Path, place: int | None = None) -> Any:
+    "A mapped reader of the column in a place, or of all."
+    options = pa.ipc.IpcReadOptions(included_fields=None if place is None else [place])
+    return _arrow_reader(path)(pa.memory_map(str(path)), options=options)
 
 
 def _read_arrow(path: Path, columns: Sequence[str] | None) -> Columns:
     try: whole = _open_arrow(path).schema
     except _FAULTS as error: raise _corrupt(path, error) from error
+    _check_names(path.name, whole.names)
     def read(name: str) -> pa.ChunkedArray:
         try: return _open_arrow(path, whole.get_field_index(name)).read_all()[name]
         except _FAULTS as error: raise _corrupt(path, error) from error
-    schema = pa.schema([one for one in whole if columns is None or one.name in columns])
-    return Columns(schema, len(read(schema.names[0])) if len(schema) else 0, read)
+    rows = len(read(whole.names[0])) if whole.names else 0
+    wanted = whole.names if columns is None else [name for name in columns if name in whole.names]
+    return Columns(pa.schema([whole.field(name) for name in wanted]), rows, read)
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #14508ad9
 def _csv(path: Path, threads: bool, text: Collection[str] = (), only: Sequence[str] = ()) -> pa.Table:
@@ -270,6 +290,13 @@ def _name_column(path: Path, message: str) -> str:
 CSV, ARROW = (".csv", ".tsv", ".csv.gz", ".tsv.gz"), (".arrow", ".feather")
 
 # %% ../../../nbs/10_data/20_sets/30_files.ipynb #88d94c29
+def _table_of(path: Path, columns: Sequence[str] | None, text: Collection[str]) -> Any:
+    "The content by the end of the name."
+    name = path.name.lower()
+    if name.endswith(CSV): return _read_csv(path, text)
+    return _read_arrow(path, columns) if name.endswith(ARROW) else _read_parquet(path, columns)
+
+
 def read_file(
     path: Path | str, columns: Sequence[str] | None = None, text: Collection[str] = (),
     numbers: Collection[str] = ()
@@ -290,11 +317,8 @@ def read_file(
         )
     if not path.stat().st_size: raise ValueError(f"{path.name} is empty (0 bytes)")
     is_csv = path.name.lower().endswith(CSV)
-    is_arrow = path.name.lower().endswith(ARROW)
-    table = (_read_csv(path, text) if is_csv
-             else _read_arrow(path, columns) if is_arrow else _read_parquet(path, columns))
     try:
-        source = _checked(Source(path.name, table))
+        source = _checked(Source(path.name, _table_of(path, columns, text)))
         return (
             Source(path.name, _with_zeros(path, source.table, numbers)) if is_csv
             else as_text(source, text)

@@ -1046,11 +1046,11 @@ def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str
     "A frame, a file, some files or a folder of them as a source."
     paths = [frame] if isinstance(frame, (str, Path)) else frame
     if isinstance(frame, (str, Path)) and Path(frame).is_dir():
-        found = {kind: sorted(Path(frame).glob(f"*{kind}")) for kind in (".parquet", *ARROW)}
-        paths = next(filter(None, found.values()), [])
+        kinds = (".parquet", *ARROW)
+        paths = sorted(one for one in Path(frame).iterdir() if one.suffix.lower() in kinds)
         if not paths:
             raise ValueError(f"folder {Path(frame).name} of {table} holds no file in "
-                             f"{', '.join(found)}")
+                             f"{', '.join(kinds)}")
     if isinstance(paths, (list, tuple)) and paths and isinstance(paths[0], (str, Path)):
         return _read_files([Path(path) for path in paths], text, numbers)
     return read_frame(table, frame, text)
