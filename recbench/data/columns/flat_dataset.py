@@ -25,7 +25,7 @@ from ..rows.batch import EACH
 from ..rows.features import Feature, RawSequenceFeature, Schema
 from ..rows.table import Jagged, Table
 from ..sets.dataset import Dataset
-from ..sets.files import Source as Named, joined
+from ..sets.files import Source as Named, stacked
 from ..sets.stream import stack_tables
 
 # %% ../../../nbs/10_data/50_columns/70_flat_dataset.ipynb #44a45993
@@ -150,7 +150,7 @@ def read_dataset(
     item = [sampler.item_id_field] if sampler else sorted(item_features(pipeline))
     keys = [name for name in raw[0].column_names if name in (schema.user_key, *item)]
     named = [Named(name, one.select(keys)) for name, one in zip(("train", "valid"), (raw[0], raw[-1]))]
-    both = joined(named)
+    both = stacked(named).to_table()
     users = (
         both[schema.user_key].to_pylist() if schema.user_key in both.column_names else range(len(both))
     )

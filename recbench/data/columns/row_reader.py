@@ -34,7 +34,7 @@ from recbench.data.columns.written import (
     Written, candidate_features, model_features, written_features
 )
 from ..rows.batch import Batch, make_batch
-from ..sets.files import Source as Named, common_schema, joined
+from ..sets.files import Source as Named, common_schema, stacked
 from ..rows.table import Jagged, Table, is_list_type
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #19246a8e
@@ -147,7 +147,8 @@ def file_tables(
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #c1a318ac
 def _as_one(tables: Sequence[pa.Table]) -> pa.Table:
-    return joined([Named(f"table {place}", table) for place, table in enumerate(tables)])
+    named = [Named(f"table {place}", table) for place, table in enumerate(tables)]
+    return stacked(named).to_table()
 
 
 def pieces(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -25,7 +25,7 @@ from ..feed.stream_loader import StreamLoader
 from ..rows.batch import Batch
 from ..rows.table import Table
 from ..sets.dataset import Dataset
-from ..sets.files import Source, joined
+from ..sets.files import Source, stacked
 from ..sets.stream import ParquetStream
 
 # %% ../../../nbs/10_data/50_columns/80_row_stream.ipynb #8de41911
@@ -67,7 +67,7 @@ class RowStream(ParquetStream):
             rows: of all of them
             space: is not used
         """
-        raw = joined([*sources])
+        raw = stacked([*sources]).to_table()
         table = self.reader.encode(raw)
         places = {name: index.get_indexer(pd.Index(raw[name].to_pandas()))
                   for name, index in self.indices.items()}
