@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+# %% ../../nbs/85_export/50_package.ipynb #127d4174
 from ..core.registry import lookup
 from ..data.rows.batch import make_batch
 from ..data.sets.encoding import save_encoding
