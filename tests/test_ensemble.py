@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recbench.core.config import ModelConfig
+from recbench.core.config import DeepFMConfig, ModelConfig
 from recbench.data import load_dataset
 from recbench.data.rows.batch import join, make_batch
 from recbench.evaluate import PlattScaled, evaluate_rows
@@ -13,7 +13,9 @@ from recbench.export.program import export_program
 from recbench.export.wrappers import ScriptWrapper
 from recbench.interop.tzrec_save import save_tzrec_checkpoint
 from recbench.models import Ensemble, create_model, rank_config, recipe_of, usual_model
+from recbench.models.deepfm import DeepFM
 from recbench.models.rank_configs import RANK_CONFIGS
+from recbench.models.usual import usual_features
 from recbench.train import Run, Trainer
 
 
@@ -123,3 +125,51 @@ def test_a_checkpoint_for_another_library_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="members is 3; .* write one of model.members"):
         save_tzrec_checkpoint(run.model, tmp_path)
     assert (save_tzrec_checkpoint(run.model.members[0], tmp_path) / "model").is_dir()
+
+
+class TotFM(DeepFM):
+    def __init__(self, *args, bias=0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.bias = bias
+
+    def predict(self, batch):
+        found = super().predict(batch)
+        return found | {"extra": found["logits"] + self.bias}
+
+    def loss(self, predictions, batch):
+        return super().loss(predictions, batch) | {"more": predictions["extra"].square().mean()}
+
+    def total(self, losses): return 3 * super().total(losses)
+
+
+class HalfFM(DeepFM):
+    def output_to_prediction(self, output, head=None):
+        return {name: one / 2 for name, one in super().output_to_prediction(output, head).items()}
+
+
+class TotFMConfig(DeepFMConfig, key="tot_fm"): pass
+class HalfFMConfig(DeepFMConfig, key="half_fm"): pass
+
+
+def guest(key, members, clicks):
+    config = rank_config("DeepFM", clicks, hidden_units=[8])
+    return ModelConfig(
+        feature_groups=config.feature_groups, losses=config.losses, members=members,
+        **{key: config.deepfm.model_dump()}
+    )
+
+
+def test_a_guest_s_own_total_predictions_and_arguments_count(clicks):
+    torch.manual_seed(0)
+    given = usual_features("DeepFM", clicks), [clicks.schema.label]
+    model = create_model(guest("tot_fm", 2, clicks), *given, bias=1.0)
+    model.init_loss()
+    batch = next(iter(Trainer(model, clicks, batch_size=64, steps=1, progress=False).loader))
+    for at_work in (True, False):
+        found = model.train(at_work)(batch)
+        losses, own = model.loss(found, batch), [one(batch) for one in model.members]
+        torch.testing.assert_close(model.total(losses), 3 * sum(losses.values()))
+        torch.testing.assert_close(found["extra"], (own[0]["extra"] + own[1]["extra"]) / 2)
+        torch.testing.assert_close(found["extra"], found["logits"] + 1)
+    with pytest.raises(ValueError, match="HalfFM has a output_to_prediction of its own"):
+        create_model(guest("half_fm", 2, clicks), *given)

@@ -18,7 +18,7 @@ from recbench.core import sizes as sizes_room
 from recbench.data.published.planted import planted
 from recbench.data.sets import files as files_room
 from recbench.data.sets.infer import infer_schema
-from recbench.data.sets.own import dataset_from_frames
+from recbench.data.sets.own import dataset_from_frames, load_folder
 from recbench.data.sets.splits import Split, known_pairs
 from recbench.evaluate import baselines as baselines_room
 from recbench.evaluate import retrieval as retrieval_room
@@ -100,6 +100,11 @@ def test_a_folder_is_read_whole_and_broken_arrow_files_are_named(tmp_path):
             ends.append(file.tell())
     read = dict(split=Split(kind="global-time"), verbose=False)
     _same(dataset_from_frames(tmp_path, **read), dataset_from_frames(log, **read))
+    home = tmp_path / "home"
+    shutil.copytree(tmp_path, home / "parts")
+    schema = infer_schema(log, split=Split(kind="global-time"), files={"events": "parts"})
+    (home / "schema.yaml").write_text(str(schema))
+    _same(load_folder(home, verbose=False), dataset_from_frames(log, **read))
     whole = (tmp_path / "c.arrow").read_bytes()
     twice = pa.table([[1], [2]], names=["n", "n"])
     with pa.ipc.new_file(tmp_path / "twice.arrow", twice.schema) as out: out.write_table(twice)

@@ -1135,7 +1135,7 @@ def _check_losses(config: "ModelConfig") -> "ModelConfig":
         check_loss_weights(losses, config.loss_weight_strategy)
     if config.use_pareto_loss_weight and towers is None:
         raise ValueError("use_pareto_loss_weight is True; it weighs tasks, and "
-                         f"{config.model_type} has one")
+                         f"{type(config.model).__name__.removesuffix('Config')} has one")
     return config
 
 # %% ../../nbs/00_core/60_config.ipynb #745d9f81

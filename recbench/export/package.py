@@ -34,6 +34,7 @@ from .program import (
 from .wrappers import ScriptWrapper, TowerWrapper, input_specs
 
 # %% ../../nbs/85_export/50_package.ipynb #8db8d9eb
+from ..models.base import title_of
 from ..models.match_model import MatchModel
 from ..models.tdm import TDM
 from ..train.best import best_epoch
@@ -229,7 +230,7 @@ def write_export(
     write_catalogue(folder, run, index, users)      # refuses before a program is compiled
     save_encoding(run, folder)   # type: ignore[arg-type]
     about: dict[str, Any] = {
-        "version": VERSION, "model": type(run.model).__name__, "index": index,
+        "version": VERSION, "model": title_of(run.model), "index": index,
         "offers_seen": run.offers_seen, "fingerprint": run.config["data"]["fingerprint"],
         "parts": {name: write_part(folder, run, name, forms, begin) for name in parts},
     }

@@ -29,11 +29,19 @@ def _kind(config: ModelConfig) -> type[RankModel]:
                      "allowed is 1")
 
 
+_OF_THE_MEAN = "output_to_prediction", "update_metric", "update_train_metric"
+
+
 def _check_output(members: Sequence[RankModel]) -> None:
-    "Refuse models with several outputs."
+    "Refuse models with several outputs, or with a way of their own from one to a prediction."
+    kind = type(members[0])
+    for name in _OF_THE_MEAN:
+        if getattr(kind, name) is getattr(RankModel, name): continue
+        raise ValueError(f"members is above 1; {kind.__name__} has a {name} of its own, which the mean "
+                         "of outputs would not go through, allowed is 1")
     found = list(members[0].heads)
     if len(found) == 1: return
-    raise ValueError(f"members is above 1; {type(members[0]).__name__} has the outputs "
+    raise ValueError(f"members is above 1; {kind.__name__} has the outputs "
                      f"{', '.join(one.tower for one in found)}, allowed is 1")
 
 # %% ../../nbs/60_models/66_ensemble.ipynb #4d65da41
@@ -42,7 +50,9 @@ def predict(self: "Ensemble", batch: Batch) -> dict[str, Tensor]:
     found = [member.predict(batch) for member in self.members]
     kind = "logits" if "logits" in found[0] else "y"
     output = torch.stack([one[kind] for one in found]).mean(0)
-    mean = self.output_to_prediction(output if output.ndim > 1 else output[:, None])
+    own = self.output_to_prediction(output if output.ndim > 1 else output[:, None])
+    others = found[0].keys() - own.keys()
+    mean = own | {name: torch.stack([one[name] for one in found]).mean(0) for name in others}
     if not self.training: return mean
     return mean | {
         f"{name}/{place}": value for place, one in enumerate(found) for name, value in one.items()
@@ -81,16 +91,19 @@ def total(self: "Ensemble", losses: dict[str, Tensor]) -> Tensor:
 
     A limit on the norm of all gradients together is reached sooner than by one.
     """
-    found = BaseModel.total(self, losses)
+    found = self.members[0].total(losses)
     return found + (len(self.members) - 1) * (found - found.detach())
 
 # %% ../../nbs/60_models/66_ensemble.ipynb #2fc4c8d9
-def make_members(self: "Ensemble") -> None:
-    "The models, one after the other, each from the next random numbers."
+def make_members(self: "Ensemble", **kwargs: Any) -> None:
+    """The models, one after the other, each from the next random numbers.
+
+    Args:
+        kwargs: of the members
+    """
     alone = self.config.model_copy(update={"members": 1})
-    self.member_type = _kind(alone)
     given = self.features, self.labels, self.sample_weights
-    parts = [self.member_type(alone, *given) for _ in range(self.config.members)]
+    parts = [self.member_type(alone, *given, **kwargs) for _ in range(self.config.members)]
     self.members = cast(Sequence[RankModel], nn.ModuleList(parts))
     _check_output(self.members)
     # not a child of the ensemble too: it is the first member's, and all read a batch alike
@@ -113,8 +126,10 @@ class Ensemble(RankModel):
         self, model_config: ModelConfig, features: Sequence[Feature], labels: Sequence[str],
         sample_weights: Sequence[str] | None = None, **kwargs: Any
     ):
-        BaseModel.__init__(self, model_config, features, labels, sample_weights, **kwargs)
-        self.make_members()
+        kind = _kind(model_config.model_copy(update={"members": 1}))
+        BaseModel.__init__(self, model_config, features, labels, sample_weights)
+        self.member_type = kind
+        self.make_members(**kwargs)
         self.init_heads()
 
     @property

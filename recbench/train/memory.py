@@ -17,7 +17,7 @@ from ..core.sizes import available_bytes, check_fits
 from ..data.feed.negatives import Negatives
 from ..data.sets.dataset import Dataset
 from ..evaluate.retrieval import evaluation_bytes
-from ..models.base import BaseModel
+from ..models.base import BaseModel, title_of
 from .tasks import MatchTask, Task, task_of
 
 # %% ../../nbs/80_train/40_memory.ipynb #d8838ea0
@@ -128,6 +128,6 @@ def check_training(
         MemoryError: names the step, or all of them together, with both numbers
     """
     most = available_bytes() if limit is None else limit
-    steps, name = training_bytes(model, dataset, task, taken, most), type(model).__name__
+    steps, name = training_bytes(model, dataset, task, taken, most), title_of(model)
     for step, size in steps.items(): check_fits(f"{name}: {step}", size, most)
     check_fits(f"training {name} ({', '.join(steps)})", sum(steps.values()), most)

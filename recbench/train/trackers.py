@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from ..core.checks import whole
+from ..models.base import title_of
 from .runs import flat, plain
 
 # %% ../../nbs/80_train/66_trackers.ipynb #0df9623f
@@ -24,7 +25,7 @@ def _library(name: str, writer: str) -> Any:
 
 def _about(trainer: Any) -> dict[str, Any]:
     "Model, data and settings of a trainer, by dotted name."
-    about = {"model": type(trainer.model).__name__, "data": trainer.dataset.name,
+    about = {"model": title_of(trainer.model), "data": trainer.dataset.name,
              "protocol": trainer.dataset.protocol}
     return {**about, **flat(plain(trainer.settings))}
 

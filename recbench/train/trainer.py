@@ -35,7 +35,7 @@ from ..data.rows.random_streams import process_key, stream_seed
 from ..data.rows.ranks import World
 from ..evaluate.retrieval import asked_and_seen, sampled_rows
 from ..matching.item_memory import ItemMemory
-from ..models.base import BaseModel, embedding_tables
+from ..models.base import BaseModel, embedding_tables, title_of
 from ..models.recipes import Recipe
 from .arguments import chosen_arguments, has_schedule
 from .averages import ExponentialAverage
@@ -355,7 +355,7 @@ def say_epoch(trainer: "Trainer", bar: Progress) -> None:
     values = {"loss": f"{row['loss']:.3f}", **monitored}
     bar.epoch(likely_steps(trainer), values)
     if not trainer.progress or trainer.world.rank: return
-    name = f"{type(trainer.model).__name__} on {trainer.dataset.name}"
+    name = f"{title_of(trainer.model)} on {trainer.dataset.name}"
     to_terminal(epoch_line(name, len(trainer.history), trainer.epochs, values, row["seconds"]))
 
 # %% ../../nbs/80_train/62_trainer.ipynb #ab72df3f
@@ -538,7 +538,7 @@ def card(trainer: "Trainer") -> dict[str, str]:
         best = f"{trainer.monitor} {row[trainer.monitor]:.4g} in epoch {trainer.best_epoch}"
     tables = f"{settings['table_optimizer']} {settings['table_learning_rate']:g}"
     return {
-        "model": type(trainer.model).__name__,
+        "model": title_of(trainer.model),
         "data": f"{trainer.dataset.name} [{trainer.dataset.protocol}]",
         "epochs": f"{len(trainer.history)} of {trainer.epochs}",
         "steps": f"{trainer.step:,} of {trainer.steps:,}, {settings['batch_size']} rows each",

@@ -34,7 +34,7 @@ from recbench.data.columns.written import (
     Written, candidate_features, model_features, written_features
 )
 from ..rows.batch import Batch, make_batch
-from ..sets.files import Source as Named, common_schema, stacked
+from ..sets.files import ARROW, Source as Named, common_schema, stacked
 from ..rows.table import Jagged, Table, is_list_type
 
 # %% ../../../nbs/10_data/50_columns/60_row_reader.ipynb #19246a8e
@@ -132,10 +132,12 @@ def file_tables(
         rows: of a piece of Parquet
 
     Raises:
-        ValueError: for a column whose types in two files do not fit together
+        ValueError: for a column whose types in two files do not fit together, and for an Arrow file
     """
     kinds: list[Named] = []
     for path in files:
+        if path.suffix in ARROW:
+            raise ValueError(f"{path.name} is an Arrow file; configs read Parquet and CSV")
         is_csv = path.suffix == ".csv" or config.dataset_type == "CsvDataset"
         if is_csv and path.suffix != ".parquet": found = csv_tables(path, config)
         else: found = parquet_tables(path, columns, rows)

@@ -206,6 +206,8 @@ def _arrow_reader(path: Path) -> Callable[..., Any]:
         file.seek(-min(size, 8), 2)
         tail = file.read()
     if head == b"ARROW1": return pa.ipc.open_file
+    if head[:4] == b"FEA1":
+        raise ValueError(f"{path.name} is a Feather file of version 1; write it again with version=2")
     if head[:4] != _STREAM_END[:4]:
         raise ValueError(f"{path.name} is not an Arrow file: it has {size:,} bytes and begins with "
                          f"{head!r}; Parquet files must end in .parquet")

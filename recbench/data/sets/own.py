@@ -1028,11 +1028,10 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
     names = {name: value for name, value in schema.files.model_dump().items() if value}
     text = given.get("text", schema.text)
     numbers = _number_names(schema)
-    sources = {
-        table: _read_files([folder / one for one in ([value] if isinstance(value, str) else value)],
-                           text, numbers)
-        for table, value in names.items()
-    }
+    sources = {}
+    for table, value in names.items():
+        paths = [folder / one for one in ([value] if isinstance(value, str) else value)]
+        sources[table] = _read(table, paths if len(paths) > 1 else paths[0], text, numbers)
     return _from_sources(schema.name or folder.resolve().name, sources, schema, verbose, given)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #603624f7
