@@ -21,24 +21,25 @@ from .multi_task_model import MultiTaskModel
 from .rank_model import RankModel
 
 # %% ../../nbs/60_models/66_ensemble.ipynb #50a26afe
-def _kind(config: ModelConfig) -> type[RankModel]:
-    "Class of the members; refuses what is no ranking model, and models of tasks."
-    kind = lookup(MODELS, config.model_type, "model")
-    if issubclass(kind, RankModel) and not issubclass(kind, MultiTaskModel): return kind
-    raise ValueError(f"members is above 1; {config.model_type} is no ranking model of one task, "
-                     "allowed is 1")
-
-
 _OF_THE_MEAN = "output_to_prediction", "update_metric", "update_train_metric"
 
 
-def _check_output(members: Sequence[RankModel]) -> None:
-    "Refuse models with several outputs, or with a way of their own from one to a prediction."
-    kind = type(members[0])
+def _kind(config: ModelConfig) -> type[RankModel]:
+    "Class of the members; refuses those whose outputs have no mean that is a prediction."
+    kind = lookup(MODELS, config.model_type, "model")
+    if not issubclass(kind, RankModel) or issubclass(kind, MultiTaskModel):
+        raise ValueError(f"members is above 1; {config.model_type} is no ranking model of one task, "
+                         "allowed is 1")
     for name in _OF_THE_MEAN:
         if getattr(kind, name) is getattr(RankModel, name): continue
         raise ValueError(f"members is above 1; {kind.__name__} has a {name} of its own, which the mean "
                          "of outputs would not go through, allowed is 1")
+    return kind
+
+
+def _check_output(members: Sequence[RankModel]) -> None:
+    "Refuse models with several outputs."
+    kind = type(members[0])
     found = list(members[0].heads)
     if len(found) == 1: return
     raise ValueError(f"members is above 1; {kind.__name__} has the outputs "
@@ -58,7 +59,7 @@ def predict(self: "Ensemble", batch: Batch) -> dict[str, Tensor]:
         f"{name}/{place}": value for place, one in enumerate(found) for name, value in one.items()
     }
 
-
+# %% ../../nbs/60_models/66_ensemble.ipynb #79c7ca92
 def of_member(self: "Ensemble", predictions: dict[str, Tensor], place: int) -> dict[str, Tensor]:
     """A member's predictions by their own names, or the mean where members are not told apart.
 

@@ -1028,10 +1028,11 @@ def load_folder(folder: Path | str, verbose: bool = True, **given) -> Dataset:
     names = {name: value for name, value in schema.files.model_dump().items() if value}
     text = given.get("text", schema.text)
     numbers = _number_names(schema)
-    sources = {}
-    for table, value in names.items():
-        paths = [folder / one for one in ([value] if isinstance(value, str) else value)]
-        sources[table] = _read(table, paths if len(paths) > 1 else paths[0], text, numbers)
+    sources = {
+        table: _read_files([folder / one for one in ([value] if isinstance(value, str) else value)],
+                           text, numbers)
+        for table, value in names.items()
+    }
     return _from_sources(schema.name or folder.resolve().name, sources, schema, verbose, given)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #603624f7
@@ -1044,22 +1045,26 @@ def _number_names(schema: SchemaFile) -> list[str]:
 def _read(table: str, frame: Any, text: Collection[str], numbers: Collection[str]) -> Source:
     "A frame, a file, some files or a folder of them as a source."
     paths = [frame] if isinstance(frame, (str, Path)) else frame
-    if isinstance(frame, (str, Path)) and Path(frame).is_dir():
-        kinds = (".parquet", *ARROW)
-        paths = sorted(one for one in Path(frame).iterdir() if one.suffix.lower() in kinds)
-        if not paths:
-            raise ValueError(f"folder {Path(frame).name} of {table} holds no file in "
-                             f"{', '.join(kinds)}")
     if isinstance(paths, (list, tuple)) and paths and isinstance(paths[0], (str, Path)):
         return _read_files([Path(path) for path in paths], text, numbers)
     return read_frame(table, frame, text)
 
 # %% ../../../nbs/10_data/20_sets/70_own_data.ipynb #8cb24877
+def _files_of(path: Path) -> list[Path]:
+    "The file itself, or the tables of a folder."
+    if not path.is_dir(): return [path]
+    kinds = (".parquet", *ARROW)
+    found = sorted(one for one in path.iterdir() if one.suffix.lower() in kinds)
+    if found: return found
+    raise ValueError(f"folder {path.name} holds no file in {', '.join(kinds)}")
+
+
 def _read_files(paths: Sequence[Path], text: Collection[str], numbers: Collection[str]) -> Source:
-    """One or more event files as one source.
+    """One or more event files, or folders of them, as one source.
 
     Their columns must agree. Leading zeros in one file make a column text in all.
     """
+    paths = [file for path in paths for file in _files_of(path)]
     sources = [read_file(path, None, text, numbers) for path in paths]
     names = [path.name for path in paths]
     if len(sources) == 1: return sources[0]
